@@ -1,0 +1,380 @@
+"""Trained models as a user holds them: `load` gives a Tokenizer or a Generator.
+
+Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V codes.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from maskgil_jax import checkpoint
+from maskgil_jax.decoding import masked
+from maskgil_jax.errors import InputError
+from maskgil_jax.models.llama import Llama, LlamaConfig
+from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
+
+NETWORKS: dict[str, tuple[type, type]] = {
+    "vq": (VQTokenizer, VQConfig),
+    "llama": (Llama, LlamaConfig),
+}
+
+
+def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Generator":
+    """Read a model directory.
+
+    Args:
+      directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert import`.
+      dtype: of the computation, "float32" or "bfloat16"; as trained by default.
+
+    Returns:
+      A Tokenizer or a Generator, by what the directory holds.
+
+    Raises:
+      InputError: not a model directory, or one whose tensors do not fit its model.json.
+    """
+    description = checkpoint.read_description(directory)
+    network_class, config_class = NETWORKS[description["class"]]
+    arguments = dict(description["arguments"])
+    if dtype is not None:
+        arguments["dtype"] = dtype
+    config = config_class(**arguments)
+    like = jax.eval_shape(lambda: network_class(config, jax.random.key(0)))
+    network = checkpoint.load_params(directory, like)
+    if isinstance(network, VQTokenizer):
+        path = str(epath.Path(directory).resolve())
+        return Tokenizer(network, path=path, fingerprint=description["fingerprint"])
+    return Generator(
+        network,
+        tokenizer=description.get("tokenizer", {}),
+        class_names=tuple(description.get("class_names", ())),
+    )
+
+
+def load_tokenizer(directory: epath.PathLike) -> "Tokenizer":
+    """Read a tokenizer directory; InputError where it holds something else."""
+    model = load(directory)
+    if not isinstance(model, Tokenizer):
+        raise InputError(f"{directory} holds a generator, expected a tokenizer")
+    return model
+
+
+def load_generator(directory: epath.PathLike) -> "Generator":
+    """Read a generator directory; InputError where it holds something else."""
+    model = load(directory)
+    if not isinstance(model, Generator):
+        raise InputError(f"{directory} holds a tokenizer, expected a generator")
+    return model
+
+
+class Tokenizer:
+    """Images to codes and back."""
+
+    def __init__(self, network: VQTokenizer, path: str = "", fingerprint: str | None = None):
+        self.network = network
+        self._path = path
+        self._fingerprint = fingerprint
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.network.config.codebook_size
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per token and side."""
+        return self.network.config.downsample
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights."""
+        if self._fingerprint is None:
+            self._fingerprint = checkpoint.fingerprint(self.network)
+        return self._fingerprint
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What code shards and generators record of the tokenizer that they depend on."""
+        return {
+            "path": self._path,
+            "fingerprint": self.fingerprint,
+            "codebook_size": self.codebook_size,
+            "downsample": self.downsample,
+        }
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        """Codes of images.
+
+        Args:
+          images: float32 [B, H, W, 3] in [-1, 1], sides multiples of `downsample`.
+
+        Returns:
+          int32 [B, h, w].
+
+        Raises:
+          InputError: wrong shape, dtype or range.
+        """
+        return _encode(self.network, self._checked_images(images))
+
+    def latents(self, images: jax.Array) -> jax.Array:
+        """What the quantiser sees, before normalisation: float32 [B, h, w, C]; as `encode`."""
+        return _latents(self.network, self._checked_images(images))
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """Images of codes.
+
+        Args:
+          codes: integers [B, h, w] in 0 .. codebook_size - 1.
+
+        Returns:
+          float32 [B, H, W, 3], nominally in [-1, 1], not clipped.
+
+        Raises:
+          InputError: wrong shape, dtype or range.
+        """
+        return _decode(self.network, _checked_codes(codes, self.codebook_size))
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        description = {
+            "kind": "tokenizer",
+            "class": "vq",
+            "arguments": dataclasses.asdict(self.network.config),
+        }
+        checkpoint.save_model(directory, description, self.network)
+
+    def _checked_images(self, images: jax.Array) -> jax.Array:
+        images = jnp.asarray(images)
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(f"images have shape {images.shape}, expected [B, H, W, 3]")
+        if images.shape[1] % self.downsample or images.shape[2] % self.downsample:
+            raise InputError(
+                f"images are {images.shape[1]} x {images.shape[2]} pixels, expected sides that "
+                f"are multiples of {self.downsample}"
+            )
+        if images.dtype != jnp.float32:
+            raise InputError(f"images are {images.dtype}, expected float32 in [-1, 1]")
+        low, high = float(images.min()), float(images.max())
+        if not -1.001 <= low <= high <= 1.001:
+            raise InputError(f"images range from {low:g} to {high:g}, expected [-1, 1]")
+        return images
+
+
+class Generator:
+    """Codes from conditions."""
+
+    kind = "masked"
+
+    def __init__(
+        self,
+        network: Llama,
+        tokenizer: dict[str, Any] | None = None,
+        class_names: tuple[str, ...] = (),
+    ):
+        self.network = network
+        self.tokenizer = tokenizer or {}
+        self.class_names = class_names
+
+    @property
+    def mask_id(self) -> int:
+        """The code that stands for a hidden token."""
+        return self.network.config.mask_id
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.network.config.codebook_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of condition classes."""
+        return self.network.config.num_classes
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) in tokens."""
+        return self.network.config.grid
+
+    def null_condition(self, batch: int) -> jax.Array:
+        """The condition that says nothing, int32 [batch]."""
+        return jnp.full((batch,), self.num_classes, jnp.int32)
+
+    def logits(self, codes: jax.Array, condition: jax.Array) -> jax.Array:
+        """Logits in eval mode.
+
+        Args:
+          codes: integers [B, h, w]; `mask_id` where hidden.
+          condition: integers [B], class ids; `num_classes` for none.
+
+        Returns:
+          float32 [B, h * w, V]; one column more, the last, for a model with a mask class
+          (preset maskgil_released).
+
+        Raises:
+          InputError: wrong shape, dtype or range.
+        """
+        codes = _checked_codes(codes, self.mask_id + 1)
+        return _logits(self.network, codes, self._checked_condition(condition, codes.shape[0]))
+
+    def sample(
+        self,
+        condition: jax.Array,
+        rng: jax.Array | int,
+        *,
+        steps: int = 8,
+        guidance: float = 3.0,
+        guidance_ramp: str = "linear",
+        schedule: str = "arccos",
+        rule: str = "maskgil",
+        temperature: float = 1.0,
+        choice_temperature: float = 4.5,
+        start: int = 0,
+    ) -> jax.Array:
+        """Draw images' codes; all steps run in one jitted function.
+
+        Args:
+          condition: integers [B], class ids.
+          rng: a JAX key or a seed.
+          steps: decoding steps, 1 to h * w.
+          guidance: scale s of u + s (c - u) at the last step; 1 is no guidance. MaskGIL's weight w
+            is s - 1.
+          guidance_ramp: "constant"; "linear" or "cosine" from 1 at the first step.
+          schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square",
+            "root"; for rule "maskgit": "cosine", "arccos", "uniform", "log", "exp", "powK".
+          rule: "maskgil" (Besnier's and MaskGIL's counts and noise) or "maskgit" (Google's).
+          temperature: divides the logits that tokens are drawn from.
+          choice_temperature: scale of the Gumbel noise on the confidence, annealed to 0.
+          start: index of the first image. Image i depends on rng, i and its condition only, so
+            the batch that it is drawn in makes no difference.
+
+        Returns:
+          int32 [B, h, w] in 0 .. codebook_size - 1.
+
+        Raises:
+          InputError: an option out of range, or a condition of wrong shape, dtype or range.
+        """
+        height, width = self.grid
+        condition = self._checked_condition(condition, None)
+        try:
+            plan = masked.plan(
+                height * width,
+                steps=steps,
+                guidance=guidance,
+                guidance_ramp=guidance_ramp,
+                schedule=schedule,
+                rule=rule,
+                temperature=temperature,
+                choice_temperature=choice_temperature,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        key = jax.random.key(rng) if isinstance(rng, int) else rng
+        return sample_codes(self.network, condition, key, start, plan=plan)
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        description = {
+            "kind": self.kind,
+            "class": "llama",
+            "arguments": dataclasses.asdict(self.network.config),
+            "tokenizer": self.tokenizer,
+            "class_names": self.class_names,
+        }
+        checkpoint.save_model(directory, description, self.network)
+
+    def _checked_condition(self, condition: jax.Array, batch: int | None) -> jax.Array:
+        condition = np.asarray(condition)
+        if condition.ndim != 1 or not np.issubdtype(condition.dtype, np.integer):
+            raise InputError(
+                f"condition is {condition.dtype} {condition.shape}, expected integer class ids [B]"
+            )
+        if batch is not None and len(condition) != batch:
+            raise InputError(f"{len(condition)} conditions for {batch} images")
+        if len(condition) and not 0 <= condition.min() <= condition.max() <= self.num_classes:
+            raise InputError(
+                f"class ids from {condition.min()} to {condition.max()}, expected 0 to "
+                f"{self.num_classes - 1} (or {self.num_classes}: no condition)"
+            )
+        return jnp.asarray(condition, jnp.int32)
+
+
+def _checked_codes(codes: jax.Array, size: int) -> jax.Array:
+    codes = np.asarray(codes)
+    if codes.ndim != 3 or not np.issubdtype(codes.dtype, np.integer):
+        raise InputError(f"codes are {codes.dtype} {codes.shape}, expected integers [B, h, w]")
+    if codes.size and not 0 <= codes.min() <= codes.max() < size:
+        raise InputError(f"codes from {codes.min()} to {codes.max()}, expected 0 to {size - 1}")
+    return jnp.asarray(codes, jnp.int32)
+
+
+@jax.jit
+def _encode(network: VQTokenizer, images: jax.Array) -> jax.Array:
+    return network.encode(images)
+
+
+@jax.jit
+def _latents(network: VQTokenizer, images: jax.Array) -> jax.Array:
+    return network.latents(images)
+
+
+@jax.jit
+def _decode(network: VQTokenizer, codes: jax.Array) -> jax.Array:
+    return network.decode(codes)
+
+
+@jax.jit
+def _logits(network: Llama, codes: jax.Array, condition: jax.Array) -> jax.Array:
+    return network(codes, condition)
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def sample_codes(
+    network: Llama,
+    condition_B: jax.Array,
+    key: jax.Array,
+    start: jax.Array | int,
+    *,
+    plan: masked.Plan,
+) -> jax.Array:
+    """Sample with a ready-made plan, int32 [B, h, w]; see Generator.sample.
+
+    The draws of image i are keyed by i, those of a step by the step.
+    """
+    config = network.config
+    (height, width), B = config.grid, condition_B.shape[0]
+    keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
+    null_B = jnp.full_like(condition_B, config.num_classes)
+
+    def step_keys(step: jax.Array, use: int) -> jax.Array:
+        return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(k, step), use))(keys_B)
+
+    def logits_fn(codes_BL: jax.Array, guidance: jax.Array) -> jax.Array:
+        codes_Bhw = codes_BL.reshape(B, height, width)
+        if plan.guided:
+            both = network(
+                jnp.concatenate([codes_Bhw, codes_Bhw]), jnp.concatenate([condition_B, null_B])
+            )
+            c_BLV, u_BLV = jnp.split(both, 2)
+            logits_BLV = u_BLV + guidance * (c_BLV - u_BLV)
+        else:
+            logits_BLV = network(codes_Bhw, condition_B)
+        # A mask is never drawn (the released FID_sample.py drops its column as well).
+        return logits_BLV[..., : config.codebook_size]
+
+    codes_BL = masked.decode(
+        logits_fn,
+        jnp.full((B, height * width), config.mask_id, jnp.int32),
+        mask_id=config.mask_id,
+        plan=plan,
+        draw=lambda step, logits_BLV: jax.vmap(jax.random.categorical)(
+            step_keys(step, 0), logits_BLV
+        ).astype(jnp.int32),
+        gumbel=lambda step: jax.vmap(lambda k: jax.random.gumbel(k, (height * width,)))(
+            step_keys(step, 1)
+        ),
+    )
+    return codes_BL.reshape(B, height, width)

@@ -1,0 +1,65 @@
+"""How every command starts and ends: flags, logging, one clear message, the exit code."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from maskgil_jax.errors import InputError, Interrupted
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse absl flags and run `main`.
+
+    Exit codes: 0 the job is done; 1 unusable flags or input (one line says which), or a bug (a
+    traceback); 130 or 143 stopped by Ctrl-C or SIGTERM after a checkpoint was saved.
+    """
+
+    def guarded(argv: list[str]) -> int:
+        if len(argv) > 1:
+            return _fail(f"unexpected arguments {argv[1:]}; options are written --name=value")
+        _log_to_terminal()
+        try:
+            main()
+        except InputError as error:
+            return _fail(str(error))
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            return 128 + stop.signum
+        return 0
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _log_to_terminal() -> None:
+    # Orbax and JAX report every file and backend at level INFO: keep to their warnings.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("maskgil_jax")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, InputError, FileNotFoundError) as error:
+        # ml_collections raises these, with a traceback, for config keys that do not exist.
+        wanted = [a for a in argv[1:] if a.startswith("--config")]
+        sys.exit(_fail(f"{' '.join(wanted)}: unknown config file or key: {error}"))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def required(name: str) -> str:
+    """The value of flag --name, or an InputError where it was not given."""
+    value = flags.FLAGS[name].value
+    if not value:
+        raise InputError(f"--{name} is missing ({flags.FLAGS[name].help})")
+    return value

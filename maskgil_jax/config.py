@@ -1,0 +1,171 @@
+"""Every field of every run, with its default and a comment; `configs/*.py` state the difference.
+
+A config is one stage ("tokenizer", "codes" or "generator"), or `stages`: several of them, run in
+order. Configs are locked: an unknown key is an error, in a file and on the command line.
+Strings may hold `{workdir}`, which stands for the work directory given on the command line.
+"""
+
+from ml_collections import ConfigDict
+
+# A run may be continued under another value of these; every other difference is refused.
+MAY_CHANGE = (
+    "steps",
+    "log_every",
+    "checkpoint_every",
+    "pictures_every",
+    "keep_checkpoints",
+    "mesh",
+    "data.threads",
+    "data.bad_image_limit",
+    "samples",
+    "evaluation",
+)
+
+
+def _images() -> dict:
+    return dict(
+        source="",  # embedded | folder:PATH | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
+        image_size=256,  # pixels; images are scaled and cropped to a square of this side
+        crop="random",  # random (LlamaGen's random_crop_arr) | center (ADM)
+        flip=True,  # mirror half of the images
+        threads=16,  # threads that decode images, per process
+        bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
+    )
+
+
+def _training() -> dict:
+    return dict(
+        seed=0,  # initial weights, data order, masks, dropout
+        steps=1000,  # optimizer steps
+        batch_size=256,  # images a step, over all devices and processes
+        accumulate_steps=1,  # micro-batches that one optimizer step is computed in
+        mesh=dict(data=-1, fsdp=1, tensor=1),  # devices per axis; -1: all that are left
+        ema_decay=0.0,  # decay of the averaged weights; 0: none are kept
+        log_every=50,  # steps
+        checkpoint_every=1000,  # steps
+        pictures_every=1000,  # steps between sample grids or reconstructions in TensorBoard
+        keep_checkpoints=2,  # newest ones kept
+    )
+
+
+def _optimizer(learning_rate: float, beta1: float, beta2: float, weight_decay: float) -> dict:
+    return dict(
+        learning_rate=learning_rate,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,  # decoupled (AdamW), on all parameters
+        clip_norm=1.0,  # global gradient norm; 0: no clipping
+        warmup_steps=0,  # linear warm-up to learning_rate
+        schedule="constant",  # constant | cosine (to 0 at the last step)
+    )
+
+
+def tokenizer() -> ConfigDict:
+    """An image tokenizer of the LlamaGen family (VQ-16 unless changed), SPEC sections 1.1 and 2."""
+    config = ConfigDict(dict(stage="tokenizer", **_training(), data=_images()))
+    config.update(
+        model=dict(
+            channels=128,  # width of the first level
+            channel_multipliers=(1, 1, 2, 2, 4),  # one per level; each but the last halves the side
+            res_blocks=2,  # per level of the encoder; the decoder has one more
+            z_channels=256,  # width between the convolutions and the codebook projection
+            codebook_size=16384,
+            codebook_dim=8,
+            dtype="bfloat16",  # of the convolutions; codebook search and parameters are float32
+        ),
+        discriminator=dict(channels=64, layers=3),  # PatchGAN
+        loss=dict(
+            reconstruction="l2",  # l2 | l1
+            reconstruction_weight=1.0,
+            feature_weight=1.0,  # L1 between the discriminator's features of original and image
+            codebook_weight=1.0,
+            commitment_weight=0.25,
+            adversarial_weight=0.5,
+            adversarial_start=20000,  # step; generator and discriminator terms are 0 before it
+        ),
+        optimizer=_optimizer(1e-4, beta1=0.9, beta2=0.95, weight_decay=0.0),
+        samples=dict(count=8),  # originals and reconstructions shown
+        evaluation=dict(
+            reference="", count=1000
+        ),  # images to reconstruct; "": those of data.source
+    )
+    config.batch_size = 128
+    return config.lock()
+
+
+def codes() -> ConfigDict:
+    """Images to code shards (`python -m maskgil_jax.tokenize` as a stage)."""
+    return ConfigDict(
+        dict(
+            stage="codes",
+            tokenizer="",  # tokenizer directory
+            source="",  # as in data.source
+            crops="center",  # center | flip (center and its mirror) | ten (ten-crop)
+            image_size=256,  # pixels
+            batch_size=64,  # images encoded at once
+            shard_size=4096,  # images per file
+            bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
+        )
+    ).lock()
+
+
+def generator() -> ConfigDict:
+    """A class-conditional MaskGIL generator (size B unless changed), SPEC sections 3 and 5."""
+    config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
+    config.update(
+        tokenizer="",  # tokenizer directory; may be left out for shards, which name theirs
+        model=dict(
+            layers=12,
+            dim=768,
+            heads=12,
+            num_classes=1000,
+            preset="paper",  # paper | maskgil_released
+            dropout=0.1,  # on the outputs of attention and MLP
+            remat=False,  # recompute each layer in the backward pass
+            dtype="bfloat16",  # of the computation; parameters are float32
+        ),
+        loss=dict(
+            mask_schedule="arccos",  # of the share of masked tokens
+            unmasked_weight=0.0,  # 0: masked tokens only; 1: all (released code); 0.1: TiTok
+            label_smoothing=0.1,
+            condition_dropout=0.1,
+        ),
+        optimizer=_optimizer(1e-4, beta1=0.9, beta2=0.96, weight_decay=1e-5),
+        samples=dict(
+            classes=10,  # rows of the grid: this many classes, evenly spaced
+            per_class=8,  # columns, in TensorBoard
+            steps=8,
+            guidance=3.0,  # scale s of u + s (c - u); 1: none
+            guidance_ramp="linear",  # constant | linear | cosine
+            schedule="arccos",
+            rule="maskgil",  # maskgil | maskgit
+            temperature=1.0,  # divides the logits
+            choice_temperature=4.5,  # scale of the Gumbel noise on the confidence
+            batch_size=64,
+        ),
+        evaluation=dict(
+            per_class=8,  # images drawn of each class shown
+            reference="",  # source of images to compare with; "": no metrics
+            metrics=("frechet", "pr", "accuracy"),
+        ),
+    )
+    config.steps = 300 * 1_281_167 // 256  # 300 epochs of ImageNet
+    config.checkpoint_every = 5000
+    config.pictures_every = 5000
+    config.ema_decay = 0.9999
+    return config.lock()
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for the fields in which two configs differ and must not."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}{key}"
+        if name in MAY_CHANGE:
+            continue
+        before, after = old.get(key, "(absent)"), new.get(key, "(absent)")
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{name}.")
+        elif before != after:
+            lines.append(f"{name}: {before} -> {after}")
+    return lines

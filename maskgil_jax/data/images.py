@@ -1,0 +1,83 @@
+"""From the bytes of an image file to a square uint8 array."""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+class UnreadableImage(Exception):
+    """The bytes are not an image that can be used."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """An upright RGB image.
+
+    EXIF orientation is applied; transparency is blended on white; CMYK, palette, grey, 16-bit and
+    bilevel images are converted.
+
+    Raises:
+      UnreadableImage: broken, truncated or unknown data, or a decompression bomb.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
+            values = np.asarray(image).astype(np.float64)
+            image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as error:
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def center_crop(image: Image.Image, size: int) -> np.ndarray:
+    """Scale the short side to `size` and cut the middle: uint8 [size, size, 3].
+
+    Source: openai/guided-diffusion, image_datasets.py, `center_crop_arr` (the ADM crop).
+    """
+    array = _scale_short_side(image, size)
+    top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+    return array[top : top + size, left : left + size]
+
+
+def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Scale the short side to between `size` and size / 0.8 and cut anywhere.
+
+    Source: the same file, `random_crop_arr`, with the defaults of LlamaGen.
+    """
+    array = _scale_short_side(image, int(rng.integers(size, math.ceil(size / 0.8) + 1)))
+    top = int(rng.integers(array.shape[0] - size + 1))
+    left = int(rng.integers(array.shape[1] - size + 1))
+    return array[top : top + size, left : left + size]
+
+
+def ten_crop(image: Image.Image, size: int) -> np.ndarray:
+    """Four corners and the centre of the ADM crop at 1.1 size, then their mirrors.
+
+    Returns uint8 [10, size, size, 3]. Source: LlamaGen, extract_codes_c2i.py (torchvision TenCrop).
+    """
+    array = center_crop(image, int(size * 1.1))
+    rest = array.shape[0] - size
+    offsets = [(0, 0), (0, rest), (rest, 0), (rest, rest), (round(rest / 2), round(rest / 2))]
+    crops = np.stack([array[y : y + size, x : x + size] for y, x in offsets])
+    return np.concatenate([crops, crops[:, :, ::-1]])
+
+
+def _scale_short_side(image: Image.Image, size: int) -> np.ndarray:
+    while min(image.size) >= 2 * size:
+        half = (image.size[0] // 2, image.size[1] // 2)
+        image = image.resize(half, Image.Resampling.BOX)
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """[-1, 1] floats to uint8, rounded half up: 127.5 x + 128 truncated, as LlamaGen saves."""
+    return np.clip(127.5 * np.asarray(images, np.float32) + 128, 0, 255).astype(np.uint8)

@@ -1,0 +1,104 @@
+"""How many tokens each step of masked decoding reveals, and how strongly it is guided.
+
+All of these run on the host: a decoding plan is a handful of numbers known before compilation.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+# Share of tokens revealed as the fraction of steps goes from 0 to 1: MaskGIL's `adap_sche` up to
+# normalisation, at r = 1 - fraction.
+REVEAL_CURVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "root": lambda r: 1 - np.sqrt(r),
+    "linear": lambda r: 1 - r,
+    "square": lambda r: 1 - r**2,
+    "cosine": lambda r: np.cos(r * np.float32(math.pi * 0.5)),
+    "arccos": lambda r: np.arccos(r) / np.float32(math.pi * 0.5),
+}
+
+
+def maskgil_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
+    """Tokens revealed by each step, int32 [steps], as MaskGIL and Besnier's MaskGIT count them.
+
+    The curve is normalised to `tokens`, rounded half to even, zeros become 1 and the last step
+    takes the difference, which can be small or even negative (then earlier steps reveal all).
+
+    Args:
+      schedule: a key of REVEAL_CURVES.
+      steps: 1 or more; one step reveals everything (the official code divides by zero there).
+      tokens: number of hidden tokens at the start.
+
+    Source: synbol/MaskGIL, Trainer/vit.py, `adap_sche`.
+    """
+    if steps == 1:
+        return np.array([tokens], np.int32)
+    r = np.linspace(1, 0, steps, dtype=np.float32)
+    curve = REVEAL_CURVES[schedule](r)
+    counts = np.round(curve / curve.sum() * np.float32(tokens)).astype(np.int32)
+    counts[counts == 0] = 1
+    counts[-1] += tokens - counts.sum()
+    return counts
+
+
+def mask_ratio(method: str, ratio: np.ndarray, tokens: int) -> np.ndarray:
+    """Share of tokens still hidden after a fraction `ratio` of the steps, float32 in [1e-6, 1].
+
+    Args:
+      method: "uniform", "cosine", "log", "exp", "arccos" or "powK" with a number K.
+      ratio: (step + 1) / steps, in (0, 1].
+      tokens: number of hidden tokens at the start; "log" and "exp" depend on it.
+
+    Source: google-research/maskgit, libml/mask_schedule.py (arccos: Besnier & Chen).
+    """
+    ratio = np.asarray(ratio, np.float32)
+    if method == "uniform":
+        hidden = 1.0 - ratio
+    elif method.startswith("pow"):
+        hidden = 1.0 - ratio ** float(method.removeprefix("pow"))
+    elif method == "cosine":
+        hidden = np.cos(math.pi / 2.0 * ratio)
+    elif method == "arccos":
+        hidden = np.arccos(ratio) / (math.pi / 2.0)
+    elif method == "log":
+        hidden = -np.log2(ratio) / math.log2(tokens)
+    elif method == "exp":
+        hidden = 1 - np.exp2(-math.log2(tokens) * (1 - ratio))
+    else:
+        raise ValueError(
+            f"mask schedule {method!r}, expected uniform, cosine, arccos, log, exp or powK"
+        )
+    return np.clip(hidden, 1e-6, 1.0).astype(np.float32)
+
+
+def maskgit_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
+    """Tokens revealed by each step, int32 [steps], as google-research/maskgit counts them.
+
+    floor(tokens * mask_ratio) tokens stay hidden after a step, but at least one fewer than before
+    and at least 1; the last step reveals all.
+    """
+    hidden, counts = tokens, []
+    for step in range(steps - 1):
+        ratio = mask_ratio(schedule, np.float32((step + 1) / steps), tokens)
+        stay = max(1, min(hidden - 1, math.floor(np.float32(tokens) * ratio)))
+        counts.append(hidden - stay)
+        hidden = stay
+    return np.array([*counts, hidden], np.int32)
+
+
+# Share of the guidance that acts, as the fraction of steps goes from 0 to 1.
+GUIDANCE_RAMPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "constant": lambda x: np.ones_like(x),
+    "linear": lambda x: x,
+    "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
+}
+
+
+def guidance_scales(scale: float, ramp: str, steps: int) -> np.ndarray:
+    """Scale s of u + s (c - u) at each step, float32 [steps], from 1 (no guidance) to `scale`.
+
+    MaskGIL's weight w in (1 + w) c - w u, raised linearly, is scale = 1 + w with ramp "linear".
+    """
+    fraction = np.linspace(0, 1, steps) if steps > 1 else np.ones(1)
+    return (1 + (scale - 1) * GUIDANCE_RAMPS[ramp](fraction)).astype(np.float32)

@@ -1,0 +1,13 @@
+"""What commands say to a user instead of a traceback."""
+
+
+class InputError(ValueError):
+    """Something that the user gave does not fit: the input, what was found, what was expected."""
+
+
+class Interrupted(Exception):
+    """A run was stopped by a signal after its checkpoint was saved."""
+
+    def __init__(self, signum: int, message: str):
+        super().__init__(message)
+        self.signum = signum

@@ -1,0 +1,34 @@
+"""Images to metrics: python -m maskgil_jax.evaluate --samples=F --reference=F --output=F.json."""
+
+import logging
+
+from absl import flags
+
+from maskgil_jax import command
+
+log = logging.getLogger("maskgil_jax")
+
+
+def main() -> None:
+    """Parse the flags, measure, write the JSON."""
+    values = flags.FLAGS
+    samples, reference = command.required("samples"), command.required("reference")
+    output = command.required("output")
+    from maskgil_jax.checkpoint import write_json
+    from maskgil_jax.metrics import compare
+
+    write_json(output, compare.compare(samples, reference, values.metrics))
+    log.info("wrote %s", output)
+
+
+def define_flags() -> None:
+    """The command's flags."""
+    flags.DEFINE_string("samples", None, "F.npz, a folder of images, or a data source")
+    flags.DEFINE_string("reference", None, "the same")
+    flags.DEFINE_list("metrics", ["frechet", "pr"], "some of frechet, pr, accuracy, psnr")
+    flags.DEFINE_string("output", None, "JSON file to write")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,212 @@
+"""Train: python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value].
+
+The same command resumes where WORKDIR stands, and does nothing where the job is done.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from maskgil_jax import command
+from maskgil_jax import config as defaults
+from maskgil_jax.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
+
+
+def main() -> None:
+    """Run the stages of the config in order, then say where everything is."""
+    workdir = epath.Path(command.required("workdir")).expanduser().resolve()
+    config = read_config()
+    stages = stages_of(config)
+    keep_config(config, workdir)
+    made = {}
+    for name, stage in stages.items():
+        # The last stage has the work directory itself, those before it a folder in it.
+        directory = workdir if name == list(stages)[-1] else workdir / name
+        log.info("stage %s in %s", name, directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        made[name] = STAGES[name](with_workdir(stage, workdir), directory)
+    print_results(made)
+
+
+def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The stages of a config in the order of STAGES (a ConfigDict sorts its keys)."""
+    parts = config.stages.values() if "stages" in config else [config]
+    by_name = {part.stage: part for part in parts}
+    if set(by_name) - set(STAGES):
+        raise InputError(f"--config: stages {sorted(by_name)}, expected some of {list(STAGES)}")
+    return {name: by_name[name] for name in STAGES if name in by_name}
+
+
+def read_config() -> ConfigDict:
+    """The value of --config.
+
+    Raises:
+      InputError: no config, or not one of this package.
+    """
+    command.required("config")
+    config = flags.FLAGS.config
+    if not isinstance(config, ConfigDict) or not ("stage" in config or "stages" in config):
+        raise InputError(
+            "--config: expected a file whose get_config() is built on maskgil_jax.config"
+        )
+    return config
+
+
+def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
+    """Write WORKDIR/config.json, or check that the one there says the same.
+
+    Raises:
+      InputError: the work directory belongs to another config.
+    """
+    path = workdir / "config.json"
+    content = json.loads(config.to_json_best_effort())
+    if path.exists():
+        lines = defaults.differences(json.loads(path.read_text()), content)
+        if lines:
+            raise InputError(
+                f"--workdir={workdir} holds a run of another config; choose another directory, or "
+                "go on with the same values:\n  " + "\n  ".join(lines)
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    from maskgil_jax.checkpoint import write_json
+
+    write_json(path, content)
+
+
+def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+    """The config with `{workdir}` filled in."""
+    filled = config.copy_and_resolve_references()
+    for key, value in filled.items():
+        if isinstance(value, ConfigDict):
+            filled[key] = with_workdir(value, workdir)
+        elif isinstance(value, str):
+            filled[key] = value.replace("{workdir}", str(workdir))
+    return filled
+
+
+Made = dict[str, epath.Path]
+
+
+def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
+    """Train a tokenizer, show and measure its reconstructions."""
+    from maskgil_jax import api, pictures
+    from maskgil_jax.checkpoint import write_json
+    from maskgil_jax.data import sources
+    from maskgil_jax.decoding import draw
+    from maskgil_jax.metrics import reconstruction
+    from maskgil_jax.training import tokenizer_stage
+
+    tokenizer_stage.run(config, workdir)
+    tokenizer = api.load_tokenizer(workdir / "model")
+    settings = config.evaluation
+    source = sources.open_source(settings.reference or config.data.source)
+    originals, _ = sources.center_crops(source, config.data.image_size, settings.count)
+    reconstructions, codes = draw.reconstruct(tokenizer, originals)
+    usage, perplexity = reconstruction.codebook_usage(codes, tokenizer.codebook_size)
+    shown = config.samples.count
+    pictures.save(
+        workdir / "samples" / "reconstructions.png",
+        pictures.pairs(originals[:shown], reconstructions[:shown]),
+    )
+    write_json(
+        workdir / "metrics.json",
+        {
+            "reference": {
+                "path": settings.reference or config.data.source,
+                "count": len(originals),
+            },
+            "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",
+            "psnr": reconstruction.psnr(originals, reconstructions),
+            "codebook_usage": usage,
+            "codebook_perplexity": perplexity,
+        },
+    )
+    return _common_results(workdir, "tokenizer") | {"metrics": workdir / "metrics.json"}
+
+
+def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
+    """Encode images to code shards."""
+    from maskgil_jax.training import codes_stage
+
+    codes_stage.run(config, workdir)
+    return {"code shards": workdir}
+
+
+def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
+    """Train a generator, draw samples, measure them."""
+    from maskgil_jax import api
+    from maskgil_jax.checkpoint import write_json
+    from maskgil_jax.decoding import draw
+    from maskgil_jax.metrics import compare
+    from maskgil_jax.training import generator_stage
+
+    generator_stage.run(config, workdir)
+    made = _common_results(workdir, "generator")
+    generator = api.load_generator(workdir / "model")
+    if not (config.tokenizer or epath.Path(generator.tokenizer["path"]).exists()):
+        return made
+    settings = config.samples
+    draw.write_samples(
+        workdir / "model",
+        config.tokenizer,
+        workdir / "samples",
+        classes=draw.spread_classes(generator.num_classes, settings.classes),
+        per_class=config.evaluation.per_class,
+        seed=config.seed,
+        batch_size=settings.batch_size,
+        **draw.checked_options(settings, generator.grid),
+    )
+    made["samples"] = workdir / "samples"
+    made["grid of samples"] = workdir / "samples" / "grid.png"
+    if config.evaluation.reference:
+        metrics = compare.compare(
+            str(workdir / "samples"), config.evaluation.reference, config.evaluation.metrics
+        )
+        write_json(workdir / "metrics.json", metrics)
+        made["metrics"] = workdir / "metrics.json"
+    return made
+
+
+STAGES: dict[str, Callable[[ConfigDict, epath.Path], Made]] = {
+    "tokenizer": run_tokenizer,
+    "codes": run_codes,
+    "generator": run_generator,
+}
+
+
+def _common_results(workdir: epath.Path, name: str) -> Made:
+    from maskgil_jax import pictures
+
+    pictures.curves({name: workdir}, workdir / "curves.png")
+    return {
+        "model": workdir / "model",
+        "samples": workdir / "samples",
+        "curves": workdir / "curves.png",
+        "TensorBoard": workdir / "tensorboard",
+        "log": workdir / "training.jsonl",
+    }
+
+
+def print_results(made: dict[str, Made]) -> None:
+    """Say where everything is."""
+    for name, results in made.items():
+        print(f"{name}:")
+        for what, path in results.items():
+            print(f"  {what:16} {path}")
+
+
+def define_flags() -> None:
+    """The command's flags."""
+    config_flags.DEFINE_config_file("config", None, "config file, such as configs/b.py")
+    flags.DEFINE_string("workdir", None, "directory for checkpoints, model, samples, metrics")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,92 @@
+"""PNG files that a person looks at: grids, pairs, curves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+from PIL import Image, ImageDraw, ImageFont
+
+from maskgil_jax.training.writer import read_log
+
+SMALLEST = 64  # pixels of a cell: smaller images are enlarged by a whole factor
+
+
+def save(path: epath.PathLike, picture: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as a PNG."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        Image.fromarray(picture).save(file, "PNG")
+
+
+def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.ndarray:
+    """A row of images for each name, with the name in front.
+
+    Args:
+      images: uint8 [len(names) * columns, H, W, 3].
+      names: one a row.
+      columns: images in a row.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    font = ImageFont.load_default(size=16)
+    margin = 16 + int(max(font.getlength(name) for name in names))
+    body = _tile(images.reshape(len(names), columns, *images.shape[1:]))
+    canvas = Image.new("RGB", (margin + body.shape[1], body.shape[0]), "white")
+    canvas.paste(Image.fromarray(body), (margin, 0))
+    draw = ImageDraw.Draw(canvas)
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * body.shape[0] / len(names)
+        draw.text((8, middle), name, fill="black", font=font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def pairs(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+    """Originals, uint8 [N, H, W, 3], above their reconstructions."""
+    both = np.concatenate([originals, reconstructions])
+    return labelled_rows(both, ["original", "reconstructed"], len(originals))
+
+
+def curves(runs: dict[str, epath.PathLike], path: epath.PathLike) -> None:
+    """Plot the main curves of training logs, a row for each run (name -> work directory)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = {
+        "loss": ("loss",),
+        "quality": ("accuracy", "psnr"),
+        "norms": ("gradient_norm", "parameter_norm", "output_norm"),
+        "images per second": ("examples_per_second",),
+    }
+    figure, axes = plt.subplots(
+        len(runs), len(columns), figsize=(4 * len(columns), 3 * len(runs)), squeeze=False
+    )
+    for row, (name, directory) in zip(axes, runs.items(), strict=True):
+        log = read_log(directory)
+        for axis, (title, keys) in zip(row, columns.items(), strict=True):
+            for key in keys:
+                points = [(line["step"], line[key]) for line in log if key in line]
+                if points:
+                    axis.plot(*zip(*points, strict=True), label=key)
+            axis.set(title=f"{name}: {title}", xlabel="step")
+            if title == "norms":
+                axis.set_yscale("log")
+            axis.legend()
+    figure.tight_layout()
+    path = epath.Path(path)
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=100)
+    plt.close(figure)
+
+
+def _tile(images: np.ndarray) -> np.ndarray:
+    rows, columns, height, width, _ = images.shape
+    factor = max(1, SMALLEST // min(height, width))
+    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    images = np.pad(images, ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
+    return images.transpose(0, 2, 1, 3, 4).reshape(
+        rows * (height * factor + 2), columns * (width * factor + 2), 3
+    )

@@ -1,0 +1,108 @@
+"""The mesh, and the one table that says how every array is laid out on it.
+
+Axes: `data` (copies of the model), `fsdp` (parameters and optimizer state split, gathered on
+use), `tensor` (heads and hidden units split). A batch is split over data x fsdp.
+"""
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from maskgil_jax.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+# First match wins; names are paths in the train state, so optimizer moments and EMA match too.
+RULES = {
+    # LLaMA; the leading axis of a block's parameters is the depth
+    r"blocks/qkv$": P(None, "fsdp", None, "tensor"),
+    r"blocks/out$": P(None, "tensor", None, "fsdp"),
+    r"blocks/gate_up$": P(None, "fsdp", None, "tensor"),
+    r"blocks/down$": P(None, "tensor", "fsdp"),
+    r"blocks/.*(scale|bias)$": P(),
+    r"(embedding|head)$": P(None, "fsdp"),
+    # tokenizers: convolutions are split by output channel
+    r"kernel$": P(None, None, None, "fsdp"),
+    r"codebook$": P(),
+}
+
+
+def make_mesh(shape: dict[str, int], devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or `devices`); one axis of size -1 takes what the others leave.
+
+    Raises:
+      InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = devices or jax.devices()
+    if set(shape) != set(AXES):
+        raise InputError(f"config.mesh has axes {sorted(shape)}, expected {sorted(AXES)}")
+    sizes = {axis: int(shape[axis]) for axis in AXES}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
+        sizes[free[0]] = len(devices) // fixed
+    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+        raise InputError(
+            f"config.mesh = {dict(shape)} does not fit {len(devices)} devices: the sizes must "
+            "multiply to that number (one may be -1: what is left)"
+        )
+    return jax.make_mesh(
+        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    )
+
+
+def check_batch(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:
+    """Raise InputError unless every micro-batch divides over the mesh."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if accumulate_steps < 1 or batch_size < 1 or batch_size % (accumulate_steps * shards):
+        raise InputError(
+            f"config.batch_size = {batch_size} does not divide into config.accumulate_steps = "
+            f"{accumulate_steps} micro-batches over data x fsdp = {shards} devices: expected a "
+            f"multiple of {max(accumulate_steps, 1) * shards}"
+        )
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """`model/blocks/qkv` for the path of a leaf of a train state."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """The tree of NamedShardings for a train state, given as arrays or shapes.
+
+    An axis that does not divide its dimension is left out: the dimension is then replicated.
+
+    Raises:
+      ValueError: a matrix that no rule names.
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name = name_of(path)
+        for pattern, spec in RULES.items():
+            if re.search(pattern, name):
+                return NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
+        if leaf.ndim < 2:
+            return NamedSharding(mesh, P())
+        raise ValueError(f"no sharding rule matches {name} {leaf.shape}")
+
+    return jax.tree.map_with_path(one, state)
+
+
+def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+    axes = tuple(spec)[: len(shape)]
+    return P(
+        *(
+            axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, shape, strict=False)
+        )
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())

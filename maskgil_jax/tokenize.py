@@ -1,0 +1,44 @@
+"""Images to code shards: python -m maskgil_jax.tokenize --tokenizer=T --data=SOURCE --output=D."""
+
+from absl import flags
+from etils import epath
+
+from maskgil_jax import command
+from maskgil_jax import config as defaults
+
+
+def main() -> None:
+    """Parse the flags and write the shards."""
+    values = flags.FLAGS
+    names = {"1": "center", "2": "flip", "10": "ten"}
+    config = defaults.codes()
+    config.update(
+        tokenizer=command.required("tokenizer"),
+        source=command.required("data"),
+        crops=names.get(values.crops, values.crops),
+        image_size=values.image_size,
+        batch_size=values.batch_size,
+        shard_size=values.shard_size,
+        bad_image_limit=values.bad_image_limit,
+    )
+    output = epath.Path(command.required("output"))
+    from maskgil_jax.training import codes_stage
+
+    codes_stage.run(config, output)
+
+
+def define_flags() -> None:
+    """The command's flags."""
+    flags.DEFINE_string("tokenizer", None, "tokenizer directory")
+    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tfds:NAME/SPLIT")
+    flags.DEFINE_string("output", None, "directory for the shards")
+    flags.DEFINE_string("crops", "center", "center (1), flip (2) or ten (10) views per image")
+    flags.DEFINE_integer("image_size", 256, "pixels", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "images encoded at once", lower_bound=1)
+    flags.DEFINE_integer("shard_size", 4096, "images per file", lower_bound=1)
+    flags.DEFINE_float("bad_image_limit", 0.01, "largest share of unreadable images")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,272 @@
+"""Stage 2: train a token model to predict hidden codes."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from ml_collections import ConfigDict
+
+from maskgil_jax import api, pictures, sharding
+from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.decoding import draw
+from maskgil_jax.errors import InputError
+from maskgil_jax.models import llama
+from maskgil_jax.tokenizers.vq import VQTokenizer
+from maskgil_jax.training import objectives, optimizer
+from maskgil_jax.training.loop import Batch, Stage, TrainState, train
+
+log = logging.getLogger("maskgil_jax")
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> None:
+    """Train as `config` says; the generator ends up in WORKDIR/model.
+
+    Raises:
+      InputError: what the config names does not fit together, found before training starts.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
+    if config.loss.mask_schedule not in objectives.MASK_RATIOS:
+        raise InputError(
+            f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
+            f"{sorted(objectives.MASK_RATIOS)}"
+        )
+    data = open_data(config)
+    names = data.class_names
+    if len(names) != config.model.num_classes:
+        raise InputError(
+            f"data source {config.data.source!r} has {len(names)} classes, but "
+            f"config.model.num_classes = {config.model.num_classes}; if the data is right, set "
+            f"--config.model.num_classes={len(names)}"
+        )
+    network = network_config(config.model, data.provenance["codebook_size"], data.grid)
+    shown = draw.spread_classes(len(names), config.samples.classes)
+    options = draw.checked_options(config.samples, data.grid)
+
+    def generator_of(state: TrainState) -> api.Generator:
+        weights = state.model if state.ema is None else state.ema
+        return api.Generator(weights, tokenizer=data.provenance, class_names=names)
+
+    def show(state: TrainState) -> dict[str, np.ndarray]:
+        if data.tokenizer is None:
+            return {}
+        columns = config.samples.per_class
+        images = draw.draw_images(
+            generator_of(state),
+            data.tokenizer,
+            np.repeat(shown, columns),
+            seed=config.seed,
+            batch_size=config.samples.batch_size,
+            **options,
+        )
+        return {"samples": pictures.labelled_rows(images, [names[c] for c in shown], columns)}
+
+    stage = Stage(
+        init=lambda: init(config, network),
+        step=lambda state, tokenizer, batch: step(state, tokenizer, batch, config),
+        load=data.load,
+        examples=data.examples,
+        name_of_example=data.name_of_example,
+        frozen=data.encoder,
+        pictures=show,
+        tokens_per_example=data.grid[0] * data.grid[1],
+    )
+    state = train(stage, config, workdir, mesh)
+    generator_of(state).save(workdir / "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the codes come from.
+
+    Attributes:
+      load: (index, rng) -> example with `codes`, or with `image` for `encoder`.
+      examples: in an epoch.
+      class_names: one per class.
+      name_of_example: index -> name, for messages.
+      provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
+      grid: (height, width) in tokens.
+      tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
+      encoder: turns images into codes in the step; None for code shards.
+    """
+
+    load: Callable[[int, np.random.Generator], pipeline.Example]
+    examples: int
+    class_names: tuple[str, ...]
+    name_of_example: Callable[[int], str]
+    provenance: dict[str, Any]
+    grid: tuple[int, int]
+    tokenizer: api.Tokenizer | None
+    encoder: VQTokenizer | None
+
+
+def open_data(config: ConfigDict) -> Data:
+    """Code shards, or images and the tokenizer to encode them with.
+
+    Raises:
+      InputError: a source, a tokenizer or shards that are missing or do not fit together.
+    """
+    kind, _, path = config.data.source.partition(":")
+    if kind == "arrayrecord":
+        return _code_data(CodeShards(path), config)
+    source = sources.open_source(config.data.source)
+    if not config.tokenizer:
+        raise InputError(
+            f"config.tokenizer is missing: data source {config.data.source!r} holds images, which "
+            "need a tokenizer directory"
+        )
+    tokenizer = api.load_tokenizer(config.tokenizer)
+    size = config.data.image_size
+    if size % tokenizer.downsample:
+        raise InputError(
+            f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
+            "tokenizer's downsampling)"
+        )
+    return Data(
+        load=pipeline.image_loader(source, size=size, crop=config.data.crop, flip=config.data.flip),
+        examples=len(source),
+        class_names=source.class_names,
+        name_of_example=lambda index: source[index].id,
+        provenance=tokenizer.provenance,
+        grid=(size // tokenizer.downsample,) * 2,
+        tokenizer=tokenizer,
+        encoder=tokenizer.network,
+    )
+
+
+def _code_data(codes: CodeShards, config: ConfigDict) -> Data:
+    provenance = codes.index.tokenizer
+    path = config.tokenizer or provenance["path"]
+    tokenizer = None
+    if config.tokenizer or epath.Path(path).exists():
+        tokenizer = api.load_tokenizer(path)
+        if tokenizer.fingerprint != provenance["fingerprint"]:
+            raise InputError(
+                f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
+                f"{config.data.source} were made with {provenance['fingerprint']}"
+            )
+        provenance = tokenizer.provenance
+    else:
+        log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
+    return Data(
+        load=pipeline.code_loader(codes),
+        examples=len(codes),
+        class_names=codes.class_names,
+        name_of_example=str,
+        provenance=provenance,
+        grid=codes.index.grid,
+        tokenizer=tokenizer,
+        encoder=None,
+    )
+
+
+def network_config(
+    settings: ConfigDict, codebook_size: int, grid: tuple[int, int]
+) -> llama.LlamaConfig:
+    """The network that `config.model` describes, over these codes.
+
+    Raises:
+      InputError: an unknown preset, or numbers that no network has.
+    """
+    arguments = dict(settings)
+    preset = arguments.pop("preset")
+    if preset not in llama.PRESETS:
+        raise InputError(
+            f"config.model.preset = {preset!r}, expected one of {sorted(llama.PRESETS)}"
+        )
+    try:
+        return llama.LlamaConfig(
+            **arguments, **llama.PRESETS[preset], codebook_size=codebook_size, grid=grid
+        )
+    except ValueError as error:
+        raise InputError(f"config.model: {error}") from None
+
+
+def init(config: ConfigDict, network: llama.LlamaConfig) -> TrainState:
+    """The network from `config.seed`."""
+    model = llama.Llama(network, jax.random.key(config.seed))
+    adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        model=model,
+        optimizer=adam.init(model),
+        ema=jax.tree.map(jnp.copy, model) if config.ema_decay else None,
+    )
+
+
+def step(
+    state: TrainState, encoder: VQTokenizer | None, batch: Batch, config: ConfigDict
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update on the codes of a batch, or of its images encoded by the frozen tokenizer."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    mask_key, drop_key, dropout_key = jax.random.split(key, 3)
+    if encoder is None:
+        codes_Bhw = batch["codes"]
+    else:
+        codes_Bhw = encoder.encode(batch["image"].astype(jnp.float32) / 127.5 - 1)
+    B = codes_Bhw.shape[0]
+    hidden_Bhw = objectives.random_masks(
+        mask_key, (B, codes_Bhw[0].size), config.loss.mask_schedule
+    ).reshape(codes_Bhw.shape)
+    drop_B = jax.random.bernoulli(drop_key, config.loss.condition_dropout, (B,))
+    examples = {
+        "codes": codes_Bhw,
+        "hidden": hidden_Bhw,
+        "classes": jnp.where(drop_B, config.model.num_classes, batch["label"]),
+    }
+
+    def gradients(part: Batch, index: jax.Array) -> Any:
+        return jax.value_and_grad(summed_loss, has_aux=True)(
+            state.model, part, jax.random.fold_in(dropout_key, index), config.loss
+        )
+
+    (loss, sums), grads = optimizer.accumulate(gradients, examples, config.accumulate_steps)
+    weight = jnp.maximum(sums["weight"], 1.0)
+    grads = jax.tree.map(lambda g: g / weight, grads)
+    adam, rate = optimizer.adamw(**config.optimizer, steps=config.steps)
+    updates, moments = adam.update(grads, state.optimizer, state.model)
+    model = optax.apply_updates(state.model, updates)
+    ema = state.ema
+    if ema is not None:
+        ema = optimizer.average(ema, model, config.ema_decay, state.step)
+    metrics = {
+        "loss": loss / weight,
+        "accuracy": sums["correct"] / jnp.maximum(sums["hidden"], 1.0),
+        "masked_share": sums["hidden"] / hidden_Bhw.size,
+        "output_norm": sums["output_norm"] / hidden_Bhw.size,
+        "gradient_norm": optax.global_norm(grads),
+        "parameter_norm": optax.global_norm(model),
+        "learning_rate": rate(state.step),
+    }
+    return TrainState(state.step + 1, model, moments, ema), metrics
+
+
+def summed_loss(
+    model: llama.Llama, examples: Batch, key: jax.Array, settings: ConfigDict
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Cross-entropy summed over tokens by weight, with the sums that its mean and the metrics need.
+
+    Sums, so that micro-batches add up to exactly the whole batch.
+    """
+    codes_BL = examples["codes"].reshape(len(examples["codes"]), -1)
+    hidden_BL = examples["hidden"].reshape(codes_BL.shape)
+    inputs_Bhw = jnp.where(examples["hidden"], model.config.mask_id, examples["codes"])
+    x_BLD = model.hidden(inputs_Bhw, examples["classes"], key)
+    logits_BLV = model.logits(x_BLD)
+    weight_BL = jnp.where(hidden_BL, 1.0, settings.unmasked_weight)
+    losses_BL = objectives.cross_entropy(logits_BLV, codes_BL, settings.label_smoothing)
+    correct_BL = (logits_BLV.argmax(axis=-1) == codes_BL) & hidden_BL
+    return (losses_BL * weight_BL).sum(), {
+        "weight": weight_BL.sum(),
+        "hidden": hidden_BL.sum().astype(jnp.float32),
+        "correct": correct_BL.sum().astype(jnp.float32),
+        # Norm of the last layer's output, before the final norm: the paper's figure 5c.
+        "output_norm": jnp.linalg.norm(x_BLD.astype(jnp.float32), axis=-1).sum(),
+    }

@@ -1,0 +1,215 @@
+"""The training loop of both stages: batches in, checkpoints, numbers and pictures out."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from etils import epath
+from flax import nnx
+from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
+
+from maskgil_jax import sharding
+from maskgil_jax.checkpoint import Checkpoints
+from maskgil_jax.data import pipeline
+from maskgil_jax.errors import InputError, Interrupted
+from maskgil_jax.training.interrupt import StopRequest
+from maskgil_jax.training.writer import Writer
+
+log = logging.getLogger("maskgil_jax")
+
+Batch = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training changes.
+
+    Attributes:
+      step: int32 [], optimizer steps done, which is the data position too.
+      model: the trained network, or a dict of networks.
+      optimizer: optax state of the same structure.
+      ema: averaged weights, or None.
+    """
+
+    step: jax.Array
+    model: Any
+    optimizer: Any
+    ema: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a stage brings to the loop.
+
+    Attributes:
+      init: () -> TrainState, pure.
+      step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars.
+      load: (index, rng) -> example (see data/pipeline.py).
+      examples: number of examples in an epoch.
+      name_of_example: index -> name, for messages about unreadable images.
+      frozen: what the step reads and never changes.
+      pictures: (state) -> {name: uint8 [H, W, 3]}.
+      tokens_per_example: for tokens_per_second.
+    """
+
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    load: Callable[[int, np.random.Generator], pipeline.Example]
+    examples: int
+    name_of_example: Callable[[int], str]
+    frozen: Any
+    pictures: Callable[[TrainState], dict[str, np.ndarray]]
+    tokens_per_example: int
+
+
+def train(
+    stage: Stage, config: ConfigDict, workdir: epath.Path, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """Train to `config.steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+      Interrupted: a signal came; the state was saved.
+      InputError: too many unreadable images; the state was saved.
+    """
+    shapes = jax.eval_shape(stage.init)
+    shardings = sharding.state_shardings(shapes, mesh)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+    start = checkpoints.latest or 0
+    if checkpoints.latest is None:
+        state = jax.jit(stage.init, out_shardings=shardings)()
+        overview(state.model)
+    else:
+        log.info("resuming from step %d of %s", start, workdir)
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+        )
+        state = checkpoints.restore(like)
+    frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
+    step_fn = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, None))
+    to_mesh = functools.partial(
+        jax.make_array_from_process_local_data, NamedSharding(mesh, sharding.BATCH)
+    )
+    unreadable = UnreadableImages(stage, config.data.bad_image_limit)
+    clock = Clock()
+
+    with Writer(workdir, start_step=start, steps=config.steps) as writer, StopRequest() as stop:
+        batches = pipeline.batches(
+            stage.load,
+            stage.examples,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+            threads=config.data.threads,
+        )
+        for step in range(start + 1, config.steps + 1):
+            with clock.waiting():
+                batch = next(batches)
+            unreadable.note(batch.pop("unreadable", None))
+            state, metrics = step_fn(state, frozen, jax.tree.map(to_mesh, batch))
+            writer.advance(step)
+            if step % config.log_every == 0 or step == config.steps:
+                values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+                values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
+                values["unreadable_images"] = len(unreadable.seen)
+                writer.scalars(step, values)
+            signum, too_many = stop.agreed(step), unreadable.too_many()
+            if step % config.checkpoint_every == 0 or step == config.steps or signum or too_many:
+                checkpoints.save(step, state)
+            if too_many:
+                checkpoints.close()
+                raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
+            if signum:
+                checkpoints.close()
+                raise Interrupted(
+                    signum, f"stopped at step {step}; run the same command again to go on"
+                )
+            if step % config.pictures_every == 0 or step == config.steps:
+                with clock.paused():
+                    writer.pictures(step, stage.pictures(state))
+    checkpoints.close()
+    return state
+
+
+def overview(model: Any) -> None:
+    """Log a table of the parameters and their exact number."""
+    tables = (
+        nnx.to_pure_dict(nnx.state(model))
+        if isinstance(model, nnx.Module)
+        else {name: nnx.to_pure_dict(nnx.state(part)) for name, part in model.items()}
+    )
+    log.info("%s", parameter_overview.get_parameter_overview(tables, include_stats=False))
+    total = sum(leaf.size for leaf in jax.tree.leaves(model))
+    log.info("parameters: %s", f"{total:,}")
+
+
+class UnreadableImages:
+    """Names each image that cannot be read once, and says when there are too many."""
+
+    def __init__(self, stage: Stage, limit: float):
+        self.seen: set[int] = set()
+        self._stage, self._limit = stage, limit
+
+    def note(self, indices: np.ndarray | None) -> None:
+        """Take in the `unreadable` field of a batch."""
+        if indices is None:
+            return
+        for index in sorted({int(i) for i in indices if i >= 0} - self.seen):
+            self.seen.add(index)
+            name = self._stage.name_of_example(index)
+            log.warning("skipped an image that cannot be read: %s", name)
+
+    def too_many(self) -> str:
+        """The complaint, or ""."""
+        share = len(self.seen) / self._stage.examples
+        if share <= self._limit:
+            return ""
+        return (
+            f"{len(self.seen)} of {self._stage.examples} images cannot be read ({share:.1%}), "
+            f"config.data.bad_image_limit allows {self._limit:.1%}"
+        )
+
+
+class Clock:
+    """Time per step since the last log, and how much of it went into waiting for data."""
+
+    def __init__(self) -> None:
+        self._step, self._time, self._waited = 0, time.monotonic(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time in this context counts as waiting for data."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in this context does not count."""
+        start = time.monotonic()
+        yield
+        self._time += time.monotonic() - start
+
+    def rates(self, step: int, batch_size: int, tokens_per_example: int) -> dict[str, float]:
+        """Rates over the steps since the last call."""
+        now = time.monotonic()
+        steps, seconds = step - self._step, now - self._time
+        examples = batch_size * steps / seconds
+        values = {
+            "step_seconds": seconds / steps,
+            "data_wait_seconds": self._waited / steps,
+            "examples_per_second": examples,
+            "tokens_per_second": examples * tokens_per_example,
+        }
+        self._step, self._time, self._waited = step, now, 0.0
+        return values

@@ -1,0 +1,73 @@
+"""AdamW with clipping and warm-up, averaged weights, micro-batches."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from maskgil_jax.errors import InputError
+
+Tree = TypeVar("Tree")
+
+
+def adamw(
+    *,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    clip_norm: float,
+    warmup_steps: int,
+    schedule: str,
+    steps: int,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW on all parameters (as MaskGIL's released code), and its learning rate by step.
+
+    Args:
+      learning_rate: after the warm-up.
+      beta1, beta2: decay of the moments.
+      weight_decay: decoupled, times the learning rate.
+      clip_norm: largest global norm of the gradients; 0 is no clipping.
+      warmup_steps: of linear growth from 0.
+      schedule: after it, "constant" or "cosine" (to 0 at the last step).
+      steps: of the whole training.
+    """
+    if schedule == "constant":
+        rate = optax.constant_schedule(learning_rate)
+    elif schedule == "cosine":
+        rate = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
+    else:
+        raise InputError(f"config.optimizer.schedule = {schedule!r}, expected constant or cosine")
+    if warmup_steps:
+        ramp = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        rate = optax.join_schedules([ramp, rate], [warmup_steps])
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    adam = optax.adamw(rate, b1=beta1, b2=beta2, eps=1e-8, weight_decay=weight_decay)
+    return optax.chain(clip, adam), rate
+
+
+def average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:
+    """Exponential moving average, whose decay rises to `decay` as (1 + step) / (10 + step)."""
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
+
+
+def accumulate(fn: Callable[[Any, jax.Array], Tree], batch: Any, steps: int) -> Tree:
+    """Sum of `fn(micro_batch, index)` over the batch cut into `steps` parts, one after another."""
+    if steps == 1:
+        return fn(batch, jnp.zeros((), jnp.int32))
+
+    def cut(x: jax.Array) -> jax.Array:
+        # Part i takes every steps-th example, so that each device keeps its own examples.
+        return x.reshape(x.shape[0] // steps, steps, *x.shape[1:]).swapaxes(0, 1)
+
+    parts = jax.tree.map(cut, batch)
+    shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], parts), jnp.zeros((), jnp.int32))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add(total: Tree, part: tuple[Any, jax.Array]) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, fn(*part)), None
+
+    return jax.lax.scan(add, zeros, (parts, jnp.arange(steps)))[0]

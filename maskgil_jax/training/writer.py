@@ -1,0 +1,105 @@
+"""Where a run's numbers and pictures go: JSON lines, TensorBoard, the terminal."""
+
+import json
+import sys
+import time
+from types import TracebackType
+
+import jax
+import numpy as np
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+LOG = "training.jsonl"
+
+
+class Writer:
+    """Scalars to `training.jsonl` and TensorBoard, progress to the terminal; process 0 alone.
+
+    What an earlier run wrote after `start_step` is dropped, since those steps are done again.
+    """
+
+    def __init__(self, directory: epath.Path, *, start_step: int, steps: int):
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        self._log = directory / LOG
+        self._lines = [line for line in read_log(directory) if line["step"] <= start_step]
+        self._log.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+        self._file = self._log.open("a")
+        self._board = SummaryWriter(
+            str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None
+        )
+        self._started, self._first, self._steps = time.monotonic(), start_step, steps
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar to `step`."""
+        if self._active and self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Log numbers; on a terminal beside the bar, else as a line with the time that is left."""
+        if not self._active:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        shown = {k: values[k] for k in ("loss", "accuracy", "psnr") if k in values}
+        text = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+            return
+        done = max(step - self._first, 1)
+        left = (time.monotonic() - self._started) / done * (self._steps - step)
+        rate = values["examples_per_second"]
+        print(
+            f"step {step}/{self._steps}  {text}  {rate:.1f} images/s  {_duration(left)} left",
+            flush=True,
+        )
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Log uint8 images [H, W, 3]."""
+        if self._active:
+            for name, picture in pictures.items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+            self._board.flush()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._active:
+            self._file.close()
+            self._board.close()
+            if self._bar is not None:
+                self._bar.close()
+
+
+def read_log(directory: epath.PathLike) -> list[dict[str, float]]:
+    """The lines of a run's `training.jsonl`; a last line cut short by a crash is left out."""
+    path = epath.Path(directory) / LOG
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
