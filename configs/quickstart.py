@@ -14,32 +14,33 @@ from maskgil_jax import config as defaults
 def get_config():
     """Tokenizer, code shards, generator."""
     tokenizer = defaults.tokenizer()
-    tokenizer.steps, tokenizer.batch_size = 300, 32
-    tokenizer.log_every, tokenizer.checkpoint_every, tokenizer.pictures_every = 20, 100, 100
-    tokenizer.data.update(source="embedded", image_size=32, flip=False)
+    tokenizer.steps, tokenizer.batch_size = 400, 32
+    tokenizer.log_every, tokenizer.checkpoint_every, tokenizer.pictures_every = 20, 100, 200
+    tokenizer.data.update(source="embedded", image_size=16, flip=False)  # a mirrored 2 is no digit
     tokenizer.model.update(
         channels=32,
         channel_multipliers=(1, 2, 2),
         res_blocks=1,
         z_channels=64,
-        codebook_size=256,
+        codebook_size=512,
         dtype="float32",
     )
     tokenizer.discriminator.update(channels=16, layers=2)
-    tokenizer.loss.adversarial_start = 150
-    tokenizer.optimizer.learning_rate = 1e-3
+    tokenizer.loss.update(feature_weight=0.1, adversarial_weight=0.1, adversarial_start=200)
+    tokenizer.optimizer.update(learning_rate=1e-3, warmup_steps=20, schedule="cosine")
     tokenizer.evaluation.reference = "embedded:test"
 
     codes = defaults.codes()
-    codes.update(tokenizer="{workdir}/tokenizer/model", source="embedded", image_size=32)
+    codes.update(tokenizer="{workdir}/tokenizer/model", source="embedded", image_size=16)
 
     generator = defaults.generator()
-    generator.steps, generator.batch_size = 600, 64
-    generator.log_every, generator.checkpoint_every, generator.pictures_every = 20, 200, 200
+    generator.steps, generator.batch_size = 600, 128
+    generator.log_every, generator.checkpoint_every, generator.pictures_every = 20, 100, 200
     generator.ema_decay = 0.99
     generator.data.source = "arrayrecord:{workdir}/codes"
     generator.model.update(layers=4, dim=128, heads=4, num_classes=10, dtype="float32")
-    generator.optimizer.update(learning_rate=1e-3, warmup_steps=50, schedule="cosine")
+    generator.optimizer.update(learning_rate=2e-3, warmup_steps=50, schedule="cosine")
+    generator.samples.guidance = 2.0
     generator.evaluation.update(reference="embedded", per_class=50)
 
     return ConfigDict(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from etils import epath
 
 from maskgil_jax import checkpoint
@@ -106,7 +107,7 @@ class Tokenizer:
             "downsample": self.downsample,
         }
 
-    def encode(self, images: jax.Array) -> jax.Array:
+    def encode(self, images: npt.ArrayLike) -> jax.Array:
         """Codes of images.
 
         Args:
@@ -120,11 +121,11 @@ class Tokenizer:
         """
         return _encode(self.network, self._checked_images(images))
 
-    def latents(self, images: jax.Array) -> jax.Array:
+    def latents(self, images: npt.ArrayLike) -> jax.Array:
         """What the quantiser sees, before normalisation: float32 [B, h, w, C]; as `encode`."""
         return _latents(self.network, self._checked_images(images))
 
-    def decode(self, codes: jax.Array) -> jax.Array:
+    def decode(self, codes: npt.ArrayLike) -> jax.Array:
         """Images of codes.
 
         Args:
@@ -147,7 +148,7 @@ class Tokenizer:
         }
         checkpoint.save_model(directory, description, self.network)
 
-    def _checked_images(self, images: jax.Array) -> jax.Array:
+    def _checked_images(self, images: npt.ArrayLike) -> jax.Array:
         images = jnp.asarray(images)
         if images.ndim != 4 or images.shape[-1] != 3:
             raise InputError(f"images have shape {images.shape}, expected [B, H, W, 3]")
@@ -203,7 +204,7 @@ class Generator:
         """The condition that says nothing, int32 [batch]."""
         return jnp.full((batch,), self.num_classes, jnp.int32)
 
-    def logits(self, codes: jax.Array, condition: jax.Array) -> jax.Array:
+    def logits(self, codes: npt.ArrayLike, condition: npt.ArrayLike) -> jax.Array:
         """Logits in eval mode.
 
         Args:
@@ -222,7 +223,7 @@ class Generator:
 
     def sample(
         self,
-        condition: jax.Array,
+        condition: npt.ArrayLike,
         rng: jax.Array | int,
         *,
         steps: int = 8,
@@ -286,7 +287,7 @@ class Generator:
         }
         checkpoint.save_model(directory, description, self.network)
 
-    def _checked_condition(self, condition: jax.Array, batch: int | None) -> jax.Array:
+    def _checked_condition(self, condition: npt.ArrayLike, batch: int | None) -> jax.Array:
         condition = np.asarray(condition)
         if condition.ndim != 1 or not np.issubdtype(condition.dtype, np.integer):
             raise InputError(
@@ -302,7 +303,7 @@ class Generator:
         return jnp.asarray(condition, jnp.int32)
 
 
-def _checked_codes(codes: jax.Array, size: int) -> jax.Array:
+def _checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:
     codes = np.asarray(codes)
     if codes.ndim != 3 or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(f"codes are {codes.dtype} {codes.shape}, expected integers [B, h, w]")

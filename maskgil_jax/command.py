@@ -10,19 +10,21 @@ from absl import logging as absl_logging
 from maskgil_jax.errors import InputError, Interrupted
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parse absl flags and run `main`.
+def run(main: Callable[..., None], verbs: tuple[str, ...] = ()) -> None:
+    """Parse absl flags and run `main`, with the verb before the flags where there are `verbs`.
 
     Exit codes: 0 the job is done; 1 unusable flags or input (one line says which), or a bug (a
     traceback); 130 or 143 stopped by Ctrl-C or SIGTERM after a checkpoint was saved.
     """
 
     def guarded(argv: list[str]) -> int:
-        if len(argv) > 1:
+        if verbs and (len(argv) < 2 or argv[1] not in verbs):
+            return _fail(f"expected one of {', '.join(verbs)} before the options")
+        if len(argv) > 1 + bool(verbs):
             return _fail(f"unexpected arguments {argv[1:]}; options are written --name=value")
         _log_to_terminal()
         try:
-            main()
+            main(*argv[1:])
         except InputError as error:
             return _fail(str(error))
         except Interrupted as stop:

@@ -4,6 +4,7 @@ import io
 import math
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 
@@ -21,9 +22,9 @@ def decode(data: bytes) -> Image.Image:
       UnreadableImage: broken, truncated or unknown data, or a decompression bomb.
     """
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        file = Image.open(io.BytesIO(data))
+        file.load()
+        image: Image.Image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
             values = np.asarray(image).astype(np.float64)
             image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
@@ -78,6 +79,6 @@ def _scale_short_side(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def to_uint8(images: np.ndarray) -> np.ndarray:
+def to_uint8(images: npt.ArrayLike) -> np.ndarray:
     """[-1, 1] floats to uint8, rounded half up: 127.5 x + 128 truncated, as LlamaGen saves."""
     return np.clip(127.5 * np.asarray(images, np.float32) + 128, 0, 255).astype(np.uint8)

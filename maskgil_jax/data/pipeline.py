@@ -15,7 +15,7 @@ from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.data.sources import Source
 from maskgil_jax.errors import InputError
 
-Example = dict[str, np.ndarray]
+Example = dict[str, np.ndarray | np.generic]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
 
 

@@ -80,7 +80,7 @@ def maskgit_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     """
     hidden, counts = tokens, []
     for step in range(steps - 1):
-        ratio = mask_ratio(schedule, np.float32((step + 1) / steps), tokens)
+        ratio = mask_ratio(schedule, np.array((step + 1) / steps), tokens)
         stay = max(1, min(hidden - 1, math.floor(np.float32(tokens) * ratio)))
         counts.append(hidden - stay)
         hidden = stay

@@ -73,13 +73,13 @@ def _measure(samples: Labelled, reference: Labelled, names: Sequence[str]) -> di
 
 
 def _frechet(samples: Labelled, reference: Labelled) -> dict[str, float]:
-    sets = [features.pixel_features(images) for images, _ in (reference, samples)]
-    return {"pixel_frechet_distance": features.frechet_distance(*sets)}
+    real, drawn = (features.pixel_features(images) for images, _ in (reference, samples))
+    return {"pixel_frechet_distance": features.frechet_distance(real, drawn)}
 
 
 def _precision_recall(samples: Labelled, reference: Labelled) -> dict[str, float]:
-    sets = [features.pixel_features(images) for images, _ in (reference, samples)]
-    precision, recall = features.precision_recall(*sets)
+    real, drawn = (features.pixel_features(images) for images, _ in (reference, samples))
+    precision, recall = features.precision_recall(real, drawn)
     return {"pixel_precision": precision, "pixel_recall": recall}
 
 

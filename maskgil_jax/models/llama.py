@@ -5,6 +5,7 @@ H heads, K head dimension, F hidden units of the MLP, V classes of the head, N l
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 
 from maskgil_jax.models import rope
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     # The paper: 2D RoPE, the condition drawn first, QK-norm, norms on the outputs of attention and
     # MLP (as a sandwich, like the same authors' Lumina), separate tables, no class for the mask.
     "paper": dict(

@@ -41,7 +41,7 @@ def rotation_table(angles: np.ndarray, condition_rows: int, condition: str) -> n
         released LlamaGen and MaskGIL) or "identity" (no rotation).
     """
     fill = {"zero": (0.0, 0.0), "identity": (1.0, 0.0)}[condition]
-    rows = np.broadcast_to(np.float32(fill), (condition_rows, angles.shape[1], 2))
+    rows = np.broadcast_to(np.array(fill, np.float32), (condition_rows, angles.shape[1], 2))
     return np.concatenate([rows, np.stack([np.cos(angles), np.sin(angles)], axis=-1)])
 
 

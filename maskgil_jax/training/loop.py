@@ -160,11 +160,11 @@ class UnreadableImages:
         self.seen: set[int] = set()
         self._stage, self._limit = stage, limit
 
-    def note(self, indices: np.ndarray | None) -> None:
+    def note(self, indices: np.ndarray | np.generic | None) -> None:
         """Take in the `unreadable` field of a batch."""
         if indices is None:
             return
-        for index in sorted({int(i) for i in indices if i >= 0} - self.seen):
+        for index in sorted({int(i) for i in np.ravel(indices) if i >= 0} - self.seen):
             self.seen.add(index)
             name = self._stage.name_of_example(index)
             log.warning("skipped an image that cannot be read: %s", name)

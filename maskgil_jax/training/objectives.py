@@ -45,5 +45,7 @@ def feature_distance(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:
 
     Source: Wang et al. 2018 (pix2pixHD), equation 4.
     """
-    pairs = zip(real, fake, strict=True)
-    return sum(jnp.mean(jnp.abs(jax.lax.stop_gradient(r) - f)) for r, f in pairs) / len(real)
+    distances = [
+        jnp.mean(jnp.abs(jax.lax.stop_gradient(r) - f)) for r, f in zip(real, fake, strict=True)
+    ]
+    return jnp.mean(jnp.stack(distances))
