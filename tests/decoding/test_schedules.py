@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from maskgil_jax.decoding import schedules
+from tests import golden
+
+RULES = golden.arrays("sampling_rules")
+
+
+@pytest.mark.parametrize("name", [n for n in RULES if n.startswith("adap_sche_")])
+def test_maskgil_counts_equal_the_official_ones(name):
+    _, _, grid, schedule, steps = name.split("_")
+    counts = schedules.maskgil_counts(schedule, int(steps), int(grid[1:]) ** 2)
+    np.testing.assert_array_equal(counts, RULES[name])
+
+
+@pytest.mark.parametrize("name", [n for n in RULES if n.startswith("mask_schedule_")])
+def test_mask_ratios_and_lengths_equal_the_official_ones(name):
+    method, steps, tokens = name.removeprefix("mask_schedule_").split("_")
+    steps, tokens = int(steps), int(tokens)
+    ratio = (np.arange(steps, dtype=np.float32) + 1) / steps
+    found = schedules.mask_ratio(method, ratio, tokens)
+    np.testing.assert_allclose(found, RULES[name], atol=1e-5)
+    lengths = np.floor(np.float32(tokens) * found)
+    np.testing.assert_array_equal(lengths, RULES[name.replace("mask_schedule", "mask_len")])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "arccos", "uniform", "log", "exp", "pow2"])
+@pytest.mark.parametrize("steps", [1, 2, 8, 16, 256])
+def test_maskgit_reveals_every_token_once(schedule, steps):
+    counts = schedules.maskgit_counts(schedule, steps, 256)
+    assert len(counts) == steps and counts.sum() == 256 and (counts >= 0).all()
+
+
+def test_maskgit_cosine_counts_are_the_published_ones():
+    counts = schedules.maskgit_counts("cosine", 8, 256)
+    assert counts.tolist() == [5, 15, 24, 31, 39, 45, 48, 49]
+
+
+def test_one_step_reveals_everything():
+    assert schedules.maskgil_counts("arccos", 1, 256).tolist() == [256]
+
+
+def test_linear_guidance_is_the_weight_of_maskgil_plus_one():
+    w, steps = 3.0, 8
+    expected = 1 + w * np.arange(steps) / (steps - 1)
+    found = schedules.guidance_scales(1 + w, "linear", steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
