@@ -78,18 +78,21 @@ def write_json(path: epath.PathLike, content: Any) -> None:
 
 
 def save_model(directory: epath.PathLike, description: dict[str, Any], params: Any) -> None:
-    """Write a model directory; one that is already there is replaced only when this one is whole.
+    """Write a model directory; another one that is there is replaced only when this one is whole.
 
     Args:
       directory: where to.
       description: JSON-able; `class` and `arguments` at least.
       params: the module or tree of parameters.
     """
-    directory = epath.Path(directory)
-    fresh = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.tmp")
+    directory = epath.Path(directory).resolve()
     flat = flatten(params)
-    ocp.save(fresh / "params", flat)
     content = dict(description, format=FORMAT, fingerprint=fingerprint(flat))
+    content = json.loads(json.dumps(content))
+    if (directory / "model.json").exists() and read_description(directory) == content:
+        return
+    fresh = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.tmp")
+    ocp.save(fresh / "params", flat)
     write_json(fresh / "model.json", content)
     if directory.exists():
         old = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.old.tmp")

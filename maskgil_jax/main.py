@@ -17,11 +17,17 @@ from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
+Made = dict[str, epath.Path]  # what: where
+
 
 def main() -> None:
-    """Run the stages of the config in order, then say where everything is."""
+    """Parse the flags and run."""
     workdir = epath.Path(command.required("workdir")).expanduser().resolve()
-    config = read_config()
+    print_results(run(read_config(), workdir))
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
+    """Run the stages of a config in order; returns what lies where, for each stage."""
     stages = stages_of(config)
     keep_config(config, workdir)
     made = {}
@@ -31,7 +37,7 @@ def main() -> None:
         log.info("stage %s in %s", name, directory)
         directory.mkdir(parents=True, exist_ok=True)
         made[name] = STAGES[name](with_workdir(stage, workdir), directory)
-    print_results(made)
+    return made
 
 
 def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -88,9 +94,6 @@ def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
         elif isinstance(value, str):
             filled[key] = value.replace("{workdir}", str(workdir))
     return filled
-
-
-Made = dict[str, epath.Path]
 
 
 def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:

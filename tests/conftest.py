@@ -1,11 +1,28 @@
 """Every test runs on 8 virtual CPU devices, in float32 with exact products."""
 
 import os
+import pathlib
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Commands that tests start as processes compile each program once for the whole suite.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "/tmp/maskgil_jax_tests_cache")
+CACHE = pathlib.Path(tempfile.gettempdir()) / "maskgil_jax_tests_compilation_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+import pytest
+from etils import epath
+
+from maskgil_jax import main
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The work directory of a whole tiny run: tokenizer, code shards, generator."""
+    workdir = epath.Path(tmp_path_factory.mktemp("finished"))
+    main.run(tiny.get_config(), workdir)
+    return workdir

@@ -241,8 +241,8 @@ def step(
         "accuracy": sums["correct"] / jnp.maximum(sums["hidden"], 1.0),
         "masked_share": sums["hidden"] / hidden_Bhw.size,
         "output_norm": sums["output_norm"] / hidden_Bhw.size,
-        "gradient_norm": optax.global_norm(grads),
-        "parameter_norm": optax.global_norm(model),
+        "gradient_norm": optax.tree.norm(grads),
+        "parameter_norm": optax.tree.norm(model),
         "learning_rate": rate(state.step),
     }
     return TrainState(state.step + 1, model, moments, ema), metrics

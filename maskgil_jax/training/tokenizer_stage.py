@@ -141,8 +141,8 @@ def step(
     metrics |= {
         "psnr": -10 * jnp.log10(metrics["mean_squared_error"] / 4),
         "learning_rate": rate(state.step),
-        "gradient_norm": optax.global_norm(grads["tokenizer"]),
-        "parameter_norm": optax.global_norm(model["tokenizer"]),
+        "gradient_norm": optax.tree.norm(grads["tokenizer"]),
+        "parameter_norm": optax.tree.norm(model["tokenizer"]),
     }
     return TrainState(state.step + 1, model, moments, ema), metrics
 

@@ -1,0 +1,159 @@
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+from etils import epath
+from PIL import Image
+
+import maskgil_jax
+from maskgil_jax import main
+from maskgil_jax.errors import InputError
+from maskgil_jax.training.writer import read_log
+from tests import tiny
+
+
+def generator_on(workdir):
+    """The tiny generator config on the shards of a finished run."""
+    config = tiny.generator()
+    config.data.source = f"arrayrecord:{workdir}/codes"
+    return config
+
+
+def test_a_run_leaves_models_samples_curves_and_metrics(finished):
+    for name in ("curves.png", "samples/grid.png", "tokenizer/samples/reconstructions.png"):
+        assert Image.open(finished / name).size[0] > 100
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["samples"]["count"] == 40 and metrics["reference"]["count"] == 1437
+    assert 0 <= metrics["metrics"]["class_accuracy"] <= 1
+    assert metrics["real_to_real"]["class_accuracy"] > 0.9
+    psnr = json.loads((finished / "tokenizer" / "metrics.json").read_text())["psnr"]
+    assert 3 < psnr < 40
+    with np.load(finished / "samples" / "samples.npz") as samples:
+        assert samples["arr_0"].shape == (40, 16, 16, 3) and samples["arr_0"].dtype == np.uint8
+        np.testing.assert_array_equal(samples["labels"], np.repeat(np.arange(10), 4))
+    assert list((finished / "tensorboard").glob("events*"))
+
+
+def test_the_log_has_every_number_of_every_step(finished):
+    log = read_log(finished)
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+    wanted = {
+        *("loss", "learning_rate", "gradient_norm", "parameter_norm", "output_norm", "accuracy"),
+        *("examples_per_second", "tokens_per_second", "step_seconds", "data_wait_seconds"),
+    }
+    assert wanted <= log[-1].keys() and all(np.isfinite(list(log[-1].values())))
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_running_a_finished_job_again_changes_nothing(finished):
+    before = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
+    written = (finished / "model" / "model.json").stat().mtime
+    main.run(tiny.get_config(), finished)
+    after = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
+    np.testing.assert_array_equal(before, after)
+    assert (finished / "model" / "model.json").stat().mtime == written
+    assert [line["step"] for line in read_log(finished)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
+    config = tiny.generator()
+    config.steps = 2
+    config.data.update(source="embedded", image_size=16, crop="center", flip=False)
+    config.tokenizer = str(finished / "tokenizer" / "model")
+    main.run(config, epath.Path(tmp_path))
+    model = maskgil_jax.load(tmp_path / "model")
+    assert model.grid == (4, 4) and model.class_names == tuple("0123456789")
+
+
+def test_another_config_in_the_same_directory_is_refused(finished):
+    config = tiny.get_config()
+    config.stages.generator.optimizer.learning_rate = 0.5
+    with pytest.raises(InputError) as error:
+        main.run(config, finished)
+    assert "stages.generator.optimizer.learning_rate: 0.0001 -> 0.5" in str(error.value)
+
+
+def test_more_steps_are_not_another_config(finished, tmp_path):
+    config = generator_on(finished)
+    config.steps = 2
+    main.run(config, epath.Path(tmp_path))
+    config.steps = 3
+    main.run(config, epath.Path(tmp_path))
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
+
+
+def folder_of_images(path, classes):
+    for name in classes:
+        (path / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (20, 20), (60 * i, 0, 0)).save(path / name / f"{i}.png")
+    return f"folder:{path}"
+
+
+BAD = {
+    "unknown source": (dict(data=dict(source="bucket:x")), "unknown kind 'bucket'"),
+    "no folder": (dict(data=dict(source="folder:/nowhere")), "folder:/nowhere: there is no such"),
+    "no shards": (dict(data=dict(source="arrayrecord:/nowhere")), "no index.json there"),
+    "class count": (dict(model=dict(num_classes=7)), "has 10 classes, but config.model.num_cl"),
+    "batch": (dict(batch_size=12), "config.batch_size = 12 does not divide"),
+    "micro-batches": (dict(accumulate_steps=3), "config.accumulate_steps = 3"),
+    "mesh": (dict(mesh=dict(fsdp=3)), "does not fit 8 devices"),
+    "heads": (dict(model=dict(heads=5)), "config.model: dim = 32 over heads = 5"),
+    "preset": (dict(model=dict(preset="x")), "config.model.preset = 'x'"),
+    "sampling": (dict(samples=dict(steps=99)), "config.samples: steps = 99, expected 1 to 16"),
+    "mask schedule": (dict(loss=dict(mask_schedule="x")), "config.loss.mask_schedule = 'x'"),
+    "lr schedule": (dict(optimizer=dict(schedule="x")), "config.optimizer.schedule = 'x'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named_before_training_starts(case, finished, tmp_path):
+    changes, message = BAD[case]
+    config = generator_on(finished)
+    config.update(changes)
+    with pytest.raises(InputError) as error:
+        main.run(config, epath.Path(tmp_path))
+    assert message in str(error.value)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_images_without_a_tokenizer_are_refused(tmp_path):
+    config = tiny.generator()
+    config.data.source = "embedded"
+    with pytest.raises(InputError, match="config.tokenizer is missing"):
+        main.run(config, epath.Path(tmp_path))
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "data" / "cats").mkdir(parents=True)
+    config = tiny.tokenizer()
+    config.data.source = f"folder:{tmp_path}/data"
+    with pytest.raises(InputError, match="no images there"):
+        main.run(config, epath.Path(tmp_path / "run"))
+
+
+def test_shards_of_another_tokenizer_are_refused(finished, tmp_path):
+    import jax
+
+    from maskgil_jax.api import Tokenizer
+    from maskgil_jax.tokenizers.vq import VQTokenizer
+
+    network = maskgil_jax.load(finished / "tokenizer" / "model").network
+    Tokenizer(VQTokenizer(network.config, jax.random.key(9))).save(tmp_path / "other")
+    config = generator_on(finished)
+    config.tokenizer = str(tmp_path / "other")
+    with pytest.raises(InputError, match="but the shards in .* were made with"):
+        main.run(config, epath.Path(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["vq16", "b", "l", "xl", "xxl", "quickstart"])
+def test_the_configs_load_and_refuse_unknown_keys(name):
+    values = flags.FlagValues()
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(["test", f"--config=configs/{name}.py"])
+    assert main.stages_of(values.config)
+    with pytest.raises(AttributeError):
+        values.config.model_size = 3

@@ -1,0 +1,51 @@
+import logging
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+from maskgil_jax import main
+from maskgil_jax.errors import InputError
+from maskgil_jax.training.writer import read_log
+from tests import tiny
+
+
+def folder(path, count, broken):
+    rng = np.random.default_rng(0)
+    (path / "class").mkdir(parents=True)
+    for i in range(count):
+        file = path / "class" / f"{i:03}.png"
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file)
+        if i in broken:
+            file.write_bytes(file.read_bytes()[:100])
+    config = tiny.tokenizer()
+    config.data.source = f"folder:{path}"
+    config.evaluation.update(reference="", count=20)
+    config.steps = 10
+    return config
+
+
+def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path, caplog):
+    config = folder(tmp_path / "images", 40, {7})
+    config.data.bad_image_limit = 0.03
+    with caplog.at_level(logging.WARNING, "maskgil_jax"):
+        main.run(config, epath.Path(tmp_path / "run"))
+    named = [r.message for r in caplog.records if "skipped" in r.message and "007.png" in r.message]
+    assert named
+    assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 1
+
+
+def test_too_many_corrupt_images_stop_the_run_with_a_checkpoint(tmp_path):
+    config = folder(tmp_path / "images", 40, {3, 7})
+    with pytest.raises(InputError) as error:
+        main.run(config, epath.Path(tmp_path / "run"))
+    assert "config.data.bad_image_limit allows 1.0%" in str(error.value)
+    assert "a checkpoint of step" in str(error.value)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
+
+
+def test_nothing_but_corrupt_images_is_an_error_before_training(tmp_path):
+    config = folder(tmp_path / "images", 5, set(range(5)))
+    with pytest.raises(InputError, match="none of 5 images can be read"):
+        main.run(config, epath.Path(tmp_path / "run"))

@@ -1,0 +1,163 @@
+"""A run that was stopped, by whatever, ends in the very bits of one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from maskgil_jax import main
+from maskgil_jax.training.writer import read_log
+from tests import tiny
+
+TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per_second")
+
+
+def final_state(workdir):
+    with ocp.training.Checkpointer(epath.Path(workdir) / "checkpoints") as checkpoints:
+        return {k: np.asarray(v) for k, v in checkpoints.load(checkpoints.latest).items()}
+
+
+def losses(workdir):
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(workdir)]
+
+
+def assert_same(one, other):
+    assert losses(one) == losses(other)
+    a, b = final_state(one), final_state(other)
+    assert a.keys() == b.keys() and a["step"] == len(losses(one))
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "generator"])
+def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path):
+    config = tiny.get_config(stage)
+    straight = finished if stage == "generator" else finished / "tokenizer"
+    if stage == "generator":
+        config.data.source = f"arrayrecord:{finished}/codes"
+    config.steps = 3
+    main.run(config, epath.Path(tmp_path))
+    config.steps = 6
+    main.run(config, epath.Path(tmp_path))
+    assert_same(tmp_path, straight)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_path):
+    config = tiny.generator()
+    config.data.source = f"arrayrecord:{finished}/codes"
+    main.run(config, epath.Path(tmp_path / "same"))
+    assert_same(tmp_path / "same", finished)
+    config.seed, config.steps = 1, 1
+    main.run(config, epath.Path(tmp_path / "other"))
+    assert losses(tmp_path / "other")[0] != losses(finished)[0]
+
+
+def start(workdir, *options, steps=6):
+    """The whole tiny job in a process of its own, on one device."""
+    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/tiny.py"]
+    command += [f"--workdir={workdir}", f"--config.stages.generator.steps={steps}", *options]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(process, condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(signum, code, finished, tmp_path):
+    options = (
+        "--config=tests/tiny.py:generator",
+        f"--config.data.source=arrayrecord:{finished}/codes",
+        "--config.checkpoint_every=100000",
+    )
+
+    def run(steps):
+        command = [sys.executable, "-m", "maskgil_jax.main", f"--workdir={tmp_path}", *options]
+        return subprocess.Popen(
+            [*command, f"--config.steps={steps}"],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    process = run(100000)
+    wait_for(process, lambda: len(read_log(tmp_path)) >= 3)
+    process.send_signal(signum)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == code
+    assert "run the same command again to go on" in error and "Traceback" not in error
+    stopped = int(final_state(tmp_path)["step"])
+    assert stopped >= 3 and f"stopped at step {stopped}" in error
+    process = run(stopped + 1)
+    assert process.communicate(timeout=240)[1].count("resuming from step") == 1
+    assert process.returncode == 0
+    assert [line["step"] for line in read_log(tmp_path)] == list(range(1, stopped + 2))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
+    """kill -9 anywhere: while compiling, saving, encoding shards, writing models."""
+    kills = int(os.environ.get("MASKGIL_KILLS", "6"))
+    process = start(tmp_path / "straight", steps=60)
+    began = time.monotonic()
+    assert process.wait(600) == 0, process.communicate()[0]
+    duration = time.monotonic() - began
+    rng = random.Random(0)
+    for _ in range(kills):
+        process = start(tmp_path / "killed", steps=60)
+        try:
+            process.wait(rng.uniform(0.1, 1.0) * duration)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    process = start(tmp_path / "killed", steps=60)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    for part in ("", "tokenizer"):
+        assert_same(tmp_path / "straight" / part, tmp_path / "killed" / part)
+    for name in ("model", "tokenizer/model"):
+        straight, killed = (
+            (tmp_path / run / name / "model.json").read_text().split('"fingerprint": "')[-1][:16]
+            for run in ("straight", "killed")
+        )
+        assert straight == killed
+
+
+def test_one_device_and_eight_train_alike(finished, tmp_path):
+    """Mesh shapes change the order of sums, not the training."""
+    expected = [line["loss"] for line in read_log(finished)]
+    for i, mesh in enumerate((dict(fsdp=8, data=1), dict(fsdp=2, tensor=2, data=2))):
+        config = tiny.generator()
+        config.data.source = f"arrayrecord:{finished}/codes"
+        config.mesh = mesh | dict(tensor=mesh.get("tensor", 1))
+        main.run(config, epath.Path(tmp_path / str(i)))
+        found = [line["loss"] for line in read_log(tmp_path / str(i))]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert jax.device_count() == 8
+
+
+def test_micro_batches_add_up_to_the_batch(finished, tmp_path):
+    found = []
+    for accumulate in (1, 4):
+        config = tiny.generator()
+        config.data.source = f"arrayrecord:{finished}/codes"
+        config.model.dropout = 0.0
+        config.accumulate_steps = accumulate
+        config.steps = 3
+        main.run(config, epath.Path(tmp_path / str(accumulate)))
+        found.append([line["loss"] for line in read_log(tmp_path / str(accumulate))])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
