@@ -48,7 +48,7 @@ def _log_to_terminal() -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, InputError, FileNotFoundError) as error:
+    except (AttributeError, KeyError, OSError) as error:
         # ml_collections raises these, with a traceback, for config keys that do not exist.
         wanted = [a for a in argv[1:] if a.startswith("--config")]
         sys.exit(_fail(f"{' '.join(wanted)}: unknown config file or key: {error}"))

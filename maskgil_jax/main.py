@@ -5,6 +5,7 @@ The same command resumes where WORKDIR stands, and does nothing where the job is
 
 import json
 import logging
+import os
 from collections.abc import Callable
 
 from absl import flags
@@ -56,10 +57,12 @@ def read_config() -> ConfigDict:
       InputError: no config, or not one of this package.
     """
     command.required("config")
-    config = flags.FLAGS.config
+    config, path = flags.FLAGS.config, config_flags.get_config_filename(flags.FLAGS["config"])
+    if not os.path.isfile(path.split(":")[0]):
+        raise InputError(f"--config={path}: there is no such file")
     if not isinstance(config, ConfigDict) or not ("stage" in config or "stages" in config):
         raise InputError(
-            "--config: expected a file whose get_config() is built on maskgil_jax.config"
+            f"--config={path}: expected a file whose get_config() is built on maskgil_jax.config"
         )
     return config
 
@@ -68,11 +71,13 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
     """Write WORKDIR/config.json, or check that the one there says the same.
 
     Raises:
-      InputError: the work directory belongs to another config.
+      InputError: what was trained in the work directory was trained by another config.
     """
     path = workdir / "config.json"
     content = json.loads(config.to_json_best_effort())
-    if path.exists():
+    folders = [workdir / "checkpoints", *(workdir / name / "checkpoints" for name in STAGES)]
+    trained = any(folder.exists() and any(folder.iterdir()) for folder in folders)
+    if trained and path.exists():
         lines = defaults.differences(json.loads(path.read_text()), content)
         if lines:
             raise InputError(

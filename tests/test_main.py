@@ -74,6 +74,16 @@ def test_another_config_in_the_same_directory_is_refused(finished):
     assert "stages.generator.optimizer.learning_rate: 0.0001 -> 0.5" in str(error.value)
 
 
+def test_a_mistake_does_not_claim_the_directory(finished, tmp_path):
+    config = generator_on(finished)
+    config.steps, config.batch_size = 1, 12
+    with pytest.raises(InputError):
+        main.run(config, epath.Path(tmp_path))
+    config.batch_size = 16
+    main.run(config, epath.Path(tmp_path))
+    assert len(read_log(tmp_path)) == 1
+
+
 def test_more_steps_are_not_another_config(finished, tmp_path):
     config = generator_on(finished)
     config.steps = 2

@@ -40,7 +40,9 @@ def batches(
       process, processes: which contiguous part of each batch.
       threads: that load examples.
     """
-    data = grain.MapDataset.range(length).seed(seed).shuffle().repeat().random_map(load)
+    # Grain's endless repeat() is sys.maxsize long, which overflows once it is sliced.
+    epochs = 2**40 // length
+    data = grain.MapDataset.range(length).seed(seed).shuffle().repeat(epochs).random_map(load)
     data = data.batch(batch_size // processes)[process::processes][start_step:]
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1))
     return iter(data.to_iter_dataset(options))

@@ -1,0 +1,106 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskgil_jax.data import images
+
+RED = (200, 30, 40)
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "mode, kind",
+    [
+        ("RGB", "JPEG"),
+        ("RGB", "WEBP"),
+        ("CMYK", "JPEG"),
+        ("L", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("RGBA", "WEBP"),
+        ("1", "PNG"),
+        ("I;16", "PNG"),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb(mode, kind):
+    image = Image.new("RGB", (20, 12), "white")
+    image = Image.fromarray(np.full((12, 20), 65535, np.uint16)) if mode == "I;16" else image
+    decoded = images.decode(encoded(image.convert(mode) if mode != "I;16" else image, kind))
+    assert decoded.mode == "RGB" and decoded.size == (20, 12)
+    assert np.asarray(decoded).min() > 250  # white stays white
+
+
+def test_transparency_is_blended_on_white():
+    image = Image.new("RGBA", (8, 8), (*RED, 0))
+    assert np.asarray(images.decode(encoded(image))).min() == 255
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([*RED, 0, 0, 0])
+    assert np.asarray(images.decode(encoded(palette, transparency=0))).min() == 255
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (20, 10), "white")
+    image.paste(RED, (0, 0, 10, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    decoded = images.decode(encoded(image, exif=exif))
+    assert decoded.size == (10, 20)
+    assert decoded.getpixel((5, 2)) == RED and decoded.getpixel((5, 18)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", encoded(Image.new("RGB", (64, 64)), "JPEG")[:200]]
+)
+def test_broken_bytes_are_unreadable(data):
+    with pytest.raises(images.UnreadableImage):
+        images.decode(data)
+
+
+def test_a_decompression_bomb_is_unreadable():
+    bomb = encoded(Image.new("1", (20000, 20000)))
+    with pytest.raises(images.UnreadableImage, match="decompression bomb"):
+        images.decode(bomb)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 20), (20, 300), (64, 64), (257, 255)])
+def test_crops_have_the_asked_size(size):
+    image = Image.new("RGB", size, RED)
+    rng = np.random.default_rng(0)
+    for crop in (images.center_crop(image, 32), images.random_crop(image, 32, rng)):
+        assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8 and (crop == RED).all()
+    assert images.ten_crop(image, 32).shape == (10, 32, 32, 3)
+
+
+def test_the_centre_crop_keeps_the_middle():
+    image = Image.new("RGB", (96, 32), "white")
+    image.paste(RED, (32, 0, 64, 32))
+    assert (images.center_crop(image, 32) == RED).all()
+
+
+def test_ten_crops_are_five_and_their_mirrors():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (35, 35, 3), np.uint8))
+    crops = images.ten_crop(image, 32)
+    np.testing.assert_array_equal(crops[5:], crops[:5, :, ::-1])
+    assert len({crop.tobytes() for crop in crops}) == 10
+
+
+def test_random_crops_differ_and_follow_the_generator():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
+    one, two = (images.random_crop(image, 32, np.random.default_rng(s)) for s in (1, 2))
+    assert (one != two).any()
+    np.testing.assert_array_equal(one, images.random_crop(image, 32, np.random.default_rng(1)))
+
+
+def test_uint8_round_trip():
+    values = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(images.to_uint8(values.astype(np.float32) / 127.5 - 1), values)
+    assert images.to_uint8(np.array([-2.0, 2.0])).tolist() == [0, 255]

@@ -1,0 +1,146 @@
+"""Each command as a user starts it: files, exit codes, one clear message."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import maskgil_jax
+
+
+def run(module, *options):
+    return subprocess.run(
+        [sys.executable, "-m", f"maskgil_jax.{module}", *map(str, options)],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
+    done = run(
+        "sample",
+        f"--model={finished}/model",
+        "--classes=3,7",
+        "--num=3",
+        "--steps=4",
+        f"--output={tmp_path}/out",
+    )
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [*(f"{i:05}.png" for i in range(6)), "grid.png", "samples.npz"]
+    with np.load(tmp_path / "out" / "samples.npz") as samples:
+        images, labels = samples["arr_0"], samples["labels"]
+    assert labels.tolist() == [3, 3, 3, 7, 7, 7] and images.shape == (6, 16, 16, 3)
+    generator = maskgil_jax.load(finished / "model")
+    tokenizer = maskgil_jax.load(finished / "tokenizer" / "model")
+    from maskgil_jax.data.images import to_uint8
+
+    codes = generator.sample(labels, 0, steps=4)
+    difference = to_uint8(tokenizer.decode(codes)).astype(int) - images
+    assert np.abs(difference).max() <= 1
+
+
+def test_tokenize_then_evaluate(finished, tmp_path):
+    done = run(
+        "tokenize",
+        f"--tokenizer={finished}/tokenizer/model",
+        "--data=embedded:test",
+        f"--output={tmp_path}/codes",
+        "--image_size=16",
+        "--crops=10",
+    )
+    assert done.returncode == 0, done.stderr
+    index = json.loads((tmp_path / "codes" / "index.json").read_text())
+    assert index["examples"] == 360 and index["views"] == 10 and index["complete"]
+    assert (
+        index["tokenizer"]["fingerprint"]
+        == maskgil_jax.load(finished / "tokenizer" / "model").fingerprint
+    )
+
+    done = run(
+        "evaluate",
+        f"--samples={finished}/samples",
+        "--reference=embedded:test",
+        "--metrics=frechet,pr,accuracy",
+        f"--output={tmp_path}/metrics.json",
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["samples"]["count"] == 40 and content["reference"]["count"] == 360
+    assert content["metrics"].keys() == content["real_to_real"].keys()
+    assert "not comparable with FID" in content["features"]
+
+
+BAD = {
+    "no flags": (("sample",), "--model is missing"),
+    "no model": (("sample", "--model=/no", "--classes=1", "--output=/tmp/x"), "/no is not a model"),
+    "class": (("sample", "--model=M", "--classes=77", "--output=O"), "class ids from 77 to 77"),
+    "no number": (("sample", "--model=M", "--classes=cat", "--output=O"), "'cat' is not a class"),
+    "swapped": (("sample", "--model=T", "--classes=1", "--output=O"), "holds a tokenizer"),
+    "flag": (("sample", "--modle=M"), "Unknown command line flag 'modle'"),
+    "word": (("sample", "M"), "unexpected arguments ['M']"),
+    "metric": (
+        ("evaluate", "--samples=S", "--reference=embedded", "--metrics=fid", "--output=O/m.json"),
+        "--metrics=fid needs the Inception network",
+    ),
+    "no npz": (
+        ("evaluate", "--samples=/no.npz", "--reference=embedded", "--output=O/m.json"),
+        "/no.npz is not an npz",
+    ),
+    "config key": (
+        ("main", "--config=configs/b.py", "--config.model.width=3", "--workdir=O"),
+        "--config.model.width=3: unknown config file or key",
+    ),
+    "config type": (
+        ("main", "--config=configs/b.py", "--config.batch_size=many", "--workdir=O"),
+        "flag --config.batch_size=many",
+    ),
+    "config file": (("main", "--config=configs/none.py", "--workdir=O"), "configs/none.py"),
+    "workdir": (("main", "--config=configs/b.py"), "--workdir is missing"),
+    "source": (
+        ("main", "--config=configs/vq16.py", "--config.data.source=folder:/no", "--workdir=O"),
+        "folder:/no: there is no such folder",
+    ),
+    "verb": (("convert", "--format=maskgil-gpt"), "expected one of import, export"),
+    "format": (
+        ("convert", "import", "--format=onnx", "--source=/no", "--output=O/m"),
+        "--format=onnx: expected one of llamagen-vq, maskgil-gpt",
+    ),
+    "crops": (
+        ("tokenize", "--tokenizer=T", "--data=embedded", "--crops=3", "--output=O"),
+        "crops = '3'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
+    (module, *options), message = BAD[case]
+    places = {
+        "--model=M": f"--model={finished}/model",
+        "--model=T": f"--model={finished}/tokenizer/model",
+        "--tokenizer=T": f"--tokenizer={finished}/tokenizer/model",
+        "--samples=S": f"--samples={finished}/samples",
+        "--output=O": f"--output={tmp_path}/out",
+        "--output=O/m": f"--output={tmp_path}/out",
+        "--output=O/m.json": f"--output={tmp_path}/m.json",
+        "--workdir=O": f"--workdir={tmp_path}/out",
+    }
+    done = run(module, *(places.get(option, option) for option in options))
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("module", ["main", "sample", "evaluate", "tokenize", "convert"])
+def test_help_is_complete_and_fast(module):
+    import time
+
+    began = time.monotonic()
+    done = run(module, "--help")
+    assert "--" in done.stdout and time.monotonic() - began < 10

@@ -1,0 +1,83 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from maskgil_jax.training import objectives, optimizer
+
+
+def test_cross_entropy_is_smoothed_over_all_classes():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 7))
+    targets = jnp.array([[0, 6, 3], [1, 1, 2]])
+    labels = optax.smooth_labels(jax.nn.one_hot(targets, 7), 0.1)
+    expected = optax.softmax_cross_entropy(logits, labels)
+    np.testing.assert_allclose(objectives.cross_entropy(logits, targets, 0.1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", objectives.MASK_RATIOS)
+def test_masks_follow_the_schedule(schedule):
+    masks = objectives.random_masks(jax.random.key(0), (20000, 16), schedule)
+    u = (np.arange(100000) + 0.5) / 100000
+    expected = np.asarray(objectives.MASK_RATIOS[schedule](u))
+    assert expected.min() >= 0 and expected.max() <= 1
+    np.testing.assert_allclose(masks.mean(), expected.mean(), atol=0.01)
+    # A ratio for each image, not one for all: the share of hidden tokens varies as it should.
+    np.testing.assert_allclose(
+        masks.mean(axis=1).var(),
+        expected.var() + (expected * (1 - expected)).mean() / 16,
+        atol=0.01,
+    )
+
+
+def test_the_arccos_schedule_hides_two_over_pi():
+    u = (np.arange(100000) + 0.5) / 100000
+    np.testing.assert_allclose(objectives.MASK_RATIOS["arccos"](u).mean(), 2 / np.pi, atol=1e-3)
+
+
+def test_hinge_loss_is_zero_only_beyond_the_margins():
+    assert objectives.hinge_discriminator_loss(jnp.array([1.5]), jnp.array([-1.5])) == 0
+    assert objectives.hinge_discriminator_loss(jnp.array([0.0]), jnp.array([0.0])) == 1
+
+
+def settings(**changes):
+    return (
+        dict(
+            learning_rate=0.1,
+            beta1=0.9,
+            beta2=0.96,
+            weight_decay=0.0,
+            clip_norm=0.0,
+            warmup_steps=0,
+            schedule="constant",
+            steps=100,
+        )
+        | changes
+    )
+
+
+def test_warm_up_and_cosine():
+    _, rate = optimizer.adamw(**settings(warmup_steps=10, schedule="cosine"))
+    np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0, 0.05, 0.1], atol=1e-6)
+    assert rate(55) < 0.06 and rate(100) < 1e-6
+
+
+def test_weight_decay_is_decoupled_and_on_every_parameter():
+    adam, _ = optimizer.adamw(**settings(weight_decay=0.5))
+    params = {"scale": jnp.ones(3), "kernel": jnp.ones((2, 2))}
+    updates, _ = adam.update(jax.tree.map(jnp.zeros_like, params), adam.init(params), params)
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_allclose(leaf, -0.05)
+
+
+def test_the_average_starts_near_the_weights_and_slows_down():
+    zero, one = jnp.zeros(1), jnp.ones(1)
+    first = optimizer.average(zero, one, 0.999, jnp.array(0))
+    late = optimizer.average(zero, one, 0.999, jnp.array(10**6))
+    np.testing.assert_allclose([first[0], late[0]], [0.9, 0.001], rtol=1e-3)
+
+
+def test_accumulation_sums_over_all_examples():
+    batch = jnp.arange(12.0).reshape(12, 1)
+    total = optimizer.accumulate(lambda part, i: {"sum": part.sum()}, batch, 4)
+    assert total["sum"] == batch.sum()
