@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 class UnreadableImage(Exception):
@@ -33,6 +33,8 @@ def decode(data: bytes) -> Image.Image:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"{len(data)} bytes that are not an image") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as error:
         raise UnreadableImage(str(error) or type(error).__name__) from error
 

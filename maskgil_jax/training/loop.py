@@ -142,15 +142,13 @@ def train(
 
 
 def overview(model: Any) -> None:
-    """Log a table of the parameters and their exact number."""
-    tables = (
-        nnx.to_pure_dict(nnx.state(model))
-        if isinstance(model, nnx.Module)
-        else {name: nnx.to_pure_dict(nnx.state(part)) for name, part in model.items()}
-    )
-    log.info("%s", parameter_overview.get_parameter_overview(tables, include_stats=False))
-    total = sum(leaf.size for leaf in jax.tree.leaves(model))
-    log.info("parameters: %s", f"{total:,}")
+    """Log a table of the parameters of each network, and their exact number."""
+    for name, network in model.items() if isinstance(model, dict) else [("model", model)]:
+        table = parameter_overview.get_parameter_overview(
+            nnx.to_pure_dict(nnx.state(network)), include_stats=False
+        )
+        total = sum(leaf.size for leaf in jax.tree.leaves(network))
+        log.info("%s: %s parameters\n%s", name, f"{total:,}", table)
 
 
 class UnreadableImages:
