@@ -20,11 +20,11 @@ def generator(finished):
 def test_shapes_dtypes_and_names(tokenizer, generator):
     images = jax.random.uniform(jax.random.key(0), (2, 16, 24, 3), minval=-1)
     codes = tokenizer.encode(images)
-    assert codes.shape == (2, 4, 6) and codes.dtype == jnp.int32
-    assert tokenizer.latents(images).shape == (2, 4, 6, 4)
+    assert codes.shape == (2, 8, 12) and codes.dtype == jnp.int32
+    assert tokenizer.latents(images).shape == (2, 8, 12, 4)
     decoded = tokenizer.decode(codes)
     assert decoded.shape == images.shape and decoded.dtype == jnp.float32
-    assert tokenizer.codebook_size == 64 and tokenizer.downsample == 4
+    assert tokenizer.codebook_size == 64 and tokenizer.downsample == 2
     assert generator.kind == "masked" and generator.grid == (4, 4) and generator.mask_id == 64
     assert generator.null_condition(3).tolist() == [10, 10, 10]
     logits = generator.logits(np.full((2, 4, 4), generator.mask_id), np.array([1, 10]))
@@ -67,8 +67,8 @@ def test_a_class_makes_a_difference(generator):
 BAD_IMAGES = [
     (np.zeros((2, 16, 16), np.float32), r"shape \(2, 16, 16\)"),
     (
-        np.zeros((1, 16, 18, 3), np.float32),
-        "16 x 18 pixels, expected sides that are multiples of 4",
+        np.zeros((1, 16, 17, 3), np.float32),
+        "16 x 17 pixels, expected sides that are multiples of 2",
     ),
     (np.zeros((1, 16, 16, 3), np.uint8), "images are uint8, expected float32"),
     (np.full((1, 16, 16, 3), 255, np.float32), r"range from 255 to 255, expected \[-1, 1\]"),

@@ -35,7 +35,7 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
     assert names == [*(f"{i:05}.png" for i in range(6)), "grid.png", "samples.npz"]
     with np.load(tmp_path / "out" / "samples.npz") as samples:
         images, labels = samples["arr_0"], samples["labels"]
-    assert labels.tolist() == [3, 3, 3, 7, 7, 7] and images.shape == (6, 16, 16, 3)
+    assert labels.tolist() == [3, 3, 3, 7, 7, 7] and images.shape == (6, 8, 8, 3)
     generator = maskgil_jax.load(finished / "model")
     tokenizer = maskgil_jax.load(finished / "tokenizer" / "model")
     from maskgil_jax.data.images import to_uint8
@@ -51,7 +51,7 @@ def test_tokenize_then_evaluate(finished, tmp_path):
         f"--tokenizer={finished}/tokenizer/model",
         "--data=embedded:test",
         f"--output={tmp_path}/codes",
-        "--image_size=16",
+        "--image_size=8",
         "--crops=10",
     )
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ def test_a_run_leaves_models_samples_curves_and_metrics(finished):
     psnr = json.loads((finished / "tokenizer" / "metrics.json").read_text())["psnr"]
     assert 3 < psnr < 40
     with np.load(finished / "samples" / "samples.npz") as samples:
-        assert samples["arr_0"].shape == (40, 16, 16, 3) and samples["arr_0"].dtype == np.uint8
+        assert samples["arr_0"].shape == (40, 8, 8, 3) and samples["arr_0"].dtype == np.uint8
         np.testing.assert_array_equal(samples["labels"], np.repeat(np.arange(10), 4))
     assert list((finished / "tensorboard").glob("events*"))
 
@@ -59,7 +59,7 @@ def test_running_a_finished_job_again_changes_nothing(finished):
 def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
     config = tiny.generator()
     config.steps = 2
-    config.data.update(source="embedded", image_size=16, crop="center", flip=False)
+    config.data.update(source="embedded", image_size=8, crop="center", flip=False)
     config.tokenizer = str(finished / "tokenizer" / "model")
     main.run(config, epath.Path(tmp_path))
     model = maskgil_jax.load(tmp_path / "model")

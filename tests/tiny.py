@@ -13,10 +13,10 @@ def tokenizer():
     config.steps, config.batch_size = 6, 16
     config.log_every, config.checkpoint_every, config.pictures_every = 1, 2, 6
     config.ema_decay = 0.9
-    config.data.update(source="embedded", image_size=16, flip=False, threads=2)
+    config.data.update(source="embedded", image_size=8, flip=False, threads=2)
     config.model.update(
         channels=32,
-        channel_multipliers=(1, 1, 1),
+        channel_multipliers=(1, 1),
         res_blocks=1,
         z_channels=32,
         codebook_size=64,
@@ -32,7 +32,7 @@ def tokenizer():
 def codes():
     config = defaults.codes()
     config.update(
-        tokenizer="{workdir}/tokenizer/model", source="embedded", image_size=16, shard_size=500
+        tokenizer="{workdir}/tokenizer/model", source="embedded", image_size=8, shard_size=500
     )
     return config
 

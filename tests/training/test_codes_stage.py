@@ -24,7 +24,7 @@ def read_all(directory):
 def test_shards_hold_the_codes_of_every_image_in_order(finished):
     records = read_all(finished / "codes")
     tokenizer = maskgil_jax.load(finished / "tokenizer" / "model")
-    pixels, labels = sources.center_crops(sources.open_source("embedded"), 16, 1437)
+    pixels, labels = sources.center_crops(sources.open_source("embedded"), 8, 1437)
     assert len(records) == 1437
     assert [label for _, label in records] == labels.tolist()
     expected = np.asarray(tokenizer.encode(pixels[:64].astype(np.float32) / 127.5 - 1))
@@ -78,7 +78,7 @@ def test_shards_of_another_kind_are_not_mixed(finished, tmp_path):
     [
         (dict(tokenizer="/nowhere"), "/nowhere is not a model directory"),
         (dict(crops="five"), "crops = 'five'"),
-        (dict(image_size=30), "image_size = 30, expected a multiple of 4"),
+        (dict(image_size=31), "image_size = 31, expected a multiple of 2"),
         (dict(source="embedded:x"), "embedded:x"),
     ],
 )
