@@ -37,7 +37,10 @@ def unflatten(like: Tree, leaves: dict[str, Any]) -> Tree:
 
 
 class Checkpoints:
-    """The training checkpoints of one work directory; saving runs in the background."""
+    """The training checkpoints of one work directory, saved in the background.
+
+    A context: leaving it, by whatever way, waits for what is being saved.
+    """
 
     def __init__(self, directory: epath.PathLike, keep: int):
         training = ocp.training
@@ -64,8 +67,10 @@ class Checkpoints:
         """The newest state, as arrays of the shapes, dtypes and shardings of `like`."""
         return unflatten(like, self._checkpointer.load(self.latest, abstract_state=flatten(like)))
 
-    def close(self) -> None:
-        """Wait for what is being saved."""
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._checkpointer.close()
 
 

@@ -137,8 +137,9 @@ def write_samples(
     first = images.reshape(len(classes), per_class, *images.shape[1:])[:, :shown]
     grid = pictures.labelled_rows(np.concatenate(first), [names[c] for c in classes], shown)
     pictures.save(output / "grid.png", grid)
-    with (output / "samples.npz").open("wb") as file:
+    with (output / "samples.npz.tmp").open("wb") as file:
         np.savez(file, arr_0=images, labels=labels)
+    (output / "samples.npz.tmp").replace(output / "samples.npz")
 
 
 def load_pair(model: epath.PathLike, tokenizer: epath.PathLike) -> tuple[Generator, Tokenizer]:

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM ask the loop to stop; it saves a checkpoint first."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
@@ -22,12 +22,7 @@ class StopRequest:
         }
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 

@@ -80,65 +80,83 @@ def train(
       Interrupted: a signal came; the state was saved.
       InputError: too many unreadable images; the state was saved.
     """
-    shapes = jax.eval_shape(stage.init)
+    shapes = jax.eval_shape(stage.init)  # finds what is wrong before anything is written
     shardings = sharding.state_shardings(shapes, mesh)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    start = checkpoints.latest or 0
-    if checkpoints.latest is None:
-        state = jax.jit(stage.init, out_shardings=shardings)()
-        overview(state.model)
-    else:
-        log.info("resuming from step %d of %s", start, workdir)
-        like = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-        )
-        state = checkpoints.restore(like)
-    frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
-    step_fn = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, None))
-    to_mesh = functools.partial(
-        jax.make_array_from_process_local_data, NamedSharding(mesh, sharding.BATCH)
-    )
-    unreadable = UnreadableImages(stage, config.data.bad_image_limit)
-    clock = Clock()
-
-    with Writer(workdir, start_step=start, steps=config.steps) as writer, StopRequest() as stop:
-        batches = pipeline.batches(
-            stage.load,
-            stage.examples,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-            threads=config.data.threads,
-        )
-        for step in range(start + 1, config.steps + 1):
-            with clock.waiting():
-                batch = next(batches)
-            unreadable.note(batch.pop("unreadable", None))
-            state, metrics = step_fn(state, frozen, jax.tree.map(to_mesh, batch))
+    unreadable, clock = UnreadableImages(stage, config.data.bad_image_limit), Clock()
+    with (
+        Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
+        Writer(workdir, start_step=checkpoints.latest or 0, steps=config.steps) as writer,
+        StopRequest() as stop,
+    ):
+        start = checkpoints.latest or 0
+        state = initial_state(stage, shapes, shardings, checkpoints)
+        frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
+        step_fn = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, None))
+        batches = device_batches(stage, config, start, mesh, unreadable, clock)
+        for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
+            state, metrics = step_fn(state, frozen, batch)
             writer.advance(step)
-            if step % config.log_every == 0 or step == config.steps:
+            last = step == config.steps
+            if last or step % config.log_every == 0:
                 values = {name: float(v) for name, v in jax.device_get(metrics).items()}
                 values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
                 values["unreadable_images"] = len(unreadable.seen)
                 writer.scalars(step, values)
             signum, too_many = stop.agreed(step), unreadable.too_many()
-            if step % config.checkpoint_every == 0 or step == config.steps or signum or too_many:
+            if last or step % config.checkpoint_every == 0 or signum or too_many:
                 checkpoints.save(step, state)
             if too_many:
-                checkpoints.close()
                 raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
             if signum:
-                checkpoints.close()
-                raise Interrupted(
-                    signum, f"stopped at step {step}; run the same command again to go on"
-                )
-            if step % config.pictures_every == 0 or step == config.steps:
+                raise Interrupted(signum, f"stopped at step {step}; run the same command to go on")
+            if last or step % config.pictures_every == 0:
                 with clock.paused():
                     writer.pictures(step, stage.pictures(state))
-    checkpoints.close()
     return state
+
+
+def initial_state(
+    stage: Stage, shapes: TrainState, shardings: TrainState, checkpoints: Checkpoints
+) -> TrainState:
+    """The newest checkpoint, or else a fresh state; laid out by `shardings` from the start."""
+    if checkpoints.latest is None:
+        state = jax.jit(stage.init, out_shardings=shardings)()
+        overview(state.model)
+        return state
+    log.info("resuming from step %d", checkpoints.latest)
+    like = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    return checkpoints.restore(like)
+
+
+def device_batches(
+    stage: Stage,
+    config: ConfigDict,
+    start: int,
+    mesh: jax.sharding.Mesh,
+    unreadable: "UnreadableImages",
+    clock: "Clock",
+) -> Iterator[Batch]:
+    """The batches after step `start`, as global arrays on the mesh."""
+    to_mesh = functools.partial(
+        jax.make_array_from_process_local_data, NamedSharding(mesh, sharding.BATCH)
+    )
+    batches = pipeline.batches(
+        stage.load,
+        stage.examples,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+        threads=config.data.threads,
+    )
+    while True:
+        with clock.waiting():
+            batch = next(batches)
+        unreadable.note(batch.pop("unreadable", None))
+        yield jax.tree.map(to_mesh, batch)
 
 
 def overview(model: Any) -> None:

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from types import TracebackType
 
 import jax
 import numpy as np
@@ -72,12 +71,7 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._active:
             self._file.close()
             self._board.close()

@@ -99,7 +99,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(signum, code, 
     process.send_signal(signum)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == code
-    assert "run the same command again to go on" in error and "Traceback" not in error
+    assert "run the same command to go on" in error and "Traceback" not in error
     stopped = int(final_state(tmp_path)["step"])
     assert stopped >= 3 and f"stopped at step {stopped}" in error
     process = run(stopped + 1)
