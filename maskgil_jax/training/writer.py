@@ -1,6 +1,7 @@
 """Where a run's numbers and pictures go: JSON lines, TensorBoard, the terminal."""
 
 import json
+import os
 import sys
 import time
 
@@ -32,7 +33,7 @@ class Writer:
         )
         self._started, self._first, self._steps = time.monotonic(), start_step, steps
         self._bar = None
-        if sys.stderr.isatty():
+        if _on_terminal():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
 
     def advance(self, step: int) -> None:
@@ -91,6 +92,11 @@ def read_log(directory: epath.PathLike) -> list[dict[str, float]]:
         except ValueError:
             break
     return lines
+
+
+def _on_terminal() -> bool:
+    # A terminal of width 0, as some containers give, shows no bar.
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def _duration(seconds: float) -> str:
