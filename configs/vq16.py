@@ -3,9 +3,9 @@
     python -m maskgil_jax.main --config=configs/vq16.py --workdir=DIR \\
         --config.data.source=folder:PATH
 
-Recipe of LlamaGen (SPEC section 2): Adam 1e-4, batch 128, 40 epochs, PatchGAN from step 20,000.
-In place of LPIPS, whose VGG16 weights are a separate download, the feature term compares the
-discriminator's features.
+LlamaGen's recipe (its tokenizer/tokenizer_image/vq_train.py): Adam 1e-4, batch 128, 40 epochs,
+PatchGAN from step 20,000. In place of LPIPS, whose VGG16 weights are a separate download, the
+feature term compares the discriminator's features.
 """
 
 from maskgil_jax import config as defaults

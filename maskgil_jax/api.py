@@ -38,17 +38,20 @@ def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Ge
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
     """
+    directory = epath.Path(directory).expanduser().resolve()
     description = checkpoint.read_description(directory)
     network_class, config_class = NETWORKS[description["class"]]
     arguments = dict(description["arguments"])
     if dtype is not None:
         arguments["dtype"] = dtype
-    config = config_class(**arguments)
+    try:
+        config = config_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{directory}: {error}") from None
     like = jax.eval_shape(lambda: network_class(config, jax.random.key(0)))
     network = checkpoint.load_params(directory, like)
     if isinstance(network, VQTokenizer):
-        path = str(epath.Path(directory).resolve())
-        return Tokenizer(network, path=path, fingerprint=description["fingerprint"])
+        return Tokenizer(network, str(directory), description["fingerprint"])
     return Generator(
         network,
         tokenizer=description.get("tokenizer", {}),
@@ -273,7 +276,7 @@ class Generator:
             )
         except ValueError as error:
             raise InputError(str(error)) from None
-        key = jax.random.key(rng) if isinstance(rng, int) else rng
+        key = jax.random.key(int(rng)) if isinstance(rng, int | np.integer) else rng
         return sample_codes(self.network, condition, key, start, plan=plan)
 
     def save(self, directory: epath.PathLike) -> None:

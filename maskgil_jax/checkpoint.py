@@ -9,7 +9,6 @@ version), written last: a directory without it is not a model. Nothing in it exe
 
 import hashlib
 import json
-import os
 import uuid
 from typing import Any, TypeVar
 
@@ -77,6 +76,7 @@ class Checkpoints:
 def write_json(path: epath.PathLike, content: Any) -> None:
     """Write a file that is either whole or absent."""
     path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(path)
@@ -115,7 +115,7 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     Raises:
       InputError: no model there, or one of a later format.
     """
-    path = epath.Path(os.path.expanduser(os.fspath(directory))) / "model.json"
+    path = epath.Path(directory) / "model.json"
     if not path.exists():
         raise InputError(f"{directory} is not a model directory: it has no model.json")
     try:
@@ -135,7 +135,7 @@ def load_params(directory: epath.PathLike, like: Tree) -> Tree:
     Raises:
       InputError: the directory's tensors are not those of `like`.
     """
-    path = epath.Path(os.path.expanduser(os.fspath(directory))).resolve() / "params"
+    path = epath.Path(directory) / "params"
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     expected = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)

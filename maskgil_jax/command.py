@@ -1,11 +1,14 @@
 """How every command starts and ends: flags, logging, one clear message, the exit code."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 
 from absl import app, flags
 from absl import logging as absl_logging
+from tqdm import tqdm
 
 from maskgil_jax.errors import InputError, Interrupted
 
@@ -30,6 +33,9 @@ def run(main: Callable[..., None], verbs: tuple[str, ...] = ()) -> None:
         except Interrupted as stop:
             print(stop, file=sys.stderr)
             return 128 + stop.signum
+        except KeyboardInterrupt:
+            print("interrupted; run the same command to go on", file=sys.stderr)
+            return 128 + signal.SIGINT
         return 0
 
     app.run(guarded, flags_parser=_parse_flags)
@@ -38,11 +44,18 @@ def run(main: Callable[..., None], verbs: tuple[str, ...] = ()) -> None:
 def _log_to_terminal() -> None:
     # Orbax and JAX report every file and backend at level INFO: keep to their warnings.
     absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler()
+    handler = _BesideTheBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("maskgil_jax")
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+
+
+class _BesideTheBar(logging.StreamHandler):
+    """Writes lines above a progress bar instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -50,8 +63,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, OSError) as error:
         # ml_collections raises these, with a traceback, for config keys that do not exist.
-        wanted = [a for a in argv[1:] if a.startswith("--config")]
-        sys.exit(_fail(f"{' '.join(wanted)}: unknown config file or key: {error}"))
+        reason = str(error).strip("\"'").replace("\\'", "").replace("\\n", ". ")
+        given = [a for a in argv[1:] if a.startswith("--config")]
+        culprits = [a for a in given if a.partition("=")[0].rpartition(".")[2] in reason] or given
+        sys.exit(_fail(f"{' '.join(culprits)}: unknown config file or key: {reason}"))
 
 
 def _fail(message: str) -> int:
@@ -60,8 +75,8 @@ def _fail(message: str) -> int:
 
 
 def required(name: str) -> str:
-    """The value of flag --name, or an InputError where it was not given."""
+    """The value of flag --name with `~` expanded, or an InputError where it was not given."""
     value = flags.FLAGS[name].value
     if not value:
         raise InputError(f"--{name} is missing ({flags.FLAGS[name].help})")
-    return value
+    return os.path.expanduser(value)

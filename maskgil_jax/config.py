@@ -7,6 +7,8 @@ Strings may hold `{workdir}`, which stands for the work directory given on the c
 
 from ml_collections import ConfigDict
 
+from maskgil_jax.errors import InputError
+
 # A run may be continued under another value of these; every other difference is refused.
 MAY_CHANGE = (
     "steps",
@@ -61,7 +63,7 @@ def _optimizer(learning_rate: float, beta1: float, beta2: float, weight_decay: f
 
 
 def tokenizer() -> ConfigDict:
-    """An image tokenizer of the LlamaGen family (VQ-16 unless changed), SPEC sections 1.1 and 2."""
+    """An image tokenizer of the LlamaGen family: VQ-16 and its recipe unless changed."""
     config = ConfigDict(dict(stage="tokenizer", **_training(), data=_images()))
     config.update(
         model=dict(
@@ -110,7 +112,7 @@ def codes() -> ConfigDict:
 
 
 def generator() -> ConfigDict:
-    """A class-conditional MaskGIL generator (size B unless changed), SPEC sections 3 and 5."""
+    """A class-conditional MaskGIL generator (size B unless changed), the paper's recipe."""
     config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
     config.update(
         tokenizer="",  # tokenizer directory; may be left out for shards, which name theirs
@@ -154,6 +156,24 @@ def generator() -> ConfigDict:
     config.pictures_every = 5000
     config.ema_decay = 0.9999
     return config.lock()
+
+
+# Fields that count something: less than 1 makes no sense in any of them.
+COUNTS = (
+    *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
+    *("pictures_every", "keep_checkpoints", "image_size", "shard_size"),
+    *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
+    *("samples.batch_size", "evaluation.count", "evaluation.per_class"),
+)
+
+
+def check_counts(config: ConfigDict) -> None:
+    """Raise InputError where a field that counts something is less than 1."""
+    for name in COUNTS:
+        section, _, field = name.rpartition(".")
+        fields = config.get(section, {}) if section else config
+        if field in fields and fields[field] < 1:
+            raise InputError(f"config.{name} = {fields[field]}, expected 1 or more")
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

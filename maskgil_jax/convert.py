@@ -49,6 +49,9 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
         config = family.config(tensors, **arguments)
     except KeyError as error:
         raise InputError(f"--source={source} is not {format_name}: it has no {error}") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--source={source} as {format_name}: {error}") from None
+    log.info("%s", config)  # with what the tensors do not tell and --arg did not say
     network_class = next(n for n, c in api.NETWORKS.values() if isinstance(config, c))
     like = jax.eval_shape(lambda: network_class(config, jax.random.key(0)))
     network = engine.load(family.entries(config), tensors, like)

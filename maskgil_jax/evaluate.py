@@ -1,5 +1,6 @@
 """Images to metrics: python -m maskgil_jax.evaluate --samples=F --reference=F --output=F.json."""
 
+import json
 import logging
 
 from absl import flags
@@ -17,7 +18,10 @@ def main() -> None:
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.metrics import compare
 
-    write_json(output, compare.compare(samples, reference, values.metrics))
+    content = compare.compare(samples, reference, values.metrics)
+    write_json(output, content)
+    for part in ("metrics", "real_to_real"):
+        log.info("%s: %s", part, json.dumps(content[part]))
     log.info("wrote %s", output)
 
 

@@ -1,6 +1,7 @@
 """Train: python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value].
 
-The same command resumes where WORKDIR stands, and does nothing where the job is done.
+The same command resumes where WORKDIR stands; where the training is done, it draws and measures
+again. Every field of a config, with its meaning and default, stands in maskgil_jax/config.py.
 """
 
 import json
@@ -30,6 +31,8 @@ def main() -> None:
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
     """Run the stages of a config in order; returns what lies where, for each stage."""
     stages = stages_of(config)
+    for stage in stages.values():
+        defaults.check_counts(stage)
     keep_config(config, workdir)
     made = {}
     for name, stage in stages.items():
@@ -56,7 +59,8 @@ def read_config() -> ConfigDict:
     Raises:
       InputError: no config, or not one of this package.
     """
-    command.required("config")
+    if flags.FLAGS.config is None:
+        raise InputError("--config is missing (a file such as configs/b.py)")
     config, path = flags.FLAGS.config, config_flags.get_config_filename(flags.FLAGS["config"])
     if not os.path.isfile(path.split(":")[0]):
         raise InputError(f"--config={path}: there is no such file")
@@ -110,10 +114,10 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.metrics import reconstruction
     from maskgil_jax.training import tokenizer_stage
 
-    tokenizer_stage.run(config, workdir)
-    tokenizer = api.load_tokenizer(workdir / "model")
     settings = config.evaluation
     source = sources.open_source(settings.reference or config.data.source)
+    tokenizer_stage.run(config, workdir)
+    tokenizer = api.load_tokenizer(workdir / "model")
     originals, _ = sources.center_crops(source, config.data.image_size, settings.count)
     reconstructions, codes = draw.reconstruct(tokenizer, originals)
     usage, perplexity = reconstruction.codebook_usage(codes, tokenizer.codebook_size)
@@ -135,7 +139,10 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
             "codebook_perplexity": perplexity,
         },
     )
-    return _common_results(workdir, "tokenizer") | {"metrics": workdir / "metrics.json"}
+    return _common_results(workdir, "tokenizer") | {
+        "reconstructions": workdir / "samples" / "reconstructions.png",
+        "metrics": workdir / "metrics.json",
+    }
 
 
 def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
@@ -154,6 +161,8 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.metrics import compare
     from maskgil_jax.training import generator_stage
 
+    if config.evaluation.reference:
+        compare.check(config.evaluation.reference, config.evaluation.metrics)
     generator_stage.run(config, workdir)
     made = _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")
@@ -194,7 +203,6 @@ def _common_results(workdir: epath.Path, name: str) -> Made:
     pictures.curves({name: workdir}, workdir / "curves.png")
     return {
         "model": workdir / "model",
-        "samples": workdir / "samples",
         "curves": workdir / "curves.png",
         "TensorBoard": workdir / "tensorboard",
         "log": workdir / "training.jsonl",

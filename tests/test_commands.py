@@ -76,17 +76,34 @@ def test_tokenize_then_evaluate(finished, tmp_path):
     assert "not comparable with FID" in content["features"]
 
 
+def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished / "model", tmp_path / "model")
+    path = str(finished / "tokenizer" / "model")
+    description = (tmp_path / "model" / "model.json").read_text()
+    (tmp_path / "model" / "model.json").write_text(description.replace(path, "/gone"))
+    options = (f"--model={tmp_path}/model", "--classes=1", f"--output={tmp_path}/out")
+    done = run("sample", *options)
+    assert done.returncode == 1 and "is no longer at /gone; give --tokenizer=DIR" in done.stderr
+    assert run("sample", *options, f"--tokenizer={path}").returncode == 0
+
+
 BAD = {
     "no flags": (("sample",), "--model is missing"),
     "no model": (("sample", "--model=/no", "--classes=1", "--output=/tmp/x"), "/no is not a model"),
     "class": (("sample", "--model=M", "--classes=77", "--output=O"), "class ids from 77 to 77"),
+    "null class": (
+        ("sample", "--model=M", "--classes=10", "--output=O"),
+        "class ids from 10 to 10",
+    ),
     "no number": (("sample", "--model=M", "--classes=cat", "--output=O"), "'cat' is not a class"),
     "swapped": (("sample", "--model=T", "--classes=1", "--output=O"), "holds a tokenizer"),
     "flag": (("sample", "--modle=M"), "Unknown command line flag 'modle'"),
     "word": (("sample", "M"), "unexpected arguments ['M']"),
     "metric": (
         ("evaluate", "--samples=S", "--reference=embedded", "--metrics=fid", "--output=O/m.json"),
-        "--metrics=fid needs the Inception network",
+        "metric 'fid' needs the Inception network",
     ),
     "no npz": (
         ("evaluate", "--samples=/no.npz", "--reference=embedded", "--output=O/m.json"),
@@ -94,7 +111,7 @@ BAD = {
     ),
     "config key": (
         ("main", "--config=configs/b.py", "--config.model.width=3", "--workdir=O"),
-        "--config.model.width=3: unknown config file or key",
+        "--config.model.width=3: unknown config file or key: width",
     ),
     "config type": (
         ("main", "--config=configs/b.py", "--config.batch_size=many", "--workdir=O"),

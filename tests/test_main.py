@@ -93,6 +93,13 @@ def test_more_steps_are_not_another_config(finished, tmp_path):
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
 
 
+def test_a_loss_that_is_not_finite_stops_the_run(finished, tmp_path):
+    config = generator_on(finished)
+    config.optimizer.update(learning_rate=1e30, clip_norm=0.0)
+    with pytest.raises(InputError, match="the loss is nan at step [2-6]; the newest checkpoint"):
+        main.run(config, epath.Path(tmp_path))
+
+
 def folder_of_images(path, classes):
     for name in classes:
         (path / name).mkdir(parents=True)
@@ -112,6 +119,12 @@ BAD = {
     "heads": (dict(model=dict(heads=5)), "config.model: dim = 32 over heads = 5"),
     "preset": (dict(model=dict(preset="x")), "config.model.preset = 'x'"),
     "sampling": (dict(samples=dict(steps=99)), "config.samples: steps = 99, expected 1 to 16"),
+    "dtype": (dict(model=dict(dtype="float33")), "config.model: dtype = 'float33', expected one"),
+    "no heads": (dict(model=dict(heads=0)), "config.model: heads = 0, expected 1 or more"),
+    "a count": (dict(samples=dict(per_class=0)), "config.samples.per_class = 0, expected 1"),
+    "no logging": (dict(log_every=0), "config.log_every = 0, expected 1 or more"),
+    "reference": (dict(evaluation=dict(reference="folder:/nowhere")), "there is no such folder"),
+    "metric": (dict(evaluation=dict(metrics=("fid",))), "metric 'fid' needs the Inception"),
     "mask schedule": (dict(loss=dict(mask_schedule="x")), "config.loss.mask_schedule = 'x'"),
     "lr schedule": (dict(optimizer=dict(schedule="x")), "config.optimizer.schedule = 'x'"),
 }
@@ -121,6 +134,27 @@ BAD = {
 def test_bad_input_is_named_before_training_starts(case, finished, tmp_path):
     changes, message = BAD[case]
     config = generator_on(finished)
+    config.update(changes)
+    with pytest.raises(InputError) as error:
+        main.run(config, epath.Path(tmp_path))
+    assert message in str(error.value)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(discriminator=dict(layers=3)), "config.discriminator.layers = 3 leaves no patch"),
+        (dict(data=dict(image_size=0)), "config.data.image_size = 0, expected 1 or more"),
+        (dict(data=dict(image_size=9)), "config.data.image_size = 9, expected a multiple of 2"),
+        (dict(data=dict(crop="middle")), "config.data.crop = 'middle'"),
+        (dict(loss=dict(reconstruction="l3")), "config.loss.reconstruction = 'l3'"),
+        (dict(model=dict(channels=48)), "config.model: channels = 48"),
+        (dict(evaluation=dict(reference="folder:/nowhere")), "there is no such folder"),
+    ],
+)
+def test_bad_tokenizer_configs_are_named_before_training_starts(changes, message, tmp_path):
+    config = tiny.tokenizer()
     config.update(changes)
     with pytest.raises(InputError) as error:
         main.run(config, epath.Path(tmp_path))

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
+
 
 class UnreadableImage(Exception):
     """The bytes are not an image that can be used."""
@@ -24,6 +26,8 @@ def decode(data: bytes) -> Image.Image:
     try:
         file = Image.open(io.BytesIO(data))
         file.load()
+        if max(file.size) > LONGEST_STRIP * min(file.size):
+            raise UnreadableImage(f"a strip of {file.size[0]} x {file.size[1]} pixels")
         image: Image.Image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
             values = np.asarray(image).astype(np.float64)

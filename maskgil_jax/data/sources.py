@@ -46,8 +46,14 @@ def open_source(spec: str) -> Source:
     """
     kind, _, argument = spec.partition(":")
     if kind not in SOURCES:
-        known = ", ".join(sorted(SOURCES))
-        raise InputError(f"data source {spec!r}: unknown kind {kind!r}, expected one of {known}")
+        known = "embedded, folder:PATH or tfds:NAME/SPLIT"
+        if os.path.isdir(os.path.expanduser(spec)):
+            known = f"folder:{spec}"
+        raise InputError(
+            f"data source {spec!r}: unknown kind {kind!r}, expected {known}"
+            if spec
+            else f"no data source is given (config.data.source, or --data): expected {known}"
+        )
     source = SOURCES[kind](argument)
     if not len(source):
         raise InputError(f"data source {spec!r} has no images")

@@ -110,7 +110,7 @@ def write_samples(
     """Draw `per_class` images of each class.
 
     Writes OUTPUT/grid.png (a labelled row per class, at most 16 columns), OUTPUT/00000.png ... and
-    OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64).
+    OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`).
 
     Args:
       model: generator directory.
@@ -126,6 +126,11 @@ def write_samples(
       InputError: directories that do not fit together, or options out of range.
     """
     generator, decoder = load_pair(model, tokenizer)
+    if not 0 <= min(classes) <= max(classes) < generator.num_classes:
+        raise InputError(
+            f"class ids from {min(classes)} to {max(classes)}, expected 0 to "
+            f"{generator.num_classes - 1}"
+        )
     labels = np.repeat(classes, per_class)
     images = draw_images(generator, decoder, labels, seed=seed, batch_size=batch_size, **decoding)
     output = epath.Path(output)
@@ -138,7 +143,7 @@ def write_samples(
     grid = pictures.labelled_rows(np.concatenate(first), [names[c] for c in classes], shown)
     pictures.save(output / "grid.png", grid)
     with (output / "samples.npz.tmp").open("wb") as file:
-        np.savez(file, arr_0=images, labels=labels)
+        np.savez(file, arr_0=images, labels=labels, class_names=np.array(names))
     (output / "samples.npz.tmp").replace(output / "samples.npz")
 
 
@@ -152,7 +157,12 @@ def load_pair(model: epath.PathLike, tokenizer: epath.PathLike) -> tuple[Generat
     known = generator.tokenizer
     tokenizer = tokenizer or known.get("path", "")
     if not tokenizer:
-        raise InputError(f"--model={model} does not name its tokenizer; give --tokenizer=DIR")
+        raise InputError(f"{model} does not name its tokenizer; give --tokenizer=DIR")
+    if tokenizer == known.get("path") and not epath.Path(tokenizer).exists():
+        raise InputError(
+            f"the tokenizer that {model} was trained with is no longer at {tokenizer}; give "
+            "--tokenizer=DIR"
+        )
     decoder = load_tokenizer(tokenizer)
     if known and decoder.fingerprint != known["fingerprint"]:
         raise InputError(

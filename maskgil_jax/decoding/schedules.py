@@ -56,7 +56,7 @@ def mask_ratio(method: str, ratio: np.ndarray, tokens: int) -> np.ndarray:
     if method == "uniform":
         hidden = 1.0 - ratio
     elif method.startswith("pow"):
-        hidden = 1.0 - ratio ** float(method.removeprefix("pow"))
+        hidden = 1.0 - ratio ** float(method.removeprefix("pow") or "nan")
     elif method == "cosine":
         hidden = np.cos(math.pi / 2.0 * ratio)
     elif method == "arccos":

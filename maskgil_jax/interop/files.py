@@ -51,6 +51,7 @@ def read(path: str, keys: Sequence[str]) -> Tensors:
 
 def write(path: str, tensors: Tensors, key: str) -> None:
     """Write .safetensors, or a PyTorch file with the state dict under `key`."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.tmp"
     if path.endswith(".safetensors"):
         safetensors.numpy.save_file(tensors, temporary)

@@ -22,10 +22,10 @@ def config(
     return LlamaConfig(
         layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")),
         dim=dim,
-        heads=heads or dim // 64,
+        heads=heads or max(dim // 64, 1),
         codebook_size=codebook_size,
         num_classes=tensors["tok_emb.weight"].shape[0] - codebook_size - 2,
-        grid=grid,
+        grid=(grid,) if isinstance(grid, int) else grid,
         ffn_multiple=math.gcd(hidden, 256),
         **PRESETS["maskgil_released"],
     )

@@ -33,21 +33,35 @@ def compare(samples: str, reference: str, metrics: Sequence[str]) -> dict[str, A
     }
 
 
+def check(reference: str, metrics: Sequence[str]) -> None:
+    """Raise InputError where `compare` could not even begin; for jobs that end with it."""
+    check_names(metrics)
+    if reference.endswith(".npz"):
+        read_images(reference, size=None)
+    else:
+        _open(reference)
+
+
+def check_names(metrics: Sequence[str]) -> None:
+    """Raise InputError for a metric that is not in METRICS."""
+    for name in metrics:
+        if name in ("fid", "sfid", "is"):
+            raise InputError(f"metric {name!r} needs the Inception network: not supported yet")
+        if name not in METRICS:
+            raise InputError(f"metric {name!r}, expected some of {', '.join(METRICS)}")
+
+
 def measure(samples: Labelled, reference: Labelled, names: Sequence[str]) -> dict[str, Any]:
     """The named metrics, and the same between two halves of the reference as a yardstick.
 
     Args:
-      samples, reference: uint8 [N, H, W, 3] and labels [N] or None.
+      samples, reference: uint8 [N, H, W, 3] and labels [N], by name where known, or None.
       names: keys of METRICS.
 
     Raises:
       InputError: an unknown metric, or one that the images cannot give.
     """
-    for name in names:
-        if name in ("fid", "sfid", "is"):
-            raise InputError(f"--metrics={name} needs the Inception network: not supported yet")
-        if name not in METRICS:
-            raise InputError(f"--metrics: {name!r}, expected some of {', '.join(METRICS)}")
+    check_names(names)
     order = np.random.default_rng(0).permutation(len(reference[0]))
     halves = [
         (reference[0][part], None if reference[1] is None else reference[1][part])
@@ -68,7 +82,7 @@ def _measure(samples: Labelled, reference: Labelled, names: Sequence[str]) -> di
         try:
             values |= METRICS[name](samples, reference)
         except ValueError as error:
-            raise InputError(f"--metrics={name}: {error}") from None
+            raise InputError(f"metric {name!r}: {error}") from None
     return values
 
 
@@ -86,6 +100,9 @@ def _precision_recall(samples: Labelled, reference: Labelled) -> dict[str, float
 def _accuracy(samples: Labelled, reference: Labelled) -> dict[str, float]:
     if samples[1] is None or reference[1] is None:
         raise ValueError("samples and reference need labels")
+    if not set(samples[1].tolist()) <= set(reference[1].tolist()):
+        unknown = sorted(set(samples[1].tolist()) - set(reference[1].tolist()))
+        raise ValueError(f"the reference has no images of classes {unknown[:5]}")
     real, drawn = (features.pixel_features(images) for images, _ in (reference, samples))
     return {"class_accuracy": features.class_accuracy(real, reference[1], drawn, samples[1])}
 
@@ -118,6 +135,8 @@ def read_images(path: str, size: int | None) -> Labelled:
         try:
             with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 images, labels = data["arr_0"], data["labels"] if "labels" in data else None
+                if "class_names" in data:
+                    labels = data["class_names"][labels]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not an npz with `arr_0`: {error}") from None
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
@@ -125,6 +144,11 @@ def read_images(path: str, size: int | None) -> Labelled:
                 f"{path}: arr_0 is {images.dtype} {images.shape}, expected uint8 [N, H, W, 3]"
             )
         return images, labels
+    source = _open(path)
+    images, labels = sources.center_crops(source, size, len(source))
+    return images, np.array(source.class_names)[labels]
+
+
+def _open(path: str) -> sources.Source:
     kind = path.partition(":")[0]
-    source = sources.open_source(path if kind in sources.SOURCES else f"folder:{path}")
-    return sources.center_crops(source, size, len(source))
+    return sources.open_source(path if kind in sources.SOURCES else f"folder:{path}")

@@ -82,19 +82,25 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
+        for field in ("layers", "dim", "heads", "codebook_size", "num_classes", "ffn_multiple"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            raise ValueError(f"grid = {self.grid}, expected (height, width)")
         allowed = dict(
             rope=("1d", "2d"),
             condition_rope=("zero", "identity"),
             condition_position=("first", "last"),
             qk_norm=("layer", "rms", "none"),
             post_norm=("sandwich", "output", "none"),
+            dtype=("float32", "bfloat16"),
         )
         for field, values in allowed.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field} = {getattr(self, field)!r}, expected one of {values}")
         if self.dim % self.heads or (self.dim // self.heads) % 4:
             raise ValueError(
-                f"dim = {self.dim} over heads = {self.heads}: 2D RoPE needs a whole head dimension "
+                f"dim = {self.dim} over heads = {self.heads}: RoPE needs a whole head dimension "
                 "that is a multiple of 4"
             )
 

@@ -36,7 +36,11 @@ class VQConfig:
     def __post_init__(self) -> None:
         """Refuse what GroupNorm cannot divide."""
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
-        if self.channels % 32:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype = {self.dtype!r}, expected float32 or bfloat16")
+        if min(self.res_blocks, self.codebook_size, self.codebook_dim, self.z_channels) < 1:
+            raise ValueError("res_blocks, codebook_size, codebook_dim and z_channels are 1 or more")
+        if self.channels < 32 or self.channels % 32:
             raise ValueError(f"channels = {self.channels}, expected a multiple of 32 (GroupNorm)")
 
     @property

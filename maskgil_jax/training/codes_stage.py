@@ -101,6 +101,8 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
             f"{output} holds shards of another kind; choose another directory or remove it:\n  "
             + "\n  ".join(lines)
         )
+    if counts.get("complete"):
+        shards.write_index(output, index, counts)
     return bool(counts.get("complete"))
 
 

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +19,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from maskgil_jax import sharding
-from maskgil_jax.checkpoint import Checkpoints
+from maskgil_jax.checkpoint import Checkpoints, write_json
 from maskgil_jax.data import pipeline
 from maskgil_jax.errors import InputError, Interrupted
 from maskgil_jax.training.interrupt import StopRequest
@@ -82,7 +84,9 @@ def train(
     """
     shapes = jax.eval_shape(stage.init)  # finds what is wrong before anything is written
     shardings = sharding.state_shardings(shapes, mesh)
-    unreadable, clock = UnreadableImages(stage, config.data.bad_image_limit), Clock()
+    unreadable, clock = UnreadableImages(stage, workdir, config.data.bad_image_limit), Clock()
+    if unreadable.too_many():
+        raise InputError(unreadable.too_many())
     with (
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
         Writer(workdir, start_step=checkpoints.latest or 0, steps=config.steps) as writer,
@@ -101,6 +105,11 @@ def train(
                 values = {name: float(v) for name, v in jax.device_get(metrics).items()}
                 values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
                 values["unreadable_images"] = len(unreadable.seen)
+                if not math.isfinite(values["loss"]):
+                    raise InputError(
+                        f"the loss is {values['loss']} at step {step}; the newest checkpoint is of "
+                        f"step {checkpoints.latest or 0} (a lower learning rate may help)"
+                    )
                 writer.scalars(step, values)
             signum, too_many = stop.agreed(step), unreadable.too_many()
             if last or step % config.checkpoint_every == 0 or signum or too_many:
@@ -170,18 +179,25 @@ def overview(model: Any) -> None:
 
 
 class UnreadableImages:
-    """Names each image that cannot be read once, and says when there are too many."""
+    """Names each image that cannot be read once, and says when there are too many.
 
-    def __init__(self, stage: Stage, limit: float):
-        self.seen: set[int] = set()
+    They are kept in the work directory, so that running the same command again does not forget.
+    """
+
+    def __init__(self, stage: Stage, workdir: epath.Path, limit: float):
+        self._path = workdir / f"unreadable-{jax.process_index()}.json"
+        self.seen = set(json.loads(self._path.read_text()) if self._path.exists() else [])
         self._stage, self._limit = stage, limit
 
     def note(self, indices: np.ndarray | np.generic | None) -> None:
         """Take in the `unreadable` field of a batch."""
         if indices is None:
             return
-        for index in sorted({int(i) for i in np.ravel(indices) if i >= 0} - self.seen):
-            self.seen.add(index)
+        new = {int(i) for i in np.ravel(indices) if i >= 0} - self.seen
+        if new:
+            self.seen |= new
+            write_json(self._path, sorted(self.seen))
+        for index in sorted(new):
             name = self._stage.name_of_example(index)
             log.warning("skipped an image that cannot be read: %s", name)
 

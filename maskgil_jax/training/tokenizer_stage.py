@@ -39,6 +39,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
             f"config.loss.reconstruction = {config.loss.reconstruction!r}, expected one of "
             f"{sorted(PIXEL_LOSSES)}"
         )
+    patches = config.data.image_size // 2**config.discriminator.layers - 2
+    if config.discriminator.layers < 1 or patches < 1:
+        raise InputError(
+            f"config.discriminator.layers = {config.discriminator.layers} leaves no patch of "
+            f"images of {config.data.image_size} pixels to judge; take fewer (1 or more)"
+        )
     source = sources.open_source(config.data.source)
     load = pipeline.image_loader(
         source, size=config.data.image_size, crop=config.data.crop, flip=config.data.flip

@@ -69,6 +69,11 @@ def test_a_decompression_bomb_is_unreadable():
         images.decode(bomb)
 
 
+def test_a_strip_that_would_fill_the_memory_is_unreadable():
+    with pytest.raises(images.UnreadableImage, match="a strip of 5000 x 1 pixels"):
+        images.decode(encoded(Image.new("RGB", (5000, 1))))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (300, 20), (20, 300), (64, 64), (257, 255)])
 def test_crops_have_the_asked_size(size):
     image = Image.new("RGB", size, RED)

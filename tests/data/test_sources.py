@@ -46,7 +46,8 @@ def test_loose_images_beside_classes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("imagenet", "unknown kind 'imagenet', expected one of embedded, folder, tfds"),
+        ("imagenet", "unknown kind 'imagenet', expected embedded, folder:PATH"),
+        ("", "no data source is given"),
         ("embedded:dev", "expected embedded:train or :test"),
         ("folder:/no/such/place", "there is no such folder"),
         ("tfds:imagenet2012", "expected tfds:NAME/SPLIT"),

@@ -35,6 +35,24 @@ def test_class_accuracy_counts_the_right_classes():
     assert metrics.class_accuracy(reference, labels, reference, wrong) == 0.8
 
 
+def test_classes_are_compared_by_name(tmp_path):
+    from PIL import Image
+
+    from maskgil_jax.errors import InputError
+    from maskgil_jax.metrics import compare
+
+    for i, name in enumerate(("ant", "bee", "cat")):
+        for folder in ("all", "few") if name != "ant" else ("all",):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for j in range(8):
+                shade = (90 * i + j, 0, 0)
+                Image.new("RGB", (8, 8), shade).save(tmp_path / folder / name / f"{j}.png")
+    whole, few = str(tmp_path / "all"), str(tmp_path / "few")
+    assert compare.compare(few, whole, ["accuracy"])["metrics"]["class_accuracy"] == 1.0
+    with pytest.raises(InputError, match="the reference has no images of classes .'ant'."):
+        compare.compare(whole, few, ["accuracy"])
+
+
 def test_features_that_are_not_finite_are_refused():
     bad = GIVEN["features_a"].copy()
     bad[3, 4] = np.nan

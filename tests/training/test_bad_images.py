@@ -43,6 +43,12 @@ def test_too_many_corrupt_images_stop_the_run_with_a_checkpoint(tmp_path):
     assert "config.data.bad_image_limit allows 1.0%" in str(error.value)
     assert "a checkpoint of step" in str(error.value)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
+    with pytest.raises(InputError, match="2 of 40 images cannot be read"):
+        main.run(config, epath.Path(tmp_path / "run"))
+    config.data.bad_image_limit = 0.1
+    config.steps = 6
+    main.run(config, epath.Path(tmp_path / "run"))
+    assert read_log(tmp_path / "run")[-1]["step"] == 6
 
 
 def test_nothing_but_corrupt_images_is_an_error_before_training(tmp_path):
