@@ -4,6 +4,7 @@ All of these run on the host: a decoding plan is a handful of numbers known befo
 """
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -55,8 +56,8 @@ def mask_ratio(method: str, ratio: np.ndarray, tokens: int) -> np.ndarray:
     ratio = np.asarray(ratio, np.float32)
     if method == "uniform":
         hidden = 1.0 - ratio
-    elif method.startswith("pow"):
-        hidden = 1.0 - ratio ** float(method.removeprefix("pow") or "nan")
+    elif power := re.fullmatch(r"pow(\d+(\.\d+)?)", method):
+        hidden = 1.0 - ratio ** float(power[1])
     elif method == "cosine":
         hidden = np.cos(math.pi / 2.0 * ratio)
     elif method == "arccos":

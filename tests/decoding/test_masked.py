@@ -99,6 +99,7 @@ def test_known_tokens_are_kept():
         (dict(guidance_ramp="x"), "guidance_ramp = 'x'"),
         (dict(temperature=0.0), "temperature = 0.0"),
         (dict(rule="maskgit", schedule="square"), "mask schedule 'square'"),
+        (dict(rule="maskgit", schedule="powx"), "mask schedule 'powx'"),
     ],
 )
 def test_bad_options_are_named(options, message):
