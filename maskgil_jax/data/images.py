@@ -25,9 +25,9 @@ def decode(data: bytes) -> Image.Image:
     """
     try:
         file = Image.open(io.BytesIO(data))
-        file.load()
         if max(file.size) > LONGEST_STRIP * min(file.size):
             raise UnreadableImage(f"a strip of {file.size[0]} x {file.size[1]} pixels")
+        file.load()
         image: Image.Image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
             values = np.asarray(image).astype(np.float64)

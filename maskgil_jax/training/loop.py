@@ -80,7 +80,8 @@ def train(
 
     Raises:
       Interrupted: a signal came; the state was saved.
-      InputError: too many unreadable images; the state was saved.
+      InputError: too many unreadable images, and the state was saved; or a loss that is not
+        finite, and the newest checkpoint is from before.
     """
     shapes = jax.eval_shape(stage.init)  # finds what is wrong before anything is written
     shardings = sharding.state_shardings(shapes, mesh)
@@ -181,13 +182,16 @@ def overview(model: Any) -> None:
 class UnreadableImages:
     """Names each image that cannot be read once, and says when there are too many.
 
-    They are kept in the work directory, so that running the same command again does not forget.
+    They are kept in the work directory, so that running the same command again does not forget
+    them; those that were repaired since are forgiven.
     """
 
     def __init__(self, stage: Stage, workdir: epath.Path, limit: float):
         self._path = workdir / f"unreadable-{jax.process_index()}.json"
-        self.seen = set(json.loads(self._path.read_text()) if self._path.exists() else [])
         self._stage, self._limit = stage, limit
+        known = json.loads(self._path.read_text()) if self._path.exists() else []
+        rng = np.random.default_rng(0)
+        self.seen = {i for i in known if stage.load(i, rng)["unreadable"] == i}
 
     def note(self, indices: np.ndarray | np.generic | None) -> None:
         """Take in the `unreadable` field of a batch."""

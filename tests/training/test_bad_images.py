@@ -45,10 +45,13 @@ def test_too_many_corrupt_images_stop_the_run_with_a_checkpoint(tmp_path):
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
     with pytest.raises(InputError, match="2 of 40 images cannot be read"):
         main.run(config, epath.Path(tmp_path / "run"))
-    config.data.bad_image_limit = 0.1
+    for name in ("003.png", "007.png"):
+        whole = tmp_path / "images" / "class" / "000.png"
+        (tmp_path / "images" / "class" / name).write_bytes(whole.read_bytes())
     config.steps = 6
     main.run(config, epath.Path(tmp_path / "run"))
     assert read_log(tmp_path / "run")[-1]["step"] == 6
+    assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 0
 
 
 def test_nothing_but_corrupt_images_is_an_error_before_training(tmp_path):
