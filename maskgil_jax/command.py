@@ -17,7 +17,7 @@ def run(main: Callable[..., None], verbs: tuple[str, ...] = ()) -> None:
     """Parse absl flags and run `main`, with the verb before the flags where there are `verbs`.
 
     Exit codes: 0 the job is done; 1 unusable flags or input (one line says which), or a bug (a
-    traceback); 130 or 143 stopped by Ctrl-C or SIGTERM after a checkpoint was saved.
+    traceback); 130 or 143 stopped by Ctrl-C or SIGTERM (in training, after a checkpoint was saved).
     """
 
     def guarded(argv: list[str]) -> int:
