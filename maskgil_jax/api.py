@@ -30,7 +30,8 @@ def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Ge
 
     Args:
       directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert import`.
-      dtype: of the computation, "float32" or "bfloat16"; as trained by default.
+      dtype: of the computation, "float32" or "bfloat16". By default a generator computes as it was
+        trained, and a tokenizer in float32, since bfloat16 changes codes.
 
     Returns:
       A Tokenizer or a Generator, by what the directory holds.
@@ -44,6 +45,8 @@ def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Ge
     arguments = dict(description["arguments"])
     if dtype is not None:
         arguments["dtype"] = dtype
+    elif network_class is VQTokenizer:
+        arguments["dtype"] = "float32"
     try:
         config = config_class(**arguments)
     except (TypeError, ValueError) as error:
@@ -57,6 +60,16 @@ def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Ge
         tokenizer=description.get("tokenizer", {}),
         class_names=tuple(description.get("class_names", ())),
     )
+
+
+def network_class(config: Any) -> type:
+    """The module that a config dataclass describes."""
+    return next(network for network, kind in NETWORKS.values() if isinstance(config, kind))
+
+
+def wrap(network: Any) -> "Tokenizer | Generator":
+    """A network as `load` would give it."""
+    return Tokenizer(network) if isinstance(network, VQTokenizer) else Generator(network)
 
 
 def load_tokenizer(directory: epath.PathLike) -> "Tokenizer":
@@ -76,7 +89,13 @@ def load_generator(directory: epath.PathLike) -> "Generator":
 
 
 class Tokenizer:
-    """Images to codes and back."""
+    """Images to codes and back.
+
+    The methods may be called under jit. Values cannot be read there: images beyond [-1, 1] are then
+    encoded as they are, and codes that do not exist give NaN pixels.
+    """
+
+    kind = "tokenizer"
 
     def __init__(self, network: VQTokenizer, path: str = "", fingerprint: str | None = None):
         self.network = network
@@ -145,7 +164,7 @@ class Tokenizer:
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
         description = {
-            "kind": "tokenizer",
+            "kind": self.kind,
             "class": "vq",
             "arguments": dataclasses.asdict(self.network.config),
         }
@@ -162,6 +181,8 @@ class Tokenizer:
             )
         if images.dtype != jnp.float32:
             raise InputError(f"images are {images.dtype}, expected float32 in [-1, 1]")
+        if isinstance(images, jax.core.Tracer):
+            return images
         low, high = float(images.min()), float(images.max())
         if not -1.001 <= low <= high <= 1.001:
             raise InputError(f"images range from {low:g} to {high:g}, expected [-1, 1]")
@@ -307,12 +328,13 @@ class Generator:
 
 
 def _checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:
-    codes = np.asarray(codes)
-    if codes.ndim != 3 or not np.issubdtype(codes.dtype, np.integer):
-        raise InputError(f"codes are {codes.dtype} {codes.shape}, expected integers [B, h, w]")
-    if codes.size and not 0 <= codes.min() <= codes.max() < size:
-        raise InputError(f"codes from {codes.min()} to {codes.max()}, expected 0 to {size - 1}")
-    return jnp.asarray(codes, jnp.int32)
+    traced = isinstance(codes, jax.core.Tracer)
+    array: Any = codes if traced else np.asarray(codes)
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"codes are {array.dtype} {array.shape}, expected integers [B, h, w]")
+    if not traced and array.size and not 0 <= array.min() <= array.max() < size:
+        raise InputError(f"codes from {array.min()} to {array.max()}, expected 0 to {size - 1}")
+    return jnp.asarray(array, jnp.int32)
 
 
 @jax.jit

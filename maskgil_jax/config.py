@@ -63,16 +63,20 @@ def _optimizer(learning_rate: float, beta1: float, beta2: float, weight_decay: f
 
 
 def tokenizer() -> ConfigDict:
-    """An image tokenizer of the LlamaGen family: VQ-16 and its recipe unless changed."""
+    """An image tokenizer: LlamaGen's VQ-16 and its recipe unless changed."""
     config = ConfigDict(dict(stage="tokenizer", **_training(), data=_images()))
     config.update(
         model=dict(
+            style="vqgan",  # vqgan | magvit2 | maskgit: blocks, padding, norms (tokenizers/vq.py)
             channels=128,  # width of the first level
             channel_multipliers=(1, 1, 2, 2, 4),  # one per level; each but the last halves the side
-            res_blocks=2,  # per level of the encoder; the decoder has one more
-            z_channels=256,  # width between the convolutions and the codebook projection
+            res_blocks=2,  # per level of the encoder
+            attention=True,  # at the lowest resolution
+            z_channels=256,  # width between convolutions and codebook projections; 0: none
+            quantizer="cosine",  # cosine | euclidean | lookup_free
             codebook_size=16384,
             codebook_dim=8,
+            search_block=2**26,  # most distances between latents and codes held at once
             dtype="bfloat16",  # of the convolutions; codebook search and parameters are float32
         ),
         discriminator=dict(channels=64, layers=3),  # PatchGAN

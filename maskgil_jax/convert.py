@@ -1,10 +1,12 @@
-"""Exchange weights with PyTorch.
+"""Exchange weights with PyTorch and Flax.
 
 python -m maskgil_jax.convert import --format=NAME --source=FILE --output=DIR [--arg=heads=4]
 python -m maskgil_jax.convert export --format=NAME --source=DIR --output=FILE.safetensors
 """
 
+import inspect
 import logging
+import re
 from types import ModuleType
 from typing import Any
 
@@ -18,9 +20,22 @@ log = logging.getLogger("maskgil_jax")
 
 def formats() -> dict[str, ModuleType]:
     """The foreign formats by name."""
-    from maskgil_jax.interop import llamagen_vq, maskgil_gpt
+    from maskgil_jax.interop import (
+        llamagen_vq,
+        maskgil_gpt,
+        maskgit_vq,
+        open_magvit2,
+        taming_vqgan,
+    )
 
-    return {"llamagen-vq": llamagen_vq, "maskgil-gpt": maskgil_gpt}
+    return {
+        "llamagen-vq": llamagen_vq,
+        "taming-vqgan": taming_vqgan,
+        "chameleon-vq": taming_vqgan,
+        "open-magvit2": open_magvit2,
+        "maskgit-vq": maskgit_vq,
+        "maskgil-gpt": maskgil_gpt,
+    }
 
 
 def import_model(format_name: str, source: str, output: str, arguments: dict[str, Any]) -> None:
@@ -28,9 +43,10 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
 
     Args:
       format_name: a key of `formats`.
-      source: .safetensors, .pt, .pth or .ckpt.
+      source: .safetensors, .pt, .pth, .ckpt or .msgpack; several with commas in between.
       output: directory that is not there yet.
-      arguments: what the tensors do not tell, such as {"heads": 4}.
+      arguments: what the tensors do not tell, such as {"heads": 4}; {"weights": "ema"} or "model"
+        chooses among the sets of weights that a file holds.
 
     Raises:
       InputError: an unreadable file, or tensors that do not fit (all of them listed).
@@ -44,7 +60,14 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     if epath.Path(output).exists():
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
-    tensors = files.read(source, family.STATE_DICT_KEYS)
+    known = {"weights", *inspect.signature(family.config).parameters} - {"tensors"}
+    if set(arguments) - known:
+        raise InputError(
+            f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"
+        )
+    arguments = dict(arguments)
+    weights = arguments.pop("weights", "")
+    tensors = files.read(source, family.STATE_DICT_KEYS, weights)
     try:
         config = family.config(tensors, **arguments)
     except KeyError as error:
@@ -52,10 +75,9 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     except (TypeError, ValueError) as error:
         raise InputError(f"--source={source} as {format_name}: {error}") from None
     log.info("%s", config)  # with what the tensors do not tell and --arg did not say
-    network_class = next(n for n, c in api.NETWORKS.values() if isinstance(config, c))
-    like = jax.eval_shape(lambda: network_class(config, jax.random.key(0)))
-    network = engine.load(family.entries(config), tensors, like)
-    _wrapper(family)(network).save(output)
+    like = jax.eval_shape(lambda: api.network_class(config)(config, jax.random.key(0)))
+    network = engine.load(family.entries(config), tensors, like, family.IGNORED)
+    api.wrap(network).save(output)
     log.info("wrote %s", output)
 
 
@@ -69,10 +91,10 @@ def export_model(format_name: str, source: str, output: str) -> None:
     from maskgil_jax.interop import engine, files
 
     family, model = _family(format_name), api.load(source)
-    if not isinstance(model, _wrapper(family)):
-        raise InputError(f"--source={source} is a {type(model).__name__}, not for {format_name}")
+    if model.kind != family.KIND:
+        raise InputError(f"--source={source} is a {model.kind}, {format_name} is a {family.KIND}")
     tensors = engine.dump(family.entries(model.network.config), model.network)
-    files.write(output, tensors, family.STATE_DICT_KEYS[0])
+    files.write(output, tensors, family.STATE_DICT_KEYS)
     log.info("wrote %s", output)
 
 
@@ -82,26 +104,22 @@ def _family(name: str) -> ModuleType:
     return formats()[name]
 
 
-def _wrapper(family: ModuleType) -> type:
-    from maskgil_jax import api
-
-    return {"tokenizer": api.Tokenizer, "generator": api.Generator}[family.KIND]
-
-
 def parse_arguments(pairs: list[str]) -> dict[str, Any]:
-    """`["heads=4", "grid=16x16"]` as a dict.
+    """`["heads=4", "grid=16x16", "weights=ema"]` as a dict.
 
     Raises:
-      InputError: not NAME=NUMBER or NAME=HxW.
+      InputError: not NAME=NUMBER, NAME=HxW or NAME=WORD.
     """
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        try:
+        if re.fullmatch(r"\d+(x\d+)?", value):
             numbers = tuple(int(part) for part in value.split("x"))
-        except ValueError:
-            raise InputError(f"--arg={pair}: expected NAME=NUMBER or NAME=HxW") from None
-        arguments[name] = numbers if "x" in value else numbers[0]
+            arguments[name] = numbers if "x" in value else numbers[0]
+        elif name and value.isalpha():
+            arguments[name] = value
+        else:
+            raise InputError(f"--arg={pair}: expected NAME=NUMBER, NAME=HxW or NAME=WORD")
     return arguments
 
 
@@ -117,10 +135,12 @@ def main(direction: str) -> None:
 
 def define_flags() -> None:
     """The command's flags."""
-    flags.DEFINE_string("format", None, "llamagen-vq or maskgil-gpt")
+    flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
     flags.DEFINE_string("source", None, "file to import, or model directory to export")
     flags.DEFINE_string("output", None, "model directory to write, or file")
-    flags.DEFINE_multi_string("arg", [], "NAME=VALUE that the tensors do not tell, as heads=4")
+    flags.DEFINE_multi_string(
+        "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"
+    )
 
 
 if __name__ == "__main__":

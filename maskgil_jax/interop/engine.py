@@ -5,7 +5,9 @@ import followed by export gives back every bit.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,6 +15,8 @@ import numpy as np
 
 from maskgil_jax import checkpoint
 from maskgil_jax.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 Tensors = dict[str, np.ndarray]
 Tree = TypeVar("Tree")
@@ -26,10 +30,11 @@ class Entry:
       name: foreign name.
       shape: foreign shape.
       path: ours, as in `checkpoint.flatten`; "" for a buffer that we do not keep, which may be
-        missing and is written as zeros.
+        missing and is written as zeros of `dtype`.
       split: shape that the foreign axes are split into, before `axes`; None leaves them.
       axes: permutation that gives our axes; None leaves them.
       slot: index of this tensor within our array, where several foreign tensors make one of ours.
+      dtype: of a buffer that we do not keep.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Entry:
     split: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None = None
     slot: tuple[Any, ...] = ()
+    dtype: str = "float32"
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
         """The foreign tensor with our axes."""
@@ -50,14 +56,26 @@ class Entry:
         return np.ascontiguousarray(x.reshape(self.shape))
 
 
-def load(entries: Sequence[Entry], tensors: Tensors, like: Tree) -> Tree:
+def load(
+    entries: Sequence[Entry], tensors: Tensors, like: Tree, ignored: Sequence[str] = ()
+) -> Tree:
     """Our parameters, in the structure of `like`, from foreign tensors.
+
+    Args:
+      entries: the table.
+      tensors: by foreign name.
+      like: arrays or shapes of the same paths.
+      ignored: regular expressions of foreign names to leave out.
 
     Raises:
       InputError: tensors that are missing, unknown or of another shape, all of them listed.
     """
     known = {entry.name: entry for entry in entries}
-    problems = [f"unknown: {n} {x.shape}" for n, x in tensors.items() if n not in known]
+    extra = [n for n in tensors if n not in known and any(re.search(r, n) for r in ignored)]
+    if extra:
+        log.info("left out %d tensors that are not of this network, as %s", len(extra), extra[0])
+    unknown = [n for n in tensors if n not in known and n not in set(extra)]
+    problems = [f"unknown: {name} {tensors[name].shape}" for name in unknown]
     needed = [entry for entry in entries if entry.path]
     problems += [f"missing: {e.name} {e.shape}" for e in needed if e.name not in tensors]
     problems += [
@@ -80,6 +98,15 @@ def dump(entries: Sequence[Entry], params: Any) -> Tensors:
     return {
         entry.name: entry.to_foreign(arrays[entry.path][entry.slot])
         if entry.path
-        else np.zeros(entry.shape, np.float32)
+        else np.zeros(entry.shape, entry.dtype)
         for entry in entries
     }
+
+
+def check_same(format_name: str, config: Any, fixed: Mapping[str, Any]) -> None:
+    """Raise InputError where a network is not of the only kind that a format can hold."""
+    for name, value in fixed.items():
+        if getattr(config, name) != value:
+            raise InputError(
+                f"{format_name} has {name} = {value!r}, but this model {getattr(config, name)!r}"
+            )

@@ -2,20 +2,16 @@
 
 import math
 
-from maskgil_jax.errors import InputError
-from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.models.llama import PRESETS, LlamaConfig
 
-KIND = "generator"
-STATE_DICT_KEYS = ("model_state_dict", "model")
+KIND = "masked"
+STATE_DICT_KEYS = ("model_state_dict", "model", "module", "ema")
+IGNORED = ()
 
 
-def config(
-    tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (16, 16), **extra: object
-) -> LlamaConfig:
+def config(tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (16, 16)) -> LlamaConfig:
     """The network, read off the shapes; `heads` are dim / 64 unless told (--arg=heads=N)."""
-    if extra:
-        raise InputError(f"--arg: unknown {sorted(extra)}, expected heads or grid")
     dim = tensors["tok_emb.weight"].shape[1]
     codebook_size = tensors["output.weight"].shape[0] - 1
     hidden = tensors["layers.0.feed_forward.w1.weight"].shape[0]
@@ -37,11 +33,7 @@ def entries(config: LlamaConfig) -> list[Entry]:
     Raises:
       InputError: a network with other switches than the released code has.
     """
-    for name, value in PRESETS["maskgil_released"].items():
-        if getattr(config, name) != value:
-            raise InputError(
-                f"maskgil-gpt has {name} = {value!r}, but this model {getattr(config, name)!r}"
-            )
+    check_same("maskgil-gpt", config, PRESETS["maskgil_released"])
     D, H, K, F = config.dim, config.heads, config.head_dim, config.ffn_dim
     rows = config.codebook_size + 1 + config.num_classes + 1
     table = [Entry("tok_emb.weight", (rows, D), "embedding")]

@@ -1,84 +1,89 @@
-"""The convolutional encoder and decoder of the taming family (VQGAN), NHWC.
+"""The convolutional encoders and decoders of all tokenizers, NHWC.
 
-GroupNorm of 32 groups, swish, 3x3 convolutions; self-attention at the lowest resolution.
+The families share one skeleton (GroupNorm of 32 groups, swish, 3x3 convolutions, levels of residual
+blocks between two resolutions); what they do differently stands in STYLES, at the end.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-
-def conv(cin: int, cout: int, kernel: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.Conv:
-    """A biased convolution that keeps the size."""
-    # PyTorch's default start (uniform, variance 1 / (3 fan_in)), which the recipes were tuned with.
-    init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    return nnx.Conv(cin, cout, (kernel, kernel), kernel_init=init, dtype=dtype, rngs=rngs)
+# PyTorch's default start (uniform, variance 1 / (3 fan_in)), which the recipes were tuned with.
+INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def group_norm(channels: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """GroupNorm as the official models have it."""
-    return nnx.GroupNorm(
-        channels, num_groups=32, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs
+def conv(
+    cin: int,
+    cout: int,
+    kernel: int,
+    *,
+    dtype: str,
+    rngs: nnx.Rngs,
+    bias: bool = True,
+    strides: int = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+) -> nnx.Conv:
+    """A convolution that keeps the size unless told."""
+    return nnx.Conv(
+        cin,
+        cout,
+        (kernel, kernel),
+        strides=strides,
+        padding=padding,
+        use_bias=bias,
+        kernel_init=INIT,
+        dtype=dtype,
+        # Accelerators round float32 factors unless told; codes would change.
+        precision="highest" if dtype == "float32" else None,
+        rngs=rngs,
     )
 
 
-class ResBlock(nnx.Module):
-    """Two norm-swish-convolution layers added to the input."""
-
-    def __init__(self, cin: int, cout: int, *, dtype: str, rngs: nnx.Rngs):
-        self.norm1 = group_norm(cin, dtype=dtype, rngs=rngs)
-        self.conv1 = conv(cin, cout, 3, dtype=dtype, rngs=rngs)
-        self.norm2 = group_norm(cout, dtype=dtype, rngs=rngs)
-        self.conv2 = conv(cout, cout, 3, dtype=dtype, rngs=rngs)
-        if cin != cout:
-            self.shortcut = conv(cin, cout, 1, dtype=dtype, rngs=rngs)
-        self.has_shortcut = cin != cout
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, cin] -> [B, H, W, cout]."""
-        y = self.conv1(jax.nn.swish(self.norm1(x)))
-        y = self.conv2(jax.nn.swish(self.norm2(y)))
-        return y + (self.shortcut(x) if self.has_shortcut else x)
-
-
-class Attention(nnx.Module):
-    """Single-head self-attention over all positions."""
-
-    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.norm = group_norm(channels, dtype=dtype, rngs=rngs)
-        self.q, self.k, self.v, self.out = (
-            conv(channels, channels, 1, dtype=dtype, rngs=rngs) for _ in range(4)
-        )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
-        B, H, W, C = x.shape
-        y = self.norm(x)
-        q, k, v = (layer(y).reshape(B, H * W, 1, C) for layer in (self.q, self.k, self.v))
-        y = jax.nn.dot_product_attention(q, k, v).reshape(B, H, W, C)
-        return x + self.out(y)
+def group_norm(channels: int, *, dtype: str, rngs: nnx.Rngs, affine: bool = True) -> nnx.GroupNorm:
+    """GroupNorm as the official models have it."""
+    return nnx.GroupNorm(
+        channels,
+        num_groups=32,
+        epsilon=1e-6,
+        use_fast_variance=False,
+        use_bias=affine,
+        use_scale=affine,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 class Downsample(nnx.Module):
-    """Halve the side. The padding is right and bottom only, as the official encoder pads."""
+    """Halve the side by a strided convolution; the families pad it differently."""
 
-    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            channels,
-            channels,
-            (3, 3),
-            strides=2,
-            padding=((0, 1), (0, 1)),
-            kernel_init=nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-            dtype=dtype,
-            rngs=rngs,
-        )
+    def __init__(
+        self,
+        channels: int,
+        *,
+        padding: Sequence[tuple[int, int]],
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = conv(channels, channels, 3, strides=2, padding=padding, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H / 2, W / 2, C]."""
         return self.conv(x)
+
+
+class AveragePool(nnx.Module):
+    """Halve the side by the mean of 2x2."""
+
+    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H / 2, W / 2, C]."""
+        return nnx.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 class Upsample(nnx.Module):
@@ -92,6 +97,157 @@ class Upsample(nnx.Module):
         return self.conv(x.repeat(2, axis=1).repeat(2, axis=2))
 
 
+class DepthToSpace(nnx.Module):
+    """Double the side: a convolution to 4 C channels, each a quarter of the new pixels."""
+
+    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
+        self.conv = conv(channels, 4 * channels, 3, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, 2 H, 2 W, C]."""
+        B, H, W, C = x.shape
+        # The offset in the 2x2 block is the leading factor of the channels (DCR order).
+        y = self.conv(x).reshape(B, H, W, 2, 2, C)
+        return y.transpose(0, 1, 3, 2, 4, 5).reshape(B, 2 * H, 2 * W, C)
+
+
+class AdaptiveGroupNorm(nnx.Module):
+    """GroupNorm whose scale and bias come from the statistics of the quantised latents.
+
+    Source: TencentARC/SEED-Voken, Open_MAGVIT2 improved_model.py, `AdaptiveGroupNorm`.
+    """
+
+    def __init__(self, z_channels: int, channels: int, *, dtype: str, rngs: nnx.Rngs):
+        self.norm = group_norm(channels, dtype=dtype, rngs=rngs, affine=False)
+        self.scale, self.shift = (
+            nnx.Linear(z_channels, channels, kernel_init=INIT, precision="highest", rngs=rngs)
+            for _ in range(2)
+        )
+
+    def __call__(self, x: jax.Array, z: jax.Array) -> jax.Array:
+        """[B, H, W, C], [B, h, w, z_channels] -> [B, H, W, C]."""
+        z = z.astype(jnp.float32)
+        # The official code takes PyTorch's default, the unbiased variance; of one position it
+        # would be undefined.
+        unbiased = min(1, z.shape[1] * z.shape[2] - 1)
+        deviation = jnp.sqrt(z.var(axis=(1, 2), ddof=unbiased) + 1e-6)
+        scale, shift = self.scale(deviation), self.shift(z.mean(axis=(1, 2)))
+        y = self.norm(x)
+        return scale[:, None, None].astype(y.dtype) * y + shift[:, None, None].astype(y.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What the families do differently.
+
+    Attributes:
+      downsample, upsample: between levels.
+      bias: of the encoder's first convolution and of those in residual blocks.
+      shortcut_of_branch: where the width changes, a 1x1 convolution of the branch is added to the
+        branch itself, so that the block has no identity path.
+      middle_attention: the middle is residual block, attention, residual block; else as many
+        residual blocks as a level has.
+      extra_block: decoder levels have one residual block more than encoder levels.
+      adaptive_norm: before each decoder level.
+      out_kernel: of the encoder's last convolution.
+      unit_range: the networks see and give pixels in [0, 1].
+    """
+
+    downsample: Callable[..., nnx.Module]
+    upsample: Callable[..., nnx.Module]
+    bias: bool
+    shortcut_of_branch: bool
+    middle_attention: bool
+    extra_block: bool
+    adaptive_norm: bool
+    out_kernel: int
+    unit_range: bool
+
+
+STYLES = {
+    # CompVis/taming-transformers, taming/modules/diffusionmodules/model.py; LlamaGen, Chameleon
+    "vqgan": Style(
+        downsample=functools.partial(Downsample, padding=((0, 1), (0, 1))),
+        upsample=Upsample,
+        bias=True,
+        shortcut_of_branch=False,
+        middle_attention=True,
+        extra_block=True,
+        adaptive_norm=False,
+        out_kernel=3,
+        unit_range=False,
+    ),
+    # TencentARC/SEED-Voken, Open_MAGVIT2/modules/diffusionmodules/improved_model.py
+    "magvit2": Style(
+        downsample=functools.partial(Downsample, padding=((1, 1), (1, 1))),
+        upsample=DepthToSpace,
+        bias=False,
+        shortcut_of_branch=False,
+        middle_attention=False,
+        extra_block=False,
+        adaptive_norm=True,
+        out_kernel=1,
+        unit_range=False,
+    ),
+    # google-research/maskgit, maskgit/nets/vqgan_tokenizer.py
+    "maskgit": Style(
+        downsample=AveragePool,
+        upsample=Upsample,
+        bias=False,
+        shortcut_of_branch=True,
+        middle_attention=False,
+        extra_block=False,
+        adaptive_norm=False,
+        out_kernel=1,
+        unit_range=True,
+    ),
+}
+
+
+class ResBlock(nnx.Module):
+    """Two norm-swish-convolution layers added to the input."""
+
+    def __init__(self, cin: int, cout: int, style: Style, *, dtype: str, rngs: nnx.Rngs):
+        self.norm1 = group_norm(cin, dtype=dtype, rngs=rngs)
+        self.conv1 = conv(cin, cout, 3, bias=style.bias, dtype=dtype, rngs=rngs)
+        self.norm2 = group_norm(cout, dtype=dtype, rngs=rngs)
+        self.conv2 = conv(cout, cout, 3, bias=style.bias, dtype=dtype, rngs=rngs)
+        self.of_branch = style.shortcut_of_branch
+        self.has_shortcut = cin != cout
+        if self.has_shortcut:
+            width = cout if self.of_branch else cin
+            self.shortcut = conv(width, cout, 1, bias=style.bias, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, cin] -> [B, H, W, cout]."""
+        y = self.conv1(jax.nn.swish(self.norm1(x)))
+        y = self.conv2(jax.nn.swish(self.norm2(y)))
+        if self.has_shortcut:
+            x = self.shortcut(y if self.of_branch else x)
+        return y + x
+
+
+class Attention(nnx.Module):
+    """Single-head self-attention over all positions."""
+
+    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
+        self.norm = group_norm(channels, dtype=dtype, rngs=rngs)
+        self.q, self.k, self.v, self.out = (
+            conv(channels, channels, 1, dtype=dtype, rngs=rngs) for _ in range(4)
+        )
+        self.precision = self.q.precision
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        B, H, W, C = x.shape
+        y = self.norm(x)
+        q, k, v = (layer(y).reshape(B, H * W, C) for layer in (self.q, self.k, self.v))
+        weights = jnp.einsum("BqC,BkC->Bqk", q, k, precision=self.precision) * C**-0.5
+        weights = jax.nn.softmax(weights.astype(jnp.float32), axis=-1).astype(v.dtype)
+        y = jnp.einsum("Bqk,BkC->BqC", weights, v, precision=self.precision).reshape(B, H, W, C)
+        return x + self.out(y)
+
+
 class Level(nnx.Module):
     """Residual blocks of one resolution, each followed by attention where asked, then a resize."""
 
@@ -100,15 +256,16 @@ class Level(nnx.Module):
         cin: int,
         cout: int,
         blocks: int,
+        style: Style,
         *,
         attention: bool,
-        resize: type[Downsample] | type[Upsample] | None,
+        resize: Callable[..., nnx.Module] | None,
         dtype: str,
         rngs: nnx.Rngs,
     ):
         widths = [cin] + [cout] * blocks
         self.res = nnx.List(
-            [ResBlock(widths[i], cout, dtype=dtype, rngs=rngs) for i in range(blocks)]
+            [ResBlock(widths[i], cout, style, dtype=dtype, rngs=rngs) for i in range(blocks)]
         )
         self.attention = nnx.List(
             [Attention(cout, dtype=dtype, rngs=rngs) for _ in range(blocks if attention else 0)]
@@ -126,17 +283,28 @@ class Level(nnx.Module):
         return self.resize(x) if self.has_resize else x
 
 
-class Middle(nnx.Module):
+class AttentionMiddle(nnx.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
-    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.res1 = ResBlock(channels, channels, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: int, style: Style, *, dtype: str, rngs: nnx.Rngs):
+        self.res1 = ResBlock(channels, channels, style, dtype=dtype, rngs=rngs)
         self.attention = Attention(channels, dtype=dtype, rngs=rngs)
-        self.res2 = ResBlock(channels, channels, dtype=dtype, rngs=rngs)
+        self.res2 = ResBlock(channels, channels, style, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]."""
         return self.res2(self.attention(self.res1(x)))
+
+
+def middle(
+    channels: int, blocks: int, style: Style, *, dtype: str, rngs: nnx.Rngs
+) -> AttentionMiddle | Level:
+    """What stands between the levels of encoder or decoder and the quantiser."""
+    if style.middle_attention:
+        return AttentionMiddle(channels, style, dtype=dtype, rngs=rngs)
+    return Level(
+        channels, channels, blocks, style, attention=False, resize=None, dtype=dtype, rngs=rngs
+    )
 
 
 class Encoder(nnx.Module):
@@ -148,33 +316,36 @@ class Encoder(nnx.Module):
         multipliers: Sequence[int],
         res_blocks: int,
         z_channels: int,
+        style: Style,
         *,
+        attention: bool,
         dtype: str,
         rngs: nnx.Rngs,
     ):
         widths = [channels] + [channels * m for m in multipliers]
         last = len(multipliers) - 1
-        self.conv_in = conv(3, channels, 3, dtype=dtype, rngs=rngs)
+        self.conv_in = conv(3, channels, 3, bias=style.bias, dtype=dtype, rngs=rngs)
         self.levels = nnx.List(
             [
                 Level(
                     widths[i],
                     widths[i + 1],
                     res_blocks,
-                    attention=i == last,
-                    resize=None if i == last else Downsample,
+                    style,
+                    attention=attention and i == last,
+                    resize=None if i == last else style.downsample,
                     dtype=dtype,
                     rngs=rngs,
                 )
                 for i in range(last + 1)
             ]
         )
-        self.middle = Middle(widths[-1], dtype=dtype, rngs=rngs)
+        self.middle = middle(widths[-1], res_blocks, style, dtype=dtype, rngs=rngs)
         self.norm_out = group_norm(widths[-1], dtype=dtype, rngs=rngs)
-        self.conv_out = conv(widths[-1], z_channels, 3, dtype=dtype, rngs=rngs)
+        self.conv_out = conv(widths[-1], z_channels, style.out_kernel, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] in [-1, 1] -> [B, h, w, z_channels]."""
+        """[B, H, W, 3] in [-1, 1] ([0, 1] for a unit_range) -> [B, h, w, z_channels]."""
         x = self.conv_in(images)
         for level in self.levels:
             x = level(x)
@@ -182,7 +353,10 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Features to images. `levels[0]` is the lowest resolution, as in LlamaGen's key order."""
+    """Features to `hidden`, from which `conv_out` makes pixels.
+
+    `levels[0]` is the lowest resolution, as in LlamaGen's key order.
+    """
 
     def __init__(
         self,
@@ -190,34 +364,46 @@ class Decoder(nnx.Module):
         multipliers: Sequence[int],
         res_blocks: int,
         z_channels: int,
+        style: Style,
         *,
+        attention: bool,
         dtype: str,
         rngs: nnx.Rngs,
     ):
-        widths = [channels * m for m in reversed(multipliers)]
+        outputs = [channels * m for m in reversed(multipliers)]
+        inputs = outputs[:1] + outputs[:-1]
         last = len(multipliers) - 1
-        self.conv_in = conv(z_channels, widths[0], 3, dtype=dtype, rngs=rngs)
-        self.middle = Middle(widths[0], dtype=dtype, rngs=rngs)
+        self.conv_in = conv(z_channels, inputs[0], 3, dtype=dtype, rngs=rngs)
+        self.middle = middle(inputs[0], res_blocks, style, dtype=dtype, rngs=rngs)
+        self.adaptive = nnx.List(
+            [
+                AdaptiveGroupNorm(z_channels, width, dtype=dtype, rngs=rngs)
+                for width in (inputs if style.adaptive_norm else [])
+            ]
+        )
         self.levels = nnx.List(
             [
                 Level(
-                    widths[max(i - 1, 0)],
-                    widths[i],
-                    res_blocks + 1,
-                    attention=i == 0,
-                    resize=None if i == last else Upsample,
+                    inputs[i],
+                    outputs[i],
+                    res_blocks + style.extra_block,
+                    style,
+                    attention=attention and i == 0,
+                    resize=None if i == last else style.upsample,
                     dtype=dtype,
                     rngs=rngs,
                 )
                 for i in range(last + 1)
             ]
         )
-        self.norm_out = group_norm(widths[-1], dtype=dtype, rngs=rngs)
-        self.conv_out = conv(widths[-1], 3, 3, dtype=dtype, rngs=rngs)
+        self.norm_out = group_norm(outputs[-1], dtype=dtype, rngs=rngs)
+        self.conv_out = conv(outputs[-1], 3, 3, dtype=dtype, rngs=rngs)
 
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """[B, h, w, z_channels] -> float32 [B, H, W, 3], not clipped."""
+    def hidden(self, z: jax.Array) -> jax.Array:
+        """[B, h, w, z_channels] -> [B, H, W, C], what the last convolution sees."""
         x = self.middle(self.conv_in(z))
-        for level in self.levels:
+        for i, level in enumerate(self.levels):
+            if self.adaptive:
+                x = self.adaptive[i](x, z)
             x = level(x)
-        return self.conv_out(jax.nn.swish(self.norm_out(x))).astype(jnp.float32)
+        return jax.nn.swish(self.norm_out(x))

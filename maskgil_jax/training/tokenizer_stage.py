@@ -162,7 +162,7 @@ def tokenizer_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
     """Weighted sum of reconstruction, feature, codebook, commitment and adversarial terms."""
     quantized = tokenizer.quantize(tokenizer.latents(images))
-    reconstructions = tokenizer.decode_vectors(quantized.z_BhwC)
+    reconstructions = tokenizer.pixels(tokenizer.hidden(quantized.z_BhwC))
     fake_logits, fake_features = discriminator(reconstructions)
     _, real_features = discriminator(images)
     terms = {

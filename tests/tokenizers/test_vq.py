@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.tokenizers import vq
+from maskgil_jax.tokenizers import quantizers, vq
 from maskgil_jax.tokenizers.discriminator import PatchGAN
 
 
@@ -19,14 +19,15 @@ def test_patchgan_has_the_published_number_of_parameters():
     assert jax.eval_shape(model.__class__.__call__, model, images)[0].shape == (2, 30, 30)
 
 
-def test_nearest_is_the_nearest_and_ties_go_to_the_first():
+@pytest.mark.parametrize("block", [1, 18 * 7, 10**6])
+def test_nearest_is_the_nearest_and_ties_go_to_the_first(block):
     rng = np.random.default_rng(0)
     z, table = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(50, 4))
     table[30] = table[7]
-    found = vq.nearest(jnp.asarray(z, jnp.float32), jnp.asarray(table, jnp.float32))
+    found = quantizers.nearest(*(jnp.asarray(x, jnp.float32) for x in (z, table)), block)
     distances = ((z[..., None, :] - table) ** 2).sum(axis=-1)
     np.testing.assert_array_equal(found, distances.argmin(axis=-1))
-    assert vq.nearest(jnp.asarray(table[30], jnp.float32)[None, None, None], table)[0, 0, 0] == 7
+    assert quantizers.nearest(jnp.asarray(table[30], jnp.float32)[None, None, None], table, 20) == 7
 
 
 def small():
@@ -41,7 +42,7 @@ def test_gradients_pass_straight_through_the_codebook():
     z = jax.random.normal(jax.random.key(1), (1, 2, 2, 8))
     weights = jax.random.normal(jax.random.key(2), z.shape)
     through = jax.grad(lambda z: (model.quantize(z).z_BhwC * weights).sum())(z)
-    without = jax.grad(lambda z: (vq.normalize(z) * weights).sum())(z)
+    without = jax.grad(lambda z: (quantizers.normalize(z) * weights).sum())(z)
     np.testing.assert_allclose(through, without, atol=1e-6)
 
 
@@ -66,7 +67,7 @@ def test_encode_gives_the_codes_that_training_sees():
 
 
 def test_normalize_is_finite_at_zero():
-    value, grad = jax.value_and_grad(lambda x: vq.normalize(x).sum())(jnp.zeros((2, 3)))
+    value, grad = jax.value_and_grad(lambda x: quantizers.normalize(x).sum())(jnp.zeros((2, 3)))
     assert value == 0 and jnp.isfinite(grad).all()
 
 
