@@ -26,7 +26,8 @@ def get_config():
         dtype="float32",
     )
     tokenizer.discriminator.update(channels=16, layers=2)
-    tokenizer.loss.update(feature_weight=0.1, adversarial_weight=0.1, adversarial_start=200)
+    tokenizer.loss.update(perceptual_weight=0.0, feature_weight=0.1)  # no VGG weights to download
+    tokenizer.loss.update(adversarial_weight=0.1, discriminator_weight=0.1, adversarial_start=200)
     tokenizer.optimizer.update(learning_rate=1e-3, warmup_steps=20, schedule="cosine")
     tokenizer.evaluation.reference = "embedded:test"
 

@@ -17,15 +17,22 @@ from maskgil_jax import checkpoint
 from maskgil_jax.decoding import masked
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.llama import Llama, LlamaConfig
+from maskgil_jax.tokenizers import discriminator
+from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
 
-NETWORKS: dict[str, tuple[type, type]] = {
+# Name in model.json: what makes the module from its config and a key, and the config.
+NETWORKS: dict[str, tuple[Any, Any]] = {
     "vq": (VQTokenizer, VQConfig),
     "llama": (Llama, LlamaConfig),
+    "lpips": (LPIPS, LPIPSConfig),
+    "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),
 }
 
 
-def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Generator":
+def load(
+    directory: epath.PathLike, dtype: str | None = None
+) -> "Tokenizer | Generator | Auxiliary":
     """Read a model directory.
 
     Args:
@@ -34,49 +41,59 @@ def load(directory: epath.PathLike, dtype: str | None = None) -> "Tokenizer | Ge
         trained, and a tokenizer in float32, since bfloat16 changes codes.
 
     Returns:
-      A Tokenizer or a Generator, by what the directory holds.
+      A Tokenizer or a Generator, by what the directory holds; an Auxiliary for the networks that
+      training and metrics use.
 
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
     """
     directory = epath.Path(directory).expanduser().resolve()
     description = checkpoint.read_description(directory)
-    network_class, config_class = NETWORKS[description["class"]]
+    name = description["class"]
+    if name not in NETWORKS:
+        raise InputError(
+            f"{directory} holds a network {name!r}, this version knows {sorted(NETWORKS)}"
+        )
+    make, config_class = NETWORKS[name]
     arguments = dict(description["arguments"])
     if dtype is not None:
         arguments["dtype"] = dtype
-    elif network_class is VQTokenizer:
+    elif name == "vq":
         arguments["dtype"] = "float32"
     try:
         config = config_class(**arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"{directory}: {error}") from None
-    like = jax.eval_shape(lambda: network_class(config, jax.random.key(0)))
+    like = jax.eval_shape(lambda: make(config, jax.random.key(0)))
     network = checkpoint.load_params(directory, like)
-    if isinstance(network, VQTokenizer):
+    if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
-    return Generator(
-        network,
-        tokenizer=description.get("tokenizer", {}),
-        class_names=tuple(description.get("class_names", ())),
-    )
+    if name == "llama":
+        return Generator(
+            network,
+            tokenizer=description.get("tokenizer", {}),
+            class_names=tuple(description.get("class_names", ())),
+        )
+    return Auxiliary(network)
 
 
-def network_class(config: Any) -> type:
-    """The module that a config dataclass describes."""
-    return next(network for network, kind in NETWORKS.values() if isinstance(config, kind))
+def init_network(config: Any, key: jax.Array) -> Any:
+    """The network that a config dataclass describes, with random weights."""
+    return NETWORKS[_class_of(config)][0](config, key)
 
 
-def wrap(network: Any) -> "Tokenizer | Generator":
+def wrap(network: Any) -> "Tokenizer | Generator | Auxiliary":
     """A network as `load` would give it."""
-    return Tokenizer(network) if isinstance(network, VQTokenizer) else Generator(network)
+    if isinstance(network, VQTokenizer):
+        return Tokenizer(network)
+    return Generator(network) if isinstance(network, Llama) else Auxiliary(network)
 
 
 def load_tokenizer(directory: epath.PathLike) -> "Tokenizer":
     """Read a tokenizer directory; InputError where it holds something else."""
     model = load(directory)
     if not isinstance(model, Tokenizer):
-        raise InputError(f"{directory} holds a generator, expected a tokenizer")
+        raise InputError(f"{directory} holds a {model.kind}, expected a tokenizer")
     return model
 
 
@@ -84,8 +101,42 @@ def load_generator(directory: epath.PathLike) -> "Generator":
     """Read a generator directory; InputError where it holds something else."""
     model = load(directory)
     if not isinstance(model, Generator):
-        raise InputError(f"{directory} holds a tokenizer, expected a generator")
+        raise InputError(f"{directory} holds a {model.kind}, expected a generator")
     return model
+
+
+def load_auxiliary(directory: epath.PathLike, kind: str, dtype: str | None = None) -> Any:
+    """The network of a directory of this kind; InputError where it holds something else."""
+    model = load(directory, dtype)
+    if model.kind != kind:
+        raise InputError(f"{directory} holds a {model.kind}, expected {kind}")
+    return model.network
+
+
+class Auxiliary:
+    """A network that training or metrics use: LPIPS, a discriminator.
+
+    Attributes:
+      network: the module itself.
+      kind: "lpips" or "discriminator".
+    """
+
+    def __init__(self, network: Any):
+        self.network = network
+        self.kind = _class_of(network.config)
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        description = {
+            "kind": self.kind,
+            "class": self.kind,
+            "arguments": dataclasses.asdict(self.network.config),
+        }
+        checkpoint.save_model(directory, description, self.network)
+
+
+def _class_of(config: Any) -> str:
+    return next(name for name, (_, kind) in NETWORKS.items() if isinstance(config, kind))
 
 
 class Tokenizer:

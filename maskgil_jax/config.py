@@ -28,7 +28,8 @@ def _images() -> dict:
     return dict(
         source="",  # embedded | folder:PATH | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
-        crop="random",  # random (LlamaGen's random_crop_arr) | center (ADM)
+        crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: the short side
+        # is scaled to image_size and the cut is random along the other) | center (ADM)
         flip=True,  # mirror half of the images
         threads=16,  # threads that decode images, per process
         bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
@@ -59,6 +60,7 @@ def _optimizer(learning_rate: float, beta1: float, beta2: float, weight_decay: f
         clip_norm=1.0,  # global gradient norm; 0: no clipping
         warmup_steps=0,  # linear warm-up to learning_rate
         schedule="constant",  # constant | cosine (to 0 at the last step)
+        milestones=(),  # steps at which a constant rate drops to a tenth
     )
 
 
@@ -79,15 +81,37 @@ def tokenizer() -> ConfigDict:
             search_block=2**26,  # most distances between latents and codes held at once
             dtype="bfloat16",  # of the convolutions; codebook search and parameters are float32
         ),
-        discriminator=dict(channels=64, layers=3),  # PatchGAN
+        discriminator=dict(
+            kind="patchgan",  # patchgan | stylegan
+            channels=64,  # of the first layer (stylegan: at 256 pixels)
+            layers=3,  # patchgan's strided layers
+        ),
         loss=dict(
             reconstruction="l2",  # l2 | l1
             reconstruction_weight=1.0,
-            feature_weight=1.0,  # L1 between the discriminator's features of original and image
-            codebook_weight=1.0,
-            commitment_weight=0.25,
+            lpips="",  # LPIPS directory; needed where perceptual_weight is not 0
+            perceptual_weight=1.0,
+            lpips_dropout=False,  # on, as in the official training codes by oversight
+            feature_weight=0.0,  # L1 between the discriminator's features: needs no other weights
+            codebook_weight=1.0,  # moves the codebook to the latents
+            commitment_weight=0.25,  # moves the latents to the codebook
+            entropy_weight=0.0,  # sharp assignments, evenly spread over the codebook
+            adversarial="hinge",  # hinge | non_saturating | non_saturating_released
             adversarial_weight=0.5,
+            adaptive_weight=False,  # times |gradient of nll| / |gradient of adversarial|
             adversarial_start=20000,  # step; generator and discriminator terms are 0 before it
+            discriminator="hinge",  # hinge | vanilla | non_saturating_released
+            discriminator_weight=0.5,
+            lecam_weight=0.0,  # regularises the discriminator
+            r1_weight=0.0,  # squared gradient of the discriminator at real images
+        ),
+        codebook=dict(
+            usage_window=65536,  # codes that codebook_usage looks back on
+            restart_every=0,  # steps; unused codes restart at latents of the batch; 0: never
+        ),
+        start_from=dict(
+            tokenizer="",  # directory of a tokenizer to go on from; "": random weights
+            discriminator="",  # the same of a discriminator
         ),
         optimizer=_optimizer(1e-4, beta1=0.9, beta2=0.95, weight_decay=0.0),
         samples=dict(count=8),  # originals and reconstructions shown
@@ -96,7 +120,33 @@ def tokenizer() -> ConfigDict:
         ),  # images to reconstruct; "": those of data.source
     )
     config.batch_size = 128
+    config.steps = 40 * 1_281_167 // 128  # 40 epochs of ImageNet
+    config.checkpoint_every = 5000
+    config.pictures_every = 5000
     return config.lock()
+
+
+def taming_tokenizer() -> ConfigDict:
+    """The VQGAN of taming-transformers (f16, 1,024 codes) and its recipe."""
+    config = tokenizer()
+    config.batch_size = 96  # 12 on each of 8 GPUs
+    config.steps = 40 * 1_281_167 // 96  # its config states none: the epochs of LlamaGen
+    config.data.update(crop="whole_side", flip=False)
+    config.model.update(
+        quantizer="euclidean", codebook_size=1024, codebook_dim=256, dtype="float32"
+    )
+    config.loss.update(
+        reconstruction="l1",
+        codebook_weight=0.25,  # its "legacy" loss has beta on this term
+        commitment_weight=1.0,
+        adversarial_weight=0.8,
+        adaptive_weight=True,
+        adversarial_start=250_001,
+        discriminator_weight=1.0,
+    )
+    # Its rule: 4.5e-6 times the batch size.
+    config.optimizer.update(learning_rate=4.5e-6 * 96, beta1=0.5, beta2=0.9, clip_norm=0.0)
+    return config
 
 
 def codes() -> ConfigDict:
@@ -167,7 +217,7 @@ COUNTS = (
     *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
     *("pictures_every", "keep_checkpoints", "image_size", "shard_size"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
-    *("samples.batch_size", "evaluation.count", "evaluation.per_class"),
+    *("samples.batch_size", "evaluation.count", "evaluation.per_class", "codebook.usage_window"),
 )
 
 

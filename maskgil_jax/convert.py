@@ -21,7 +21,9 @@ log = logging.getLogger("maskgil_jax")
 def formats() -> dict[str, ModuleType]:
     """The foreign formats by name."""
     from maskgil_jax.interop import (
+        llamagen_discriminator,
         llamagen_vq,
+        lpips,
         maskgil_gpt,
         maskgit_vq,
         open_magvit2,
@@ -35,6 +37,8 @@ def formats() -> dict[str, ModuleType]:
         "open-magvit2": open_magvit2,
         "maskgit-vq": maskgit_vq,
         "maskgil-gpt": maskgil_gpt,
+        "llamagen-discriminator": llamagen_discriminator,
+        "lpips": lpips,
     }
 
 
@@ -75,7 +79,7 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     except (TypeError, ValueError) as error:
         raise InputError(f"--source={source} as {format_name}: {error}") from None
     log.info("%s", config)  # with what the tensors do not tell and --arg did not say
-    like = jax.eval_shape(lambda: api.network_class(config)(config, jax.random.key(0)))
+    like = jax.eval_shape(lambda: api.init_network(config, jax.random.key(0)))
     network = engine.load(family.entries(config), tensors, like, family.IGNORED)
     api.wrap(network).save(output)
     log.info("wrote %s", output)

@@ -144,7 +144,7 @@ def test_bad_input_is_named_before_training_starts(case, finished, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(discriminator=dict(layers=3)), "config.discriminator.layers = 3 leaves no patch"),
+        (dict(discriminator=dict(layers=3)), "config.discriminator: layers = 3 leaves no patch"),
         (dict(data=dict(image_size=0)), "config.data.image_size = 0, expected 1 or more"),
         (dict(data=dict(image_size=9)), "config.data.image_size = 9, expected a multiple of 2"),
         (dict(data=dict(crop="middle")), "config.data.crop = 'middle'"),
@@ -191,13 +191,19 @@ def test_shards_of_another_tokenizer_are_refused(finished, tmp_path):
         main.run(config, epath.Path(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", ["vq16", "b", "l", "xl", "xxl", "quickstart"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vq16.py", "vq8.py", "chameleon_vq.py", "maskgit_vq.py", "maskgit_vq.py:google"),
+        *("magvit2.py", "magvit2.py:128", "b.py", "l.py", "xl.py", "xxl.py", "quickstart.py"),
+    ],
+)
 def test_the_configs_load_and_refuse_unknown_keys(name):
     values = flags.FlagValues()
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file("config", flag_values=values)
-    values(["test", f"--config=configs/{name}.py"])
+    values(["test", f"--config=configs/{name}"])
     assert main.stages_of(values.config)
     with pytest.raises(AttributeError):
         values.config.model_size = 3

@@ -24,7 +24,8 @@ def tokenizer():
         dtype="float32",
     )
     config.discriminator.update(channels=8, layers=1)
-    config.loss.adversarial_start = 2
+    config.loss.update(perceptual_weight=0.0, feature_weight=1.0, adversarial_start=2)
+    config.codebook.usage_window = 512
     config.evaluation.update(reference="embedded:test", count=20)
     return config
 

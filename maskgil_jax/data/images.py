@@ -53,12 +53,14 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
     return array[top : top + size, left : left + size]
 
 
-def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Scale the short side to between `size` and size / 0.8 and cut anywhere.
+def random_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, smallest: float = 0.8
+) -> np.ndarray:
+    """Scale the short side to between `size` and size / smallest and cut anywhere.
 
     Source: the same file, `random_crop_arr`, with the defaults of LlamaGen.
     """
-    array = _scale_short_side(image, int(rng.integers(size, math.ceil(size / 0.8) + 1)))
+    array = _scale_short_side(image, int(rng.integers(size, math.ceil(size / smallest) + 1)))
     top = int(rng.integers(array.shape[0] - size + 1))
     left = int(rng.integers(array.shape[1] - size + 1))
     return array[top : top + size, left : left + size]

@@ -5,10 +5,12 @@ same, in the same order, for any number of processes, and a run resumes at step 
 batch n. No iterator state is ever saved.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
+from PIL import Image
 
 from maskgil_jax.data import images
 from maskgil_jax.data.shards import CodeShards
@@ -17,6 +19,13 @@ from maskgil_jax.errors import InputError
 
 Example = dict[str, np.ndarray | np.generic]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
+
+# (image, size, rng) -> uint8 [size, size, 3], by the name in config.data.crop.
+CROPS: dict[str, Callable[[Image.Image, int, np.random.Generator], np.ndarray]] = {
+    "random": images.random_crop,
+    "whole_side": functools.partial(images.random_crop, smallest=1.0),
+    "center": lambda image, size, rng: images.center_crop(image, size),
+}
 
 
 def batches(
@@ -58,11 +67,11 @@ def image_loader(
     was passed over, or -1.
 
     Args:
-      crop: "center" or "random" (see data/images.py).
+      crop: key of CROPS.
       flip: mirror half of the images.
     """
-    if crop not in ("center", "random"):
-        raise InputError(f"config.data.crop = {crop!r}, expected center or random")
+    if crop not in CROPS:
+        raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
 
     def load(index: int, rng: np.random.Generator) -> Example:
         unreadable, reason = -1, ""
@@ -74,10 +83,7 @@ def image_loader(
                 if unreadable < 0:
                     unreadable, reason = index, f"{record.id}: {error}"
                 continue
-            if crop == "random":
-                pixels = images.random_crop(image, size, rng)
-            else:
-                pixels = images.center_crop(image, size)
+            pixels = CROPS[crop](image, size, rng)
             if flip and rng.random() < 0.5:
                 pixels = pixels[:, ::-1]
             return {

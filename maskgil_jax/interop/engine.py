@@ -30,11 +30,11 @@ class Entry:
       name: foreign name.
       shape: foreign shape.
       path: ours, as in `checkpoint.flatten`; "" for a buffer that we do not keep, which may be
-        missing and is written as zeros of `dtype`.
+        missing and is written as `value` in `dtype`.
       split: shape that the foreign axes are split into, before `axes`; None leaves them.
       axes: permutation that gives our axes; None leaves them.
       slot: index of this tensor within our array, where several foreign tensors make one of ours.
-      dtype: of a buffer that we do not keep.
+      value, dtype: of a buffer that we do not keep.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Entry:
     split: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None = None
     slot: tuple[Any, ...] = ()
+    value: float | tuple[float, ...] = 0.0
     dtype: str = "float32"
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
@@ -98,7 +99,7 @@ def dump(entries: Sequence[Entry], params: Any) -> Tensors:
     return {
         entry.name: entry.to_foreign(arrays[entry.path][entry.slot])
         if entry.path
-        else np.zeros(entry.shape, entry.dtype)
+        else np.full(entry.shape, entry.value, entry.dtype)
         for entry in entries
     }
 

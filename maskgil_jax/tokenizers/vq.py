@@ -151,7 +151,7 @@ class VQTokenizer(nnx.Module):
         if self.config.quantizer == "lookup_free":
             return quantizers.sign_codes(latents)
         return quantizers.nearest(
-            self._comparable(latents), self._table_VC(), self.config.search_block
+            self.comparable(latents), self._table_VC(), self.config.search_block
         )
 
     def vectors(self, codes_Bhw: jax.Array) -> jax.Array:
@@ -165,7 +165,7 @@ class VQTokenizer(nnx.Module):
 
     def quantize(self, latents: jax.Array) -> Quantized:
         """Codes of the latents with the two losses."""
-        z_BhwC = self._comparable(latents)
+        z_BhwC = self.comparable(latents)
         codes_Bhw = jax.lax.stop_gradient(self.codes(latents))
         e_BhwC = self.vectors(codes_Bhw)
         return Quantized(
@@ -182,7 +182,7 @@ class VQTokenizer(nnx.Module):
             of_positions, of_mean = quantizers.sign_entropies(latents)
         else:
             of_positions, of_mean = quantizers.entropies(
-                self._comparable(latents), self._table_VC(), self.config.search_block
+                self.comparable(latents), self._table_VC(), self.config.search_block
             )
         return of_positions - of_mean
 
@@ -205,7 +205,8 @@ class VQTokenizer(nnx.Module):
         """int32 [B, h, w] -> float32 [B, H, W, 3], not clipped."""
         return self.pixels(self.hidden(self.vectors(codes_Bhw)))
 
-    def _comparable(self, latents: jax.Array) -> jax.Array:
+    def comparable(self, latents: jax.Array) -> jax.Array:
+        """What is compared with the rows of the codebook; the same shape."""
         return quantizers.normalize(latents) if self.config.quantizer == "cosine" else latents
 
     def _table_VC(self) -> jax.Array:

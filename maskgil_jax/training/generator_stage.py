@@ -69,7 +69,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         return {"samples": pictures.labelled_rows(images, [names[c] for c in shown], columns)}
 
     stage = Stage(
-        init=lambda: init(config, network),
+        init=lambda _: init(config, network),
+        start_from=None,
         step=lambda state, tokenizer, batch: step(state, tokenizer, batch, config),
         load=data.load,
         examples=data.examples,
@@ -223,11 +224,12 @@ def step(
     }
 
     def gradients(part: Batch, index: jax.Array) -> Any:
-        return jax.value_and_grad(summed_loss, has_aux=True)(
+        found = jax.value_and_grad(summed_loss, has_aux=True)(
             state.model, part, jax.random.fold_in(dropout_key, index), config.loss
         )
+        return found, None
 
-    (loss, sums), grads = optimizer.accumulate(gradients, examples, config.accumulate_steps)
+    ((loss, sums), grads), _ = optimizer.accumulate(gradients, examples, config.accumulate_steps)
     weight = jnp.maximum(sums["weight"], 1.0)
     grads = jax.tree.map(lambda g: g / weight, grads)
     adam, rate = optimizer.adamw(**config.optimizer, steps=config.steps)

@@ -40,12 +40,14 @@ class TrainState:
       model: the trained network, or a dict of networks.
       optimizer: optax state of the same structure.
       ema: averaged weights, or None.
+      memory: what else the next step needs to know of those before, or None.
     """
 
     step: jax.Array
     model: Any
     optimizer: Any
     ema: Any
+    memory: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Stage:
     """What a stage brings to the loop.
 
     Attributes:
-      init: () -> TrainState, pure.
+      init: (start_from) -> TrainState, pure.
+      start_from: trained networks that `init` takes, or None.
       step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars.
       load: (index, rng) -> example (see data/pipeline.py).
       examples: number of examples in an epoch.
@@ -63,7 +66,8 @@ class Stage:
       tokens_per_example: for tokens_per_second.
     """
 
-    init: Callable[[], TrainState]
+    init: Callable[[Any], TrainState]
+    start_from: Any
     step: Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, jax.Array]]]
     load: Callable[[int, np.random.Generator], pipeline.Example]
     examples: int
@@ -83,7 +87,9 @@ def train(
       InputError: too many unreadable images, and the state was saved; or a loss that is not
         finite, and the newest checkpoint is from before.
     """
-    shapes = jax.eval_shape(stage.init)  # finds what is wrong before anything is written
+    shapes = jax.eval_shape(
+        stage.init, stage.start_from
+    )  # finds what is wrong before anything is written
     shardings = sharding.state_shardings(shapes, mesh)
     unreadable, clock = UnreadableImages(stage, workdir, config.data.bad_image_limit), Clock()
     if unreadable.too_many():
@@ -130,7 +136,7 @@ def initial_state(
 ) -> TrainState:
     """The newest checkpoint, or else a fresh state; laid out by `shardings` from the start."""
     if checkpoints.latest is None:
-        state = jax.jit(stage.init, out_shardings=shardings)()
+        state = jax.jit(stage.init, out_shardings=shardings)(stage.start_from)
         overview(state.model)
         return state
     log.info("resuming from step %d", checkpoints.latest)

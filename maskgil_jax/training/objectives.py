@@ -3,6 +3,8 @@
 Letters: B batch, L image tokens, V classes of the head.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -35,9 +37,59 @@ def cross_entropy(
     return log_z_BL - (1 - label_smoothing) * target_BL - label_smoothing * mean_BL
 
 
-def hinge_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """Mean hinge loss of a discriminator whose logits are high for real images."""
-    return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
+# Distance between originals and reconstructions.
+PIXEL_LOSSES = {
+    "l2": lambda x, y: jnp.mean((x - y) ** 2),
+    "l1": lambda x, y: jnp.mean(jnp.abs(x - y)),
+}
+
+# Of LlamaGen's "non-saturating" losses, which give cross-entropy the constant as the logit and the
+# discriminator's output as the target: linear in that output. Here for its numbers' sake.
+_SWAPPED_REAL = 1 + math.log1p(math.exp(-1))
+_SWAPPED_FAKE = math.log(2)
+
+# Loss of a discriminator from its logits [B, patches] of real and fake images.
+DISCRIMINATOR_LOSSES = {
+    "hinge": lambda real, fake: (
+        0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
+    ),
+    # Cross-entropy, the discriminator's side of the non-saturating game.
+    "vanilla": lambda real, fake: (
+        0.5 * (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake)))
+    ),
+    "non_saturating_released": lambda real, fake: (
+        0.5 * (_SWAPPED_REAL - jnp.mean(real) + _SWAPPED_FAKE)
+    ),
+}
+
+# Loss of what fools it, from the logits [B, patches] of its images.
+GENERATOR_LOSSES = {
+    "hinge": lambda fake: -jnp.mean(fake),
+    # Of an image's mean logit: TencentARC/SEED-Voken, Open_MAGVIT2 vqperceptual.py.
+    "non_saturating": lambda fake: jnp.mean(jax.nn.softplus(-fake.mean(axis=1))),
+    "non_saturating_released": lambda fake: _SWAPPED_REAL - jnp.mean(fake),
+}
+
+
+def adaptive_weight(of_nll: jax.Array, of_adversarial: jax.Array) -> jax.Array:
+    """Weight that balances two gradients of the decoder's last kernel, in 0 .. 1e4.
+
+    Source: Esser et al. 2021, equation 7; CompVis/taming-transformers, vqperceptual.py.
+    """
+    ratio = jnp.linalg.norm(of_nll) / (jnp.linalg.norm(of_adversarial) + 1e-4)
+    return jnp.clip(ratio, 0.0, 1e4)
+
+
+def lecam(
+    real: jax.Array, fake: jax.Array, mean_real: jax.Array, mean_fake: jax.Array
+) -> jax.Array:
+    """Regulariser that pulls logits towards the running means of the other side's.
+
+    Source: Tseng et al. 2021, equation 3; SEED-Voken, Open_MAGVIT2 vqperceptual.py, `lecam_reg`.
+    """
+    return jnp.mean(jax.nn.relu(real - mean_fake) ** 2) + jnp.mean(
+        jax.nn.relu(mean_real - fake) ** 2
+    )
 
 
 def feature_distance(real: list[jax.Array], fake: list[jax.Array]) -> jax.Array:

@@ -1,6 +1,6 @@
 """AdamW with clipping and warm-up, averaged weights, micro-batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -21,6 +21,7 @@ def adamw(
     clip_norm: float,
     warmup_steps: int,
     schedule: str,
+    milestones: Sequence[int],
     steps: int,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW on all parameters (as MaskGIL's released code), and its learning rate by step.
@@ -32,10 +33,18 @@ def adamw(
       clip_norm: largest global norm of the gradients; 0 is no clipping.
       warmup_steps: of linear growth from 0.
       schedule: after it, "constant" or "cosine" (to 0 at the last step).
+      milestones: steps at which a constant rate drops to a tenth.
       steps: of the whole training.
     """
+    if milestones and schedule != "constant":
+        raise InputError(
+            f"config.optimizer.milestones = {tuple(milestones)} need schedule = constant, not "
+            f"{schedule!r}"
+        )
     if schedule == "constant":
-        rate = optax.constant_schedule(learning_rate)
+        # Steps count from the end of the warm-up there.
+        drops = {int(step) - warmup_steps: 0.1 for step in milestones}
+        rate = optax.piecewise_constant_schedule(learning_rate, drops)
     elif schedule == "cosine":
         rate = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
     else:
@@ -54,20 +63,34 @@ def average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:
     return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 
 
-def accumulate(fn: Callable[[Any, jax.Array], Tree], batch: Any, steps: int) -> Tree:
-    """Sum of `fn(micro_batch, index)` over the batch cut into `steps` parts, one after another."""
+def accumulate(
+    fn: Callable[[Any, jax.Array], tuple[Tree, Any]], batch: Any, steps: int
+) -> tuple[Tree, Any]:
+    """`fn` over the batch cut into `steps` micro-batches, one after another.
+
+    Args:
+      fn: (micro_batch, index) -> (to be summed, to be stacked).
+      batch: tree of arrays with the same first axis.
+      steps: number of micro-batches.
+
+    Returns:
+      The sums, and what is stacked with a leading axis of `steps`.
+    """
     if steps == 1:
-        return fn(batch, jnp.zeros((), jnp.int32))
+        total, part = fn(batch, jnp.zeros((), jnp.int32))
+        return total, jax.tree.map(lambda x: x[None], part)
 
     def cut(x: jax.Array) -> jax.Array:
         # Part i takes every steps-th example, so that each device keeps its own examples.
         return x.reshape(x.shape[0] // steps, steps, *x.shape[1:]).swapaxes(0, 1)
 
     parts = jax.tree.map(cut, batch)
-    shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], parts), jnp.zeros((), jnp.int32))
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes, _ = jax.eval_shape(fn, first, jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def add(total: Tree, part: tuple[Any, jax.Array]) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, fn(*part)), None
+    def add(total: Tree, part: tuple[Any, jax.Array]) -> tuple[Tree, Any]:
+        summed, stacked = fn(*part)
+        return jax.tree.map(jnp.add, total, summed), stacked
 
-    return jax.lax.scan(add, zeros, (parts, jnp.arange(steps)))[0]
+    return jax.lax.scan(add, zeros, (parts, jnp.arange(steps)))

@@ -1,5 +1,6 @@
 """Stage 1: train an image tokenizer and its discriminator, both updated in one jitted step."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,42 +10,30 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import pictures, sharding
-from maskgil_jax.api import Tokenizer
+from maskgil_jax import checkpoint, pictures, sharding
+from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
-from maskgil_jax.tokenizers.discriminator import PatchGAN
+from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, make
+from maskgil_jax.tokenizers.lpips import LPIPS
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
-from maskgil_jax.training import objectives, optimizer
+from maskgil_jax.training import codebook, objectives, optimizer, tokenizer_objective
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
-
-PIXEL_LOSSES = {
-    "l2": lambda x, y: jnp.mean((x - y) ** 2),
-    "l1": lambda x, y: jnp.mean(jnp.abs(x - y)),
-}
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> None:
-    """Train as `config` says; the tokenizer ends up in WORKDIR/model.
+    """Train as `config` says; WORKDIR/model is the tokenizer, WORKDIR/discriminator the other.
 
     Raises:
       InputError: what the config names does not fit together, found before training starts.
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    network = tokenizer_config(config)
-    if config.loss.reconstruction not in PIXEL_LOSSES:
-        raise InputError(
-            f"config.loss.reconstruction = {config.loss.reconstruction!r}, expected one of "
-            f"{sorted(PIXEL_LOSSES)}"
-        )
-    patches = config.data.image_size // 2**config.discriminator.layers - 2
-    if config.discriminator.layers < 1 or patches < 1:
-        raise InputError(
-            f"config.discriminator.layers = {config.discriminator.layers} leaves no patch of "
-            f"images of {config.data.image_size} pixels to judge; take fewer (1 or more)"
-        )
+    networks = tokenizer_config(config), discriminator_config(config)
+    check_loss(config)
+    lpips = load_lpips(config)
+    start_from = load_start(config, *networks)
     source = sources.open_source(config.data.source)
     load = pipeline.image_loader(
         source, size=config.data.image_size, crop=config.data.crop, flip=config.data.flip
@@ -57,17 +46,19 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         return {"reconstructions": pictures.pairs(shown, reconstructions)}
 
     stage = Stage(
-        init=lambda: init(config, network),
-        step=lambda state, frozen, batch: step(state, batch, config),
+        init=lambda start_from: init(config, *networks, start_from),
+        start_from=start_from,
+        step=lambda state, lpips, batch: step(state, lpips, batch, config),
         load=load,
         examples=len(source),
         name_of_example=lambda index: source[index].id,
-        frozen=None,
+        frozen=lpips,
         pictures=show,
-        tokens_per_example=(config.data.image_size // network.downsample) ** 2,
+        tokens_per_example=(config.data.image_size // networks[0].downsample) ** 2,
     )
     state = train(stage, config, workdir, mesh)
     Tokenizer(averaged(state)).save(workdir / "model")
+    Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
 
 
 def tokenizer_config(config: ConfigDict) -> VQConfig:
@@ -88,93 +79,183 @@ def tokenizer_config(config: ConfigDict) -> VQConfig:
     return network
 
 
+def discriminator_config(config: ConfigDict) -> DiscriminatorConfig:
+    """The discriminator that `config` describes.
+
+    Raises:
+      InputError: numbers that no network has.
+    """
+    try:
+        return DiscriminatorConfig(**config.discriminator, image_size=config.data.image_size)
+    except ValueError as error:
+        raise InputError(f"config.discriminator: {error}") from None
+
+
+def check_loss(config: ConfigDict) -> None:
+    """Raise InputError where config.loss or config.codebook asks for what there is not."""
+    for name, known in (
+        ("reconstruction", objectives.PIXEL_LOSSES),
+        ("adversarial", objectives.GENERATOR_LOSSES),
+        ("discriminator", objectives.DISCRIMINATOR_LOSSES),
+    ):
+        if config.loss[name] not in known:
+            raise InputError(
+                f"config.loss.{name} = {config.loss[name]!r}, expected one of {sorted(known)}"
+            )
+    if config.codebook.restart_every < 0:
+        raise InputError(
+            f"config.codebook.restart_every = {config.codebook.restart_every}, expected 0 (never) "
+            "or more"
+        )
+    if config.codebook.restart_every and config.model.quantizer == "lookup_free":
+        raise InputError(
+            f"config.codebook.restart_every = {config.codebook.restart_every}: a lookup-free "
+            "quantizer has no codebook to restart, expected 0"
+        )
+
+
+def load_lpips(config: ConfigDict) -> LPIPS | None:
+    """LPIPS, computing as the tokenizer does; None where its weight is 0.
+
+    Raises:
+      InputError: it is needed and not given.
+    """
+    if not config.loss.perceptual_weight:
+        return None
+    if not config.loss.lpips:
+        raise InputError(
+            f"config.loss.perceptual_weight = {config.loss.perceptual_weight:g} needs LPIPS, but "
+            "config.loss.lpips is empty. Make a directory of torchvision's vgg16-397923af.pth "
+            "(download.pytorch.org/models) and of the LPIPS heads vgg.pth (in the repositories of "
+            "LlamaGen and of LPIPS) with\n"
+            "  python -m maskgil_jax.convert import --format=lpips "
+            "--source=vgg16-397923af.pth,vgg.pth --output=DIR\n"
+            "and give --config.loss.lpips=DIR; or train without it: "
+            "--config.loss.perceptual_weight=0"
+        )
+    if config.data.image_size < 16:
+        raise InputError(
+            f"config.data.image_size = {config.data.image_size}, expected 16 or more for LPIPS; "
+            "or train without it: --config.loss.perceptual_weight=0"
+        )
+    return load_auxiliary(config.loss.lpips, "lpips", config.model.dtype)
+
+
+def load_start(
+    config: ConfigDict, tokenizer: VQConfig, discriminator: DiscriminatorConfig
+) -> dict[str, Any]:
+    """The trained networks that config.start_from names.
+
+    Raises:
+      InputError: a directory without such a network, or with one of another shape.
+    """
+    found = {}
+    if config.start_from.tokenizer:
+        found["tokenizer"] = load_tokenizer(config.start_from.tokenizer).network
+    if config.start_from.discriminator:
+        directory = config.start_from.discriminator
+        found["discriminator"] = load_auxiliary(directory, "discriminator")
+    like = {
+        "tokenizer": lambda: VQTokenizer(tokenizer, jax.random.key(0)),
+        "discriminator": lambda: make(discriminator, jax.random.key(0)),
+    }
+    for name, network in found.items():
+        shapes = [
+            {path: leaf.shape for path, leaf in checkpoint.flatten(tree).items()}
+            for tree in (network, jax.eval_shape(like[name]))
+        ]
+        if shapes[0] != shapes[1]:
+            section = "model" if name == "tokenizer" else "discriminator"
+            raise InputError(
+                f"config.start_from.{name} = {config.start_from[name]} is {network.config}, but "
+                f"config.{section} describes another network"
+            )
+    return found
+
+
 def averaged(state: TrainState) -> VQTokenizer:
     """The weights to keep: the averaged ones where there are any."""
     return state.model["tokenizer"] if state.ema is None else state.ema
 
 
-def init(config: ConfigDict, network: VQConfig) -> TrainState:
-    """Both networks from `config.seed`."""
+def init(
+    config: ConfigDict,
+    tokenizer: VQConfig,
+    discriminator: DiscriminatorConfig,
+    start_from: dict[str, Any],
+) -> TrainState:
+    """Both networks from `config.seed`, or with the weights of those in `start_from`."""
     keys = jax.random.split(jax.random.key(config.seed))
     model = {
-        "tokenizer": VQTokenizer(network, keys[0]),
-        "discriminator": PatchGAN(
-            config.discriminator.channels, config.discriminator.layers, keys[1]
-        ),
+        "tokenizer": VQTokenizer(tokenizer, keys[0]),
+        "discriminator": make(discriminator, keys[1]),
     }
+    for name, trained in start_from.items():
+        # Weights only: the structure also says what the computation's dtype is.
+        model[name] = jax.tree.unflatten(jax.tree.structure(model[name]), jax.tree.leaves(trained))
     adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         model=model,
         optimizer={name: adam.init(part) for name, part in model.items()},
         ema=jax.tree.map(jnp.copy, model["tokenizer"]) if config.ema_decay else None,
+        memory={
+            "codes": jnp.zeros(config.codebook.usage_window, jnp.int32),
+            "lecam": {"real": jnp.zeros(()), "fake": jnp.zeros(())},
+        },
     )
 
 
 def step(
-    state: TrainState, batch: Batch, config: ConfigDict
+    state: TrainState, lpips: LPIPS | None, batch: Batch, config: ConfigDict
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of the tokenizer, then of the discriminator on the same reconstructions."""
+    """One update of the tokenizer, and of the discriminator on the same reconstructions."""
     images = batch["image"].astype(jnp.float32) / 127.5 - 1
     on = (state.step >= config.loss.adversarial_start).astype(jnp.float32)
+    lpips_key, restart_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(config.seed), state.step)
+    )
 
     def gradients(images: jax.Array, index: jax.Array) -> Any:
-        tokenizer, discriminator = state.model["tokenizer"], state.model["discriminator"]
-        (loss, (reconstructions, metrics)), tokenizer_grads = jax.value_and_grad(
-            tokenizer_loss, has_aux=True
-        )(tokenizer, discriminator, images, on, config)
-        discriminator_loss, discriminator_grads = jax.value_and_grad(
-            lambda d: (
-                on
-                * config.loss.adversarial_weight
-                * objectives.hinge_discriminator_loss(d(images)[0], d(reconstructions)[0])
-            )
-        )(discriminator)
-        metrics |= {"loss": loss, "discriminator_loss": discriminator_loss}
-        return {"tokenizer": tokenizer_grads, "discriminator": discriminator_grads}, metrics
+        return tokenizer_objective.gradients(
+            state.model,
+            state.memory["lecam"],
+            lpips,
+            images,
+            on,
+            jax.random.fold_in(lpips_key, index),
+            config.loss,
+        )
 
-    totals = optimizer.accumulate(gradients, images, config.accumulate_steps)
-    grads, metrics = jax.tree.map(lambda x: x / config.accumulate_steps, totals)
+    totals, (codes, latents) = optimizer.accumulate(gradients, images, config.accumulate_steps)
+    found = jax.tree.map(lambda x: x / config.accumulate_steps, totals)
 
     adam, rate = optimizer.adamw(**config.optimizer, steps=config.steps)
     model, moments = {}, {}
     for name, part in state.model.items():
-        updates, moments[name] = adam.update(grads[name], state.optimizer[name], part)
+        updates, moments[name] = adam.update(found.gradients[name], state.optimizer[name], part)
         model[name] = optax.apply_updates(part, updates)
+    model["discriminator"] = functools.reduce(
+        lambda judge, of_batch: judge.with_moments(of_batch), found.moments, model["discriminator"]
+    )
     ema = state.ema
     if ema is not None:
         ema = optimizer.average(ema, model["tokenizer"], config.ema_decay, state.step)
-    metrics |= {
-        "psnr": -10 * jnp.log10(metrics["mean_squared_error"] / 4),
+    history = codebook.push(state.memory["codes"], codes)
+    used_V = codebook.used(history, config.model.codebook_size)
+    metrics = found.metrics | {
+        "psnr": -10 * jnp.log10(found.metrics["mean_squared_error"] / 4),
+        "codebook_usage": used_V.mean(),
         "learning_rate": rate(state.step),
-        "gradient_norm": optax.tree.norm(grads["tokenizer"]),
+        "gradient_norm": optax.tree.norm(found.gradients["tokenizer"]),
         "parameter_norm": optax.tree.norm(model["tokenizer"]),
     }
-    return TrainState(state.step + 1, model, moments, ema), metrics
-
-
-def tokenizer_loss(
-    tokenizer: VQTokenizer,
-    discriminator: PatchGAN,
-    images: jax.Array,
-    on: jax.Array,
-    config: ConfigDict,
-) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-    """Weighted sum of reconstruction, feature, codebook, commitment and adversarial terms."""
-    quantized = tokenizer.quantize(tokenizer.latents(images))
-    reconstructions = tokenizer.pixels(tokenizer.hidden(quantized.z_BhwC))
-    fake_logits, fake_features = discriminator(reconstructions)
-    _, real_features = discriminator(images)
-    terms = {
-        "reconstruction": PIXEL_LOSSES[config.loss.reconstruction](images, reconstructions),
-        "feature": objectives.feature_distance(real_features, fake_features),
-        "codebook": quantized.codebook_loss,
-        "commitment": quantized.commitment_loss,
-        "adversarial": -on * jnp.mean(fake_logits),
-    }
-    loss = sum(config.loss[f"{name}_weight"] * value for name, value in terms.items())
-    used = jnp.zeros(tokenizer.config.codebook_size).at[quantized.codes_Bhw].set(1.0)
-    metrics = {f"{name}_loss": value for name, value in terms.items()}
-    metrics["mean_squared_error"] = jnp.mean((images - reconstructions) ** 2)
-    metrics["batch_codebook_usage"] = used.mean()
-    return loss, (jax.lax.stop_gradient(reconstructions), metrics)
+    if config.codebook.restart_every:
+        full = (state.step + 1) * codes.size >= len(history)
+        dead_V = ~used_V & full & ((state.step + 1) % config.codebook.restart_every == 0)
+        rows = codebook.drawn_rows(latents, dead_V.shape, restart_key)
+        model, ema = codebook.replace_rows((model, ema), dead_V, rows)
+        moments = codebook.replace_rows(moments, dead_V, 0.0)
+        metrics["restarted_codes"] = dead_V.sum().astype(jnp.float32)
+    memory = {"codes": history, "lecam": found.lecam}
+    return TrainState(state.step + 1, model, moments, ema, memory), metrics

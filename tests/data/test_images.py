@@ -97,6 +97,13 @@ def test_ten_crops_are_five_and_their_mirrors():
     assert len({crop.tobytes() for crop in crops}) == 10
 
 
+def test_a_random_crop_may_keep_the_whole_short_side():
+    column = np.arange(32, dtype=np.uint8)[:, None, None]
+    image = Image.fromarray(np.broadcast_to(column, (32, 64, 3)).copy())
+    crop = images.random_crop(image, 32, np.random.default_rng(1), smallest=1.0)
+    np.testing.assert_array_equal(crop, np.broadcast_to(column, (32, 32, 3)))
+
+
 def test_random_crops_differ_and_follow_the_generator():
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from maskgil_jax import sharding
+from maskgil_jax.errors import InputError
+from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.training import generator_stage, tokenizer_stage
 
 
@@ -28,6 +30,7 @@ def check(init, step, batch, config):
         if leaf.size > 10**6
     }
     assert parts == {mesh.shape["fsdp"]}
+    return before
 
 
 @pytest.mark.parametrize("name", ["b", "l", "xl", "xxl"])
@@ -47,12 +50,49 @@ def test_a_training_step_of_each_generator(name):
     )
 
 
-def test_a_training_step_of_the_tokenizer():
-    config = importlib.import_module("configs.vq16").get_config()
-    shape = (config.batch_size, 256, 256, 3)
-    check(
-        lambda: tokenizer_stage.init(config, tokenizer_stage.tokenizer_config(config)),
-        lambda state, batch: tokenizer_stage.step(state, batch, config),
-        {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)},
+TOKENIZERS = {
+    "vq16": 71_883_403,
+    "vq8": 70_109_835,
+    "maskgit_vq": 72_141_699,
+    "maskgit_vq:google": 54_515_587,
+    "chameleon_vq": 68_718_467,
+    "magvit2": 115_127_829,
+    "magvit2:128": 112_021_653,
+}
+
+
+FAST = ("vq16", "maskgit_vq:google", "magvit2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in TOKENIZERS],
+)
+def test_a_training_step_of_each_tokenizer(name):
+    """Each with LPIPS, and with the published number of parameters."""
+    file, _, argument = name.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
+    tokenizer_stage.check_loss(config)
+    assert "--config.loss.lpips" in message_of(lambda: tokenizer_stage.load_lpips(config))
+    networks = (
+        tokenizer_stage.tokenizer_config(config),
+        tokenizer_stage.discriminator_config(config),
+    )
+    lpips = jax.eval_shape(lambda: LPIPS(LPIPSConfig(dtype=config.model.dtype), jax.random.key(0)))
+    shape = (config.batch_size, config.data.image_size, config.data.image_size, 3)
+    state = check(
+        lambda: tokenizer_stage.init(config, *networks, {}),
+        lambda state, batch: tokenizer_stage.step(
+            state, batch["lpips"], {"image": batch["image"]}, config
+        ),
+        {"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "lpips": lpips},
         config,
     )
+    tokenizer = state.model["tokenizer"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(tokenizer)) == TOKENIZERS[name]
+
+
+def message_of(call):
+    with pytest.raises(InputError) as error:
+        call()
+    return str(error.value)

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from maskgil_jax.errors import InputError
 from maskgil_jax.training import objectives, optimizer
 
 
@@ -36,8 +37,43 @@ def test_the_arccos_schedule_hides_two_over_pi():
 
 
 def test_hinge_loss_is_zero_only_beyond_the_margins():
-    assert objectives.hinge_discriminator_loss(jnp.array([1.5]), jnp.array([-1.5])) == 0
-    assert objectives.hinge_discriminator_loss(jnp.array([0.0]), jnp.array([0.0])) == 1
+    hinge = objectives.DISCRIMINATOR_LOSSES["hinge"]
+    assert hinge(jnp.array([[1.5]]), jnp.array([[-1.5]])) == 0
+    assert hinge(jnp.array([[0.0]]), jnp.array([[0.0]])) == 1
+
+
+@pytest.mark.parametrize("name", objectives.GENERATOR_LOSSES)
+def test_what_fools_the_discriminator_costs_less(name):
+    fooled, caught = (objectives.GENERATOR_LOSSES[name](jnp.full((2, 9), x)) for x in (3.0, -3.0))
+    assert fooled < caught
+
+
+@pytest.mark.parametrize("name", objectives.DISCRIMINATOR_LOSSES)
+def test_a_discriminator_that_is_right_about_real_images_loses_less(name):
+    fake = jnp.zeros((2, 9))
+    loss = objectives.DISCRIMINATOR_LOSSES[name]
+    assert loss(jnp.full((2, 9), 0.9), fake) < loss(jnp.full((2, 9), -0.9), fake)
+
+
+def test_the_non_saturating_loss_sees_an_image_by_its_mean_logit():
+    """Open-MAGVIT2's: softplus of minus the mean over the patches of an image."""
+    logits = jnp.array([[-4.0, 6.0], [1.0, 2.0]])
+    expected = np.log1p(np.exp(-np.array([1.0, 1.5]))).mean()
+    np.testing.assert_allclose(objectives.GENERATOR_LOSSES["non_saturating"](logits), expected)
+
+
+def test_lecam_is_zero_for_equal_means_only():
+    real, fake = jnp.array([[1.0, 3.0]]), jnp.array([[-2.0]])
+    # max(0, 1 - 0.5)^2 and max(0, 3 - 0.5)^2; max(0, 1.5 + 2)^2
+    expected = (0.25 + 6.25) / 2 + 3.5**2
+    np.testing.assert_allclose(objectives.lecam(real, fake, 1.5, 0.5), expected)
+    assert objectives.lecam(jnp.ones((1, 2)), jnp.ones((1, 2)), 1.0, 1.0) == 0
+
+
+def test_the_adaptive_weight_is_the_ratio_of_gradient_norms_within_its_bounds():
+    one = jnp.array([3.0, 4.0])
+    np.testing.assert_allclose(objectives.adaptive_weight(one, 2 * one), 0.5, rtol=1e-4)
+    np.testing.assert_allclose(objectives.adaptive_weight(one, 0 * one), 1e4)
 
 
 def settings(**changes):
@@ -50,6 +86,7 @@ def settings(**changes):
             clip_norm=0.0,
             warmup_steps=0,
             schedule="constant",
+            milestones=(),
             steps=100,
         )
         | changes
@@ -60,6 +97,14 @@ def test_warm_up_and_cosine():
     _, rate = optimizer.adamw(**settings(warmup_steps=10, schedule="cosine"))
     np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0, 0.05, 0.1], atol=1e-6)
     assert rate(55) < 0.06 and rate(100) < 1e-6
+
+
+def test_milestones_divide_the_rate_by_ten_each():
+    _, rate = optimizer.adamw(**settings(warmup_steps=10, milestones=(50, 80)))
+    found = [rate(step) for step in (5, 10, 49, 50, 79, 80, 99)]
+    np.testing.assert_allclose(found, [0.05, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+    with pytest.raises(InputError, match="milestones = .* need schedule = constant"):
+        optimizer.adamw(**settings(schedule="cosine", milestones=(50,)))
 
 
 def test_weight_decay_is_decoupled_and_on_every_parameter():
@@ -79,5 +124,10 @@ def test_the_average_starts_near_the_weights_and_slows_down():
 
 def test_accumulation_sums_over_all_examples():
     batch = jnp.arange(12.0).reshape(12, 1)
-    total = optimizer.accumulate(lambda part, i: {"sum": part.sum()}, batch, 4)
-    assert total["sum"] == batch.sum()
+
+    def micro(part, index):
+        return {"sum": part.sum()}, part
+
+    total, parts = optimizer.accumulate(micro, batch, 4)
+    assert total["sum"] == batch.sum() and parts.shape == (4, 3, 1)
+    assert sorted(parts.ravel().tolist()) == batch.ravel().tolist()

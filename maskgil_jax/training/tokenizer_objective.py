@@ -1,0 +1,230 @@
+"""Losses of tokenizer and discriminator on a batch, and their gradients.
+
+The tokenizer is differentiated once: the losses give a cotangent on the reconstructions, in which
+the adaptive weight balances the adversarial part, and that is pulled back through the network.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from maskgil_jax.tokenizers.discriminator import Discriminator
+from maskgil_jax.tokenizers.lpips import LPIPS
+from maskgil_jax.tokenizers.vq import VQTokenizer
+from maskgil_jax.training import objectives
+
+LECAM_DECAY = 0.999
+Terms = dict[str, jax.Array]
+
+
+class ImageLoss(NamedTuple):
+    """Loss of reconstructions as images.
+
+    Attributes:
+      value: weighted sum of the terms.
+      cotangent: its gradient with respect to the reconstructions.
+      terms: the terms by name, not weighted, and the adversarial weight in use.
+      moments: see discriminator.Judgement.
+    """
+
+    value: jax.Array
+    cotangent: jax.Array
+    terms: Terms
+    moments: list[Any]
+
+
+def image_loss(
+    images: jax.Array,
+    reconstructions: jax.Array,
+    of_last_kernel: Callable[[jax.Array], jax.Array],
+    discriminator: Discriminator,
+    lpips: LPIPS | None,
+    on: jax.Array,
+    key: jax.Array,
+    settings: ConfigDict,
+) -> ImageLoss:
+    """Pixel, perceptual, feature and adversarial terms.
+
+    Args:
+      images, reconstructions: float32 [B, H, W, 3] in [-1, 1], the second not clipped.
+      of_last_kernel: gradient of the decoder's last kernel from one of the reconstructions.
+      discriminator: judges the reconstructions.
+      lpips: None where its weight is 0.
+      on: 1 where the adversarial term has started, else 0.
+      key: of LPIPS' dropout.
+      settings: config.loss.
+
+    Source: LlamaGen, tokenizer/tokenizer_image/vq_loss.py.
+    """
+
+    if settings.feature_weight:
+        real_features = discriminator(images, train=True).features
+
+    def nll(y: jax.Array) -> tuple[jax.Array, Terms]:
+        terms = {"reconstruction": objectives.PIXEL_LOSSES[settings.reconstruction](images, y)}
+        if lpips is not None:
+            distances_B = lpips(images, y, key if settings.lpips_dropout else None)
+            terms["perceptual"] = jnp.mean(distances_B)
+        if settings.feature_weight:
+            features = discriminator(y, train=True).features
+            terms["feature"] = objectives.feature_distance(real_features, features)
+        return weighted(terms, settings), terms
+
+    def adversarial(y: jax.Array) -> tuple[jax.Array, list[Any]]:
+        judgement = discriminator(y, train=True)
+        return objectives.GENERATOR_LOSSES[settings.adversarial](
+            judgement.logits
+        ), judgement.moments
+
+    gradient = functools.partial(jax.value_and_grad, has_aux=True)
+    (of_nll, terms), nll_cotangent = gradient(nll)(reconstructions)
+    (fooled, moments), adversarial_cotangent = gradient(adversarial)(reconstructions)
+    weight = on * settings.adversarial_weight
+    if settings.adaptive_weight:
+        balance = objectives.adaptive_weight(
+            of_last_kernel(nll_cotangent), of_last_kernel(adversarial_cotangent)
+        )
+        weight *= balance
+        terms["adaptive_weight"] = balance
+    return ImageLoss(
+        value=of_nll + weight * fooled,
+        cotangent=nll_cotangent + weight * adversarial_cotangent,
+        terms=terms | {"adversarial": fooled},
+        moments=moments,
+    )
+
+
+class DiscriminatorLoss(NamedTuple):
+    """What `discriminator_loss` finds besides its value.
+
+    Attributes:
+      lecam: running means of the logits of real and fake images.
+      moments: of the real, then of the fake images; see discriminator.Judgement.
+    """
+
+    lecam: Terms
+    moments: list[list[Any]]
+
+
+def discriminator_loss(
+    discriminator: Discriminator,
+    images: jax.Array,
+    reconstructions: jax.Array,
+    lecam: Terms,
+    on: jax.Array,
+    settings: ConfigDict,
+) -> tuple[jax.Array, DiscriminatorLoss]:
+    """Loss of the discriminator on originals and reconstructions; the arguments as above.
+
+    Args:
+      lecam: the running means before this batch, {"real": [], "fake": []}.
+    """
+    real, fake = discriminator(images, train=True), discriminator(reconstructions, train=True)
+    loss = settings.discriminator_weight * objectives.DISCRIMINATOR_LOSSES[settings.discriminator](
+        real.logits, fake.logits
+    )
+    logits = {"real": real.logits, "fake": fake.logits}
+    lecam = {
+        side: jax.lax.stop_gradient(LECAM_DECAY * mean + (1 - LECAM_DECAY) * logits[side].mean())
+        for side, mean in lecam.items()
+    }
+    if settings.lecam_weight:
+        loss += settings.lecam_weight * objectives.lecam(
+            real.logits, fake.logits, lecam["real"], lecam["fake"]
+        )
+    if settings.r1_weight:
+        at_real = jax.grad(lambda x: discriminator(x, train=True).logits.mean(axis=1).sum())(images)
+        loss += settings.r1_weight * jnp.mean(jnp.sum(at_real**2, axis=(1, 2, 3)))
+    return on * loss, DiscriminatorLoss(lecam, [real.moments, fake.moments])
+
+
+class Found(NamedTuple):
+    """What a micro-batch gives, to be averaged over micro-batches.
+
+    Attributes:
+      gradients: of "tokenizer" and "discriminator".
+      metrics: scalars.
+      lecam: running means after it.
+      moments: of the discriminator's three passes: fake, real, fake.
+    """
+
+    gradients: dict[str, Any]
+    metrics: Terms
+    lecam: Terms
+    moments: list[list[Any]]
+
+
+def gradients(
+    model: dict[str, Any],
+    lecam: Terms,
+    lpips: LPIPS | None,
+    images: jax.Array,
+    on: jax.Array,
+    key: jax.Array,
+    settings: ConfigDict,
+) -> tuple[Found, tuple[jax.Array, jax.Array]]:
+    """Gradients of both networks, the discriminator's on the same reconstructions.
+
+    Args:
+      model: "tokenizer" and "discriminator".
+      lecam: running means before this batch.
+      lpips: None where its weight is 0.
+      images: float32 [B, H, W, 3] in [-1, 1].
+      on: 1 where adversarial training has started, else 0.
+      key: of all that is random.
+      settings: config.loss.
+
+    Returns:
+      What is found, and (codes int32 [B, h, w], comparable latents float32 [B, h, w, C]).
+    """
+
+    def forward(tokenizer: VQTokenizer) -> tuple[tuple[jax.Array, jax.Array], Any]:
+        latents = tokenizer.latents(images)
+        quantized = tokenizer.quantize(latents)
+        terms = {"codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
+        if settings.entropy_weight:
+            terms["entropy"] = tokenizer.entropy_loss(latents)
+        hidden = tokenizer.hidden(quantized.z_BhwC)
+        outputs = tokenizer.pixels(hidden), weighted(terms, settings)
+        return outputs, (hidden, quantized.codes_Bhw, tokenizer.comparable(latents), terms)
+
+    tokenizer, discriminator = model["tokenizer"], model["discriminator"]
+    (reconstructions, of_codes), pullback, aux = jax.vjp(forward, tokenizer, has_aux=True)
+    hidden, codes_Bhw, latents_BhwC, terms = aux
+
+    def of_last_kernel(cotangent: jax.Array) -> jax.Array:
+        _, last = jax.vjp(lambda t: t.pixels(hidden), tokenizer)
+        return last(cotangent)[0].decoder.conv_out.kernel[...]
+
+    found = image_loss(
+        images,
+        reconstructions,
+        of_last_kernel,
+        discriminator,
+        lpips,
+        on,
+        key,
+        settings,
+    )
+    (of_tokenizer,) = pullback((found.cotangent, jnp.ones(())))
+    (of_judge, others), of_discriminator = jax.value_and_grad(discriminator_loss, has_aux=True)(
+        discriminator, images, reconstructions, lecam, on, settings
+    )
+    metrics = {f"{name}_loss": value for name, value in (terms | found.terms).items()}
+    metrics |= {
+        "loss": found.value + of_codes,
+        "discriminator_loss": of_judge,
+        "mean_squared_error": jnp.mean((images - reconstructions) ** 2),
+    }
+    gradients = {"tokenizer": of_tokenizer, "discriminator": of_discriminator}
+    moments = [found.moments, *others.moments]
+    return Found(gradients, metrics, others.lecam, moments), (codes_Bhw, latents_BhwC)
+
+
+def weighted(terms: Terms, settings: ConfigDict) -> jax.Array:
+    """Sum of terms, each times its weight in config.loss."""
+    return sum((settings[f"{name}_weight"] * x for name, x in terms.items()), jnp.zeros(()))
