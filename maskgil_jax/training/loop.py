@@ -136,7 +136,9 @@ def initial_state(
 ) -> TrainState:
     """The newest checkpoint, or else a fresh state; laid out by `shardings` from the start."""
     if checkpoints.latest is None:
-        state = jax.jit(stage.init, out_shardings=shardings)(stage.start_from)
+        replicated = jax.tree.map(lambda s: sharding.replicated(s.mesh), shardings.step)
+        start_from = jax.device_put(stage.start_from, replicated)
+        state = jax.jit(stage.init, out_shardings=shardings)(start_from)
         overview(state.model)
         return state
     log.info("resuming from step %d", checkpoints.latest)

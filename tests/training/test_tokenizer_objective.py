@@ -2,15 +2,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from maskgil_jax import config as defaults
 from maskgil_jax.interop import engine, llamagen_discriminator, lpips
-from maskgil_jax.tokenizers import quantizers
 from maskgil_jax.tokenizers.discriminator import make
 from maskgil_jax.tokenizers.lpips import LPIPS
-from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.training import tokenizer_objective
 from tests import golden
 

@@ -28,6 +28,7 @@ def test_three_steps_equal_the_official_training():
         clip_norm=recipe["clip_grad_norm"],
         warmup_steps=0,
         schedule="constant",
+        milestones=(),
         steps=recipe["steps"],
     )
     settings = ConfigDict(dict(unmasked_weight=1.0, label_smoothing=recipe["label_smoothing"]))
