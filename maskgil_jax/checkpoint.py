@@ -73,6 +73,15 @@ class Checkpoints:
         self._checkpointer.close()
 
 
+def write_npz(path: epath.PathLike, **arrays: Any) -> None:
+    """Write an npz that is there whole or not at all."""
+    path = epath.Path(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    temporary.replace(path)
+
+
 def write_json(path: epath.PathLike, content: Any) -> None:
     """Write a file that is either whole or absent."""
     path = epath.Path(path)

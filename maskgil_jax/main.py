@@ -120,7 +120,6 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     tokenizer = api.load_tokenizer(workdir / "model")
     originals, _ = sources.center_crops(source, config.data.image_size, settings.count)
     reconstructions, codes = draw.reconstruct(tokenizer, originals)
-    usage, perplexity = reconstruction.codebook_usage(codes, tokenizer.codebook_size)
     shown = config.samples.count
     pictures.save(
         workdir / "samples" / "reconstructions.png",
@@ -133,10 +132,8 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
                 "path": settings.reference or config.data.source,
                 "count": len(originals),
             },
-            "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",
-            "psnr": reconstruction.psnr(originals, reconstructions),
-            "codebook_usage": usage,
-            "codebook_perplexity": perplexity,
+            "protocol": draw.RECONSTRUCTION_PROTOCOL,
+            **reconstruction.summary(originals, reconstructions, codes, tokenizer.codebook_size),
         },
     )
     return _common_results(workdir, "tokenizer") | {

@@ -82,6 +82,31 @@ def curves(runs: dict[str, epath.PathLike], path: epath.PathLike) -> None:
     plt.close(figure)
 
 
+def scatter(
+    points: dict[str, tuple[float, float]],
+    axes: tuple[str, str],
+    title: str,
+    path: epath.PathLike,
+) -> None:
+    """Plot named points (x, y), x on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for name, (x, y) in points.items():
+        axis.scatter(x, y)
+        axis.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
+    axis.set(xscale="log", xlabel=axes[0], ylabel=axes[1])
+    axis.set_title(title, fontsize=9)
+    axis.margins(0.2)
+    figure.tight_layout()
+    with epath.Path(path).open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)
+    plt.close(figure)
+
+
 def _tile(images: np.ndarray) -> np.ndarray:
     rows, columns, height, width, _ = images.shape
     factor = max(1, SMALLEST // min(height, width))

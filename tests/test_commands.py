@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -161,3 +162,55 @@ def test_help_is_complete_and_fast(module):
     began = time.monotonic()
     done = run(module, "--help")
     assert "--" in done.stdout and time.monotonic() - began < 10
+
+
+def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished / "tokenizer" / "model", other)
+    done = run(
+        "reconstruct",
+        f"--tokenizers={finished}/tokenizer/model,{other}",
+        "--data=embedded:test",
+        "--image_size=8",
+        "--count=20",
+        f"--output={tmp_path}/out",
+    )
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "out" / "tokenizers.json").read_text())
+    first, second = table["tokenizers"]
+    assert (first["tokenizer"], second["tokenizer"]) == ("tokenizer", "other")
+    assert first["codes"] == 64 and first["head_parameters"] == 768 * 64
+    assert first["psnr"] == second["psnr"] and "| tokenizer | cosine | 64 |" in done.stdout
+    for name in ("tokenizers.md", "tokenizers.csv", "tokenizers.png", "reconstructions.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+
+    done = run(
+        "evaluate",
+        f"--samples={tmp_path}/out/tokenizer.npz",
+        f"--reference={tmp_path}/out/originals.npz",
+        "--metrics=psnr,ssim,codebook",
+        f"--output={tmp_path}/metrics.json",
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    for name in ("psnr", "ssim", "codebook_usage", "codebook_perplexity"):
+        assert content["metrics"][name] == first[name]
+    assert "uint8 by half_up" in content["samples"]["protocol"]
+    # The training run measured the same on the same images.
+    trained = json.loads((finished / "tokenizer" / "metrics.json").read_text())
+    np.testing.assert_allclose(trained["psnr"], first["psnr"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--image_size=9"], "--image_size = 9, expected a multiple of 2"),
+        (["--data=folder:/nowhere"], "there is no such folder"),
+        (["--tokenizers="], "--tokenizers is missing"),
+    ],
+)
+def test_reconstruct_names_bad_input(options, message, finished, tmp_path):
+    given = [f"--tokenizers={finished}/tokenizer/model", "--data=embedded:test"]
+    done = run("reconstruct", *given, f"--output={tmp_path}/out", *options)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

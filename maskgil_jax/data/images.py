@@ -87,6 +87,14 @@ def _scale_short_side(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def to_uint8(images: npt.ArrayLike) -> np.ndarray:
-    """[-1, 1] floats to uint8, rounded half up: 127.5 x + 128 truncated, as LlamaGen saves."""
-    return np.clip(127.5 * np.asarray(images, np.float32) + 128, 0, 255).astype(np.uint8)
+# How the official codes save pixels: what they add to 127.5 (x + 1) before truncating it.
+ROUNDINGS = {
+    "half_up": 0.5,  # LlamaGen: 127.5 x + 128
+    "truncate": 0.0,  # taming-transformers, Chameleon, Open-MAGVIT2; darker by half a level
+}
+
+
+def to_uint8(images: npt.ArrayLike, rounding: str = "half_up") -> np.ndarray:
+    """Floats, nominally in [-1, 1], to uint8; `rounding` is a key of ROUNDINGS."""
+    levels = 127.5 * np.asarray(images, np.float32) + np.float32(127.5 + ROUNDINGS[rounding])
+    return np.clip(levels, 0, 255).astype(np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import pictures
+from maskgil_jax import checkpoint, pictures
 from maskgil_jax.api import Generator, Tokenizer, load_generator, load_tokenizer
 from maskgil_jax.data.images import to_uint8
 from maskgil_jax.decoding import masked
@@ -22,6 +22,9 @@ OPTIONS = (
     "temperature",
     "choice_temperature",
 )
+
+# How reconstructions and what they are measured against are made.
+RECONSTRUCTION_PROTOCOL = "ADM centre crop; uint8 rounded half up; data range 255; mean over images"
 
 
 def checked_options(settings: ConfigDict, grid: tuple[int, int]) -> dict[str, Any]:
@@ -142,9 +145,9 @@ def write_samples(
     first = images.reshape(len(classes), per_class, *images.shape[1:])[:, :shown]
     grid = pictures.labelled_rows(np.concatenate(first), [names[c] for c in classes], shown)
     pictures.save(output / "grid.png", grid)
-    with (output / "samples.npz.tmp").open("wb") as file:
-        np.savez(file, arr_0=images, labels=labels, class_names=np.array(names))
-    (output / "samples.npz.tmp").replace(output / "samples.npz")
+    checkpoint.write_npz(
+        output / "samples.npz", arr_0=images, labels=labels, class_names=np.array(names)
+    )
 
 
 def load_pair(model: epath.PathLike, tokenizer: epath.PathLike) -> tuple[Generator, Tokenizer]:

@@ -6,7 +6,7 @@ from maskgil_jax.metrics.features import (
     inception_score,
     precision_recall,
 )
-from maskgil_jax.metrics.reconstruction import codebook_usage, psnr
+from maskgil_jax.metrics.reconstruction import codebook_usage, psnr, ssim
 
 __all__ = [
     "class_accuracy",
@@ -15,4 +15,5 @@ __all__ = [
     "inception_score",
     "precision_recall",
     "psnr",
+    "ssim",
 ]

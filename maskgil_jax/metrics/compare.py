@@ -1,7 +1,7 @@
 """Two sets of images and the metrics between them, each under the name of its features."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -11,25 +11,50 @@ from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import features, reconstruction
 
 FEATURES = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
-Labelled = tuple[np.ndarray, np.ndarray | None]
 
 
-def compare(samples: str, reference: str, metrics: Sequence[str]) -> dict[str, Any]:
+class ImageSet(NamedTuple):
+    """Images and what is known of them.
+
+    Attributes:
+      images: uint8 [N, H, W, 3].
+      labels: [N], by name where known, or None.
+      codes: int32 [N, h, w] that a tokenizer made them from, or None.
+      codebook_size: of that tokenizer.
+      protocol: how they were made, or "".
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    codes: np.ndarray | None = None
+    codebook_size: int = 0
+    protocol: str = ""
+
+    def part(self, order: np.ndarray) -> "ImageSet":
+        """Images and labels of these rows."""
+        return ImageSet(self.images[order], None if self.labels is None else self.labels[order])
+
+
+def compare(
+    samples: str, reference: str, metrics: Sequence[str], lpips: str = ""
+) -> dict[str, Any]:
     """What maskgil_jax.evaluate writes: the metrics, and what was compared with what.
 
     Args:
       samples, reference: as read_images takes them.
       metrics: keys of METRICS.
+      lpips: LPIPS directory, for "lpips".
 
     Raises:
       InputError: nothing to compare, or not in this way.
     """
+    check_names(metrics, lpips)
     drawn = read_images(samples, size=None)
-    real = read_images(reference, size=drawn[0].shape[1])
+    real = read_images(reference, size=drawn.images.shape[1])
     return {
-        "samples": {"path": samples, "count": len(drawn[0])},
-        "reference": {"path": reference, "count": len(real[0])},
-        **measure(drawn, real, metrics),
+        "samples": {"path": samples, "count": len(drawn.images), "protocol": drawn.protocol},
+        "reference": {"path": reference, "count": len(real.images), "protocol": real.protocol},
+        **measure(drawn, real, metrics, lpips),
     }
 
 
@@ -42,41 +67,49 @@ def check(reference: str, metrics: Sequence[str]) -> None:
         _open(reference)
 
 
-def check_names(metrics: Sequence[str]) -> None:
-    """Raise InputError for a metric that is not in METRICS."""
+def check_names(metrics: Sequence[str], lpips: str = "") -> None:
+    """Raise InputError for a metric that is not in METRICS, or whose network is not given."""
     for name in metrics:
         if name in ("fid", "sfid", "is"):
             raise InputError(f"metric {name!r} needs the Inception network: not supported yet")
         if name not in METRICS:
             raise InputError(f"metric {name!r}, expected some of {', '.join(METRICS)}")
+        if name == "lpips" and not lpips:
+            raise InputError(
+                "metric 'lpips' needs --lpips=DIR (from maskgil_jax.convert import --format=lpips)"
+            )
 
 
-def measure(samples: Labelled, reference: Labelled, names: Sequence[str]) -> dict[str, Any]:
+def measure(
+    samples: ImageSet, reference: ImageSet, names: Sequence[str], lpips: str = ""
+) -> dict[str, Any]:
     """The named metrics, and the same between two halves of the reference as a yardstick.
 
     Args:
-      samples, reference: uint8 [N, H, W, 3] and labels [N], by name where known, or None.
+      samples, reference: of images of one size.
       names: keys of METRICS.
+      lpips: LPIPS directory, for "lpips".
 
     Raises:
       InputError: an unknown metric, or one that the images cannot give.
     """
-    check_names(names)
-    order = np.random.default_rng(0).permutation(len(reference[0]))
-    halves = [
-        (reference[0][part], None if reference[1] is None else reference[1][part])
-        for part in np.array_split(order, 2)
-    ]
-    unpaired = [name for name in names if name != "psnr"]
+    check_names(names, lpips)
+    order = np.random.default_rng(0).permutation(len(reference.images))
+    halves = [reference.part(part) for part in np.array_split(order, 2)]
+    unpaired = [name for name in names if name not in PAIRED]
+    metrics = _measure(samples, reference, [name for name in names if name != "lpips"])
+    if "lpips" in names:
+        metrics |= _lpips(samples, reference, lpips)
     return {
         "features": FEATURES,
-        "metrics": _measure(samples, reference, names),
+        "metrics": metrics,
         "real_to_real": _measure(halves[0], halves[1], unpaired),
-        "protocol": "reference images: ADM centre crop; real_to_real: halves of the reference",
+        "protocol": {name: PROTOCOLS[name] for name in names}
+        | {"reference": "ADM centre crop", "real_to_real": "halves of the reference"},
     }
 
 
-def _measure(samples: Labelled, reference: Labelled, names: Sequence[str]) -> dict[str, float]:
+def _measure(samples: ImageSet, reference: ImageSet, names: Sequence[str]) -> dict[str, float]:
     values: dict[str, float] = {}
     for name in names:
         try:
@@ -86,44 +119,91 @@ def _measure(samples: Labelled, reference: Labelled, names: Sequence[str]) -> di
     return values
 
 
-def _frechet(samples: Labelled, reference: Labelled) -> dict[str, float]:
-    real, drawn = (features.pixel_features(images) for images, _ in (reference, samples))
+def _frechet(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    real, drawn = (features.pixel_features(x.images) for x in (reference, samples))
     return {"pixel_frechet_distance": features.frechet_distance(real, drawn)}
 
 
-def _precision_recall(samples: Labelled, reference: Labelled) -> dict[str, float]:
-    real, drawn = (features.pixel_features(images) for images, _ in (reference, samples))
+def _precision_recall(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    real, drawn = (features.pixel_features(x.images) for x in (reference, samples))
     precision, recall = features.precision_recall(real, drawn)
     return {"pixel_precision": precision, "pixel_recall": recall}
 
 
-def _accuracy(samples: Labelled, reference: Labelled) -> dict[str, float]:
-    if samples[1] is None or reference[1] is None:
+def _accuracy(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    if samples.labels is None or reference.labels is None:
         raise ValueError("samples and reference need labels")
-    if not set(samples[1].tolist()) <= set(reference[1].tolist()):
-        unknown = sorted(set(samples[1].tolist()) - set(reference[1].tolist()))
+    if not set(samples.labels.tolist()) <= set(reference.labels.tolist()):
+        unknown = sorted(set(samples.labels.tolist()) - set(reference.labels.tolist()))
         raise ValueError(f"the reference has no images of classes {unknown[:5]}")
-    real, drawn = (features.pixel_features(images) for images, _ in (reference, samples))
-    return {"class_accuracy": features.class_accuracy(real, reference[1], drawn, samples[1])}
+    real, drawn = (features.pixel_features(x.images) for x in (reference, samples))
+    accuracy = features.class_accuracy(real, reference.labels, drawn, samples.labels)
+    return {"class_accuracy": accuracy}
 
 
-def _psnr(samples: Labelled, reference: Labelled) -> dict[str, float]:
-    return {"psnr": reconstruction.psnr(reference[0], samples[0])}
+def _psnr(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    return {"psnr": reconstruction.psnr(reference.images, samples.images)}
 
 
-METRICS: dict[str, Callable[[Labelled, Labelled], dict[str, float]]] = {
+def _ssim(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    return {
+        "ssim": reconstruction.ssim(reference.images, samples.images),
+        "ssim_llamagen": reconstruction.ssim(reference.images, samples.images, data_range=510),
+    }
+
+
+def _codebook(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    if samples.codes is None:
+        raise ValueError("the samples have no codes; maskgil_jax.reconstruct writes some that do")
+    usage, perplexity = reconstruction.codebook_usage(samples.codes, samples.codebook_size)
+    return {"codebook_usage": usage, "codebook_perplexity": perplexity}
+
+
+def _lpips(samples: ImageSet, reference: ImageSet, directory: str) -> dict[str, float]:
+    import jax
+
+    from maskgil_jax import api
+
+    network = api.load_auxiliary(directory, "lpips", "float32")
+    x, y = reference.images, samples.images
+    if x.shape != y.shape or min(x.shape[1:3]) < 16:
+        raise InputError(
+            f"metric 'lpips': originals {x.shape} and reconstructions {y.shape}, expected the same "
+            "shape and sides of 16 or more"
+        )
+    distance = jax.jit(lambda network, x, y: network(x / 127.5 - 1, y / 127.5 - 1))
+    values = [distance(network, x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8)]
+    return {"lpips_vgg": float(np.concatenate(values).mean(dtype=np.float64))}
+
+
+METRICS: dict[str, Callable[..., dict[str, float]]] = {
     "frechet": _frechet,
     "pr": _precision_recall,
     "accuracy": _accuracy,
     "psnr": _psnr,
+    "ssim": _ssim,
+    "lpips": _lpips,
+    "codebook": _codebook,
+}
+# Image i of one set belongs to image i of the other, so that halves of one set give nothing.
+PAIRED = ("psnr", "ssim", "lpips", "codebook")
+PROTOCOLS = {
+    "frechet": FEATURES,
+    "pr": f"k = 3; {FEATURES}",
+    "accuracy": f"5 nearest neighbours in the reference; {FEATURES}",
+    "psnr": "uint8, data range 255, mean over images",
+    "ssim": "skimage, uniform 7x7 window, uint8, data range 255, mean over images; ssim_llamagen: "
+    "data range 2 for images in [0, 1], as LlamaGen's script",
+    "lpips": "VGG16 with LPIPS heads, evaluation mode, images in [-1, 1], mean over images",
+    "codebook": "all codes of the samples: share of the codebook that occurs, exp of the entropy",
 }
 
 
-def read_images(path: str, size: int | None) -> Labelled:
-    """Images and labels of an npz (`arr_0`, `labels`), a folder of PNGs or a data source.
+def read_images(path: str, size: int | None) -> ImageSet:
+    """Images of an npz, a folder of PNGs or a data source.
 
     Args:
-      path: F.npz, a folder (its samples.npz if it has one), or a source such as `embedded`.
+      path: F.npz (`arr_0`; of ImageSet's other fields, those that it has), a folder (its samples.npz if it has one), or a source such as `embedded`.
       size: side of the ADM centre crop; None takes files as they are.
 
     Raises:
@@ -134,19 +214,26 @@ def read_images(path: str, size: int | None) -> Labelled:
     if path.endswith(".npz"):
         try:
             with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
-                images, labels = data["arr_0"], data["labels"] if "labels" in data else None
-                if "class_names" in data:
-                    labels = data["class_names"][labels]
+                images, known = data["arr_0"], {key: data[key] for key in data if key != "arr_0"}
+            labels = known.get("labels")
+            if "class_names" in known:
+                labels = known["class_names"][labels]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not an npz with `arr_0`: {error}") from None
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise InputError(
                 f"{path}: arr_0 is {images.dtype} {images.shape}, expected uint8 [N, H, W, 3]"
             )
-        return images, labels
+        return ImageSet(
+            images,
+            labels,
+            known.get("codes"),
+            int(known.get("codebook_size", 0)),
+            str(known.get("protocol", "")),
+        )
     source = _open(path)
     images, labels = sources.center_crops(source, size, len(source))
-    return images, np.array(source.class_names)[labels]
+    return ImageSet(images, np.array(source.class_names)[labels])
 
 
 def _open(path: str) -> sources.Source:

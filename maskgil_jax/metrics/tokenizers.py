@@ -1,0 +1,191 @@
+"""Several tokenizers on the same images: quality, use of the codebook, size, speed, memory."""
+
+import csv
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from maskgil_jax import pictures
+from maskgil_jax.api import Tokenizer, load_tokenizer
+from maskgil_jax.checkpoint import write_json, write_npz
+from maskgil_jax.data import images as image_files
+from maskgil_jax.data import sources
+from maskgil_jax.decoding.draw import fixed_batches
+from maskgil_jax.errors import InputError
+from maskgil_jax.metrics import reconstruction
+
+# Column of the tables, and how its numbers are written there.
+COLUMNS: dict[str, Callable[[Any], str]] = {
+    "tokenizer": str,
+    "quantizer": str,
+    "codes": "{:,}".format,
+    "dimension": str,
+    "grid": str,
+    "parameters": "{:,}".format,
+    "head_parameters": "{:,}".format,
+    "psnr": "{:.2f}".format,
+    "ssim": "{:.3f}".format,
+    "codebook_usage": "{:.1%}".format,
+    "codebook_perplexity": "{:,.0f}".format,
+    "encode_seconds": "{:.4f}".format,
+    "decode_seconds": "{:.4f}".format,
+    "encode_mebibytes": "{:,.0f}".format,
+    "decode_mebibytes": "{:,.0f}".format,
+}
+SHOWN = 8  # images in the picture
+
+
+def compare(
+    directories: Sequence[str],
+    data: str,
+    output: epath.PathLike,
+    *,
+    image_size: int,
+    count: int,
+    batch_size: int,
+    rounding: str,
+    head_width: int,
+) -> None:
+    """Reconstruct images with each tokenizer and write what came out.
+
+    Writes OUTPUT/originals.npz and OUTPUT/NAME.npz (what maskgil_jax.evaluate compares),
+    OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1 and Table 5) and
+    OUTPUT/reconstructions.png.
+
+    Args:
+      directories: tokenizers; one is named after its directory, or after the one above a `model`.
+      data: source of the images.
+      output: directory, made if needed.
+      image_size: side of the ADM centre crop.
+      count: images, the first of the source that can be read.
+      batch_size: images encoded or decoded at once.
+      rounding: key of data.images.ROUNDINGS.
+      head_width: of the token model whose head the table counts.
+
+    Raises:
+      InputError: a directory, a name or a size that does not do.
+    """
+    names = [name_of(directory) for directory in directories]
+    if len(set(names)) < len(names):
+        raise InputError(f"--tokenizers: {', '.join(names)}: expected directories of other names")
+    tokenizers = [load_tokenizer(directory) for directory in directories]
+    for directory, tokenizer in zip(directories, tokenizers, strict=True):
+        if image_size % tokenizer.downsample:
+            raise InputError(
+                f"--image_size = {image_size}, expected a multiple of {tokenizer.downsample} "
+                f"(the downsampling of {directory})"
+            )
+    originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
+    output = epath.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"
+    write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
+    rows, shown = [], [originals[:SHOWN]]
+    for name, tokenizer in zip(names, tokenizers, strict=True):
+        reconstructions, codes, row = measure(tokenizer, originals, batch_size, rounding)
+        write_npz(
+            output / f"{name}.npz",
+            arr_0=reconstructions,
+            codes=codes,
+            codebook_size=tokenizer.codebook_size,
+            protocol=f"{crop}, reconstructed, uint8 by {rounding}",
+        )
+        row["head_parameters"] = head_width * tokenizer.codebook_size
+        rows.append({"tokenizer": name} | row)
+        shown.append(reconstructions[:SHOWN])
+    device = jax.devices()[0]
+    protocol = {
+        "images": crop,
+        "rounding": rounding,
+        "psnr, ssim": "uint8, data range 255, mean over images; SSIM: uniform 7x7 window",
+        "seconds": f"per image, median over batches of {batch_size}, {device.device_kind}",
+        "mebibytes": f"a batch's arguments, results and temporaries, by the compiler; weights "
+        f"included, {tokenizers[0].network.config.dtype}",
+        "head_parameters": f"{head_width} x codes",
+    }
+    write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
+    (output / "tokenizers.csv").write_text(as_csv(rows))
+    (output / "tokenizers.md").write_text(as_markdown(rows))
+    labelled = pictures.labelled_rows(np.concatenate(shown), ["original", *names], len(shown[0]))
+    pictures.save(output / "reconstructions.png", labelled)
+    pictures.scatter(
+        {row["tokenizer"]: (row["decode_seconds"], row["psnr"]) for row in rows},
+        ("seconds to decode an image", "PSNR (dB)"),
+        f"Reconstruction of {len(originals)} images of {data} at {image_size} pixels",
+        output / "tokenizers.png",
+    )
+
+
+def name_of(directory: str) -> str:
+    """What a tokenizer is called in tables."""
+    path = epath.Path(directory).expanduser().resolve()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def measure(
+    tokenizer: Tokenizer, originals: np.ndarray, batch_size: int, rounding: str
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Reconstructions uint8 [N, H, W, 3], codes int32 [N, h, w], and the tokenizer's row."""
+    network, config = tokenizer.network, tokenizer.network.config
+    batch_size = min(batch_size, len(originals))
+
+    def run(
+        function: Callable[..., jax.Array], inputs: np.ndarray
+    ) -> tuple[np.ndarray, float, float]:
+        like = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
+        compiled = jax.jit(function).lower(network, like).compile()
+        memory: Any = compiled.memory_analysis()
+        held = (
+            memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        )
+        parts, seconds = [], []
+        for _, rows, batch in fixed_batches(inputs, batch_size):
+            start = time.perf_counter()
+            found = np.asarray(compiled(network, batch))
+            seconds.append((time.perf_counter() - start) / batch_size)
+            parts.append(found[:rows])
+        return np.concatenate(parts), float(np.median(seconds)), held / 2**20
+
+    codes, encode_seconds, encode_mebibytes = run(
+        lambda network, images: network.encode(images / 127.5 - 1.0), originals
+    )
+    pixels, decode_seconds, decode_mebibytes = run(
+        lambda network, codes: network.decode(codes), codes
+    )
+    reconstructions = image_files.to_uint8(pixels, rounding)
+    row = {
+        "quantizer": config.quantizer,
+        "codes": config.codebook_size,
+        "dimension": config.codebook_dim,
+        "grid": "x".join(map(str, codes.shape[1:])),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(network)),
+        **reconstruction.summary(originals, reconstructions, codes, config.codebook_size),
+        "encode_seconds": encode_seconds,
+        "decode_seconds": decode_seconds,
+        "encode_mebibytes": encode_mebibytes,
+        "decode_mebibytes": decode_mebibytes,
+    }
+    return reconstructions, codes, row
+
+
+def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table in Markdown."""
+    lines = [[name.replace("_", " ") for name in COLUMNS], ["---"] * len(COLUMNS)]
+    lines += [
+        [write(row[name]) if name in row else "" for name, write in COLUMNS.items()] for row in rows
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The table in CSV, numbers in full."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
