@@ -203,7 +203,8 @@ def read_images(path: str, size: int | None) -> ImageSet:
     """Images of an npz, a folder of PNGs or a data source.
 
     Args:
-      path: F.npz (`arr_0`; of ImageSet's other fields, those that it has), a folder (its samples.npz if it has one), or a source such as `embedded`.
+      path: F.npz (`arr_0`; of ImageSet's other fields, those that it has), a folder (its
+        samples.npz if it has one), or a source such as `embedded`.
       size: side of the ADM centre crop; None takes files as they are.
 
     Raises:
