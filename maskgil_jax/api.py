@@ -4,7 +4,6 @@ Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from etils import epath
 
 from maskgil_jax import checkpoint
-from maskgil_jax.decoding import masked
+from maskgil_jax.decoding import masked, sampler
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.llama import Llama, LlamaConfig
 from maskgil_jax.tokenizers import discriminator
@@ -127,16 +126,22 @@ class Auxiliary:
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
-        description = {
-            "kind": self.kind,
-            "class": self.kind,
-            "arguments": dataclasses.asdict(self.network.config),
-        }
-        checkpoint.save_model(directory, description, self.network)
+        _save(directory, self.kind, self.network)
 
 
 def _class_of(config: Any) -> str:
     return next(name for name, (_, kind) in NETWORKS.items() if isinstance(config, kind))
+
+
+def _save(
+    directory: epath.PathLike, kind: str, network: Any, known: dict[str, Any] | None = None
+) -> None:
+    description = {
+        "kind": kind,
+        "class": _class_of(network.config),
+        "arguments": dataclasses.asdict(network.config),
+    }
+    checkpoint.save_model(directory, description | (known or {}), network)
 
 
 class Tokenizer:
@@ -214,12 +219,7 @@ class Tokenizer:
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
-        description = {
-            "kind": self.kind,
-            "class": "vq",
-            "arguments": dataclasses.asdict(self.network.config),
-        }
-        checkpoint.save_model(directory, description, self.network)
+        _save(directory, self.kind, self.network)
 
     def _checked_images(self, images: npt.ArrayLike) -> jax.Array:
         images = jnp.asarray(images)
@@ -349,18 +349,12 @@ class Generator:
         except ValueError as error:
             raise InputError(str(error)) from None
         key = jax.random.key(int(rng)) if isinstance(rng, int | np.integer) else rng
-        return sample_codes(self.network, condition, key, start, plan=plan)
+        return sampler.sample_codes(self.network, condition, key, start, plan=plan)
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
-        description = {
-            "kind": self.kind,
-            "class": "llama",
-            "arguments": dataclasses.asdict(self.network.config),
-            "tokenizer": self.tokenizer,
-            "class_names": self.class_names,
-        }
-        checkpoint.save_model(directory, description, self.network)
+        known = {"tokenizer": self.tokenizer, "class_names": self.class_names}
+        _save(directory, self.kind, self.network, known)
 
     def _checked_condition(self, condition: npt.ArrayLike, batch: int | None) -> jax.Array:
         condition = np.asarray(condition)
@@ -406,52 +400,3 @@ def _decode(network: VQTokenizer, codes: jax.Array) -> jax.Array:
 @jax.jit
 def _logits(network: Llama, codes: jax.Array, condition: jax.Array) -> jax.Array:
     return network(codes, condition)
-
-
-@functools.partial(jax.jit, static_argnames="plan")
-def sample_codes(
-    network: Llama,
-    condition_B: jax.Array,
-    key: jax.Array,
-    start: jax.Array | int,
-    *,
-    plan: masked.Plan,
-) -> jax.Array:
-    """Sample with a ready-made plan, int32 [B, h, w]; see Generator.sample.
-
-    The draws of image i are keyed by i, those of a step by the step.
-    """
-    config = network.config
-    (height, width), B = config.grid, condition_B.shape[0]
-    keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
-    null_B = jnp.full_like(condition_B, config.num_classes)
-
-    def step_keys(step: jax.Array, use: int) -> jax.Array:
-        return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(k, step), use))(keys_B)
-
-    def logits_fn(codes_BL: jax.Array, guidance: jax.Array) -> jax.Array:
-        codes_Bhw = codes_BL.reshape(B, height, width)
-        if plan.guided:
-            both = network(
-                jnp.concatenate([codes_Bhw, codes_Bhw]), jnp.concatenate([condition_B, null_B])
-            )
-            c_BLV, u_BLV = jnp.split(both, 2)
-            logits_BLV = u_BLV + guidance * (c_BLV - u_BLV)
-        else:
-            logits_BLV = network(codes_Bhw, condition_B)
-        # A mask is never drawn (the released FID_sample.py drops its column as well).
-        return logits_BLV[..., : config.codebook_size]
-
-    codes_BL = masked.decode(
-        logits_fn,
-        jnp.full((B, height * width), config.mask_id, jnp.int32),
-        mask_id=config.mask_id,
-        plan=plan,
-        draw=lambda step, logits_BLV: jax.vmap(jax.random.categorical)(
-            step_keys(step, 0), logits_BLV
-        ).astype(jnp.int32),
-        gumbel=lambda step: jax.vmap(lambda k: jax.random.gumbel(k, (height * width,)))(
-            step_keys(step, 1)
-        ),
-    )
-    return codes_BL.reshape(B, height, width)

@@ -132,7 +132,7 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
                 "path": settings.reference or config.data.source,
                 "count": len(originals),
             },
-            "protocol": draw.RECONSTRUCTION_PROTOCOL,
+            "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",
             **reconstruction.summary(originals, reconstructions, codes, tokenizer.codebook_size),
         },
     )

@@ -50,7 +50,7 @@ def test_guidance_one_is_no_guidance(generator):
 
 
 def test_sampling_compiles_once_for_a_shape(generator):
-    from maskgil_jax.api import sample_codes
+    from maskgil_jax.decoding.sampler import sample_codes
 
     sample_codes.clear_cache()
     for seed in range(3):

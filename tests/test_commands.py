@@ -207,6 +207,7 @@ def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path)
         (["--image_size=9"], "--image_size = 9, expected a multiple of 2"),
         (["--data=folder:/nowhere"], "there is no such folder"),
         (["--tokenizers="], "--tokenizers is missing"),
+        (["--tokenizers=a,other/a"], "expected names that differ"),
     ],
 )
 def test_reconstruct_names_bad_input(options, message, finished, tmp_path):

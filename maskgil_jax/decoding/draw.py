@@ -23,9 +23,6 @@ OPTIONS = (
     "choice_temperature",
 )
 
-# How reconstructions and what they are measured against are made.
-RECONSTRUCTION_PROTOCOL = "ADM centre crop; uint8 rounded half up; data range 255; mean over images"
-
 
 def checked_options(settings: ConfigDict, grid: tuple[int, int]) -> dict[str, Any]:
     """The options of Generator.sample among a config's `samples`.

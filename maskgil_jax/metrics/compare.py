@@ -35,85 +35,87 @@ class ImageSet(NamedTuple):
         return ImageSet(self.images[order], None if self.labels is None else self.labels[order])
 
 
+class Metric(NamedTuple):
+    """A metric of two sets of images.
+
+    Attributes:
+      values: (samples, reference) -> numbers by name; ValueError where the images cannot give them.
+      protocol: how they are computed.
+      paired: image i of one set belongs to image i of the other, so that halves of one set give
+        nothing.
+    """
+
+    values: Callable[[ImageSet, ImageSet], dict[str, float]]
+    protocol: str
+    paired: bool = False
+
+
 def compare(
     samples: str, reference: str, metrics: Sequence[str], lpips: str = ""
 ) -> dict[str, Any]:
     """What maskgil_jax.evaluate writes: the metrics, and what was compared with what.
 
+    The metrics that are not paired are given between two halves of the reference too, as a
+    yardstick.
+
     Args:
       samples, reference: as read_images takes them.
-      metrics: keys of METRICS.
+      metrics: names that `chosen` knows.
       lpips: LPIPS directory, for "lpips".
 
     Raises:
       InputError: nothing to compare, or not in this way.
     """
-    check_names(metrics, lpips)
+    table = chosen(metrics, lpips)
     drawn = read_images(samples, size=None)
     real = read_images(reference, size=drawn.images.shape[1])
+    order = np.random.default_rng(0).permutation(len(real.images))
+    halves = [real.part(part) for part in np.array_split(order, 2)]
+    unpaired = {name: metric for name, metric in table.items() if not metric.paired}
     return {
         "samples": {"path": samples, "count": len(drawn.images), "protocol": drawn.protocol},
         "reference": {"path": reference, "count": len(real.images), "protocol": real.protocol},
-        **measure(drawn, real, metrics, lpips),
+        "features": FEATURES,
+        "metrics": _measure(drawn, real, table),
+        "real_to_real": _measure(halves[0], halves[1], unpaired),
+        "protocol": {name: metric.protocol for name, metric in table.items()}
+        | {"reference": "ADM centre crop", "real_to_real": "halves of the reference"},
     }
 
 
 def check(reference: str, metrics: Sequence[str]) -> None:
     """Raise InputError where `compare` could not even begin; for jobs that end with it."""
-    check_names(metrics)
+    chosen(metrics)
     if reference.endswith(".npz"):
         read_images(reference, size=None)
     else:
         _open(reference)
 
 
-def check_names(metrics: Sequence[str], lpips: str = "") -> None:
-    """Raise InputError for a metric that is not in METRICS, or whose network is not given."""
-    for name in metrics:
-        if name in ("fid", "sfid", "is"):
-            raise InputError(f"metric {name!r} needs the Inception network: not supported yet")
-        if name not in METRICS:
-            raise InputError(f"metric {name!r}, expected some of {', '.join(METRICS)}")
-        if name == "lpips" and not lpips:
-            raise InputError(
-                "metric 'lpips' needs --lpips=DIR (from maskgil_jax.convert import --format=lpips)"
-            )
-
-
-def measure(
-    samples: ImageSet, reference: ImageSet, names: Sequence[str], lpips: str = ""
-) -> dict[str, Any]:
-    """The named metrics, and the same between two halves of the reference as a yardstick.
-
-    Args:
-      samples, reference: of images of one size.
-      names: keys of METRICS.
-      lpips: LPIPS directory, for "lpips".
+def chosen(names: Sequence[str], lpips: str = "") -> dict[str, Metric]:
+    """The metrics of these names.
 
     Raises:
-      InputError: an unknown metric, or one that the images cannot give.
+      InputError: an unknown name, or one whose network is not given.
     """
-    check_names(names, lpips)
-    order = np.random.default_rng(0).permutation(len(reference.images))
-    halves = [reference.part(part) for part in np.array_split(order, 2)]
-    unpaired = [name for name in names if name not in PAIRED]
-    metrics = _measure(samples, reference, [name for name in names if name != "lpips"])
-    if "lpips" in names:
-        metrics |= _lpips(samples, reference, lpips)
-    return {
-        "features": FEATURES,
-        "metrics": metrics,
-        "real_to_real": _measure(halves[0], halves[1], unpaired),
-        "protocol": {name: PROTOCOLS[name] for name in names}
-        | {"reference": "ADM centre crop", "real_to_real": "halves of the reference"},
-    }
-
-
-def _measure(samples: ImageSet, reference: ImageSet, names: Sequence[str]) -> dict[str, float]:
-    values: dict[str, float] = {}
+    table = {}
     for name in names:
+        if name in ("fid", "sfid", "is"):
+            raise InputError(f"metric {name!r} needs the Inception network: not supported yet")
+        if name == "lpips":
+            table[name] = _of_lpips(lpips)
+        elif name in METRICS:
+            table[name] = METRICS[name]
+        else:
+            raise InputError(f"metric {name!r}, expected some of {', '.join(METRICS)}, lpips")
+    return table
+
+
+def _measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, metric in table.items():
         try:
-            values |= METRICS[name](samples, reference)
+            values |= metric.values(samples, reference)
         except ValueError as error:
             raise InputError(f"metric {name!r}: {error}") from None
     return values
@@ -159,43 +161,51 @@ def _codebook(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
     return {"codebook_usage": usage, "codebook_perplexity": perplexity}
 
 
-def _lpips(samples: ImageSet, reference: ImageSet, directory: str) -> dict[str, float]:
+def _of_lpips(directory: str) -> Metric:
+    if not directory:
+        raise InputError(
+            "metric 'lpips' needs --lpips=DIR (from maskgil_jax.convert import --format=lpips)"
+        )
     import jax
 
     from maskgil_jax import api
 
-    network = api.load_auxiliary(directory, "lpips", "float32")
-    x, y = reference.images, samples.images
-    if x.shape != y.shape or min(x.shape[1:3]) < 16:
-        raise InputError(
-            f"metric 'lpips': originals {x.shape} and reconstructions {y.shape}, expected the same "
-            "shape and sides of 16 or more"
-        )
+    network = api.load_auxiliary(directory, "lpips")
     distance = jax.jit(lambda network, x, y: network(x / 127.5 - 1, y / 127.5 - 1))
-    values = [distance(network, x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8)]
-    return {"lpips_vgg": float(np.concatenate(values).mean(dtype=np.float64))}
+
+    def values(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+        x, y = reference.images, samples.images
+        if x.shape != y.shape or min(x.shape[1:3]) < 16:
+            raise ValueError(
+                f"originals {x.shape} and reconstructions {y.shape}, expected the same shape and "
+                "sides of 16 or more"
+            )
+        parts = [distance(network, x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8)]
+        return {"lpips_vgg": float(np.concatenate(parts).mean(dtype=np.float64))}
+
+    return Metric(
+        values,
+        "VGG16 with LPIPS heads, evaluation mode, images in [-1, 1], mean over images",
+        paired=True,
+    )
 
 
-METRICS: dict[str, Callable[..., dict[str, float]]] = {
-    "frechet": _frechet,
-    "pr": _precision_recall,
-    "accuracy": _accuracy,
-    "psnr": _psnr,
-    "ssim": _ssim,
-    "lpips": _lpips,
-    "codebook": _codebook,
-}
-# Image i of one set belongs to image i of the other, so that halves of one set give nothing.
-PAIRED = ("psnr", "ssim", "lpips", "codebook")
-PROTOCOLS = {
-    "frechet": FEATURES,
-    "pr": f"k = 3; {FEATURES}",
-    "accuracy": f"5 nearest neighbours in the reference; {FEATURES}",
-    "psnr": "uint8, data range 255, mean over images",
-    "ssim": "skimage, uniform 7x7 window, uint8, data range 255, mean over images; ssim_llamagen: "
-    "data range 2 for images in [0, 1], as LlamaGen's script",
-    "lpips": "VGG16 with LPIPS heads, evaluation mode, images in [-1, 1], mean over images",
-    "codebook": "all codes of the samples: share of the codebook that occurs, exp of the entropy",
+METRICS = {
+    "frechet": Metric(_frechet, FEATURES),
+    "pr": Metric(_precision_recall, f"k = 3; {FEATURES}"),
+    "accuracy": Metric(_accuracy, f"5 nearest neighbours in the reference; {FEATURES}"),
+    "psnr": Metric(_psnr, "uint8, data range 255, mean over images", paired=True),
+    "ssim": Metric(
+        _ssim,
+        "skimage, uniform 7x7 window, uint8, data range 255, mean over images; ssim_llamagen: data "
+        "range 2 for images in [0, 1], as LlamaGen's script",
+        paired=True,
+    ),
+    "codebook": Metric(
+        _codebook,
+        "all codes of the samples: share of the codebook that occurs, exp of the entropy",
+        paired=True,
+    ),
 }
 
 

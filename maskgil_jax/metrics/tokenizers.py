@@ -71,8 +71,11 @@ def compare(
       InputError: a directory, a name or a size that does not do.
     """
     names = [name_of(directory) for directory in directories]
-    if len(set(names)) < len(names):
-        raise InputError(f"--tokenizers: {', '.join(names)}: expected directories of other names")
+    if len({*names, "originals"}) <= len(names):
+        raise InputError(
+            f"--tokenizers are called {', '.join(names)}: expected names that differ, and none of "
+            "them originals (files are named after them)"
+        )
     tokenizers = [load_tokenizer(directory) for directory in directories]
     for directory, tokenizer in zip(directories, tokenizers, strict=True):
         if image_size % tokenizer.downsample:

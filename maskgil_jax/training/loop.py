@@ -87,9 +87,8 @@ def train(
       InputError: too many unreadable images, and the state was saved; or a loss that is not
         finite, and the newest checkpoint is from before.
     """
-    shapes = jax.eval_shape(
-        stage.init, stage.start_from
-    )  # finds what is wrong before anything is written
+    # Finds what is wrong before anything is written.
+    shapes = jax.eval_shape(stage.init, stage.start_from)
     shardings = sharding.state_shardings(shapes, mesh)
     unreadable, clock = UnreadableImages(stage, workdir, config.data.bad_image_limit), Clock()
     if unreadable.too_many():
@@ -100,7 +99,7 @@ def train(
         StopRequest() as stop,
     ):
         start = checkpoints.latest or 0
-        state = initial_state(stage, shapes, shardings, checkpoints)
+        state = initial_state(stage, shapes, shardings, checkpoints, mesh)
         frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
         step_fn = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, None))
         batches = device_batches(stage, config, start, mesh, unreadable, clock)
@@ -132,12 +131,15 @@ def train(
 
 
 def initial_state(
-    stage: Stage, shapes: TrainState, shardings: TrainState, checkpoints: Checkpoints
+    stage: Stage,
+    shapes: TrainState,
+    shardings: TrainState,
+    checkpoints: Checkpoints,
+    mesh: jax.sharding.Mesh,
 ) -> TrainState:
     """The newest checkpoint, or else a fresh state; laid out by `shardings` from the start."""
     if checkpoints.latest is None:
-        replicated = jax.tree.map(lambda s: sharding.replicated(s.mesh), shardings.step)
-        start_from = jax.device_put(stage.start_from, replicated)
+        start_from = jax.device_put(stage.start_from, sharding.replicated(mesh))
         state = jax.jit(stage.init, out_shardings=shardings)(start_from)
         overview(state.model)
         return state

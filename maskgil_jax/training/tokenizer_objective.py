@@ -27,13 +27,15 @@ class ImageLoss(NamedTuple):
     Attributes:
       value: weighted sum of the terms.
       cotangent: its gradient with respect to the reconstructions.
-      terms: the terms by name, not weighted, and the adversarial weight in use.
+      terms: the terms by name, not weighted.
+      adaptive_weight: of the adversarial term; 1 where it is switched off.
       moments: see discriminator.Judgement.
     """
 
     value: jax.Array
     cotangent: jax.Array
     terms: Terms
+    adaptive_weight: jax.Array
     moments: list[Any]
 
 
@@ -83,17 +85,17 @@ def image_loss(
     gradient = functools.partial(jax.value_and_grad, has_aux=True)
     (of_nll, terms), nll_cotangent = gradient(nll)(reconstructions)
     (fooled, moments), adversarial_cotangent = gradient(adversarial)(reconstructions)
-    weight = on * settings.adversarial_weight
+    balance = jnp.ones(())
     if settings.adaptive_weight:
         balance = objectives.adaptive_weight(
             of_last_kernel(nll_cotangent), of_last_kernel(adversarial_cotangent)
         )
-        weight *= balance
-        terms["adaptive_weight"] = balance
+    weight = on * settings.adversarial_weight * balance
     return ImageLoss(
         value=of_nll + weight * fooled,
         cotangent=nll_cotangent + weight * adversarial_cotangent,
         terms=terms | {"adversarial": fooled},
+        adaptive_weight=balance,
         moments=moments,
     )
 
@@ -218,6 +220,7 @@ def gradients(
     metrics |= {
         "loss": found.value + of_codes,
         "discriminator_loss": of_judge,
+        "adaptive_weight": found.adaptive_weight,
         "mean_squared_error": jnp.mean((images - reconstructions) ** 2),
     }
     gradients = {"tokenizer": of_tokenizer, "discriminator": of_discriminator}

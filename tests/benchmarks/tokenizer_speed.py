@@ -32,7 +32,7 @@ GRADE = "processes of their own, alternated " + " ".join(PROCESSES)
 DTYPES = ("float32", "bfloat16")
 TASKS = ("encode", "decode")
 LAYOUTS = ("torch", "torch channels_last")  # as the official code; as PyTorch is fastest
-SKIMAGE = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "retina", "cat")
+SKIMAGE = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "retina")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -102,7 +102,8 @@ def read_images(source: str) -> np.ndarray:
     if source == "skimage":
         from skimage import data
 
-        pictures = [Image.fromarray(getattr(data, name)()) for name in SKIMAGE]
+        names = SKIMAGE[: flags.FLAGS.images]
+        pictures = [Image.fromarray(getattr(data, name)()) for name in names]
     else:
         suffixes = (".jpg", ".jpeg", ".png", ".webp")
         paths = sorted(pathlib.Path(source).expanduser().rglob("*"))

@@ -62,7 +62,7 @@ def official_step(discriminator, perceptual, arrays, on, changes):
     terms = loss.terms
     values = (
         *(terms["reconstruction"], terms["perceptual"], terms["adversarial"]),
-        *(terms.get("adaptive_weight", 1.0), loss.value + 0.3 + 0.07, of_judge),
+        *(loss.adaptive_weight, loss.value + 0.3 + 0.07, of_judge),
     )
     return jnp.stack(values), pullback(loss.cotangent)[0].transpose(3, 2, 0, 1)
 
