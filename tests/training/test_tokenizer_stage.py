@@ -1,4 +1,5 @@
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,36 @@ def test_a_micro_batch_at_a_time_gives_the_same_usage_and_nearly_the_same_step()
     assert metrics["codebook_usage"] == of_parts["codebook_usage"]
     np.testing.assert_allclose(metrics["loss"], of_parts["loss"], rtol=1e-5)
     np.testing.assert_allclose(metrics["gradient_norm"], of_parts["gradient_norm"], rtol=1e-4)
+
+
+def loss_of(recipe):
+    """The losses and the optimizer's decays of a published recipe, on a tiny network."""
+    file, _, argument = recipe.partition(":")
+    given = importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
+    config = tiny.tokenizer()
+    config.loss.update(given.loss)
+    config.loss.update(perceptual_weight=0.0, adversarial_start=5)
+    config.discriminator.kind = given.discriminator.kind
+    config.model.update(style=given.model.style, quantizer=given.model.quantizer)
+    config.model.codebook_size = 2**config.model.codebook_dim
+    config.optimizer.update(given.optimizer)
+    config.optimizer.update(learning_rate=2e-3, milestones=(25,))
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["vq16", "maskgit_vq", "maskgit_vq:google", "magvit2"])
+def test_each_recipe_learns_to_give_a_batch_back(recipe):
+    config = loss_of(recipe)
+    state, step, metrics = start(config), stepper(config), []
+    for _ in range(30):
+        state, found = step(state)
+        metrics.append({name: float(value) for name, value in found.items()})
+    assert all(np.isfinite(list(found.values())).all() for found in metrics)
+    errors = [found["mean_squared_error"] for found in metrics]
+    assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:3]), errors
+    assert [found["discriminator_loss"] > 0 for found in metrics] == [False] * 5 + [True] * 25
+    assert metrics[-1]["learning_rate"] < metrics[0]["learning_rate"]
 
 
 class LinearJudge:
