@@ -119,7 +119,7 @@ def compare(
     pictures.scatter(
         {row["tokenizer"]: (row["decode_seconds"], row["psnr"]) for row in rows},
         ("seconds to decode an image", "PSNR (dB)"),
-        f"Reconstruction of {len(originals)} images of {data} at {image_size} pixels",
+        f"{len(originals)} images at {image_size} pixels, uint8, data range 255",
         output / "tokenizers.png",
     )
 

@@ -4,7 +4,6 @@ The tokenizer is differentiated once: the losses give a cotangent on the reconst
 the adaptive weight balances the adversarial part, and that is pulled back through the network.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,34 +65,30 @@ def image_loss(
     if settings.feature_weight:
         real_features = discriminator(images, train=True).features
 
-    def nll(y: jax.Array) -> tuple[jax.Array, Terms]:
+    def losses(y: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[Terms, list[Any]]]:
+        judgement = discriminator(y, train=True)
         terms = {"reconstruction": objectives.PIXEL_LOSSES[settings.reconstruction](images, y)}
         if lpips is not None:
             distances_B = lpips(images, y, key if settings.lpips_dropout else None)
             terms["perceptual"] = jnp.mean(distances_B)
         if settings.feature_weight:
-            features = discriminator(y, train=True).features
-            terms["feature"] = objectives.feature_distance(real_features, features)
-        return weighted(terms, settings), terms
+            terms["feature"] = objectives.feature_distance(real_features, judgement.features)
+        fooled = objectives.GENERATOR_LOSSES[settings.adversarial](judgement.logits)
+        return (weighted(terms, settings), fooled), (terms, judgement.moments)
 
-    def adversarial(y: jax.Array) -> tuple[jax.Array, list[Any]]:
-        judgement = discriminator(y, train=True)
-        return objectives.GENERATOR_LOSSES[settings.adversarial](
-            judgement.logits
-        ), judgement.moments
-
-    gradient = functools.partial(jax.value_and_grad, has_aux=True)
-    (of_nll, terms), nll_cotangent = gradient(nll)(reconstructions)
-    (fooled, moments), adversarial_cotangent = gradient(adversarial)(reconstructions)
-    balance = jnp.ones(())
+    (of_nll, fooled), pullback, (terms, moments) = jax.vjp(losses, reconstructions, has_aux=True)
+    zero, one = jnp.zeros(()), jnp.ones(())
+    balance, weight = one, on * settings.adversarial_weight
     if settings.adaptive_weight:
-        balance = objectives.adaptive_weight(
-            of_last_kernel(nll_cotangent), of_last_kernel(adversarial_cotangent)
-        )
-    weight = on * settings.adversarial_weight * balance
+        (of_first,), (of_second,) = pullback((one, zero)), pullback((zero, one))
+        balance = objectives.adaptive_weight(of_last_kernel(of_first), of_last_kernel(of_second))
+        weight *= balance
+        cotangent = of_first + weight * of_second
+    else:
+        (cotangent,) = pullback((one, weight))
     return ImageLoss(
         value=of_nll + weight * fooled,
-        cotangent=nll_cotangent + weight * adversarial_cotangent,
+        cotangent=cotangent,
         terms=terms | {"adversarial": fooled},
         adaptive_weight=balance,
         moments=moments,

@@ -1,5 +1,6 @@
 import functools
 import importlib
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import main
+from maskgil_jax import api, main
 from maskgil_jax.errors import InputError
 from maskgil_jax.tokenizers.discriminator import Judgement
+from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.training import tokenizer_objective, tokenizer_stage
 from tests import tiny
 
@@ -173,4 +175,21 @@ def test_training_goes_on_from_trained_networks(finished, tmp_path):
             assert largest_difference(old, new) == 0
     config.model.codebook_size = 32
     with pytest.raises(InputError, match="config.start_from.tokenizer = .* another network"):
+        main.run(config, epath.Path(tmp_path / "other"))
+
+
+@pytest.mark.slow
+def test_training_reads_the_lpips_directory(tmp_path):
+    network = jax.jit(lambda: LPIPS(LPIPSConfig(channels=(8, 8, 8, 8, 8)), jax.random.key(0)))()
+    api.Auxiliary(network).save(tmp_path / "lpips")
+    config = tiny.tokenizer()
+    config.steps, config.data.image_size = 2, 16
+    config.loss.update(perceptual_weight=1.0, lpips=str(tmp_path / "lpips"), lpips_dropout=True)
+    main.run(config, epath.Path(tmp_path / "run"))
+    lines = (tmp_path / "run" / "training.jsonl").read_text().splitlines()
+    logged = [json.loads(line) for line in lines]
+    assert len(logged) == 2 and all(0 < line["perceptual_loss"] < 10 for line in logged)
+
+    config.loss.lpips = str(tmp_path / "run" / "model")
+    with pytest.raises(InputError, match="holds a tokenizer, expected lpips"):
         main.run(config, epath.Path(tmp_path / "other"))
