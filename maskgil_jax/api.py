@@ -15,6 +15,7 @@ from etils import epath
 from maskgil_jax import checkpoint
 from maskgil_jax.decoding import masked, sampler
 from maskgil_jax.errors import InputError
+from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.models.llama import Llama, LlamaConfig
 from maskgil_jax.tokenizers import discriminator
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
@@ -25,6 +26,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "vq": (VQTokenizer, VQConfig),
     "llama": (Llama, LlamaConfig),
     "lpips": (LPIPS, LPIPSConfig),
+    "inception": (Inception, InceptionConfig),
     "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),
 }
 
@@ -113,11 +115,11 @@ def load_auxiliary(directory: epath.PathLike, kind: str, dtype: str | None = Non
 
 
 class Auxiliary:
-    """A network that training or metrics use: LPIPS, a discriminator.
+    """A network that training or metrics use: LPIPS, Inception, a discriminator.
 
     Attributes:
       network: the module itself.
-      kind: "lpips" or "discriminator".
+      kind: "lpips", "inception" or "discriminator".
     """
 
     def __init__(self, network: Any):

@@ -21,6 +21,7 @@ log = logging.getLogger("maskgil_jax")
 def formats() -> dict[str, ModuleType]:
     """The foreign formats by name."""
     from maskgil_jax.interop import (
+        fid_inception,
         llamagen_discriminator,
         llamagen_vq,
         lpips,
@@ -39,6 +40,7 @@ def formats() -> dict[str, ModuleType]:
         "maskgil-gpt": maskgil_gpt,
         "llamagen-discriminator": llamagen_discriminator,
         "lpips": lpips,
+        "fid-inception": fid_inception,
     }
 
 

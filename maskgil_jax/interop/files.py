@@ -44,7 +44,9 @@ def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
 
 
 def write(path: str, tensors: Tensors, keys: Sequence[str]) -> None:
-    """Write .safetensors, a PyTorch file with the state dict under `keys[0]`, or Flax .msgpack.
+    """Write .safetensors, a PyTorch file, or Flax .msgpack where there are no keys.
+
+    PyTorch files have the state dict under `keys[0]`, or bare where that is "".
 
     Raises:
       InputError: another suffix, or one that the format does not come in.
@@ -63,7 +65,7 @@ def write(path: str, tensors: Tensors, keys: Sequence[str]) -> None:
     else:
         torch = _torch()
         state = {name: torch.from_numpy(x.copy()) for name, x in tensors.items()}
-        torch.save({keys[0]: state}, temporary)
+        torch.save({keys[0]: state} if keys[0] else state, temporary)
     os.replace(temporary, path)
 
 

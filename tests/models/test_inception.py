@@ -1,0 +1,52 @@
+import jax
+import numpy as np
+import pytest
+import torch
+
+from maskgil_jax import api, convert
+from maskgil_jax.models import inception
+from tests import golden
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inception")
+    state = {name: torch.from_numpy(x) for name, x in golden.weights("fid_inception").items()}
+    torch.save(state, folder / "weights.pth")
+    convert.import_model("fid-inception", str(folder / "weights.pth"), str(folder / "model"), {})
+    return folder / "model"
+
+
+def test_the_official_features(imported):
+    network = api.load_auxiliary(imported, "inception")
+    expected = golden.arrays("fid_inception")
+    images = expected["image_u8"].transpose(0, 2, 3, 1)
+    found, stages = jax.jit(lambda n, x: (n(x), n.stages(x)))(network, images)
+
+    def check(name, values):
+        golden.check("fid_inception", name, np.asarray(values), expected[name])
+
+    pooled = {
+        "f_64": stages["MaxPool_1"],
+        "f_192": stages["MaxPool_2"],
+        "f_768": stages["Mixed_6e"],
+    }
+    for name, values in pooled.items():
+        check(name, values.mean(axis=(1, 2)))
+    check("f_2048", found.pool)
+    check("f_logits_unbiased", found.logits)
+    check("f_logits", found.logits + network.head.bias[...])
+    spatial = np.asarray(found.spatial).reshape(4, 17, 17, 7).transpose(0, 3, 1, 2)
+    check("spatial_mixed6_conv7", spatial)
+    resized = np.asarray((inception.resize(images) - 128) / 128).transpose(0, 3, 1, 2)
+    check("resized_sub", resized[:2, :, ::13, ::13])
+    check("resized_rows", resized[:1, :, :40:8])
+
+
+def test_export_gives_the_same_tensors(imported, tmp_path):
+    convert.export_model("fid-inception", str(imported), str(tmp_path / "out.pth"))
+    written = torch.load(tmp_path / "out.pth", weights_only=True)
+    expected = golden.weights("fid_inception")
+    assert list(written) == list(expected)
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(written[name].numpy(), tensor)
