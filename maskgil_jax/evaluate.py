@@ -18,7 +18,7 @@ def main() -> None:
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.metrics import compare
 
-    content = compare.compare(samples, reference, values.metrics, values.lpips)
+    content = compare.compare(samples, reference, values.metrics, values.lpips, values.inception)
     write_json(output, content)
     for part in ("metrics", "real_to_real"):
         log.info("%s: %s", part, json.dumps(content[part]))
@@ -30,9 +30,13 @@ def define_flags() -> None:
     flags.DEFINE_string("samples", None, "F.npz, a folder of images, or a data source")
     flags.DEFINE_string("reference", None, "the same")
     flags.DEFINE_list(
-        "metrics", ["frechet", "pr"], "some of frechet, pr, accuracy, psnr, ssim, lpips, codebook"
+        "metrics",
+        ["frechet", "pr"],
+        "some of frechet, pr, accuracy, psnr, ssim, lpips, codebook; with --inception fid, rfid, "
+        "sfid, is too",
     )
     flags.DEFINE_string("lpips", "", "LPIPS directory, for the metric lpips")
+    flags.DEFINE_string("inception", "", "Inception directory; pr uses it too where it is given")
     flags.DEFINE_string("output", None, "JSON file to write")
 
 

@@ -20,7 +20,7 @@ def main() -> None:
 
     from maskgil_jax.metrics import tokenizers
 
-    tokenizers.compare(
+    tokenizers.write_comparison(
         values.tokenizers,
         data,
         output,
@@ -29,6 +29,8 @@ def main() -> None:
         batch_size=values.batch_size,
         rounding=values.rounding,
         head_width=values.head_width,
+        lpips=values.lpips,
+        inception=values.inception,
     )
     print((epath.Path(output) / "tokenizers.md").read_text(), end="")
     log.info("wrote reconstructions, tables and pictures to %s", output)
@@ -51,6 +53,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "head_width", 768, "width of the token model whose head is counted", lower_bound=1
     )
+    flags.DEFINE_string("lpips", "", "LPIPS directory, for that column")
+    flags.DEFINE_string("inception", "", "Inception directory, for the column rFID")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,26 @@
 """Two sets of images and the metrics between them, each under the name of its features."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from maskgil_jax.data import sources
+from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import features, reconstruction
 
-FEATURES = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
+log = logging.getLogger("maskgil_jax")
+
+PIXELS = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
+INCEPTION = "Inception 2015-12-05, uint8 images, TensorFlow 1's bilinear resize to 299"
 
 
-class ImageSet(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
     """Images and what is known of them.
 
     Attributes:
@@ -22,6 +29,7 @@ class ImageSet(NamedTuple):
       codes: int32 [N, h, w] that a tokenizer made them from, or None.
       codebook_size: of that tokenizer.
       protocol: how they were made, or "".
+      features: [N, D] by name: "pixels", or those of InceptionFeatures.
     """
 
     images: np.ndarray
@@ -29,10 +37,24 @@ class ImageSet(NamedTuple):
     codes: np.ndarray | None = None
     codebook_size: int = 0
     protocol: str = ""
+    features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def part(self, order: np.ndarray) -> "ImageSet":
-        """Images and labels of these rows."""
-        return ImageSet(self.images[order], None if self.labels is None else self.labels[order])
+        """Images, labels and features of these rows."""
+        return ImageSet(
+            self.images[order],
+            None if self.labels is None else self.labels[order],
+            features={name: values[order] for name, values in self.features.items()},
+        )
+
+    def with_features(self, names: set[str], inception: str) -> "ImageSet":
+        """The same with the features of these names; `inception` is a directory."""
+        found = {}
+        if "pixels" in names:
+            found["pixels"] = features.pixel_features(self.images)
+        if names - {"pixels"}:
+            found |= _inception_features(self.images, inception)
+        return dataclasses.replace(self, features=found)
 
 
 class Metric(NamedTuple):
@@ -41,17 +63,19 @@ class Metric(NamedTuple):
     Attributes:
       values: (samples, reference) -> numbers by name; ValueError where the images cannot give them.
       protocol: how they are computed.
+      features: name of those that it needs in both sets, or "".
       paired: image i of one set belongs to image i of the other, so that halves of one set give
         nothing.
     """
 
     values: Callable[[ImageSet, ImageSet], dict[str, float]]
     protocol: str
+    features: str = ""
     paired: bool = False
 
 
 def compare(
-    samples: str, reference: str, metrics: Sequence[str], lpips: str = ""
+    samples: str, reference: str, metrics: Sequence[str], lpips: str = "", inception: str = ""
 ) -> dict[str, Any]:
     """What maskgil_jax.evaluate writes: the metrics, and what was compared with what.
 
@@ -62,22 +86,29 @@ def compare(
       samples, reference: as read_images takes them.
       metrics: names that `chosen` knows.
       lpips: LPIPS directory, for "lpips".
+      inception: Inception directory, for "fid", "rfid", "sfid", "is"; with it, "pr" is of Inception
+        features too.
 
     Raises:
       InputError: nothing to compare, or not in this way.
     """
-    table = chosen(metrics, lpips)
+    table = chosen(metrics, lpips, inception)
     drawn = read_images(samples, size=None)
     real = read_images(reference, size=drawn.images.shape[1])
+    needed = needed_features(table)
+    try:
+        drawn, real = (images.with_features(needed, inception) for images in (drawn, real))
+    except ValueError as error:
+        raise InputError(f"samples {samples} or reference {reference}: {error}") from None
     order = np.random.default_rng(0).permutation(len(real.images))
     halves = [real.part(part) for part in np.array_split(order, 2)]
     unpaired = {name: metric for name, metric in table.items() if not metric.paired}
     return {
         "samples": {"path": samples, "count": len(drawn.images), "protocol": drawn.protocol},
         "reference": {"path": reference, "count": len(real.images), "protocol": real.protocol},
-        "features": FEATURES,
-        "metrics": _measure(drawn, real, table),
-        "real_to_real": _measure(halves[0], halves[1], unpaired),
+        "features": sorted({PIXELS if name == "pixels" else INCEPTION for name in needed}),
+        "metrics": measure(drawn, real, table),
+        "real_to_real": measure(halves[0], halves[1], unpaired),
         "protocol": {name: metric.protocol for name, metric in table.items()}
         | {"reference": "ADM centre crop", "real_to_real": "halves of the reference"},
     }
@@ -92,7 +123,7 @@ def check(reference: str, metrics: Sequence[str]) -> None:
         _open(reference)
 
 
-def chosen(names: Sequence[str], lpips: str = "") -> dict[str, Metric]:
+def chosen(names: Sequence[str], lpips: str = "", inception: str = "") -> dict[str, Metric]:
     """The metrics of these names.
 
     Raises:
@@ -100,18 +131,30 @@ def chosen(names: Sequence[str], lpips: str = "") -> dict[str, Metric]:
     """
     table = {}
     for name in names:
-        if name in ("fid", "sfid", "is"):
-            raise InputError(f"metric {name!r} needs the Inception network: not supported yet")
         if name == "lpips":
             table[name] = _of_lpips(lpips)
+        elif name in INCEPTION_METRICS and inception:
+            table[name] = INCEPTION_METRICS[name]
         elif name in METRICS:
             table[name] = METRICS[name]
+        elif name in INCEPTION_METRICS:
+            raise InputError(
+                f"metric {name!r} needs --inception=DIR (from maskgil_jax.convert import "
+                "--format=fid-inception)"
+            )
         else:
-            raise InputError(f"metric {name!r}, expected some of {', '.join(METRICS)}, lpips")
+            known = ", ".join({**METRICS, **INCEPTION_METRICS})
+            raise InputError(f"metric {name!r}, expected some of {known}, lpips")
     return table
 
 
-def _measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) -> dict[str, float]:
+def needed_features(table: dict[str, Metric]) -> set[str]:
+    """Names of the features that these metrics use."""
+    return {metric.features for metric in table.values()} - {""}
+
+
+def measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) -> dict[str, float]:
+    """Numbers by name; InputError where the images, which have their features, cannot give them."""
     values: dict[str, float] = {}
     for name, metric in table.items():
         try:
@@ -121,15 +164,65 @@ def _measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) -
     return values
 
 
-def _frechet(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
-    real, drawn = (features.pixel_features(x.images) for x in (reference, samples))
-    return {"pixel_frechet_distance": features.frechet_distance(real, drawn)}
+def _inception_features(
+    images: np.ndarray, directory: str, batch_size: int = 32
+) -> dict[str, np.ndarray]:
+    import jax
+    import tqdm
+
+    from maskgil_jax import api
+
+    network = api.load_auxiliary(directory, "inception")
+    extract = jax.jit(lambda network, images: network(images))
+    parts = []
+    with tqdm.tqdm(total=len(images), unit="image", desc="Inception") as bar:
+        for _, count, batch in fixed_batches(images, min(batch_size, len(images))):
+            found = extract(network, batch)
+            parts.append([np.asarray(values)[:count] for values in found])
+            bar.update(count)
+    columns = zip(*parts, strict=True)
+    return dict(zip(found._fields, map(np.concatenate, columns), strict=True))
 
 
-def _precision_recall(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
-    real, drawn = (features.pixel_features(x.images) for x in (reference, samples))
-    precision, recall = features.precision_recall(real, drawn)
-    return {"pixel_precision": precision, "pixel_recall": recall}
+def _frechet(key: str, name: str) -> Callable[[ImageSet, ImageSet], dict[str, float]]:
+    def values(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+        real, drawn = reference.features[key], samples.features[key]
+        count = min(len(real), len(drawn))
+        if count <= real.shape[1]:
+            log.warning(
+                "%s of %d images: a covariance of %d features needs more, so that the number is "
+                "too high and comparable at this count only",
+                name,
+                count,
+                real.shape[1],
+            )
+        return {name: features.frechet_distance(real, drawn)}
+
+    return values
+
+
+def _rfid(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    if samples.images.shape != reference.images.shape:
+        raise ValueError(
+            f"originals {reference.images.shape} and reconstructions {samples.images.shape}, "
+            "expected the same shape"
+        )
+    return _frechet("pool", "rfid")(samples, reference)
+
+
+def _precision_recall(key: str, prefix: str) -> Callable[[ImageSet, ImageSet], dict[str, float]]:
+    def values(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+        found = features.precision_recall(reference.features[key], samples.features[key])
+        return dict(zip((f"{prefix}precision", f"{prefix}recall"), found, strict=True))
+
+    return values
+
+
+def _inception_score(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+    # Samples are often sorted by class, which would make each split look poor.
+    order = np.random.default_rng(0).permutation(len(samples.images))
+    mean, deviation = features.inception_score(samples.features["logits"][order])
+    return {"inception_score": mean, "inception_score_deviation": deviation}
 
 
 def _accuracy(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
@@ -138,7 +231,7 @@ def _accuracy(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
     if not set(samples.labels.tolist()) <= set(reference.labels.tolist()):
         unknown = sorted(set(samples.labels.tolist()) - set(reference.labels.tolist()))
         raise ValueError(f"the reference has no images of classes {unknown[:5]}")
-    real, drawn = (features.pixel_features(x.images) for x in (reference, samples))
+    real, drawn = reference.features["pixels"], samples.features["pixels"]
     accuracy = features.class_accuracy(real, reference.labels, drawn, samples.labels)
     return {"class_accuracy": accuracy}
 
@@ -191,9 +284,9 @@ def _of_lpips(directory: str) -> Metric:
 
 
 METRICS = {
-    "frechet": Metric(_frechet, FEATURES),
-    "pr": Metric(_precision_recall, f"k = 3; {FEATURES}"),
-    "accuracy": Metric(_accuracy, f"5 nearest neighbours in the reference; {FEATURES}"),
+    "frechet": Metric(_frechet("pixels", "pixel_frechet_distance"), PIXELS, "pixels"),
+    "pr": Metric(_precision_recall("pixels", "pixel_"), f"k = 3; {PIXELS}", "pixels"),
+    "accuracy": Metric(_accuracy, f"5 nearest neighbours in the reference; {PIXELS}", "pixels"),
     "psnr": Metric(_psnr, "uint8, data range 255, mean over images", paired=True),
     "ssim": Metric(
         _ssim,
@@ -206,6 +299,22 @@ METRICS = {
         "all codes of the samples: share of the codebook that occurs, exp of the entropy",
         paired=True,
     ),
+}
+INCEPTION_METRICS = {
+    "fid": Metric(_frechet("pool", "fid"), f"pool_3, 2048; {INCEPTION}", "pool"),
+    "rfid": Metric(
+        _rfid,
+        f"FID of reconstructions against the originals themselves; pool_3, 2048; {INCEPTION}",
+        "pool",
+        paired=True,
+    ),
+    "sfid": Metric(_frechet("spatial", "sfid"), f"mixed_6/conv, 17x17x7; {INCEPTION}", "spatial"),
+    "is": Metric(
+        _inception_score,
+        f"1,008 logits without bias, shuffled with seed 0, splits of 5,000; {INCEPTION}",
+        "logits",
+    ),
+    "pr": Metric(_precision_recall("pool", ""), f"k = 3; pool_3, 2048; {INCEPTION}", "pool"),
 }
 
 

@@ -17,7 +17,7 @@ from maskgil_jax.data import images as image_files
 from maskgil_jax.data import sources
 from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import reconstruction
+from maskgil_jax.metrics import compare, reconstruction
 
 # Column of the tables, and how its numbers are written there.
 COLUMNS: dict[str, Callable[[Any], str]] = {
@@ -30,6 +30,8 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
     "head_parameters": "{:,}".format,
     "psnr": "{:.2f}".format,
     "ssim": "{:.3f}".format,
+    "lpips_vgg": "{:.3f}".format,
+    "rfid": "{:.2f}".format,
     "codebook_usage": "{:.1%}".format,
     "codebook_perplexity": "{:,.0f}".format,
     "encode_seconds": "{:.4f}".format,
@@ -40,7 +42,7 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
 SHOWN = 8  # images in the picture
 
 
-def compare(
+def write_comparison(
     directories: Sequence[str],
     data: str,
     output: epath.PathLike,
@@ -50,6 +52,8 @@ def compare(
     batch_size: int,
     rounding: str,
     head_width: int,
+    lpips: str = "",
+    inception: str = "",
 ) -> None:
     """Reconstruct images with each tokenizer and write what came out.
 
@@ -66,6 +70,7 @@ def compare(
       batch_size: images encoded or decoded at once.
       rounding: key of data.images.ROUNDINGS.
       head_width: of the token model whose head the table counts.
+      lpips, inception: directories of these networks, for the columns LPIPS and rFID.
 
     Raises:
       InputError: a directory, a name or a size that does not do.
@@ -83,14 +88,18 @@ def compare(
                 f"--image_size = {image_size}, expected a multiple of {tokenizer.downsample} "
                 f"(the downsampling of {directory})"
             )
+    networks = {"lpips": lpips, "rfid": inception}
+    metrics = compare.chosen([name for name in networks if networks[name]], lpips, inception)
+    needed = compare.needed_features(metrics)
     originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"
     write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
+    reference = compare.ImageSet(originals).with_features(needed, inception)
     rows, shown = [], [originals[:SHOWN]]
     for name, tokenizer in zip(names, tokenizers, strict=True):
-        reconstructions, codes, row = measure(tokenizer, originals, batch_size, rounding)
+        reconstructions, codes, row = reconstruct(tokenizer, originals, batch_size, rounding)
         write_npz(
             output / f"{name}.npz",
             arr_0=reconstructions,
@@ -99,6 +108,8 @@ def compare(
             protocol=f"{crop}, reconstructed, uint8 by {rounding}",
         )
         row["head_parameters"] = head_width * tokenizer.codebook_size
+        images = compare.ImageSet(reconstructions).with_features(needed, inception)
+        row |= compare.measure(images, reference, metrics)
         rows.append({"tokenizer": name} | row)
         shown.append(reconstructions[:SHOWN])
     device = jax.devices()[0]
@@ -110,7 +121,7 @@ def compare(
         "mebibytes": f"a batch's arguments, results and temporaries, by the compiler; weights "
         f"included, {tokenizers[0].network.config.dtype}",
         "head_parameters": f"{head_width} x codes",
-    }
+    } | {name: metric.protocol for name, metric in metrics.items()}
     write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
     (output / "tokenizers.csv").write_text(as_csv(rows))
     (output / "tokenizers.md").write_text(as_markdown(rows))
@@ -130,7 +141,7 @@ def name_of(directory: str) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-def measure(
+def reconstruct(
     tokenizer: Tokenizer, originals: np.ndarray, batch_size: int, rounding: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Reconstructions uint8 [N, H, W, 3], codes int32 [N, h, w], and the tokenizer's row."""
@@ -178,17 +189,21 @@ def measure(
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table in Markdown."""
-    lines = [[name.replace("_", " ") for name in COLUMNS], ["---"] * len(COLUMNS)]
-    lines += [
-        [write(row[name]) if name in row else "" for name, write in COLUMNS.items()] for row in rows
-    ]
+    columns = measured(rows)
+    lines = [[name.replace("_", " ") for name in columns], ["---"] * len(columns)]
+    lines += [[COLUMNS[name](row[name]) if name in row else "" for name in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The table in CSV, numbers in full."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, measured(rows), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
+
+
+def measured(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns that some row has."""
+    return [name for name in COLUMNS if any(name in row for row in rows)]

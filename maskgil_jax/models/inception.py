@@ -190,7 +190,7 @@ class Inception(nnx.Module):
     def stages(self, images: jax.Array) -> dict[str, jax.Array]:
         """What the stem's poolings and each block give, float32 [B, h, w, C], by name."""
         x = (resize(images) - 128) / 128
-        found = {}
+        found: dict[str, jax.Array] = {}
         for layer in STEM:
             x = self._branch("", (layer,), x)
             if layer == SHRINK:
@@ -244,7 +244,7 @@ def layers() -> list[tuple[str, int, Conv]]:
             if isinstance(layer, Conv):
                 found.append((block + layer.name, width, layer))
                 width = layer.channels
-            elif isinstance(layer, tuple):
+            elif not isinstance(layer, str):
                 width = sum(follow(block, (conv,), width) for conv in layer)
         return width
 

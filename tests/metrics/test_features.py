@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.linalg
 
 from maskgil_jax import metrics
 from maskgil_jax.metrics.features import pixel_features
@@ -80,3 +81,14 @@ def test_codebook_usage_and_perplexity():
     usage, perplexity = metrics.codebook_usage(np.array([[0, 1], [1, 0]]), 8)
     assert usage == 0.25
     np.testing.assert_allclose(perplexity, 2.0)
+
+
+def test_frechet_distance_is_its_formula():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(200, 24)), rng.normal(size=(90, 24)) @ rng.normal(size=(24, 24))
+    covariances = [np.cov(x, rowvar=False) for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    means = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
+    expected = means + np.trace(covariances[0] + covariances[1] - 2 * root)
+    np.testing.assert_allclose(metrics.frechet_distance(a, b), expected, rtol=1e-9)
+    np.testing.assert_allclose(metrics.frechet_distance(a, a[::-1]), 0, atol=1e-9)

@@ -7,6 +7,7 @@ from maskgil_jax import api, metrics
 from maskgil_jax.data import images
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import compare
+from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 
 RNG = np.random.default_rng(0)
@@ -68,3 +69,41 @@ def test_evaluate_gives_lpips_of_the_network_it_is_given(tmp_path):
         compare.compare(*paths, ["lpips"])
     with pytest.raises(InputError, match="metric 'codebook': the samples have no codes"):
         compare.compare(*paths, ["codebook"])
+
+
+def random_weights(like):
+    gain = 1.4 / np.sqrt(np.prod(like.shape[:-1]))
+    noise = RNG.standard_normal(like.shape, np.float32)
+    return gain.astype(np.float32) * noise if len(like.shape) > 1 else 1 + 0.1 * abs(noise)
+
+
+def test_inception_metrics_are_those_of_its_features(tmp_path):
+    like = jax.eval_shape(lambda: Inception(InceptionConfig(), jax.random.key(0)))
+    network = jax.tree.map(random_weights, like)
+    api.Auxiliary(network).save(tmp_path / "inception")
+    noisy, originals = NOISY[:, :16, :16].repeat(3, 0), ORIGINALS[:, :16, :16].repeat(3, 0)
+    originals[::2] //= 2
+    noisy[::4] //= 3
+    for name, array in (("a", noisy), ("b", originals)):
+        np.savez(tmp_path / f"{name}.npz", arr_0=array)
+    paths = [str(tmp_path / f"{name}.npz") for name in "ab"]
+    names, directory = ["fid", "rfid", "sfid", "is", "pr", "frechet"], str(tmp_path / "inception")
+    result = compare.compare(*paths, names, inception=directory)
+    extract = jax.jit(lambda n, x: n(x))
+    drawn, real = extract(network, noisy), extract(network, originals)
+    precision, recall = metrics.precision_recall(real.pool, drawn.pool)
+    expected = {
+        "fid": metrics.frechet_distance(real.pool, drawn.pool),
+        "rfid": metrics.frechet_distance(real.pool, drawn.pool),
+        "sfid": metrics.frechet_distance(real.spatial, drawn.spatial),
+        "inception_score": metrics.inception_score(drawn.logits)[0],
+        "precision": precision,
+        "recall": recall,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(result["metrics"][name], value, rtol=1e-4, err_msg=name)
+    assert result["features"] == [compare.INCEPTION, compare.PIXELS]
+    assert "pixel_frechet_distance" in result["metrics"]
+    assert "rfid" not in result["real_to_real"] and "fid" in result["real_to_real"]
+    with pytest.raises(InputError, match="metric 'fid' needs --inception=DIR"):
+        compare.compare(*paths, ["fid"])
