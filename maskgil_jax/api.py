@@ -13,8 +13,9 @@ import numpy.typing as npt
 from etils import epath
 
 from maskgil_jax import checkpoint
-from maskgil_jax.decoding import masked, sampler
+from maskgil_jax.decoding import autoregressive, masked, sampler
 from maskgil_jax.errors import InputError
+from maskgil_jax.models.conditions import Condition, Features, TokenModel
 from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.models.llama import Llama, LlamaConfig
 from maskgil_jax.tokenizers import discriminator
@@ -69,13 +70,11 @@ def load(
     network = checkpoint.load_params(directory, like)
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
-    if name == "llama":
-        return Generator(
-            network,
-            tokenizer=description.get("tokenizer", {}),
-            class_names=tuple(description.get("class_names", ())),
-        )
-    return Auxiliary(network)
+    model = wrap(network)
+    if isinstance(model, Generator):
+        model.tokenizer = description.get("tokenizer", {})
+        model.class_names = tuple(description.get("class_names", ()))
+    return model
 
 
 def init_network(config: Any, key: jax.Array) -> Any:
@@ -87,7 +86,9 @@ def wrap(network: Any) -> "Tokenizer | Generator | Auxiliary":
     """A network as `load` would give it."""
     if isinstance(network, VQTokenizer):
         return Tokenizer(network)
-    return Generator(network) if isinstance(network, Llama) else Auxiliary(network)
+    if not hasattr(network, "classify"):
+        return Auxiliary(network)
+    return CausalGenerator(network) if network.config.causal else Generator(network)
 
 
 def load_tokenizer(directory: epath.PathLike) -> "Tokenizer":
@@ -243,13 +244,17 @@ class Tokenizer:
 
 
 class Generator:
-    """Codes from conditions."""
+    """Codes from conditions, by a model of masked tokens.
+
+    A condition is class ids, integers [B]; or, for a model of text or speech, features: float
+    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding.
+    """
 
     kind = "masked"
 
     def __init__(
         self,
-        network: Llama,
+        network: TokenModel,
         tokenizer: dict[str, Any] | None = None,
         class_names: tuple[str, ...] = (),
     ):
@@ -269,7 +274,7 @@ class Generator:
 
     @property
     def num_classes(self) -> int:
-        """Number of condition classes."""
+        """Number of condition classes; 0 where the condition is features."""
         return self.network.config.num_classes
 
     @property
@@ -277,16 +282,21 @@ class Generator:
         """(height, width) in tokens."""
         return self.network.config.grid
 
-    def null_condition(self, batch: int) -> jax.Array:
-        """The condition that says nothing, int32 [batch]."""
-        return jnp.full((batch,), self.num_classes, jnp.int32)
+    def null_condition(self, batch: int) -> Condition:
+        """The condition that says nothing: int32 [batch], or features without padding."""
+        config = self.network.config
+        if self.num_classes:
+            return jnp.full((batch,), self.num_classes, jnp.int32)
+        shape = (batch, config.condition_tokens)
+        empty = Features(jnp.zeros((*shape, config.feature_dim)), jnp.ones(shape, bool))
+        return self.network.drop_condition(empty, jnp.ones(batch, bool))
 
-    def logits(self, codes: npt.ArrayLike, condition: npt.ArrayLike) -> jax.Array:
+    def logits(self, codes: npt.ArrayLike, condition: Any) -> jax.Array:
         """Logits in eval mode.
 
         Args:
           codes: integers [B, h, w]; `mask_id` where hidden.
-          condition: integers [B], class ids; `num_classes` for none.
+          condition: as in the class's documentation; class id `num_classes` for none.
 
         Returns:
           float32 [B, h * w, V]; one column more, the last, for a model with a mask class
@@ -295,39 +305,28 @@ class Generator:
         Raises:
           InputError: wrong shape, dtype or range.
         """
-        codes = _checked_codes(codes, self.mask_id + 1)
+        codes = _checked_codes(codes, self.mask_id + (self.kind == "masked"))
         return _logits(self.network, codes, self._checked_condition(condition, codes.shape[0]))
 
     def sample(
         self,
-        condition: npt.ArrayLike,
+        condition: Any,
         rng: jax.Array | int,
         *,
-        steps: int = 8,
-        guidance: float = 3.0,
-        guidance_ramp: str = "linear",
-        schedule: str = "arccos",
-        rule: str = "maskgil",
-        temperature: float = 1.0,
-        choice_temperature: float = 4.5,
+        codes: npt.ArrayLike | None = None,
         start: int = 0,
+        **options: Any,
     ) -> jax.Array:
         """Draw images' codes; all steps run in one jitted function.
 
         Args:
-          condition: integers [B], class ids.
+          condition: as in the class's documentation.
           rng: a JAX key or a seed.
-          steps: decoding steps, 1 to h * w.
-          guidance: scale s of u + s (c - u) at the last step; 1 is no guidance. MaskGIL's weight w
-            is s - 1.
-          guidance_ramp: "constant"; "linear" or "cosine" from 1 at the first step.
-          schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square",
-            "root"; for rule "maskgit": "cosine", "arccos", "uniform", "log", "exp", "powK".
-          rule: "maskgil" (Besnier's and MaskGIL's counts and noise) or "maskgit" (Google's).
-          temperature: divides the logits that tokens are drawn from.
-          choice_temperature: scale of the Gumbel noise on the confidence, annealed to 0.
+          codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
+            others stay as they are. None: nothing is known.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
+          **options: fields of decoding.masked.Options: steps=8, guidance=3.0, schedule="arccos" ...
 
         Returns:
           int32 [B, h, w] in 0 .. codebook_size - 1.
@@ -335,43 +334,127 @@ class Generator:
         Raises:
           InputError: an option out of range, or a condition of wrong shape, dtype or range.
         """
-        height, width = self.grid
         condition = self._checked_condition(condition, None)
+        B = jax.tree.leaves(condition)[0].shape[0]
+        if codes is None:
+            codes_Bhw = jnp.full((B, *self.grid), self.mask_id, jnp.int32)
+            hidden_B = np.full(B, self.grid[0] * self.grid[1])
+        else:
+            codes_Bhw = _checked_codes(codes, self.mask_id + 1)
+            if codes_Bhw.shape[0] != B:
+                raise InputError(f"codes of {codes_Bhw.shape[0]} images for {B} conditions")
+            hidden_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
+        if not hidden_B.any():
+            return codes_Bhw
         try:
-            plan = masked.plan(
-                height * width,
-                steps=steps,
-                guidance=guidance,
-                guidance_ramp=guidance_ramp,
-                schedule=schedule,
-                rule=rule,
-                temperature=temperature,
-                choice_temperature=choice_temperature,
-            )
+            plan, counts_SB = masked.plan(hidden_B, **options)
         except ValueError as error:
             raise InputError(str(error)) from None
-        key = jax.random.key(int(rng)) if isinstance(rng, int | np.integer) else rng
-        return sampler.sample_codes(self.network, condition, key, start, plan=plan)
+        if plan.guided and not self.network.config.has_null_condition:
+            raise InputError(
+                f"guidance = {plan.guidance[-1]}, but this model has no null condition: expected 1"
+            )
+        return sampler.sample_codes(
+            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, plan=plan
+        )
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
         known = {"tokenizer": self.tokenizer, "class_names": self.class_names}
         _save(directory, self.kind, self.network, known)
 
-    def _checked_condition(self, condition: npt.ArrayLike, batch: int | None) -> jax.Array:
+    def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
+        checked = (
+            self._checked_classes(condition)
+            if self.num_classes
+            else self._checked_features(condition)
+        )
+        found = jax.tree.leaves(checked)[0].shape[0]
+        if batch is not None and found != batch:
+            raise InputError(f"{found} conditions for {batch} images")
+        return checked
+
+    def _checked_classes(self, condition: npt.ArrayLike) -> jax.Array:
         condition = np.asarray(condition)
         if condition.ndim != 1 or not np.issubdtype(condition.dtype, np.integer):
             raise InputError(
                 f"condition is {condition.dtype} {condition.shape}, expected integer class ids [B]"
             )
-        if batch is not None and len(condition) != batch:
-            raise InputError(f"{len(condition)} conditions for {batch} images")
-        if len(condition) and not 0 <= condition.min() <= condition.max() <= self.num_classes:
+        last = self.num_classes - (not self.network.config.has_null_condition)
+        if len(condition) and not 0 <= condition.min() <= condition.max() <= last:
             raise InputError(
                 f"class ids from {condition.min()} to {condition.max()}, expected 0 to "
                 f"{self.num_classes - 1} (or {self.num_classes}: no condition)"
             )
         return jnp.asarray(condition, jnp.int32)
+
+    def _checked_features(self, condition: Any) -> Features:
+        config = self.network.config
+        features, mask = condition if isinstance(condition, tuple) else (condition, None)
+        features = jnp.asarray(features)
+        mask = jnp.ones(features.shape[:2], bool) if mask is None else jnp.asarray(mask)
+        expected = (config.condition_tokens, config.feature_dim)
+        if features.shape[1:] != expected or not jnp.issubdtype(features.dtype, jnp.floating):
+            raise InputError(
+                f"features are {features.dtype} {features.shape}, expected floats [B, "
+                f"{expected[0]}, {expected[1]}]"
+            )
+        if mask.shape != features.shape[:2]:
+            raise InputError(
+                f"mask of features is {mask.shape}, expected {features.shape[:2]} (bool)"
+            )
+        return Features(features, mask.astype(bool))
+
+
+class CausalGenerator(Generator):
+    """Codes from conditions, by a model that predicts each token from those before it."""
+
+    kind = "causal"
+
+    def sample(  # type: ignore[override]
+        self,
+        condition: Any,
+        rng: jax.Array | int,
+        *,
+        tokens: int | None = None,
+        start: int = 0,
+        **options: Any,
+    ) -> jax.Array:
+        """Draw images' codes token by token; all steps run in one jitted function.
+
+        Args:
+          condition: as in Generator.
+          rng: a JAX key or a seed.
+          tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
+          start: as in Generator.sample.
+          **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
+            top_k=0 ...
+
+        Returns:
+          int32 [B, h, w].
+
+        Raises:
+          InputError: an option out of range, or a condition of wrong shape, dtype or range.
+        """
+        condition = self._checked_condition(condition, None)
+        most = self.grid[0] * self.grid[1]
+        tokens = most if tokens is None else tokens
+        if not 0 <= tokens <= most:
+            raise InputError(f"tokens = {tokens}, expected 0 to {most}")
+        try:
+            chosen = autoregressive.Options(**options)
+        except (TypeError, ValueError) as error:
+            raise InputError(str(error)) from None
+        if not tokens:
+            B = jax.tree.leaves(condition)[0].shape[0]
+            return jnp.full((B, *self.grid), self.mask_id, jnp.int32)
+        return autoregressive.sample_codes(
+            self.network, condition, _key(rng), start, options=chosen, tokens=tokens
+        )
+
+
+def _key(rng: jax.Array | int) -> jax.Array:
+    return jax.random.key(int(rng)) if isinstance(rng, int | np.integer) else rng
 
 
 def _checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:
@@ -400,5 +483,5 @@ def _decode(network: VQTokenizer, codes: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _logits(network: Llama, codes: jax.Array, condition: jax.Array) -> jax.Array:
-    return network(codes, condition)
+def _logits(network: TokenModel, codes: jax.Array, condition: Condition) -> jax.Array:
+    return network.classify(network.normed(network.hidden(codes, condition)))

@@ -192,11 +192,16 @@ def generator() -> ConfigDict:
             per_class=8,  # columns, in TensorBoard
             steps=8,
             guidance=3.0,  # scale s of u + s (c - u); 1: none
-            guidance_ramp="linear",  # constant | linear | cosine
+            guidance_ramp="linear",  # constant | linear | cosine | power_cosine
+            guidance_power=3.0,  # of power_cosine
             schedule="arccos",
-            rule="maskgil",  # maskgil | maskgit
+            rule="maskgil",  # maskgil | maskgit | halton | titok | maskbit
             temperature=1.0,  # divides the logits
+            temperature_schedule="constant",  # constant | titok | halton
             choice_temperature=4.5,  # scale of the Gumbel noise on the confidence
+            top_k=0,  # codes drawn from; 0: all
+            top_p=1.0,  # the fewest codes that reach this probability; 1: all
+            resample=False,  # draw revealed tokens anew at every step
             batch_size=64,
         ),
         evaluation=dict(

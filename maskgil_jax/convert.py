@@ -23,6 +23,7 @@ def formats() -> dict[str, ModuleType]:
     from maskgil_jax.interop import (
         fid_inception,
         llamagen_discriminator,
+        llamagen_gpt,
         llamagen_vq,
         lpips,
         maskgil_gpt,
@@ -38,6 +39,7 @@ def formats() -> dict[str, ModuleType]:
         "open-magvit2": open_magvit2,
         "maskgit-vq": maskgit_vq,
         "maskgil-gpt": maskgil_gpt,
+        "llamagen-gpt": llamagen_gpt,
         "llamagen-discriminator": llamagen_discriminator,
         "lpips": lpips,
         "fid-inception": fid_inception,

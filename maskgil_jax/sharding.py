@@ -25,7 +25,7 @@ RULES = {
     r"blocks/gate_up$": P(None, "fsdp", None, "tensor"),
     r"blocks/down$": P(None, "tensor", "fsdp"),
     r"blocks/.*(scale|bias)$": P(),
-    r"(embedding|head)$": P(None, "fsdp"),
+    r"(embedding|head|feature_in|feature_out|null_features)$": P(None, "fsdp"),
     # tokenizers: convolutions are split by output channel
     r"kernel$": P(None, None, None, "fsdp"),
     r"codebook$": P(),

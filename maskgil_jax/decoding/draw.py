@@ -1,5 +1,6 @@
 """Pictures out of models, batch by batch, one compiled shape."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,15 +14,7 @@ from maskgil_jax.data.images import to_uint8
 from maskgil_jax.decoding import masked
 from maskgil_jax.errors import InputError
 
-OPTIONS = (
-    "steps",
-    "guidance",
-    "guidance_ramp",
-    "schedule",
-    "rule",
-    "temperature",
-    "choice_temperature",
-)
+OPTIONS = tuple(field.name for field in dataclasses.fields(masked.Options))
 
 
 def checked_options(settings: ConfigDict, grid: tuple[int, int]) -> dict[str, Any]:

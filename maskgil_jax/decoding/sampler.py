@@ -1,61 +1,86 @@
-"""All decoding steps of the masked model in one jitted function.
+"""All decoding steps of a masked model in one jitted function.
 
-Letters: B batch, L = height * width tokens, V codes.
+Letters: B batch, L = height * width tokens, n of them, V codes, S steps.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax.decoding import masked
-from maskgil_jax.models.llama import Llama
+from maskgil_jax.decoding import draws, masked
+from maskgil_jax.models import orders
+from maskgil_jax.models.conditions import Condition, TokenModel
 
 
 @functools.partial(jax.jit, static_argnames="plan")
 def sample_codes(
-    network: Llama,
-    condition_B: jax.Array,
+    network: TokenModel,
+    condition: Condition,
+    codes_Bhw: jax.Array,
+    counts_SB: jax.Array,
     key: jax.Array,
     start: jax.Array | int,
     *,
     plan: masked.Plan,
 ) -> jax.Array:
-    """Sample with a ready-made plan, int32 [B, h, w]; see Generator.sample.
+    """Fill the hidden codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
 
     The draws of image i are keyed by i, those of a step by the step.
     """
     config = network.config
-    (height, width), B = config.grid, condition_B.shape[0]
+    B, height, width = codes_Bhw.shape
+    L = height * width
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
-    null_B = jnp.full_like(condition_B, config.num_classes)
+    both = condition
+    if plan.guided:
+        null = network.drop_condition(condition, jnp.ones(B, bool))
+        both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, null)
 
-    def step_keys(step: jax.Array, use: int) -> jax.Array:
-        return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(k, step), use))(keys_B)
+    def noise(step: jax.Array, use: int, sample: Callable[..., jax.Array]) -> jax.Array:
+        return jax.vmap(
+            lambda k: sample(jax.random.fold_in(jax.random.fold_in(k, step), use), (L,))
+        )(keys_B)
 
-    def logits_fn(codes_BL: jax.Array, guidance: jax.Array) -> jax.Array:
+    def predict(
+        codes_BL: jax.Array, positions_Bn: jax.Array, guidance: jax.Array | None
+    ) -> jax.Array:
         codes_Bhw = codes_BL.reshape(B, height, width)
-        if plan.guided:
-            both = network(
-                jnp.concatenate([codes_Bhw, codes_Bhw]), jnp.concatenate([condition_B, null_B])
-            )
-            c_BLV, u_BLV = jnp.split(both, 2)
-            logits_BLV = u_BLV + guidance * (c_BLV - u_BLV)
+        if guidance is None:
+            x_BLD = network.hidden(codes_Bhw, condition)
+            x_BnD = network.normed(_rows(x_BLD, positions_Bn))
         else:
-            logits_BLV = network(codes_Bhw, condition_B)
+            x_BLD = network.hidden(jnp.concatenate([codes_Bhw, codes_Bhw]), both)
+            x_BnD = network.normed(_rows(x_BLD, jnp.concatenate([positions_Bn, positions_Bn])))
+            # The head is affine and the weights of c and u add up to 1: guidance may come first.
+            c_BnD, u_BnD = jnp.split(x_BnD.astype(jnp.float32), 2)
+            x_BnD = (u_BnD + guidance * (c_BnD - u_BnD)).astype(x_BnD.dtype)
         # A mask is never drawn (the released FID_sample.py drops its column as well).
-        return logits_BLV[..., : config.codebook_size]
+        return network.classify(x_BnD, positions_Bn)[..., : config.codebook_size]
 
+    def draw(
+        step: jax.Array, logits_BnV: jax.Array, positions_Bn: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        uniform_BL = noise(step, 0, jax.random.uniform)
+        uniform_Bn = jnp.take_along_axis(uniform_BL, positions_Bn, axis=1)
+        return draws.categorical(uniform_Bn, draws.filtered(logits_BnV, plan.top_k, plan.top_p))
+
+    # Halton's order begins anywhere, so that not all images begin at the same cell.
+    rank_L = jnp.argsort(jnp.asarray(orders.halton(height, width)))
+    offset_B1 = jax.vmap(lambda k: jax.random.randint(k, (1,), 0, L))(keys_B)
     codes_BL = masked.decode(
-        logits_fn,
-        jnp.full((B, height * width), config.mask_id, jnp.int32),
+        predict,
+        codes_Bhw.reshape(B, L),
+        counts_SB,
         mask_id=config.mask_id,
         plan=plan,
-        draw=lambda step, logits_BLV: jax.vmap(jax.random.categorical)(
-            step_keys(step, 0), logits_BLV
-        ).astype(jnp.int32),
-        gumbel=lambda step: jax.vmap(lambda k: jax.random.gumbel(k, (height * width,)))(
-            step_keys(step, 1)
-        ),
+        draw=draw,
+        gumbel=lambda step: noise(step, 1, jax.random.gumbel),
+        rank_BL=(rank_L + offset_B1) % L,
     )
     return codes_BL.reshape(B, height, width)
+
+
+def _rows(x_BLD: jax.Array, positions_Bn: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x_BLD, positions_Bn[..., None], axis=1)

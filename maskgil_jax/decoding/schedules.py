@@ -88,18 +88,48 @@ def maskgit_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     return np.array([*counts, hidden], np.int32)
 
 
+def halton_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
+    """Tokens revealed by each step, int32 [steps]; always along arccos.
+
+    Source: valeoai/Halton-MaskGIT, Sampler/halton_sampler.py.
+    """
+    if schedule != "arccos":
+        raise ValueError(f"schedule = {schedule!r}, expected arccos (of rule halton)")
+    ratio = np.arange(1, steps + 1) / steps
+    revealed = ((1 - np.arccos(ratio) / (math.pi / 2)) * tokens).astype(int)
+    return np.diff(np.maximum(revealed, np.arange(1, steps + 1)), prepend=0).astype(np.int32)
+
+
+# What multiplies the temperature at each step.
+TEMPERATURES: dict[str, Callable[[int], np.ndarray]] = {
+    "constant": np.ones,
+    # bytedance/1d-tokenizer: `softmax_temperature_annealing`.
+    "titok": lambda steps: 0.5 + 0.8 * (1 - np.arange(1, steps + 1) / steps),
+    # valeoai/Halton-MaskGIT: logits times 1 rising to 1.2.
+    "halton": lambda steps: 1 / np.linspace(1.0, 1.2, steps),
+}
+
 # Share of the guidance that acts, as the fraction of steps goes from 0 to 1.
-GUIDANCE_RAMPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "constant": lambda x: np.ones_like(x),
-    "linear": lambda x: x,
-    "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
+GUIDANCE_RAMPS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "constant": lambda x, power: np.ones_like(x),
+    "linear": lambda x, power: x,
+    "cosine": lambda x, power: (1 - np.cos(np.pi * x)) / 2,
+    # bytedance/1d-tokenizer and markweberdev/maskbit.
+    "power_cosine": lambda x, power: (1 - np.cos(np.pi * x**power)) / 2,
 }
 
 
-def guidance_scales(scale: float, ramp: str, steps: int) -> np.ndarray:
-    """Scale s of u + s (c - u) at each step, float32 [steps], from 1 (no guidance) to `scale`.
+def guidance_scales(
+    scale: float, ramp: str, fraction: np.ndarray, power: float = 3.0
+) -> np.ndarray:
+    """Scale s of u + s (c - u) at each step, float32, from 1 (no guidance) to `scale`.
 
     MaskGIL's weight w in (1 + w) c - w u, raised linearly, is scale = 1 + w with ramp "linear".
+
+    Args:
+      scale: at the end of the ramp.
+      ramp: key of GUIDANCE_RAMPS.
+      fraction: how far the ramp has come at each step, 0 to 1.
+      power: of "power_cosine".
     """
-    fraction = np.linspace(0, 1, steps) if steps > 1 else np.ones(1)
-    return (1 + (scale - 1) * GUIDANCE_RAMPS[ramp](fraction)).astype(np.float32)
+    return (1 + (scale - 1) * GUIDANCE_RAMPS[ramp](fraction, power)).astype(np.float32)

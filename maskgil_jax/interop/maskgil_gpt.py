@@ -8,21 +8,17 @@ from maskgil_jax.models.llama import PRESETS, LlamaConfig
 KIND = "masked"
 STATE_DICT_KEYS = ("model_state_dict", "model", "module", "ema")
 IGNORED = ()
+# Of the sizes whose heads are not 64 wide.
+HEADS = {2048: 32, 3200: 32, 4096: 32}
 
 
 def config(tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (16, 16)) -> LlamaConfig:
     """The network, read off the shapes; `heads` are dim / 64 unless told (--arg=heads=N)."""
-    dim = tensors["tok_emb.weight"].shape[1]
     codebook_size = tensors["output.weight"].shape[0] - 1
-    hidden = tensors["layers.0.feed_forward.w1.weight"].shape[0]
     return LlamaConfig(
-        layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")),
-        dim=dim,
-        heads=heads or max(dim // 64, 1),
+        **shape_of(tensors, heads, grid),
         codebook_size=codebook_size,
         num_classes=tensors["tok_emb.weight"].shape[0] - codebook_size - 2,
-        grid=(grid,) if isinstance(grid, int) else grid,
-        ffn_multiple=math.gcd(hidden, 256),
         **PRESETS["maskgil_released"],
     )
 
@@ -34,9 +30,33 @@ def entries(config: LlamaConfig) -> list[Entry]:
       InputError: a network with other switches than the released code has.
     """
     check_same("maskgil-gpt", config, PRESETS["maskgil_released"])
-    D, H, K, F = config.dim, config.heads, config.head_dim, config.ffn_dim
     rows = config.codebook_size + 1 + config.num_classes + 1
-    table = [Entry("tok_emb.weight", (rows, D), "embedding")]
+    return [
+        Entry("tok_emb.weight", (rows, config.dim), "embedding"),
+        *blocks(config),
+        Entry("output.weight", (config.output_size, config.dim), "head"),
+    ]
+
+
+def shape_of(tensors: Tensors, heads: int, grid: int | tuple[int, int]) -> dict:
+    """Arguments of LlamaConfig that the blocks tell, and those that they do not."""
+    dim = tensors["output.weight"].shape[1]
+    hidden = tensors["layers.0.feed_forward.w1.weight"].shape[0]
+    if isinstance(grid, int):
+        raise ValueError(f"grid = {grid}, expected HxW")
+    return dict(
+        layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")),
+        dim=dim,
+        heads=heads or HEADS.get(dim, max(dim // 64, 1)),
+        grid=grid,
+        ffn_multiple=math.gcd(hidden, 256),
+    )
+
+
+def blocks(config: LlamaConfig) -> list[Entry]:
+    """The table of the layers and the final norm, which LlamaGen's has too."""
+    D, H, K, F = config.dim, config.heads, config.head_dim, config.ffn_dim
+    table: list[Entry] = []
     for i in range(config.layers):
         layer, all_rows = f"layers.{i}", slice(None)
         table += [
@@ -71,5 +91,4 @@ def entries(config: LlamaConfig) -> list[Entry]:
             Entry(f"{layer}.ffn_norm.weight", (D,), "blocks/mlp_norm/scale", slot=(i,)),
         ]
     table.append(Entry("norm.weight", (D,), "norm/scale"))
-    table.append(Entry("output.weight", (config.output_size, D), "head"))
     return table

@@ -1,18 +1,34 @@
-"""Bidirectional LLaMA over image tokens: the token model of MaskGIL.
+"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, or causal, as LlamaGen.
 
-Letters: B batch, h w grid, L = h * w image tokens, T = L + 1 with the condition token, D width,
-H heads, K head dimension, F hidden units of the MLP, V classes of the head, N layers.
+Letters: B batch, h w grid, L = h * w image tokens, c condition tokens, T tokens of the sequence, S
+of them that are run, D width, H heads, K head dimension, F hidden units of the MLP, V classes of
+the head, N layers, C width of features.
 """
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models import rope
+from maskgil_jax.models import orders, rope
+from maskgil_jax.models.conditions import Condition, Features
+
+# Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
+SIZES = {
+    "B": dict(layers=12, dim=768, heads=12),
+    "L": dict(layers=24, dim=1024, heads=16),
+    "XL": dict(layers=36, dim=1280, heads=20),
+    "XXL": dict(layers=48, dim=1536, heads=24),
+    "XXXL": dict(layers=48, dim=2560, heads=40),
+    "1B": dict(layers=22, dim=2048, heads=32),
+    "3B": dict(layers=24, dim=3200, heads=32),
+    "7B": dict(layers=32, dim=4096, heads=32),
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper: 2D RoPE, the condition drawn first, QK-norm, norms on the outputs of attention and
@@ -34,6 +50,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         qk_norm="none",
         post_norm="none",
     ),
+    # FoundationVision/LlamaGen, autoregressive/models/gpt.py.
+    "llamagen": dict(
+        causal=True,
+        rope="2d",
+        condition_position="first",
+        joint_embedding=False,
+        mask_logit=False,
+        qk_norm="none",
+        post_norm="none",
+    ),
 }
 
 
@@ -44,10 +70,18 @@ class LlamaConfig:
     Attributes:
       layers, dim, heads: N, D, H.
       codebook_size: number of image codes; id `codebook_size` is the mask.
-      num_classes: number of condition classes; id `num_classes` is the null class.
+      num_classes: number of condition classes, id `num_classes` is the null class; 0 where the
+        condition is features.
       grid: (height, width) in tokens that the model is trained on.
       ffn_multiple: hidden units are int(8 D / 3) rounded up to a multiple of this.
+      causal: each token sees the condition and the tokens before it, and is predicted from them;
+        there is no mask then.
+      order: of a causal model's tokens: "raster", or "halton", which spreads the first ones over
+        the image.
+      feature_dim: C of a condition of text or speech features; 0 where it is a class.
+      condition_tokens: of the sequence; 1 for a class.
       dropout: rate on the outputs of attention and MLP.
+      embedding_dropout: rate on the embedded tokens.
       rope: "2d", or "1d": raster order as released, where the row of the condition stands first
         in the table even if the condition token stands last in the sequence, so that the first
         image token gets it.
@@ -68,7 +102,12 @@ class LlamaConfig:
     num_classes: int
     grid: tuple[int, int]
     ffn_multiple: int = 256
+    causal: bool = False
+    order: str = "raster"
+    feature_dim: int = 0
+    condition_tokens: int = 1
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
     rope: str = "2d"
     condition_rope: str = "zero"
     condition_position: str = "first"
@@ -82,13 +121,29 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
-        for field in ("layers", "dim", "heads", "codebook_size", "num_classes", "ffn_multiple"):
+        positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
+        for field in positive + (() if self.feature_dim else ("num_classes",)):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
+        if self.feature_dim and (self.num_classes or self.joint_embedding):
+            raise ValueError(
+                f"feature_dim = {self.feature_dim} with num_classes = {self.num_classes} and "
+                f"joint_embedding = {self.joint_embedding}, expected 0 and False"
+            )
+        if not self.feature_dim and self.condition_tokens != 1:
+            raise ValueError(f"condition_tokens = {self.condition_tokens}, expected 1 for a class")
+        if self.causal and (self.mask_logit or self.condition_position == "last"):
+            raise ValueError(
+                "a causal model has its condition first and no mask, but condition_position = "
+                f"{self.condition_position!r}, mask_logit = {self.mask_logit}"
+            )
+        if self.order != "raster" and (not self.causal or self.rope == "1d"):
+            raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise ValueError(f"grid = {self.grid}, expected (height, width)")
         allowed = dict(
             rope=("1d", "2d"),
+            order=tuple(orders.ORDERS),
             condition_rope=("zero", "identity"),
             condition_position=("first", "last"),
             qk_norm=("layer", "rms", "none"),
@@ -118,6 +173,16 @@ class LlamaConfig:
     def mask_id(self) -> int:
         """The code that stands for a hidden token."""
         return self.codebook_size
+
+    @property
+    def has_null_condition(self) -> bool:
+        """Whether there is a condition that says nothing, which guidance needs."""
+        return True
+
+    @property
+    def table_size(self) -> int:
+        """Rows for codes: the mask has one too, where there is a mask."""
+        return self.codebook_size + int(not self.causal)
 
     @property
     def output_size(self) -> int:
@@ -152,6 +217,18 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
     )
 
 
+# Of queries, keys and values [B, S, H, K], to [B, S, H, K].
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Table = np.ndarray | jax.Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens that a causal model has seen, [B, T, H, K] of each layer."""
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+
+
 class Block(nnx.Module):
     """One layer; a model holds all its layers as one Block with a leading depth axis."""
 
@@ -171,33 +248,35 @@ class Block(nnx.Module):
         if config.post_norm != "none":
             self.attention_post_norm, self.mlp_post_norm = RMSNorm(D), RMSNorm(D)
 
-    def __call__(self, x_BTD: jax.Array, table_TK2: np.ndarray, key: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x_BSD: jax.Array, table_SK2: Table, attend: Attend, key: jax.Array | None = None
+    ) -> jax.Array:
         """Attention, then MLP, each added to its input; `key` drives dropout, None is eval."""
         keys = (None, None) if key is None else jax.random.split(key)
-        y_BTD = x_BTD if self.config.post_norm == "output" else self.attention_norm(x_BTD)
-        y_BTD = self.attend(y_BTD, table_TK2)
+        y_BSD = x_BSD if self.config.post_norm == "output" else self.attention_norm(x_BSD)
+        y_BSD = self.attention(y_BSD, table_SK2, attend)
         if self.config.post_norm != "none":
-            y_BTD = self.attention_post_norm(y_BTD)
-        x_BTD = x_BTD + dropout(y_BTD, self.config.dropout, keys[0])
-        y_BTD = x_BTD if self.config.post_norm == "output" else self.mlp_norm(x_BTD)
-        y_BTD = self.mlp(y_BTD)
+            y_BSD = self.attention_post_norm(y_BSD)
+        x_BSD = x_BSD + dropout(y_BSD, self.config.dropout, keys[0])
+        y_BSD = x_BSD if self.config.post_norm == "output" else self.mlp_norm(x_BSD)
+        y_BSD = self.mlp(y_BSD)
         if self.config.post_norm != "none":
-            y_BTD = self.mlp_post_norm(y_BTD)
-        return x_BTD + dropout(y_BTD, self.config.dropout, keys[1])
+            y_BSD = self.mlp_post_norm(y_BSD)
+        return x_BSD + dropout(y_BSD, self.config.dropout, keys[1])
 
-    def attend(self, x_BTD: jax.Array, table_TK2: np.ndarray) -> jax.Array:
-        """Attention of every token to every token."""
-        q_BTHK, k_BTHK, v_BTHK = jnp.einsum("BTD,DCHK->CBTHK", x_BTD, self.cast(self.qkv))
+    def attention(self, x_BSD: jax.Array, table_SK2: Table, attend: Attend) -> jax.Array:
+        """Projections, norms and rotations around `attend`."""
+        q_BSHK, k_BSHK, v_BSHK = jnp.einsum("BSD,DCHK->CBSHK", x_BSD, self.cast(self.qkv))
         if self.config.qk_norm != "none":
-            q_BTHK, k_BTHK = self.query_norm(q_BTHK), self.key_norm(k_BTHK)
-        q_BTHK, k_BTHK = rope.rotate(q_BTHK, table_TK2), rope.rotate(k_BTHK, table_TK2)
-        o_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK)
-        return jnp.einsum("BTHK,HKD->BTD", o_BTHK, self.cast(self.out))
+            q_BSHK, k_BSHK = self.query_norm(q_BSHK), self.key_norm(k_BSHK)
+        q_BSHK, k_BSHK = rope.rotate(q_BSHK, table_SK2), rope.rotate(k_BSHK, table_SK2)
+        o_BSHK = attend(q_BSHK, k_BSHK, v_BSHK)
+        return jnp.einsum("BSHK,HKD->BSD", o_BSHK, self.cast(self.out))
 
-    def mlp(self, x_BTD: jax.Array) -> jax.Array:
+    def mlp(self, x_BSD: jax.Array) -> jax.Array:
         """SwiGLU."""
-        gate_BTF, up_BTF = jnp.einsum("BTD,DCF->CBTF", x_BTD, self.cast(self.gate_up))
-        return (jax.nn.silu(gate_BTF) * up_BTF) @ self.cast(self.down)
+        gate_BSF, up_BSF = jnp.einsum("BSD,DCF->CBSF", x_BSD, self.cast(self.gate_up))
+        return (jax.nn.silu(gate_BSF) * up_BSF) @ self.cast(self.down)
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""
@@ -205,83 +284,221 @@ class Block(nnx.Module):
 
 
 class Llama(nnx.Module):
-    """Logits of hidden image tokens, given the visible ones and a class."""
+    """Logits of image tokens: hidden ones, given the visible; or the next, given those before."""
 
     def __init__(self, config: LlamaConfig, key: jax.Array):
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key, 5)
         normal = nnx.initializers.normal(0.02)
         self.config = config
-        codes, classes = config.codebook_size + 1, config.num_classes + 1
+        classes = config.num_classes + 1
         if config.joint_embedding:
-            self.embedding = nnx.Param(normal(keys[0], (codes + classes, config.dim)))
+            self.embedding = nnx.Param(normal(keys[0], (config.table_size + classes, config.dim)))
         else:
-            self.code_embedding = nnx.Param(normal(keys[0], (codes, config.dim)))
+            self.code_embedding = nnx.Param(normal(keys[0], (config.table_size, config.dim)))
+        if config.feature_dim:
+            C, D = config.feature_dim, config.dim
+            self.feature_in = nnx.Param(normal(keys[1], (C, D)))
+            self.feature_out = nnx.Param(normal(keys[3], (D, D)))
+            null = jax.random.normal(keys[4], (config.condition_tokens, C)) * C**-0.5
+            self.null_features = nnx.Param(null)
+        elif not config.joint_embedding:
             self.class_embedding = nnx.Param(normal(keys[1], (classes, config.dim)))
         self.blocks = jax.vmap(lambda k: Block(config, k))(jax.random.split(keys[2], config.layers))
         self.norm = RMSNorm(config.dim)
         # Zero, as in LlamaGen and MaskGIL: training starts from a uniform prediction.
         self.head = nnx.Param(jnp.zeros((config.output_size, config.dim)))
 
-    def __call__(self, codes_Bhw: jax.Array, classes_B: jax.Array) -> jax.Array:
+    def __call__(self, codes_Bhw: jax.Array, condition: Condition) -> jax.Array:
         """Logits in eval mode.
 
         Args:
           codes_Bhw: int32, 0 .. codebook_size - 1, or mask_id where hidden.
-          classes_B: int32, 0 .. num_classes - 1, or num_classes for no condition.
+          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features.
 
         Returns:
-          float32 [B, h * w, V].
+          float32 [B, h * w, V], in raster order. Those of a causal model are predictions from the
+          condition and the tokens that come before in `order`.
         """
-        return self.logits(self.hidden(codes_Bhw, classes_B))
+        return self.logits(self.hidden(codes_Bhw, condition))
 
     def hidden(
-        self, codes_Bhw: jax.Array, classes_B: jax.Array, key: jax.Array | None = None
+        self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
     ) -> jax.Array:
-        """Outputs of the last layer at the image tokens, [B, h * w, D]; `key` turns dropout on."""
+        """Outputs of the last layer that predict the image tokens, [B, h * w, D].
+
+        `key` turns dropout on.
+        """
         B, height, width = codes_Bhw.shape
-        x_BTD = self.embed(codes_Bhw.reshape(B, height * width), classes_B)
-        table_TK2 = self.rotations(height, width)
-        keys = None if key is None else jax.random.split(key, self.config.layers)
+        codes_BL, config = codes_Bhw.reshape(B, height * width), self.config
+        if config.causal:
+            order = self.order(height, width)
+            codes_BL = codes_BL[:, order][:, :-1]
+        x_BTD = self.embed(codes_BL, condition)
+        keys = None
+        if key is not None:
+            embedding_key, key = jax.random.split(key)
+            x_BTD = dropout(x_BTD, config.embedding_dropout, embedding_key)
+            keys = jax.random.split(key, config.layers)
+        T = x_BTD.shape[1]
+        table_TK2 = self.rotations(height, width)[:T]
+        attend = functools.partial(
+            jax.nn.dot_product_attention, mask=self.allowed(condition, jnp.arange(T), T)
+        )
 
         def layer(
             x_BTD: jax.Array, block_key: tuple[Block, jax.Array | None]
         ) -> tuple[jax.Array, None]:
             block, layer_key = block_key
-            return block(x_BTD, table_TK2, layer_key), None
+            return block(x_BTD, table_TK2, attend, layer_key), None
 
-        if self.config.remat:
+        if config.remat:
             layer = jax.checkpoint(layer, prevent_cse=False)
         x_BTD, _ = jax.lax.scan(layer, x_BTD, (self.blocks, keys))
-        return x_BTD[:, 1:] if self.config.condition_position == "first" else x_BTD[:, :-1]
+        if config.causal:
+            return x_BTD[:, config.condition_tokens - 1 :][:, np.argsort(order)]
+        if config.condition_position == "first":
+            return x_BTD[:, config.condition_tokens :]
+        return x_BTD[:, : -config.condition_tokens]
 
     def logits(self, x_BLD: jax.Array) -> jax.Array:
-        """Final norm and head: float32 [B, L, V]."""
-        head_VD = self.head[...].astype(self.config.dtype)
-        return jnp.einsum(
-            "BLD,VD->BLV", self.norm(x_BLD), head_VD, preferred_element_type=jnp.float32
-        )
+        """Final norm and head of outputs of the last layer: float32 [B, L, V]."""
+        return self.classify(self.normed(x_BLD))
 
-    def embed(self, codes_BL: jax.Array, classes_B: jax.Array) -> jax.Array:
-        """Image tokens with the condition token before or after them, [B, T, D]."""
-        if self.config.joint_embedding:
-            x_BLD = self.embedding[codes_BL]
-            c_B1D = self.embedding[self.config.codebook_size + 1 + classes_B][:, None]
-        else:
-            x_BLD = self.code_embedding[codes_BL]
-            c_B1D = self.class_embedding[classes_B][:, None]
+    def normed(self, x_BLD: jax.Array) -> jax.Array:
+        """The final norm: what `classify` is affine in."""
+        return self.norm(x_BLD)
+
+    def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
+        """The head, the same at all positions: float32 [B, n, V]."""
+        head_VD = self.head[...].astype(self.config.dtype)
+        return jnp.einsum("BnD,VD->BnV", x_BnD, head_VD, preferred_element_type=jnp.float32)
+
+    def start(self, condition: Condition) -> tuple[list[Block], Cache, jax.Array]:
+        """Begin to decode token by token.
+
+        Returns:
+          The layers, whose weights are in the dtype of the computation, a cache with room for all
+          tokens of the grid, and the output that predicts the first token, [B, D].
+        """
+        config = self.config
+        x_BcD = self.embed_condition(condition).astype(config.dtype)
+        B, c = x_BcD.shape[:2]
+        tokens = config.grid[0] * config.grid[1]
+        empty = jnp.zeros((B, c + tokens - 1, config.heads, config.head_dim), config.dtype)
+        cache = Cache((empty,) * config.layers, (empty,) * config.layers)
+        blocks = [
+            jax.tree.map(lambda p, i=i: p[i].astype(config.dtype), self.blocks)
+            for i in range(config.layers)
+        ]
+        cache, x_BcD = self.extend(blocks, cache, x_BcD, 0, condition)
+        return blocks, cache, x_BcD[:, -1]
+
+    def step(
+        self,
+        blocks: list[Block],
+        cache: Cache,
+        codes_B: jax.Array,
+        index: jax.Array,
+        condition: Condition,
+    ) -> tuple[Cache, jax.Array]:
+        """Take in the token at `index` of the order; the output that predicts the next, [B, D]."""
+        x_B1D = self.embed_codes(codes_B[:, None]).astype(self.config.dtype)
+        start = self.config.condition_tokens + index
+        cache, x_B1D = self.extend(blocks, cache, x_B1D, start, condition)
+        return cache, x_B1D[:, 0]
+
+    def extend(
+        self,
+        blocks: list[Block],
+        cache: Cache,
+        x_BSD: jax.Array,
+        start: jax.Array | int,
+        condition: Condition,
+    ) -> tuple[Cache, jax.Array]:
+        """Run tokens `start` .. `start` + S - 1, given the cache of those before."""
+        S, T = x_BSD.shape[1], cache.keys[0].shape[1]
+        table = jnp.asarray(self.rotations(*self.config.grid))
+        table_SK2 = jax.lax.dynamic_slice_in_dim(table, start, S)
+        mask = self.allowed(condition, start + jnp.arange(S), T)
+        keys: list[jax.Array] = []
+        values: list[jax.Array] = []
+
+        def attend(past: Cache, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            layer = len(keys)
+            for store, old, new in ((keys, past.keys, k), (values, past.values, v)):
+                new = new.astype(old[layer].dtype)
+                store.append(jax.lax.dynamic_update_slice_in_dim(old[layer], new, start, axis=1))
+            return jax.nn.dot_product_attention(q, keys[-1], values[-1], mask=mask)
+
+        for block in blocks:
+            x_BSD = block(x_BSD, table_SK2, functools.partial(attend, cache))
+        return Cache(tuple(keys), tuple(values)), x_BSD
+
+    def allowed(self, condition: Condition, queries_S: jax.Array, T: int) -> jax.Array | None:
+        """Bool [B or 1, 1, S, T], true where a query may see a key; None where all may."""
+        keys_T = jnp.arange(T)
+        mask = None
+        if self.config.causal:
+            mask = (keys_T <= queries_S[:, None])[None, None]
+        if isinstance(condition, Features):
+            c = self.config.condition_tokens
+            images_BL = jnp.ones((len(condition.mask_BT), T - c), bool)
+            parts = (condition.mask_BT.astype(bool), images_BL)
+            last = self.config.condition_position == "last"
+            shown = jnp.concatenate(parts[::-1] if last else parts, axis=1)[:, None, None]
+            # Padding sees itself, as in LlamaGen: a row without keys has no softmax.
+            itself = keys_T == queries_S[:, None]
+            mask = (shown if mask is None else mask & shown) | itself
+        return mask
+
+    def embed(self, codes_BL: jax.Array, condition: Condition) -> jax.Array:
+        """Image tokens with the condition's tokens before or after them, [B, T, D]."""
+        x_BLD, c_BcD = self.embed_codes(codes_BL), self.embed_condition(condition)
         first = self.config.condition_position == "first"
-        x_BTD = jnp.concatenate([c_B1D, x_BLD] if first else [x_BLD, c_B1D], axis=1)
+        x_BTD = jnp.concatenate([c_BcD, x_BLD] if first else [x_BLD, c_BcD], axis=1)
         return x_BTD.astype(self.config.dtype)
 
+    def embed_codes(self, codes_BL: jax.Array) -> jax.Array:
+        """Rows of the table of codes, [B, L, D]."""
+        table = self.embedding if self.config.joint_embedding else self.code_embedding
+        return table[codes_BL]
+
+    def embed_condition(self, condition: Condition) -> jax.Array:
+        """The condition's tokens, [B, c, D]."""
+        if isinstance(condition, Features):
+            return self.project(condition.features_BTC)
+        if self.config.joint_embedding:
+            return self.embedding[self.config.table_size + condition][:, None]
+        return self.class_embedding[condition][:, None]
+
+    def project(self, features_BTC: jax.Array) -> jax.Array:
+        """Features to the width of the model, as LlamaGen's CaptionEmbedder: [B, T, D]."""
+        dtype = self.config.dtype
+        hidden_BTD = features_BTC.astype(dtype) @ self.feature_in[...].astype(dtype)
+        return jax.nn.gelu(hidden_BTD, approximate=True) @ self.feature_out[...].astype(dtype)
+
+    def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
+        """The condition that says nothing where `drop_B`, with the mask that it had."""
+        if isinstance(condition, Features):
+            null_TC = self.null_features[...].astype(condition.features_BTC.dtype)
+            features = jnp.where(drop_B[:, None, None], null_TC, condition.features_BTC)
+            return Features(features, condition.mask_BT)
+        return jnp.where(drop_B, self.config.num_classes, condition)
+
+    def order(self, height: int, width: int) -> np.ndarray:
+        """Raster positions in the order of a causal model's tokens, [L]."""
+        return orders.ORDERS[self.config.order](height, width)
+
     def rotations(self, height: int, width: int) -> np.ndarray:
-        """The RoPE table of the sequence, float32 [T, K / 2, 2]."""
-        if self.config.rope == "1d":
-            angles = rope.rope_1d(height * width, self.config.head_dim)
-            return rope.rotation_table(angles, 1, self.config.condition_rope)
-        angles = rope.rope_2d(height, width, self.config.head_dim)
-        table = rope.rotation_table(angles, 1, self.config.condition_rope)
-        last = self.config.condition_position == "last"
-        return np.roll(table, -1, axis=0) if last else table
+        """The RoPE table of the sequence, float32 [c + L, K / 2, 2]."""
+        config = self.config
+        if config.rope == "1d":
+            angles = rope.rope_1d(height * width, config.head_dim)
+            return rope.rotation_table(angles, config.condition_tokens, config.condition_rope)
+        angles = rope.rope_2d(height, width, config.head_dim)[self.order(height, width)]
+        table = rope.rotation_table(angles, config.condition_tokens, config.condition_rope)
+        last = config.condition_position == "last"
+        return np.roll(table, -config.condition_tokens, axis=0) if last else table
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

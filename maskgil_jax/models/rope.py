@@ -45,7 +45,7 @@ def rotation_table(angles: np.ndarray, condition_rows: int, condition: str) -> n
     return np.concatenate([rows, np.stack([np.cos(angles), np.sin(angles)], axis=-1)])
 
 
-def rotate(x_BTHK: jax.Array, table_TK2: np.ndarray) -> jax.Array:
+def rotate(x_BTHK: jax.Array, table_TK2: np.ndarray | jax.Array) -> jax.Array:
     """Rotate pairs (2p, 2p + 1) of the last axis, in float32; returns the dtype of x."""
     pairs = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:-1], -1, 2)
     cos, sin = table_TK2[:, None, :, 0], table_TK2[:, None, :, 1]

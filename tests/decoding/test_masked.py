@@ -1,9 +1,12 @@
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.decoding import masked
+from maskgil_jax.decoding import draws, masked
 from tests import golden
 
 RULES = golden.arrays("sampling_rules")
@@ -29,16 +32,30 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         c, u = network(codes, labels), network(codes, jnp.full_like(labels, 10))
         return u + scale * (c - u)
 
-    plan = masked.plan(
+    def predict(codes, positions, scale):
+        logits = guided(codes, 1.0 if scale is None else scale)
+        return jnp.take_along_axis(logits, positions[..., None], axis=1)
+
+    def draw(step, logits, positions):
+        tokens = jnp.take_along_axis(pred[step], positions, axis=1)
+        return tokens, log_probability(logits, tokens)
+
+    plan, counts = masked.plan(
         256, steps=steps, guidance=1 + w, schedule=schedule, choice_temperature=r_temp
     )
-    codes = masked.decode(
-        guided,
+    codes = jax.jit(
+        functools.partial(
+            masked.decode,
+            predict,
+            mask_id=24,
+            plan=plan,
+            draw=draw,
+            gumbel=lambda step: gumbel[step],
+            rank_BL=jnp.zeros((2, 256)),
+        )
+    )(
         jnp.full((2, 256), 24, jnp.int32),
-        mask_id=24,
-        plan=plan,
-        draw=lambda step, logits: pred[step],
-        gumbel=lambda step: gumbel[step],
+        np.repeat(counts, 2, axis=1),
     )
     expected = given["code_final"].reshape(2, 256)
     np.testing.assert_array_equal(np.minimum(codes, 23), expected)
@@ -47,46 +64,125 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
     for step in range(steps):
         before = jnp.asarray(given["code_before"][step].reshape(2, 256), jnp.int32)
         logits = guided(before, jnp.float32(plan.guidance[step]))
-        confidence = masked.log_probability(logits, pred[step])
+        confidence = log_probability(logits, pred[step])
         confidence += plan.choice_temperature[step] * gumbel[step]
         hidden = np.asarray(before == 24)
         np.testing.assert_allclose(
             np.asarray(confidence)[hidden], given["conf"][step][hidden], atol=2e-5
         )
         revealed = masked.most_confident(
-            jnp.where(hidden, confidence, -jnp.inf), jnp.array(plan.counts[step])
+            jnp.where(hidden, confidence, -jnp.inf), jnp.array(counts[step, 0])
         )
         np.testing.assert_array_equal(
             hidden & ~np.asarray(revealed), given["mask_after"][step].reshape(2, 256).astype(bool)
         )
 
 
-def _fill(codes, plan, key=0):
-    return masked.decode(
-        lambda codes, scale: jnp.zeros((*codes.shape, 10)),
-        codes,
-        mask_id=10,
-        plan=plan,
-        draw=lambda step, logits: jax.random.categorical(
-            jax.random.fold_in(jax.random.key(key), step), logits
-        ),
-        gumbel=lambda step: jax.random.gumbel(jax.random.key(step), codes.shape),
-    )
+def log_probability(logits, tokens):
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
-@pytest.mark.parametrize("rule, schedule", [("maskgil", "root"), ("maskgit", "cosine")])
-@pytest.mark.parametrize("steps", [1, 5, 32])
-def test_no_token_stays_hidden(rule, schedule, steps):
-    plan = masked.plan(64, steps=steps, rule=rule, schedule=schedule)
-    codes = _fill(jnp.full((2, 64), 10), plan)
+def _fill(codes, options):
+    """Decode with a network that knows nothing."""
+    hidden = np.asarray(codes == 10).sum(axis=1)
+    plan, counts = masked.plan(hidden, **options)
+    shape = (len(codes), codes.shape[1])
+
+    def draw(step, logits, positions):
+        uniform = jax.random.uniform(jax.random.fold_in(jax.random.key(0), step), positions.shape)
+        return draws.categorical(uniform, logits)
+
+    @jax.jit
+    def run(codes):
+        return masked.decode(
+            lambda codes, positions, scale: jnp.zeros((*positions.shape, 10)),
+            codes,
+            counts,
+            mask_id=10,
+            plan=plan,
+            draw=draw,
+            gumbel=lambda step: jax.random.gumbel(jax.random.key(step), shape),
+            rank_BL=jnp.tile(jnp.arange(shape[1]), (shape[0], 1)),
+        )
+
+    return run(codes)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20])
+@pytest.mark.parametrize("preset", ["maskgil", "maskgit", "halton", "titok_s128", "maskbit"])
+def test_no_token_stays_hidden(preset, steps):
+    options = dataclasses.asdict(masked.PRESETS[preset]) | dict(steps=steps)
+    codes = _fill(jnp.full((2, 64), 10), options)
     assert codes.shape == (2, 64) and (codes < 10).all() and (codes >= 0).all()
 
 
-def test_known_tokens_are_kept():
-    known = jnp.where(jnp.arange(64) % 3 == 0, 7, 10)[None]
-    codes = _fill(known, masked.plan(64, steps=4))
-    np.testing.assert_array_equal(codes[:, ::3], 7)
+@pytest.mark.parametrize("preset", masked.PRESETS)
+def test_presets_are_plans(preset):
+    plan, counts = masked.plan(256, **dataclasses.asdict(masked.PRESETS[preset]))
+    assert len(plan.hidden) == masked.PRESETS[preset].steps and counts.sum() == 256
+
+
+def test_no_token_stays_hidden_where_the_last_count_is_negative():
+    _, counts = masked.plan(64, steps=40, schedule="root")
+    assert counts.min() < 0
+    assert (_fill(jnp.full((1, 64), 10), dict(steps=40, schedule="root")) < 10).all()
+
+
+@pytest.mark.parametrize("rule", masked.RULES)
+@pytest.mark.parametrize("resample", [False, True])
+def test_known_tokens_are_kept_however_many_an_image_has(rule, resample):
+    known = np.stack([np.arange(64) % 3 == 0, np.arange(64) > 1, np.ones(64, bool)])
+    codes = _fill(jnp.where(known, 7, 10), dict(steps=4, rule=rule, resample=resample))
+    assert (np.asarray(codes)[known] == 7).all()
     assert (codes < 10).all()
+
+
+def test_the_order_of_halton_decides_what_is_revealed():
+    order = jnp.asarray(np.random.default_rng(0).permutation(16))
+    seen = []
+
+    def predict(codes, positions, scale):
+        jax.debug.callback(lambda c: seen.append(np.asarray(c[0] != 10)), codes, ordered=True)
+        return jnp.zeros((*positions.shape, 10))
+
+    plan, counts = masked.plan(16, steps=4, rule="halton")
+    jax.block_until_ready(
+        masked.decode(
+            predict,
+            jnp.full((1, 16), 10),
+            counts,
+            mask_id=10,
+            plan=plan,
+            draw=lambda step, logits, positions: (positions * 0, jnp.zeros(positions.shape)),
+            gumbel=lambda step: jnp.zeros((1, 16)),
+            rank_BL=order[None],
+        )
+    )
+    for revealed, before in zip(seen, np.cumsum(counts[:, 0]) - counts[:, 0], strict=True):
+        np.testing.assert_array_equal(revealed, np.asarray(order) < before)
+
+
+def test_only_what_is_hidden_is_predicted_and_guided_only_where_it_is():
+    shapes = []
+
+    def predict(codes, positions, scale):
+        shapes.append((positions.shape[1], scale is not None))
+        return jnp.zeros((*positions.shape, 10))
+
+    plan, counts = masked.plan(256, steps=8)
+    masked.decode(
+        predict,
+        jnp.full((1, 256), 10),
+        counts,
+        mask_id=10,
+        plan=plan,
+        draw=lambda step, logits, positions: (positions * 0, jnp.zeros(positions.shape)),
+        gumbel=lambda step: jnp.zeros((1, 256)),
+        rank_BL=jnp.zeros((1, 256)),
+    )
+    hidden = [256, 255, 237, 211, 179, 141, 98, 50]
+    assert shapes == [(n, i > 0) for i, n in enumerate(hidden)]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +194,9 @@ def test_known_tokens_are_kept():
         (dict(rule="x"), "rule = 'x'"),
         (dict(guidance_ramp="x"), "guidance_ramp = 'x'"),
         (dict(temperature=0.0), "temperature = 0.0"),
+        (dict(top_p=0.0), "top_p = 0.0"),
+        (dict(rule="halton", schedule="cosine"), "schedule = 'cosine'"),
+        (dict(stesp=3), "options .'stesp'."),
         (dict(rule="maskgit", schedule="square"), "mask schedule 'square'"),
         (dict(rule="maskgit", schedule="powx"), "mask schedule 'powx'"),
     ],

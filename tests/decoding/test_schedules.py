@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.decoding import schedules
+from maskgil_jax.models import orders
 from tests import golden
 
 RULES = golden.arrays("sampling_rules")
@@ -44,5 +45,34 @@ def test_one_step_reveals_everything():
 def test_linear_guidance_is_the_weight_of_maskgil_plus_one():
     w, steps = 3.0, 8
     expected = 1 + w * np.arange(steps) / (steps - 1)
-    found = schedules.guidance_scales(1 + w, "linear", steps)
+    found = schedules.guidance_scales(1 + w, "linear", np.linspace(0, 1, steps))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_power_cosine_guidance_is_the_published_formula():
+    """bytedance/1d-tokenizer: (g - 1) (1 - cos(pi (i / T)^p)) / 2 + 1."""
+    fraction = np.arange(64) / 64
+    expected = (6.9 - 1) * (1 - np.cos((fraction**2.5) * np.pi)) / 2 + 1
+    found = schedules.guidance_scales(6.9, "power_cosine", fraction, 2.5)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_titok_counts_are_the_published_ones():
+    counts = schedules.maskgit_counts("arccos", 8, 256)
+    assert counts.tolist() == [21, 21, 21, 23, 25, 28, 35, 82]
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_halton_order_and_counts_are_the_official_ones(side):
+    expected = RULES[f"halton_{side}"]
+    np.testing.assert_array_equal(
+        orders.halton(side, side), expected[:, 0].astype(int) * side + expected[:, 1]
+    )
+    for steps in (8, 12, 16, 32):
+        found = np.cumsum(schedules.halton_counts("arccos", steps, side * side))
+        np.testing.assert_array_equal(found, RULES[f"halton_count_g{side}_{steps}"])
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (48, 32), (1, 7)])
+def test_halton_order_meets_every_cell_once(grid):
+    assert sorted(orders.halton(*grid)) == list(range(grid[0] * grid[1]))

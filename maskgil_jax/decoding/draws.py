@@ -1,0 +1,70 @@
+"""Drawing codes from logits.
+
+Letters: ... any leading axes, V classes, G groups of classes.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+    """The logits, -inf but for the most likely classes.
+
+    Args:
+      logits: float32 [..., V].
+      top_k: classes kept (more where several tie with the last); 0 keeps all.
+      top_p: the fewest classes that reach this probability, at least one, are kept of those; 1
+        keeps all.
+
+    Source: FoundationVision/LlamaGen, autoregressive/models/generate.py, `top_k_top_p_filtering`.
+    """
+    if top_k:
+        least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    if top_p < 1.0:
+        order = jnp.argsort(-logits, axis=-1, stable=True)
+        p = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
+        before = jnp.cumsum(p, axis=-1) - p
+        kept = (before <= top_p).at[..., 0].set(True)
+        kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
+        logits = jnp.where(kept, logits, -jnp.inf)
+    return logits
+
+
+def categorical(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A class of each distribution, and its log-probability.
+
+    Inverts the cumulative distribution, in groups of about sqrt(V) classes and then within one: a
+    uniform number for each draw, where Gumbel noise would take V.
+
+    Args:
+      uniform: [...] in [0, 1).
+      logits: float32 [..., V]; -inf is never drawn.
+
+    Returns:
+      int32 [...] and float32 [...].
+    """
+    V = logits.shape[-1]
+    G = math.ceil(math.sqrt(V))
+    p = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    widths = [(0, 0)] * (p.ndim - 1) + [(0, G * G - V)]
+    p_GG = jnp.pad(p, widths).reshape(*p.shape[:-1], G, G)
+    of_group = p_GG.sum(axis=-1)
+    total = of_group.sum(axis=-1)
+    group, rest = _invert(of_group, uniform * total)
+    p_G = jnp.take_along_axis(p_GG, group[..., None, None], axis=-2)[..., 0, :]
+    place, _ = _invert(p_G, rest)
+    chosen = jnp.take_along_axis(p_G, place[..., None], axis=-1)[..., 0]
+    return group * G + place, jnp.log(chosen) - jnp.log(total)
+
+
+def _invert(p: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Index where the cumulative sum of p passes the target, and what of the target is left."""
+    after = jnp.cumsum(p, axis=-1)
+    index = (after <= target[..., None]).sum(axis=-1)
+    # Rounding may leave the target beyond the sum; what has no probability is still not drawn.
+    index = jnp.minimum(index, jnp.max(jnp.where(p > 0, jnp.arange(p.shape[-1]), 0), axis=-1))
+    before = jnp.take_along_axis(after - p, index[..., None], axis=-1)[..., 0]
+    return index.astype(jnp.int32), target - before

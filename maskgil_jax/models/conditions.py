@@ -1,0 +1,46 @@
+"""What a token model is conditioned on, and what samplers and training ask of one."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+
+class Features(NamedTuple):
+    """Features of text or speech, padded on either side.
+
+    Attributes:
+      features_BTC: float [B, T, C].
+      mask_BT: bool [B, T], false at padding.
+    """
+
+    features_BTC: jax.Array
+    mask_BT: jax.Array
+
+
+Condition = jax.Array | Features  # int32 [B] class ids, or features
+
+
+class TokenModel(Protocol):
+    """A network over image tokens, whatever is inside.
+
+    Letters: B batch, h w grid, L = h * w, n some of the positions, D width, V classes of the head.
+
+    Attributes:
+      config: has codebook_size, mask_id, num_classes, grid and dtype.
+    """
+
+    config: Any
+
+    def hidden(
+        self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Outputs of the last layer, [B, L, D]; `key` turns dropout on."""
+
+    def normed(self, x_BnD: jax.Array) -> jax.Array:
+        """Position by position, what `classify` is affine in: [B, n, D]."""
+
+    def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
+        """Logits, float32 [B, n, V], at these raster positions (None: at all of them)."""
+
+    def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
+        """The condition that says nothing where `drop_B`."""
