@@ -15,7 +15,9 @@ from etils import epath
 from maskgil_jax import checkpoint
 from maskgil_jax.decoding import autoregressive, masked, sampler
 from maskgil_jax.errors import InputError
+from maskgil_jax.models.bert import Bert, BertConfig
 from maskgil_jax.models.conditions import Condition, Features, TokenModel
+from maskgil_jax.models.halton import HaltonConfig, HaltonTransformer
 from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.models.llama import Llama, LlamaConfig
 from maskgil_jax.tokenizers import discriminator
@@ -26,6 +28,8 @@ from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "vq": (VQTokenizer, VQConfig),
     "llama": (Llama, LlamaConfig),
+    "bert": (Bert, BertConfig),
+    "halton": (HaltonTransformer, HaltonConfig),
     "lpips": (LPIPS, LPIPSConfig),
     "inception": (Inception, InceptionConfig),
     "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),

@@ -24,7 +24,11 @@ RULES = {
     r"blocks/out$": P(None, "tensor", None, "fsdp"),
     r"blocks/gate_up$": P(None, "fsdp", None, "tensor"),
     r"blocks/down$": P(None, "tensor", "fsdp"),
+    r"blocks/up$": P(None, "fsdp", "tensor"),
+    r"blocks/modulation$": P(None, "fsdp", None, None),
     r"blocks/.*(scale|bias)$": P(),
+    r"modulation$": P("fsdp"),
+    r"(head|norm|modulation)_bias$": P(),
     r"(embedding|head|feature_in|feature_out|null_features)$": P(None, "fsdp"),
     # tokenizers: convolutions are split by output channel
     r"kernel$": P(None, None, None, "fsdp"),
