@@ -74,11 +74,10 @@ def load(
     network = checkpoint.load_params(directory, like)
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
-    model = wrap(network)
-    if isinstance(model, Generator):
-        model.tokenizer = description.get("tokenizer", {})
-        model.class_names = tuple(description.get("class_names", ()))
-    return model
+    if hasattr(network, "classify"):
+        class_names = tuple(description.get("class_names", ()))
+        return generator(network, description.get("tokenizer", {}), class_names)
+    return Auxiliary(network)
 
 
 def init_network(config: Any, key: jax.Array) -> Any:
@@ -90,9 +89,17 @@ def wrap(network: Any) -> "Tokenizer | Generator | Auxiliary":
     """A network as `load` would give it."""
     if isinstance(network, VQTokenizer):
         return Tokenizer(network)
-    if not hasattr(network, "classify"):
-        return Auxiliary(network)
-    return CausalGenerator(network) if network.config.causal else Generator(network)
+    return generator(network) if hasattr(network, "classify") else Auxiliary(network)
+
+
+def generator(
+    network: TokenModel,
+    tokenizer: dict[str, Any] | None = None,
+    class_names: tuple[str, ...] = (),
+) -> "Generator":
+    """A Generator of the kind of this network."""
+    kind = CausalGenerator if network.config.causal else Generator
+    return kind(network, tokenizer, class_names)
 
 
 def load_tokenizer(directory: epath.PathLike) -> "Tokenizer":

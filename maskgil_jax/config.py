@@ -56,7 +56,8 @@ def _optimizer(learning_rate: float, beta1: float, beta2: float, weight_decay: f
         learning_rate=learning_rate,
         beta1=beta1,
         beta2=beta2,
-        weight_decay=weight_decay,  # decoupled (AdamW), on all parameters
+        weight_decay=weight_decay,  # decoupled (AdamW)
+        decay_norms=True,  # of scales and biases too (MaskGIL's code); LlamaGen's: False
         clip_norm=1.0,  # global gradient norm; 0: no clipping
         warmup_steps=0,  # linear warm-up to learning_rate
         schedule="constant",  # constant | cosine (to 0 at the last step)
@@ -175,7 +176,7 @@ def generator() -> ConfigDict:
             dim=768,
             heads=12,
             num_classes=1000,
-            preset="paper",  # paper | maskgil_released
+            preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
             dropout=0.1,  # on the outputs of attention and MLP
             remat=False,  # recompute each layer in the backward pass
             dtype="bfloat16",  # of the computation; parameters are float32
@@ -214,6 +215,25 @@ def generator() -> ConfigDict:
     config.checkpoint_every = 5000
     config.pictures_every = 5000
     config.ema_decay = 0.9999
+    return config.lock()
+
+
+def causal_generator() -> ConfigDict:
+    """A class-conditional causal LLaMA (size B unless changed), LlamaGen's recipe."""
+    config = generator().unlock()
+    config.model.update(preset="llamagen", embedding_dropout=0.1, order="raster")
+    config.loss = dict(label_smoothing=0.0, condition_dropout=0.1, unmasked_weight=1.0)
+    config.optimizer.update(beta2=0.95, weight_decay=0.05, decay_norms=False)
+    config.samples = dict(
+        classes=10,  # rows of the grid: this many classes, evenly spaced
+        per_class=8,  # columns, in TensorBoard
+        guidance=2.0,  # scale s of u + s (c - u); 1: none
+        guidance_interval=-1,  # guide the first token and as many after it; -1: all
+        temperature=1.0,  # divides the logits; 0: greedy
+        top_k=0,  # codes drawn from; 0: all
+        top_p=1.0,  # the fewest codes that reach this probability; 1: all
+        batch_size=64,
+    )
     return config.lock()
 
 

@@ -166,15 +166,16 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     if not (config.tokenizer or epath.Path(generator.tokenizer["path"]).exists()):
         return made
     settings = config.samples
+    generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
+    options = draw.checked_options(settings, generator.network.config)
     draw.write_samples(
-        workdir / "model",
-        config.tokenizer,
+        draw.sampler(generator, config.seed, **options),
+        generator,
+        tokenizer,
         workdir / "samples",
         classes=draw.spread_classes(generator.num_classes, settings.classes),
         per_class=config.evaluation.per_class,
-        seed=config.seed,
         batch_size=settings.batch_size,
-        **draw.checked_options(settings, generator.grid),
     )
     made["samples"] = workdir / "samples"
     made["grid of samples"] = workdir / "samples" / "grid.png"

@@ -1,7 +1,7 @@
 """Pictures out of models, batch by batch, one compiled shape."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,34 @@ from ml_collections import ConfigDict
 from maskgil_jax import checkpoint, pictures
 from maskgil_jax.api import Generator, Tokenizer, load_generator, load_tokenizer
 from maskgil_jax.data.images import to_uint8
-from maskgil_jax.decoding import masked
+from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.errors import InputError
 
-OPTIONS = tuple(field.name for field in dataclasses.fields(masked.Options))
+
+def options_of(causal: bool) -> tuple[str, ...]:
+    """Names of the decoding options of a model."""
+    kind = autoregressive.Options if causal else masked.Options
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
-def checked_options(settings: ConfigDict, grid: tuple[int, int]) -> dict[str, Any]:
-    """The options of Generator.sample among a config's `samples`.
+def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
+    """The options of a generator's `sample` among a config's `samples`.
+
+    Args:
+      settings: the config's.
+      network: config of the network.
 
     Raises:
-      InputError: options that no decoding over this grid can use.
+      InputError: options that no decoding with this network can use.
     """
-    options = {name: settings[name] for name in OPTIONS}
+    options = {name: settings[name] for name in options_of(network.causal) if name in settings}
     try:
-        masked.plan(grid[0] * grid[1], **options)
+        if network.causal:
+            autoregressive.Options(**options)
+        else:
+            plan, _ = masked.plan(network.grid[0] * network.grid[1], **options)
+            if plan.guided and not network.has_null_condition:
+                raise ValueError(f"guidance = {settings.guidance}, expected 1: no null condition")
     except ValueError as error:
         raise InputError(f"config.samples: {error}") from None
     return options
@@ -36,28 +49,75 @@ def spread_classes(num_classes: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, num_classes - 1, min(count, num_classes)).astype(np.int64))
 
 
+Sample = Callable[[np.ndarray, int], Any]  # (labels [B], index of the first) -> codes [B, h, w]
+
+
 def draw_images(
-    generator: Generator,
-    tokenizer: Tokenizer,
-    labels: np.ndarray,
-    *,
-    seed: int,
-    batch_size: int,
-    **decoding: Any,
+    sample: Sample, tokenizer: Tokenizer, labels: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Sample an image for each label: uint8 [N, H, W, 3]. The batch size changes no image.
+    """An image for each label: uint8 [N, H, W, 3]. The batch size changes no image.
 
     Args:
+      sample: draws the codes; `sampler` makes one of a generator.
+      tokenizer: turns them into images.
       labels: int [N].
-      seed: image i depends on it, on i and on labels[i].
       batch_size: images drawn at once.
-      **decoding: options of Generator.sample.
     """
     parts = []
     for start, count, batch in fixed_batches(labels, batch_size):
-        codes = generator.sample(batch, seed, start=start, **decoding)
-        parts.append(to_uint8(tokenizer.decode(codes))[:count])
+        parts.append(to_uint8(tokenizer.decode(sample(batch, start)))[:count])
     return np.concatenate(parts)
+
+
+def sampler(generator: Generator, seed: int, **options: Any) -> Sample:
+    """Draws codes by `Generator.sample`: image i depends on the seed, on i and on its label."""
+    return lambda labels, start: generator.sample(labels, seed, start=start, **options)
+
+
+def hybrid_sampler(
+    causal: Generator,
+    generator: Generator,
+    seed: int,
+    *,
+    prefix: int,
+    prefix_options: dict[str, Any],
+    **options: Any,
+) -> Sample:
+    """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
+
+    Args:
+      causal: draws the prefix, in its order.
+      generator: draws the rest.
+      seed: of all draws.
+      prefix: tokens, 0 to all.
+      prefix_options: fields of decoding.autoregressive.Options.
+      **options: fields of decoding.masked.Options.
+
+    Raises:
+      InputError: models of other codes, classes or grids.
+
+    Source: the paper's section on hybrid generation, figures 7 to 9.
+    """
+    pairs = {
+        name: (getattr(causal, name), getattr(generator, name))
+        for name in ("kind", "codebook_size", "num_classes", "grid")
+    }
+    kinds = pairs.pop("kind")
+    if kinds != ("causal", "masked"):
+        raise InputError(f"hybrid decoding of models {kinds}, expected causal and masked")
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    fingerprints = [model.tokenizer.get("fingerprint") for model in (causal, generator)]
+    if differing or (all(fingerprints) and len(set(fingerprints)) > 1):
+        raise InputError(
+            f"hybrid decoding of models that do not fit: {differing or fingerprints} (tokens of "
+            "the prefix, then the others)"
+        )
+
+    def sample(labels: np.ndarray, start: int) -> Any:
+        codes = causal.sample(labels, seed, tokens=prefix, start=start, **prefix_options)
+        return generator.sample(labels, seed, codes=codes, start=start, **options)
+
+    return sample
 
 
 def reconstruct(
@@ -90,15 +150,14 @@ def fixed_batches(array: np.ndarray, size: int) -> Iterator[tuple[int, int, np.n
 
 
 def write_samples(
-    model: epath.PathLike,
-    tokenizer: epath.PathLike,
+    sample: Sample,
+    generator: Generator,
+    tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
     classes: np.ndarray,
     per_class: int,
-    seed: int,
     batch_size: int,
-    **decoding: Any,
 ) -> None:
     """Draw `per_class` images of each class.
 
@@ -106,26 +165,24 @@ def write_samples(
     OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`).
 
     Args:
-      model: generator directory.
-      tokenizer: tokenizer directory; "" is the one that the generator was trained with.
+      sample: draws the codes.
+      generator: knows the classes.
+      tokenizer: turns codes into images.
       output: directory, made if needed.
       classes: class ids.
       per_class: images of each.
-      seed: of all draws.
       batch_size: images drawn at once.
-      **decoding: options of Generator.sample.
 
     Raises:
-      InputError: directories that do not fit together, or options out of range.
+      InputError: classes that there are not.
     """
-    generator, decoder = load_pair(model, tokenizer)
     if not 0 <= min(classes) <= max(classes) < generator.num_classes:
         raise InputError(
             f"class ids from {min(classes)} to {max(classes)}, expected 0 to "
             f"{generator.num_classes - 1}"
         )
     labels = np.repeat(classes, per_class)
-    images = draw_images(generator, decoder, labels, seed=seed, batch_size=batch_size, **decoding)
+    images = draw_images(sample, tokenizer, labels, batch_size)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):

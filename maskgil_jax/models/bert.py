@@ -1,7 +1,8 @@
 """The bidirectional Transformers that MaskGIL is compared with: Besnier's and Google's MaskGIT.
 
 Letters: B batch, h w grid, L = h * w image tokens, T = L + 1 with the class token, n some
-positions, D width, H heads, K head dimension, F hidden units of the MLP, V classes of the head, N layers.
+positions, D width, H heads, K head dimension, F hidden units of the MLP, V classes of the head, N
+layers.
 """
 
 import dataclasses

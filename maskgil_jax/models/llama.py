@@ -167,7 +167,7 @@ class LlamaConfig:
     @property
     def ffn_dim(self) -> int:
         """F."""
-        return -(-int(8 * self.dim / 3) // self.ffn_multiple) * self.ffn_multiple
+        return swiglu_width(self.dim, self.ffn_multiple)
 
     @property
     def mask_id(self) -> int:
@@ -188,6 +188,11 @@ class LlamaConfig:
     def output_size(self) -> int:
         """V, the number of columns of the head."""
         return self.codebook_size + int(self.mask_logit)
+
+
+def swiglu_width(dim: int, multiple: int) -> int:
+    """Hidden units that make a SwiGLU as large as an MLP of 4 D: 8 D / 3, rounded up."""
+    return -(-int(8 * dim / 3) // multiple) * multiple
 
 
 class RMSNorm(nnx.Module):

@@ -17,7 +17,8 @@ from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
-from maskgil_jax.models import llama
+from maskgil_jax.models import bert, halton, llama
+from maskgil_jax.models.conditions import TokenModel
 from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import objectives, optimizer
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
@@ -33,9 +34,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    if config.loss.mask_schedule not in objectives.MASK_RATIOS:
+    schedule = config.loss.get("mask_schedule", "arccos")  # a causal model has none
+    if schedule not in objectives.MASK_RATIOS:
         raise InputError(
-            f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
+            f"config.loss.mask_schedule = {schedule!r}, expected one of "
             f"{sorted(objectives.MASK_RATIOS)}"
         )
     data = open_data(config)
@@ -48,23 +50,26 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         )
     network = network_config(config.model, data.provenance["codebook_size"], data.grid)
     shown = draw.spread_classes(len(names), config.samples.classes)
-    options = draw.checked_options(config.samples, data.grid)
+    options = draw.checked_options(config.samples, network)
+    if not network.has_null_condition and config.loss.condition_dropout:
+        raise InputError(
+            f"config.loss.condition_dropout = {config.loss.condition_dropout}, but preset "
+            f"{config.model.preset} has no null condition: expected 0"
+        )
 
     def generator_of(state: TrainState) -> api.Generator:
         weights = state.model if state.ema is None else state.ema
-        return api.Generator(weights, tokenizer=data.provenance, class_names=names)
+        return api.generator(weights, tokenizer=data.provenance, class_names=names)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         if data.tokenizer is None:
             return {}
         columns = config.samples.per_class
         images = draw.draw_images(
-            generator_of(state),
+            draw.sampler(generator_of(state), config.seed, **options),
             data.tokenizer,
             np.repeat(shown, columns),
-            seed=config.seed,
-            batch_size=config.samples.batch_size,
-            **options,
+            config.samples.batch_size,
         )
         return {"samples": pictures.labelled_rows(images, [names[c] for c in shown], columns)}
 
@@ -168,31 +173,49 @@ def _code_data(codes: CodeShards, config: ConfigDict) -> Data:
     )
 
 
-def network_config(
-    settings: ConfigDict, codebook_size: int, grid: tuple[int, int]
-) -> llama.LlamaConfig:
+def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, int]) -> Any:
     """The network that `config.model` describes, over these codes.
 
     Raises:
       InputError: an unknown preset, or numbers that no network has.
     """
-    arguments = dict(settings)
+    arguments = dict(settings, codebook_size=codebook_size, grid=grid)
     preset = arguments.pop("preset")
-    if preset not in llama.PRESETS:
-        raise InputError(
-            f"config.model.preset = {preset!r}, expected one of {sorted(llama.PRESETS)}"
-        )
+    if preset not in NETWORKS:
+        raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
     try:
-        return llama.LlamaConfig(
-            **arguments, **llama.PRESETS[preset], codebook_size=codebook_size, grid=grid
-        )
-    except ValueError as error:
+        return NETWORKS[preset](arguments)
+    except (TypeError, ValueError) as error:
         raise InputError(f"config.model: {error}") from None
 
 
-def init(config: ConfigDict, network: llama.LlamaConfig) -> TrainState:
+def _llama(preset: str) -> Callable[[dict[str, Any]], llama.LlamaConfig]:
+    return lambda arguments: llama.LlamaConfig(**arguments, **llama.PRESETS[preset])
+
+
+def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
+    return lambda arguments: bert.BertConfig(
+        **arguments,
+        style=style,
+        mlp_dim=4 * arguments["dim"],
+        attention_dropout=arguments["dropout"],
+    )
+
+
+# Of config.model.preset: the config of a network from the other fields.
+NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    **{preset: _llama(preset) for preset in llama.PRESETS},
+    "besnier": _bert("besnier"),
+    "maskgit": _bert("maskgit"),
+    "halton": lambda arguments: halton.HaltonConfig(
+        **arguments, mlp_dim=llama.swiglu_width(arguments["dim"], 256)
+    ),
+}
+
+
+def init(config: ConfigDict, network: Any) -> TrainState:
     """The network from `config.seed`."""
-    model = llama.Llama(network, jax.random.key(config.seed))
+    model = api.init_network(network, jax.random.key(config.seed))
     adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -213,14 +236,17 @@ def step(
     else:
         codes_Bhw = encoder.encode(batch["image"].astype(jnp.float32) / 127.5 - 1)
     B = codes_Bhw.shape[0]
-    hidden_Bhw = objectives.random_masks(
-        mask_key, (B, codes_Bhw[0].size), config.loss.mask_schedule
-    ).reshape(codes_Bhw.shape)
+    if state.model.config.causal:  # every token is predicted
+        hidden_Bhw = jnp.ones(codes_Bhw.shape, bool)
+    else:
+        hidden_Bhw = objectives.random_masks(
+            mask_key, (B, codes_Bhw[0].size), config.loss.mask_schedule
+        ).reshape(codes_Bhw.shape)
     drop_B = jax.random.bernoulli(drop_key, config.loss.condition_dropout, (B,))
     examples = {
         "codes": codes_Bhw,
         "hidden": hidden_Bhw,
-        "classes": jnp.where(drop_B, config.model.num_classes, batch["label"]),
+        "condition": state.model.drop_condition(batch["label"], drop_B),
     }
 
     def gradients(part: Batch, index: jax.Array) -> Any:
@@ -251,7 +277,7 @@ def step(
 
 
 def summed_loss(
-    model: llama.Llama, examples: Batch, key: jax.Array, settings: ConfigDict
+    model: TokenModel, examples: Batch, key: jax.Array | None, settings: ConfigDict
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross-entropy summed over tokens by weight, with the sums that its mean and the metrics need.
 
@@ -259,9 +285,11 @@ def summed_loss(
     """
     codes_BL = examples["codes"].reshape(len(examples["codes"]), -1)
     hidden_BL = examples["hidden"].reshape(codes_BL.shape)
-    inputs_Bhw = jnp.where(examples["hidden"], model.config.mask_id, examples["codes"])
-    x_BLD = model.hidden(inputs_Bhw, examples["classes"], key)
-    logits_BLV = model.logits(x_BLD)
+    inputs_Bhw = examples["codes"]
+    if not model.config.causal:
+        inputs_Bhw = jnp.where(examples["hidden"], model.config.mask_id, inputs_Bhw)
+    x_BLD = model.hidden(inputs_Bhw, examples["condition"], key)
+    logits_BLV = model.classify(model.normed(x_BLD))
     weight_BL = jnp.where(hidden_BL, 1.0, settings.unmasked_weight)
     losses_BL = objectives.cross_entropy(logits_BLV, codes_BL, settings.label_smoothing)
     correct_BL = (logits_BLV.argmax(axis=-1) == codes_BL) & hidden_BL

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from maskgil_jax import sharding
 from maskgil_jax.errors import InputError
 
 Tree = TypeVar("Tree")
@@ -23,8 +24,9 @@ def adamw(
     schedule: str,
     milestones: Sequence[int],
     steps: int,
+    decay_norms: bool = True,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW on all parameters (as MaskGIL's released code), and its learning rate by step.
+    """AdamW, and its learning rate by step.
 
     Args:
       learning_rate: after the warm-up.
@@ -35,6 +37,7 @@ def adamw(
       schedule: after it, "constant" or "cosine" (to 0 at the last step).
       milestones: steps at which a constant rate drops to a tenth.
       steps: of the whole training.
+      decay_norms: decay scales and biases too, as MaskGIL's released code; LlamaGen's does not.
     """
     if milestones and schedule != "constant":
         raise InputError(
@@ -53,8 +56,21 @@ def adamw(
         ramp = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         rate = optax.join_schedules([ramp, rate], [warmup_steps])
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    adam = optax.adamw(rate, b1=beta1, b2=beta2, eps=1e-8, weight_decay=weight_decay)
+    adam = optax.adamw(
+        rate,
+        b1=beta1,
+        b2=beta2,
+        eps=1e-8,
+        weight_decay=weight_decay,
+        mask=None if decay_norms else _is_decayed,
+    )
     return optax.chain(clip, adam), rate
+
+
+def _is_decayed(params: Any) -> Any:
+    return jax.tree.map_with_path(
+        lambda path, _: not sharding.name_of(path).endswith(("scale", "bias")), params
+    )
 
 
 def average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:

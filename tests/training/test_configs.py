@@ -33,9 +33,17 @@ def check(init, step, batch, config):
     return before
 
 
-@pytest.mark.parametrize("name", ["b", "l", "xl", "xxl"])
+def config_of(name):
+    file, _, argument = name.partition(":")
+    return importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
+
+
+GENERATORS = ["b", "l", "xl", "xxl", "xxxl", "ar_b", "bert_b", "bert_b:maskgit", "bert_b:halton"]
+
+
+@pytest.mark.parametrize("name", GENERATORS)
 def test_a_training_step_of_each_generator(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = config_of(name)
     network = generator_stage.network_config(config.model, 16384, (16, 16))
     assert network.dtype == "bfloat16" and config.batch_size == 256
     batch = {
@@ -70,8 +78,7 @@ FAST = ("vq16", "maskgit_vq:google", "magvit2")
 )
 def test_a_training_step_of_each_tokenizer(name):
     """Each with LPIPS, and with the published number of parameters."""
-    file, _, argument = name.partition(":")
-    config = importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
+    config = config_of(name)
     tokenizer_stage.check_loss(config)
     assert "--config.loss.lpips" in message_of(lambda: tokenizer_stage.load_lpips(config))
     networks = (

@@ -1,0 +1,16 @@
+"""MaskGIL-XXXL: bidirectional LLaMA, 3.9B parameters, class-conditional ImageNet at 256 pixels.
+
+    python -m maskgil_jax.main --config=configs/xxxl.py --workdir=DIR \\
+        --config.tokenizer=TOKENIZER_DIR --config.data.source=folder:PATH
+"""
+
+from maskgil_jax import config as defaults
+
+
+def get_config():
+    """The paper's recipe, at the largest size that LlamaGen has of this family."""
+    config = defaults.generator()
+    config.model.update(layers=48, dim=2560, heads=40)
+    config.model.remat = True
+    config.mesh.update(data=1, fsdp=-1)  # parameters and optimizer state spread over all devices
+    return config
