@@ -26,3 +26,11 @@ def finished(tmp_path_factory):
     workdir = epath.Path(tmp_path_factory.mktemp("finished"))
     main.run(tiny.get_config(), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def causal(finished, tmp_path_factory):
+    """The work directory of a causal generator trained on the codes of `finished`."""
+    workdir = epath.Path(tmp_path_factory.mktemp("causal"))
+    main.run(tiny.causal_generator(finished), workdir)
+    return workdir

@@ -46,6 +46,43 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize("prefix", [0, 7, 16])
+def test_sample_of_a_prefix_token_by_token_and_the_rest_masked(prefix, finished, causal, tmp_path):
+    done = run(
+        "sample",
+        f"--model={finished}/model",
+        "--method=hybrid",
+        f"--prefix_model={causal}/model",
+        f"--prefix={prefix}",
+        "--prefix_top_k=9",
+        "--classes=3,7",
+        "--num=2",
+        "--steps=2",
+        f"--output={tmp_path}/out",
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out" / "samples.npz") as samples:
+        images, labels = samples["arr_0"], samples["labels"]
+    first = maskgil_jax.load(causal / "model").sample(labels, 0, tokens=prefix, top_k=9)
+    codes = maskgil_jax.load(finished / "model").sample(labels, 0, codes=first, steps=2)
+    from maskgil_jax.data.images import to_uint8
+
+    known = np.asarray(first) < 64
+    assert (
+        known.sum() == 4 * prefix and (np.asarray(codes)[known] == np.asarray(first)[known]).all()
+    )
+    pixels = to_uint8(maskgil_jax.load(finished / "tokenizer" / "model").decode(codes))
+    assert np.abs(pixels.astype(int) - images).max() <= 1
+
+
+def test_a_causal_model_draws_token_by_token(causal, tmp_path):
+    options = (f"--model={causal}/model", "--classes=3", "--num=2", f"--output={tmp_path}/out")
+    done = run("sample", *options, "--temperature=0", "--guidance=1.5")
+    assert done.returncode == 0, done.stderr
+    done = run("sample", *options, "--steps=3")
+    assert done.returncode == 1 and "--steps is not an option of --method=autoreg" in done.stderr
+
+
 def test_tokenize_then_evaluate(finished, tmp_path):
     done = run(
         "tokenize",
@@ -74,7 +111,7 @@ def test_tokenize_then_evaluate(finished, tmp_path):
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["samples"]["count"] == 40 and content["reference"]["count"] == 360
     assert content["metrics"].keys() == content["real_to_real"].keys()
-    assert "not comparable with FID" in content["features"]
+    assert "not comparable with FID" in content["features"][0]
 
 
 def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
@@ -100,11 +137,28 @@ BAD = {
     ),
     "no number": (("sample", "--model=M", "--classes=cat", "--output=O"), "'cat' is not a class"),
     "swapped": (("sample", "--model=T", "--classes=1", "--output=O"), "holds a tokenizer"),
+    "method": (
+        ("sample", "--model=M", "--classes=1", "--method=autoregressive", "--output=O"),
+        "--method=autoregressive needs a causal model",
+    ),
+    "prefix": (
+        ("sample", "--model=M", "--classes=1", "--prefix=3", "--output=O"),
+        "--prefix and --prefix_... are of --method=hybrid",
+    ),
+    "two masked": (
+        ("sample", "--model=M", "--classes=1", "--method=hybrid", "--prefix=3", "--output=O")
+        + ("--prefix_model=M",),
+        "hybrid decoding of models ('masked', 'masked')",
+    ),
+    "preset": (
+        ("sample", "--model=M", "--classes=1", "--preset=best", "--output=O"),
+        "--preset=best: expected one of maskgil, maskgit",
+    ),
     "flag": (("sample", "--modle=M"), "Unknown command line flag 'modle'"),
     "word": (("sample", "M"), "unexpected arguments ['M']"),
     "metric": (
         ("evaluate", "--samples=S", "--reference=embedded", "--metrics=fid", "--output=O/m.json"),
-        "metric 'fid' needs the Inception network",
+        "metric 'fid' needs --inception=DIR",
     ),
     "no npz": (
         ("evaluate", "--samples=/no.npz", "--reference=embedded", "--output=O/m.json"),
@@ -141,6 +195,7 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     (module, *options), message = BAD[case]
     places = {
         "--model=M": f"--model={finished}/model",
+        "--prefix_model=M": f"--prefix_model={finished}/model",
         "--model=T": f"--model={finished}/tokenizer/model",
         "--tokenizer=T": f"--tokenizer={finished}/tokenizer/model",
         "--samples=S": f"--samples={finished}/samples",

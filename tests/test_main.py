@@ -13,6 +13,10 @@ from maskgil_jax.training.writer import read_log
 from tests import tiny
 
 
+def losses_of(workdir):
+    return [line["loss"] for line in read_log(workdir)]
+
+
 def generator_on(workdir):
     """The tiny generator config on the shards of a finished run."""
     config = tiny.generator()
@@ -124,7 +128,7 @@ BAD = {
     "a count": (dict(samples=dict(per_class=0)), "config.samples.per_class = 0, expected 1"),
     "no logging": (dict(log_every=0), "config.log_every = 0, expected 1 or more"),
     "reference": (dict(evaluation=dict(reference="folder:/nowhere")), "there is no such folder"),
-    "metric": (dict(evaluation=dict(metrics=("fid",))), "metric 'fid' needs the Inception"),
+    "metric": (dict(evaluation=dict(metrics=("fid",))), "metric 'fid' needs --inception"),
     "mask schedule": (dict(loss=dict(mask_schedule="x")), "config.loss.mask_schedule = 'x'"),
     "lr schedule": (dict(optimizer=dict(schedule="x")), "config.optimizer.schedule = 'x'"),
 }
@@ -214,3 +218,26 @@ def test_the_configs_load_and_refuse_unknown_keys(name):
     assert main.stages_of(values.config)
     with pytest.raises(AttributeError):
         values.config.model_size = 3
+
+
+def test_a_causal_model_trains_samples_and_loads(causal):
+    losses = losses_of(causal)
+    assert losses[0] == pytest.approx(np.log(64), abs=0.01) and losses[-1] < losses[0] - 0.1
+    assert (causal / "samples" / "grid.png").exists() and (causal / "metrics.json").exists()
+    model = maskgil_jax.load(causal / "model")
+    assert model.kind == "causal" and model.tokenizer["codebook_size"] == 64
+
+
+@pytest.mark.parametrize("preset", ["besnier", "maskgit", "halton"])
+def test_each_baseline_trains_and_samples(preset, finished, tmp_path):
+    config = generator_on(finished)
+    config.model.preset = preset
+    config.optimizer.learning_rate = 3e-3
+    if preset == "maskgit":
+        with pytest.raises(InputError, match="no null condition"):
+            main.run(config, epath.Path(tmp_path / "refused"))
+        config.loss.condition_dropout, config.samples.guidance = 0.0, 1.0
+    main.run(config, epath.Path(tmp_path / "run"))
+    losses = losses_of(tmp_path / "run")
+    assert losses[-1] < losses[0]
+    assert (tmp_path / "run" / "samples" / "grid.png").exists()

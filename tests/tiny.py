@@ -50,6 +50,20 @@ def generator():
     return config
 
 
+def causal_generator(finished):
+    """On the codes of a finished work directory."""
+    config = defaults.causal_generator()
+    config.steps, config.batch_size = 6, 32
+    config.log_every, config.checkpoint_every, config.pictures_every = 1, 3, 6
+    config.ema_decay = 0.0
+    config.data.update(source=f"arrayrecord:{finished}/codes", threads=2)
+    config.model.update(layers=2, dim=32, heads=2, num_classes=10, dtype="float32")
+    config.optimizer.learning_rate = 3e-3
+    config.samples.update(per_class=2, batch_size=20)
+    config.evaluation.update(reference="embedded", per_class=2)
+    return config
+
+
 def get_config(stage=""):
     if stage:
         return {"tokenizer": tokenizer, "codes": codes, "generator": generator}[stage]()
