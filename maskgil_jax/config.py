@@ -186,6 +186,7 @@ def generator() -> ConfigDict:
             unmasked_weight=0.0,  # 0: masked tokens only; 1: all (released code); 0.1: TiTok
             label_smoothing=0.1,
             condition_dropout=0.1,
+            chunk=64,  # positions whose logits exist at a time
         ),
         optimizer=_optimizer(1e-4, beta1=0.9, beta2=0.96, weight_decay=1e-5),
         samples=dict(
@@ -222,7 +223,12 @@ def causal_generator() -> ConfigDict:
     """A class-conditional causal LLaMA (size B unless changed), LlamaGen's recipe."""
     config = generator().unlock()
     config.model.update(preset="llamagen", embedding_dropout=0.1, order="raster")
-    config.loss = dict(label_smoothing=0.0, condition_dropout=0.1, unmasked_weight=1.0)
+    config.loss = dict(
+        label_smoothing=0.0,
+        condition_dropout=0.1,
+        unmasked_weight=1.0,
+        chunk=64,  # positions whose logits exist at a time
+    )
     config.optimizer.update(beta2=0.95, weight_decay=0.05, decay_norms=False)
     config.samples = dict(
         classes=10,  # rows of the grid: this many classes, evenly spaced
@@ -242,7 +248,13 @@ COUNTS = (
     *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
     *("pictures_every", "keep_checkpoints", "image_size", "shard_size"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
-    *("samples.batch_size", "evaluation.count", "evaluation.per_class", "codebook.usage_window"),
+    *(
+        "loss.chunk",
+        "samples.batch_size",
+        "evaluation.count",
+        "evaluation.per_class",
+        "codebook.usage_window",
+    ),
 )
 
 

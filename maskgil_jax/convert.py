@@ -27,6 +27,7 @@ def formats() -> dict[str, ModuleType]:
         llamagen_gpt,
         llamagen_vq,
         lpips,
+        maskgil,
         maskgil_gpt,
         maskgit,
         maskgit_pytorch,
@@ -42,6 +43,7 @@ def formats() -> dict[str, ModuleType]:
         "open-magvit2": open_magvit2,
         "maskgit-vq": maskgit_vq,
         "maskgil-gpt": maskgil_gpt,
+        "maskgil": maskgil,
         "llamagen-gpt": llamagen_gpt,
         "maskgit-pytorch": maskgit_pytorch,
         "halton-maskgit": halton_maskgit,
@@ -74,7 +76,8 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     if epath.Path(output).exists():
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
-    known = {"weights", *inspect.signature(family.config).parameters} - {"tensors"}
+    takes = inspect.signature(family.config).parameters
+    known = {"weights", *takes} - {"tensors", "metadata"}
     if set(arguments) - known:
         raise InputError(
             f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"
@@ -82,6 +85,8 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     arguments = dict(arguments)
     weights = arguments.pop("weights", "")
     tensors = files.read(source, family.STATE_DICT_KEYS, weights)
+    if "metadata" in takes:
+        arguments["metadata"] = files.metadata(source)
     try:
         config = family.config(tensors, **arguments)
     except KeyError as error:
@@ -105,10 +110,13 @@ def export_model(format_name: str, source: str, output: str) -> None:
     from maskgil_jax.interop import engine, files
 
     family, model = _family(format_name), api.load(source)
-    if model.kind != family.KIND:
-        raise InputError(f"--source={source} is a {model.kind}, {format_name} is a {family.KIND}")
-    tensors = engine.dump(family.entries(model.network.config), model.network)
-    files.write(output, tensors, family.STATE_DICT_KEYS)
+    config = model.network.config
+    if not isinstance(config, family.CONFIG):
+        found, expected = (c.__name__.removesuffix("Config") for c in (type(config), family.CONFIG))
+        raise InputError(f"--source={source} is a {found}, {format_name} holds a {expected}")
+    tensors = engine.dump(family.entries(config), model.network)
+    beside = family.metadata(config) if hasattr(family, "metadata") else {}
+    files.write(output, tensors, family.STATE_DICT_KEYS, beside)
     log.info("wrote %s", output)
 
 

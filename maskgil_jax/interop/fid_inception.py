@@ -7,7 +7,7 @@ from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors
 from maskgil_jax.models.inception import CLASSES, InceptionConfig, layers
 
-KIND = "inception"
+CONFIG = InceptionConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict
 IGNORED = ()
 

@@ -1,10 +1,11 @@
 """Reading and writing the files of foreign checkpoints. PyTorch is imported here alone."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from flax import serialization, traverse_util
 
@@ -43,10 +44,30 @@ def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
     return tensors
 
 
-def write(path: str, tensors: Tensors, keys: Sequence[str]) -> None:
+def metadata(path: str) -> dict[str, str]:
+    """Strings that a .safetensors or PyTorch file holds beside its tensors.
+
+    Raises:
+      InputError: another format, or no such file.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"--source={path}: there is no such file")
+    if path.endswith(".safetensors"):
+        with safetensors.safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    if not path.endswith(TORCH):
+        raise InputError(f"--source={path}: expected .safetensors or {', '.join(TORCH)}")
+    content = _torch_load(path)
+    return {key: value for key, value in content.items() if isinstance(value, str)}
+
+
+def write(
+    path: str, tensors: Tensors, keys: Sequence[str], beside: Mapping[str, str] | None = None
+) -> None:
     """Write .safetensors, a PyTorch file, or Flax .msgpack where there are no keys.
 
-    PyTorch files have the state dict under `keys[0]`, or bare where that is "".
+    PyTorch files have the state dict under `keys[0]`, or bare where that is "". Strings `beside`
+    the tensors become safetensors' metadata, or other keys of the PyTorch file.
 
     Raises:
       InputError: another suffix, or one that the format does not come in.
@@ -57,7 +78,7 @@ def write(path: str, tensors: Tensors, keys: Sequence[str]) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.tmp"
     if path.endswith(".safetensors"):
-        safetensors.numpy.save_file(tensors, temporary)
+        safetensors.numpy.save_file(tensors, temporary, dict(beside or {}))
     elif path.endswith(".msgpack"):
         content = serialization.msgpack_serialize(traverse_util.unflatten_dict(tensors, sep="/"))
         with open(temporary, "wb") as file:
@@ -65,7 +86,7 @@ def write(path: str, tensors: Tensors, keys: Sequence[str]) -> None:
     else:
         torch = _torch()
         state = {name: torch.from_numpy(x.copy()) for name, x in tensors.items()}
-        torch.save({keys[0]: state} if keys[0] else state, temporary)
+        torch.save({keys[0]: state, **(beside or {})} if keys[0] else state, temporary)
     os.replace(temporary, path)
 
 

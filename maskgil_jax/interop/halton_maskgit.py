@@ -5,7 +5,7 @@ import math
 from maskgil_jax.interop.engine import Entry, Tensors
 from maskgil_jax.models.halton import SIZES, HaltonConfig
 
-KIND = "masked"
+CONFIG = HaltonConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "state_dict")
 IGNORED = ()
 

@@ -8,7 +8,7 @@ from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors
 from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, StyleGAN
 
-KIND = "discriminator"
+CONFIG = DiscriminatorConfig
 STATE_DICT_KEYS = ("discriminator", "state_dict")
 IGNORED = ()
 

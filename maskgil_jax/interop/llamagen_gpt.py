@@ -4,8 +4,10 @@ from maskgil_jax.interop import maskgil_gpt
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.models.llama import PRESETS, LlamaConfig
 
-KIND = "causal"
+CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model", "module", "state_dict", "ema")
+# Beyond its preset.
+FIXED = dict(order="raster", condition_rope="zero")
 IGNORED = (r"freqs_cis$", r"^causal_mask$")
 
 
@@ -35,7 +37,7 @@ def entries(config: LlamaConfig) -> list[Entry]:
     Raises:
       InputError: a network with other switches than LlamaGen has.
     """
-    check_same("llamagen-gpt", config, PRESETS["llamagen"] | dict(order="raster"))
+    check_same("llamagen-gpt", config, PRESETS["llamagen"] | FIXED)
     D, C, V = config.dim, config.feature_dim, config.codebook_size
     if C:
         null = "cls_embedding.uncond_embedding"

@@ -6,7 +6,7 @@ from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.tokenizers.vq import VQConfig
 
-KIND = "tokenizer"
+CONFIG = VQConfig
 STATE_DICT_KEYS = ("model", "state_dict", "module", "ema")
 IGNORED = ()
 FIXED: dict[str, Any] = dict(style="vqgan", quantizer="cosine")

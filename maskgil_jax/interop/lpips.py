@@ -7,7 +7,7 @@ from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors
 from maskgil_jax.tokenizers.lpips import CONVOLUTIONS, LPIPSConfig
 
-KIND = "lpips"
+CONFIG = LPIPSConfig
 STATE_DICT_KEYS = ("state_dict", "model")
 IGNORED = (r"^classifier\.", r"^scaling_layer\.")
 

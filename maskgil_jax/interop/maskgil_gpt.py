@@ -5,9 +5,11 @@ import math
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.models.llama import PRESETS, LlamaConfig
 
-KIND = "masked"
+CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "module", "ema")
 IGNORED = ()
+# Beyond its preset; the released RoPE table has a row of zeros for the condition.
+FIXED = dict(causal=False, condition_rope="zero")
 # Of the sizes whose heads are not 64 wide.
 HEADS = {2048: 32, 3200: 32, 4096: 32}
 
@@ -29,7 +31,7 @@ def entries(config: LlamaConfig) -> list[Entry]:
     Raises:
       InputError: a network with other switches than the released code has.
     """
-    check_same("maskgil-gpt", config, PRESETS["maskgil_released"])
+    check_same("maskgil-gpt", config, PRESETS["maskgil_released"] | FIXED)
     rows = config.codebook_size + 1 + config.num_classes + 1
     return [
         Entry("tok_emb.weight", (rows, config.dim), "embedding"),
@@ -54,7 +56,7 @@ def shape_of(tensors: Tensors, heads: int, grid: int | tuple[int, int]) -> dict:
 
 
 def blocks(config: LlamaConfig) -> list[Entry]:
-    """The table of the layers and the final norm, which LlamaGen's has too."""
+    """The table of the layers and the final norm; LlamaGen's names, and more for more switches."""
     D, H, K, F = config.dim, config.heads, config.head_dim, config.ffn_dim
     table: list[Entry] = []
     for i in range(config.layers):
@@ -87,8 +89,28 @@ def blocks(config: LlamaConfig) -> list[Entry]:
                 for part, name in enumerate(("w1", "w3"))
             ),
             Entry(f"{layer}.feed_forward.w2.weight", (D, F), "blocks/down", axes=(1, 0), slot=(i,)),
-            Entry(f"{layer}.attention_norm.weight", (D,), "blocks/attention_norm/scale", slot=(i,)),
-            Entry(f"{layer}.ffn_norm.weight", (D,), "blocks/mlp_norm/scale", slot=(i,)),
+            *_norms(config, layer, (i,)),
         ]
     table.append(Entry("norm.weight", (D,), "norm/scale"))
+    return table
+
+
+def _norms(config: LlamaConfig, layer: str, slot: tuple[int, ...]) -> list[Entry]:
+    D, K = (config.dim,), (config.head_dim,)
+    table = []
+    if config.qk_norm != "none":
+        for theirs, ours in (("q_norm", "query_norm"), ("k_norm", "key_norm")):
+            name, path = f"{layer}.attention.{theirs}", f"blocks/{ours}"
+            table.append(Entry(f"{name}.weight", K, f"{path}/scale", slot=slot))
+            if config.qk_norm == "layer":
+                table.append(Entry(f"{name}.bias", K, f"{path}/bias", slot=slot))
+    if config.post_norm != "output":
+        table += [
+            Entry(f"{layer}.attention_norm.weight", D, "blocks/attention_norm/scale", slot=slot),
+            Entry(f"{layer}.ffn_norm.weight", D, "blocks/mlp_norm/scale", slot=slot),
+        ]
+    if config.post_norm != "none":
+        post = (("attention_post_norm", "attention_post_norm"), ("ffn_post_norm", "mlp_post_norm"))
+        for theirs, ours in post:
+            table.append(Entry(f"{layer}.{theirs}.weight", D, f"blocks/{ours}/scale", slot=slot))
     return table

@@ -5,7 +5,7 @@ import math
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.models.bert import BertConfig
 
-KIND = "masked"
+CONFIG = BertConfig
 STATE_DICT_KEYS = ()
 IGNORED = (r"^(?!params/)",)
 

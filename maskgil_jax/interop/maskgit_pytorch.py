@@ -7,7 +7,7 @@ from maskgil_jax.interop.convnet import flat, linear, norm
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.models.bert import BertConfig
 
-KIND = "masked"
+CONFIG = BertConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "state_dict")
 IGNORED = ()
 

@@ -8,7 +8,7 @@ from typing import Any
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.tokenizers.vq import VQConfig
 
-KIND = "tokenizer"
+CONFIG = VQConfig
 STATE_DICT_KEYS = ()
 IGNORED = (r"^(?!params/)",)
 FIXED: dict[str, Any] = dict(style="maskgit", quantizer="euclidean", z_channels=0, attention=False)

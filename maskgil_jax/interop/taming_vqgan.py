@@ -10,7 +10,7 @@ from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.tokenizers.vq import VQConfig
 
-KIND = "tokenizer"
+CONFIG = VQConfig
 STATE_DICT_KEYS = ("state_dict", "model", "module", "ema")
 IGNORED = (r"^loss\.", r"^model_ema\.(decay|num_updates)$")
 FIXED: dict[str, Any] = dict(style="vqgan", quantizer="euclidean")

@@ -289,10 +289,20 @@ def summed_loss(
     if not model.config.causal:
         inputs_Bhw = jnp.where(examples["hidden"], model.config.mask_id, inputs_Bhw)
     x_BLD = model.hidden(inputs_Bhw, examples["condition"], key)
-    logits_BLV = model.classify(model.normed(x_BLD))
+    positions_BL = jnp.broadcast_to(jnp.arange(codes_BL.shape[1]), codes_BL.shape)
+
+    def of_positions(
+        x_BnD: jax.Array, codes_Bn: jax.Array, positions_Bn: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        logits_BnV = model.classify(model.normed(x_BnD), positions_Bn)
+        losses_Bn = objectives.cross_entropy(logits_BnV, codes_Bn, settings.label_smoothing)
+        return losses_Bn, logits_BnV.argmax(axis=-1) == codes_Bn
+
+    losses_BL, correct_BL = objectives.in_chunks(
+        of_positions, settings.chunk, x_BLD, codes_BL, positions_BL
+    )
+    correct_BL &= hidden_BL
     weight_BL = jnp.where(hidden_BL, 1.0, settings.unmasked_weight)
-    losses_BL = objectives.cross_entropy(logits_BLV, codes_BL, settings.label_smoothing)
-    correct_BL = (logits_BLV.argmax(axis=-1) == codes_BL) & hidden_BL
     return (losses_BL * weight_BL).sum(), {
         "weight": weight_BL.sum(),
         "hidden": hidden_BL.sum().astype(jnp.float32),

@@ -35,7 +35,7 @@ def test_three_steps_equal_the_official_training(name):
         decay_norms=not config.causal,
     )
     smoothing = recipe.get("label_smoothing", 0.0)
-    settings = ConfigDict(dict(unmasked_weight=1.0, label_smoothing=smoothing))
+    settings = ConfigDict(dict(unmasked_weight=1.0, label_smoothing=smoothing, chunk=8))
     codes = (expected["idx"] if config.causal else expected["code"]).reshape(-1, *grid)
     masks = expected.get("masks", np.ones((recipe["steps"], *codes.shape), bool))
     classes = np.where(expected["drop"], config.num_classes, expected["label"])

@@ -1,0 +1,44 @@
+"""This package's own LLaMA with every switch, for maskgil_torch.py, the module in PyTorch."""
+
+import dataclasses
+import json
+
+from maskgil_jax.interop import maskgil_gpt
+from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.models.llama import LlamaConfig
+
+CONFIG = LlamaConfig
+STATE_DICT_KEYS = ("model",)
+IGNORED = ()
+
+
+def metadata(config: LlamaConfig) -> dict[str, str]:
+    """What the tensors do not tell, in the file beside them."""
+    return {"config": json.dumps(dataclasses.asdict(config))}
+
+
+def config(tensors: Tensors, metadata: dict[str, str]) -> LlamaConfig:
+    """The network that the file describes."""
+    return LlamaConfig(**json.loads(metadata["config"]))
+
+
+def entries(config: LlamaConfig) -> list[Entry]:
+    """The table."""
+    D, C, classes = config.dim, config.feature_dim, config.num_classes + 1
+    if config.joint_embedding:
+        table = [Entry("tok_emb.weight", (config.table_size + classes, D), "embedding")]
+    else:
+        table = [Entry("tok_embeddings.weight", (config.table_size, D), "code_embedding")]
+    if C:
+        table += [
+            Entry("feature_in.weight", (D, C), "feature_in", axes=(1, 0)),
+            Entry("feature_out.weight", (D, D), "feature_out", axes=(1, 0)),
+            Entry("null_features", (config.condition_tokens, C), "null_features"),
+        ]
+    elif not config.joint_embedding:
+        table.append(Entry("cls_embedding.weight", (classes, D), "class_embedding"))
+    return [
+        *table,
+        *maskgil_gpt.blocks(config),
+        Entry("output.weight", (config.output_size, D), "head"),
+    ]

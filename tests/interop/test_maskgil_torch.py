@@ -1,0 +1,79 @@
+"""The PyTorch module that the package ships gives our logits, whatever the switches."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import maskgil_jax
+from maskgil_jax import api, convert
+from maskgil_jax.errors import InputError
+from maskgil_jax.interop import maskgil_torch
+from maskgil_jax.models.llama import PRESETS, Llama, LlamaConfig
+
+SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
+CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)
+CASES = {
+    "paper": CLASSES | PRESETS["paper"],
+    "released": CLASSES | PRESETS["maskgil_released"],
+    "llamagen": CLASSES | PRESETS["llamagen"],
+    "halton order": CLASSES | PRESETS["llamagen"] | dict(order="halton", post_norm="sandwich"),
+    "output norm": CLASSES | dict(post_norm="output", qk_norm="rms"),
+    "identity": CLASSES | dict(condition_rope="identity", condition_position="last"),
+    "first, 1d": CLASSES | dict(rope="1d", mask_logit=True, joint_embedding=True),
+    "causal, joint": CLASSES | dict(causal=True, joint_embedding=True, qk_norm="none"),
+    "text": FEATURES | dict(condition_rope="identity"),
+    "text, last": FEATURES | dict(condition_position="last"),
+    "text, causal": FEATURES | PRESETS["llamagen"],
+}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
+    config = LlamaConfig(**SHAPE, **CASES[case])
+    rng = np.random.default_rng(0)
+    network = jax.tree.map(
+        lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32),
+        jax.jit(lambda: Llama(config, jax.random.key(0)))(),
+    )
+    api.wrap(network).save(tmp_path / "model")
+    path = str(tmp_path / f"model.{suffix}")
+    convert.export_model("maskgil", str(tmp_path / "model"), path)
+    module = maskgil_torch.load(path)
+
+    codes = rng.integers(20 + (not config.causal), size=(3, 3, 4))
+    condition, given = rng.integers(6, size=3), None
+    if config.feature_dim:
+        condition = rng.standard_normal((3, 6, 7), np.float32)
+        given = rng.random((3, 6)) < 0.7
+    ours = condition if given is None else (condition, given)
+    with jax.default_matmul_precision("highest"):
+        expected = maskgil_jax.load(tmp_path / "model").logits(codes, ours)
+    with torch.inference_mode():
+        mask = None if given is None else torch.from_numpy(given)
+        found = module(torch.from_numpy(codes), torch.from_numpy(condition), mask)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+    convert.import_model("maskgil", path, str(tmp_path / "back"), {})
+    back = maskgil_jax.load(tmp_path / "back")
+    assert back.network.config == dataclasses.replace(config)
+    for a, b in zip(jax.tree.leaves(back.network), jax.tree.leaves(network), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_file_without_a_config_is_refused(tmp_path):
+    torch.save({"model": {"norm.weight": torch.zeros(3)}}, tmp_path / "bare.pt")
+    with pytest.raises(InputError, match="is not maskgil: it has no 'config'"):
+        convert.import_model("maskgil", str(tmp_path / "bare.pt"), str(tmp_path / "m"), {})
+
+
+def test_another_network_is_refused(tmp_path):
+    from maskgil_jax.models.bert import Bert, BertConfig
+
+    shape = dict(layers=1, dim=16, heads=2, mlp_dim=32, codebook_size=8, num_classes=2)
+    api.wrap(Bert(BertConfig(**shape, grid=(2, 2)), jax.random.key(0))).save(tmp_path / "bert")
+    with pytest.raises(InputError, match="is a Bert, maskgil holds a Llama"):
+        convert.export_model("maskgil", str(tmp_path / "bert"), str(tmp_path / "o.pt"))
