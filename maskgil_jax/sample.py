@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def main() -> None:
 
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
     draw.write_samples(
-        chosen_sampler(generator, values),
+        chosen_sampler(generator, given_options(), values.seed),
         generator,
         tokenizer,
         output,
@@ -37,8 +38,18 @@ def main() -> None:
     log.info("wrote %d images to %s", len(classes) * values.num, output)
 
 
-def chosen_sampler(generator: Any, values: flags.FlagValues) -> Any:
-    """The sampler that the flags ask for.
+def given_options() -> dict[str, Any]:
+    """The decoding flags that were given, by name."""
+    return {name: flags.FLAGS[name].value for name in DECODING if flags.FLAGS[name].present}
+
+
+def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int) -> Any:
+    """The sampler that decoding flags ask for.
+
+    Args:
+      generator: the model.
+      given: flags by name.
+      seed: of all draws.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -46,46 +57,45 @@ def chosen_sampler(generator: Any, values: flags.FlagValues) -> Any:
     from maskgil_jax import api
     from maskgil_jax.decoding import draw, masked
 
-    method = values.method or METHODS[generator.kind]
+    options = dict(given)
+    method = options.pop("method", METHODS[generator.kind])
     needed = "causal" if method == "autoregressive" else "masked"
     if generator.kind != needed:
         raise InputError(
-            f"--method={method} needs a {needed} model, but --model={values.model} is "
-            f"{generator.kind}"
+            f"--method={method} needs a {needed} model, but --model is {generator.kind}"
         )
-    given = {
-        name: values[name].value
-        for name in (*draw.options_of(causal=False), "guidance_interval")
-        if values[name].value is not None
-    }
-    if unknown := sorted(given.keys() - set(draw.options_of(method == "autoregressive"))):
-        raise InputError(f"--{unknown[0]} is not an option of --method={method}")
-    prefix_options = {
-        name: values[f"prefix_{name}"].value
-        for name in draw.options_of(causal=True)
-        if values[f"prefix_{name}"].value is not None
-    }
-    if values.preset:
-        if method == "autoregressive" or values.preset not in masked.PRESETS:
+    preset = options.pop("preset", "")
+    if preset:
+        if method == "autoregressive" or preset not in masked.PRESETS:
             raise InputError(
-                f"--preset={values.preset}: expected one of {', '.join(masked.PRESETS)}, for "
-                "masked decoding"
+                f"--preset={preset}: expected one of {', '.join(masked.PRESETS)}, for masked "
+                "decoding"
             )
-        given = dataclasses.asdict(masked.PRESETS[values.preset]) | given
+        options = dataclasses.asdict(masked.PRESETS[preset]) | options
+    prefix = options.pop("prefix", None)
+    prefix_model = options.pop("prefix_model", "")
+    prefix_options = {
+        name.removeprefix("prefix_"): options.pop(name)
+        for name in list(options)
+        if name.startswith("prefix_")
+    }
+    if unknown := sorted(options.keys() - set(draw.options_of(method == "autoregressive"))):
+        raise InputError(f"--{unknown[0]} is not an option of --method={method}")
     if method != "hybrid":
-        if values.prefix_model or prefix_options or values.prefix is not None:
+        if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, values.seed, **given)
-    causal = api.load_generator(command.required("prefix_model"))
-    if values.prefix is None:
-        raise InputError("--prefix is missing (tokens drawn one by one, as in --prefix=128)")
+        return draw.sampler(generator, seed, **options)
+    if prefix is None or not prefix_model:
+        raise InputError(
+            "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
+        )
     return draw.hybrid_sampler(
-        causal,
+        api.load_generator(prefix_model),
         generator,
-        values.seed,
-        prefix=values.prefix,
+        seed,
+        prefix=prefix,
         prefix_options=prefix_options,
-        **given,
+        **options,
     )
 
 
@@ -115,33 +125,38 @@ def define_flags() -> None:
 
 def define_decoding_flags() -> None:
     """How to decode; what is not given has the defaults of the method."""
-    flags.DEFINE_enum(
-        "method",
-        None,
-        [*METHODS.values(), "hybrid"],
-        "hybrid: a prefix token by token, the rest masked; default: by the model",
-    )
-    flags.DEFINE_string("preset", "", "published settings of masked decoding, such as titok_l32")
-    flags.DEFINE_integer("steps", None, "steps of masked decoding (8)")
-    flags.DEFINE_string("rule", None, "maskgil, maskgit, halton, titok, maskbit")
-    flags.DEFINE_string("schedule", None, "of the number of revealed tokens (arccos)")
-    flags.DEFINE_float("guidance", None, "scale s of u + s (c - u); 1: none")
-    flags.DEFINE_string("guidance_ramp", None, "constant, linear, cosine, power_cosine (linear)")
-    flags.DEFINE_float("guidance_power", None, "of power_cosine (3)")
-    flags.DEFINE_integer("guidance_interval", None, "guided tokens after the first; -1: all")
-    flags.DEFINE_float("temperature", None, "divides the logits (1); 0 is greedy token by token")
-    flags.DEFINE_string("temperature_schedule", None, "constant, titok, halton (constant)")
-    flags.DEFINE_float("choice_temperature", None, "scale of the noise on the confidence (4.5)")
-    flags.DEFINE_integer("top_k", None, "codes drawn from; 0: all")
-    flags.DEFINE_float("top_p", None, "the fewest codes that reach this probability; 1: all")
-    flags.DEFINE_bool("resample", None, "draw revealed tokens anew at every step")
-    flags.DEFINE_string("prefix_model", None, "causal generator directory, for hybrid decoding")
-    flags.DEFINE_integer("prefix", None, "tokens drawn one by one, for hybrid decoding")
-    flags.DEFINE_float("prefix_guidance", None, "of the prefix (2)")
-    flags.DEFINE_integer("prefix_guidance_interval", None, "of the prefix (-1)")
-    flags.DEFINE_float("prefix_temperature", None, "of the prefix (1)")
-    flags.DEFINE_integer("prefix_top_k", None, "of the prefix (0)")
-    flags.DEFINE_float("prefix_top_p", None, "of the prefix (1)")
+    for name, (define, text) in DECODING.items():
+        define(name, None, text)
+
+
+DECODING: dict[str, tuple[Callable[..., Any], str]] = {
+    "method": (
+        flags.DEFINE_string,
+        "masked, autoregressive, or hybrid: a prefix token by token, the rest masked; default: by "
+        "the model",
+    ),
+    "preset": (flags.DEFINE_string, "published settings of masked decoding, such as titok_l32"),
+    "steps": (flags.DEFINE_integer, "steps of masked decoding (8)"),
+    "rule": (flags.DEFINE_string, "maskgil, maskgit, halton, titok, maskbit (maskgil)"),
+    "schedule": (flags.DEFINE_string, "of the number of revealed tokens (arccos)"),
+    "guidance": (flags.DEFINE_float, "scale s of u + s (c - u); 1: none (3; token by token 2)"),
+    "guidance_ramp": (flags.DEFINE_string, "constant, linear, cosine, power_cosine (linear)"),
+    "guidance_power": (flags.DEFINE_float, "of power_cosine (3)"),
+    "guidance_interval": (flags.DEFINE_integer, "guided tokens after the first; -1: all (-1)"),
+    "temperature": (flags.DEFINE_float, "divides the logits; 0: greedy, token by token (1)"),
+    "temperature_schedule": (flags.DEFINE_string, "constant, titok, halton (constant)"),
+    "choice_temperature": (flags.DEFINE_float, "scale of the noise on the confidence (4.5)"),
+    "top_k": (flags.DEFINE_integer, "codes drawn from; 0: all (0)"),
+    "top_p": (flags.DEFINE_float, "the fewest codes that reach this probability; 1: all (1)"),
+    "resample": (flags.DEFINE_bool, "draw revealed tokens anew at every step (no)"),
+    "prefix_model": (flags.DEFINE_string, "causal generator directory, for hybrid decoding"),
+    "prefix": (flags.DEFINE_integer, "tokens drawn one by one, for hybrid decoding"),
+    "prefix_guidance": (flags.DEFINE_float, "of the prefix (2)"),
+    "prefix_guidance_interval": (flags.DEFINE_integer, "of the prefix (-1)"),
+    "prefix_temperature": (flags.DEFINE_float, "of the prefix (1)"),
+    "prefix_top_k": (flags.DEFINE_integer, "of the prefix (0)"),
+    "prefix_top_p": (flags.DEFINE_float, "of the prefix (1)"),
+}
 
 
 if __name__ == "__main__":

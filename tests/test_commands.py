@@ -83,6 +83,34 @@ def test_a_causal_model_draws_token_by_token(causal, tmp_path):
     assert done.returncode == 1 and "--steps is not an option of --method=autoreg" in done.stderr
 
 
+def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path):
+    done = run(
+        "sweep",
+        f"--model={finished}/model",
+        "--method=hybrid",
+        f"--prefix_model={causal}/model",
+        "--vary=prefix=0,8,16",
+        "--vary=guidance=1,3",
+        "--steps=2",
+        "--num=30",
+        "--batch_size=30",
+        "--reference=embedded:test",
+        "--metrics=frechet,accuracy",
+        f"--output={tmp_path}/out",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
+    settings = [(row["prefix"], row["guidance"]) for row in rows]
+    assert settings == [(p, g) for p in (0, 8, 16) for g in (1.0, 3.0)]
+    for row in rows:
+        assert row["seconds_per_image"] > 0 and row["pixel_frechet_distance"] > 0
+        assert 0 <= row["class_accuracy"] <= 1
+    # Nothing is left for masked decoding, and so for its guidance, after a prefix of all tokens.
+    assert rows[4]["pixel_frechet_distance"] == rows[5]["pixel_frechet_distance"]
+    for name in ("sweep.csv", "sweep.md", "quality_time.png"):
+        assert (tmp_path / "out" / name).exists()
+
+
 def test_tokenize_then_evaluate(finished, tmp_path):
     done = run(
         "tokenize",
@@ -150,6 +178,14 @@ BAD = {
         + ("--prefix_model=M",),
         "hybrid decoding of models ('masked', 'masked')",
     ),
+    "vary": (
+        ("sweep", "--model=M", "--vary=speed=1,2", "--reference=embedded", "--output=O"),
+        "--vary=speed=1,2: expected NAME=VALUE,VALUE with one of method, preset",
+    ),
+    "vary what": (
+        ("sweep", "--model=M", "--vary=steps=1,many", "--reference=embedded", "--output=O"),
+        "--vary=steps=1,many",
+    ),
     "preset": (
         ("sample", "--model=M", "--classes=1", "--preset=best", "--output=O"),
         "--preset=best: expected one of maskgil, maskgit",
@@ -210,7 +246,7 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     assert not (tmp_path / "m.json").exists()
 
 
-@pytest.mark.parametrize("module", ["main", "sample", "evaluate", "tokenize", "convert"])
+@pytest.mark.parametrize("module", ["main", "sample", "sweep", "evaluate", "tokenize", "convert"])
 def test_help_is_complete_and_fast(module):
     import time
 

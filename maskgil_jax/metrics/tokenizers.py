@@ -1,7 +1,5 @@
 """Several tokenizers on the same images: quality, use of the codebook, size, speed, memory."""
 
-import csv
-import io
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +15,7 @@ from maskgil_jax.data import images as image_files
 from maskgil_jax.data import sources
 from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import compare, reconstruction
+from maskgil_jax.metrics import compare, reconstruction, tables
 
 # Column of the tables, and how its numbers are written there.
 COLUMNS: dict[str, Callable[[Any], str]] = {
@@ -123,8 +121,7 @@ def write_comparison(
         "head_parameters": f"{head_width} x codes",
     } | {name: metric.protocol for name, metric in metrics.items()}
     write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
-    (output / "tokenizers.csv").write_text(as_csv(rows))
-    (output / "tokenizers.md").write_text(as_markdown(rows))
+    tables.write(output / "tokenizers", rows, COLUMNS)
     labelled = pictures.labelled_rows(np.concatenate(shown), ["original", *names], len(shown[0]))
     pictures.save(output / "reconstructions.png", labelled)
     pictures.scatter(
@@ -185,25 +182,3 @@ def reconstruct(
         "decode_mebibytes": decode_mebibytes,
     }
     return reconstructions, codes, row
-
-
-def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table in Markdown."""
-    columns = measured(rows)
-    lines = [[name.replace("_", " ") for name in columns], ["---"] * len(columns)]
-    lines += [[COLUMNS[name](row[name]) if name in row else "" for name in columns] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The table in CSV, numbers in full."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, measured(rows), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
-
-
-def measured(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The columns that some row has."""
-    return [name for name in COLUMNS if any(name in row for row in rows)]

@@ -1,0 +1,42 @@
+"""Tables of results in CSV and Markdown."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+Row = Mapping[str, Any]
+
+
+def write(
+    path: epath.PathLike,
+    rows: Sequence[Row],
+    columns: Mapping[str, Callable[[Any], str]] | None = None,
+) -> None:
+    """Write PATH.csv with the numbers in full, and PATH.md.
+
+    Args:
+      path: without a suffix.
+      rows: values by column; a column that a row lacks stays empty there.
+      columns: how Markdown writes each, in their order; those of no row are left out. None: the
+        columns of the rows, numbers with four digits.
+    """
+    if columns is None:
+        columns = {name: _short for row in rows for name in row}
+    present = [name for name in columns if any(name in row for row in rows)]
+    text = io.StringIO()
+    table = csv.DictWriter(text, present, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    path = epath.Path(path)
+    path.with_name(f"{path.name}.csv").write_text(text.getvalue())
+    lines = [[name.replace("_", " ") for name in present], ["---"] * len(present)]
+    lines += [[columns[name](row[name]) if name in row else "" for name in present] for row in rows]
+    markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    path.with_name(f"{path.name}.md").write_text(markdown)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
