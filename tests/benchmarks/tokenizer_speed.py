@@ -2,21 +2,14 @@
 
 python -m tests.benchmarks.tokenizer_speed [--tokenizer=DIR] [--format=llamagen-vq] [--output=FILE]
 
-Both sides hold the same weights. They run in processes of their own, one after the other in the
-order of PROCESSES, since two frameworks in one process share its threads and memory and neither is
-then as fast as alone. Ratios of times that were not taken side by side like this are worth little:
-the same code moves by 10 to 40 % from one run to another. The machine should do nothing else.
+Both sides hold the same weights, and run alternately (see alternate.py).
 """
 
 import itertools
 import json
-import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,14 +19,12 @@ from PIL import Image
 
 from maskgil_jax import command
 from maskgil_jax.errors import InputError
+from tests.benchmarks import alternate
 
-PROCESSES = ("torch", "jax", "jax", "torch")  # a slow drift of the machine cancels out
-GRADE = "processes of their own, alternated " + " ".join(PROCESSES)
 DTYPES = ("float32", "bfloat16")
 TASKS = ("encode", "decode")
 LAYOUTS = ("torch", "torch channels_last")  # as the official code; as PyTorch is fastest
 SKIMAGE = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "retina")
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def define_flags() -> None:
@@ -53,20 +44,25 @@ def define_flags() -> None:
 def main() -> None:
     """Time all processes and print the table, or be one of the processes."""
     if flags.FLAGS.worker:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.FLAGS.threads])
+        alternate.use_threads(flags.FLAGS.threads)
         worker = {"prepare": prepare, "torch": time_torch, "jax": time_jax}[flags.FLAGS.worker]
         worker(pathlib.Path(flags.FLAGS.scratch))
         return
     with tempfile.TemporaryDirectory() as folder:
         scratch = pathlib.Path(folder)
         np.save(scratch / "images.npy", read_images(flags.FLAGS.source))
-        run_worker("prepare", scratch)
-        runs = []
-        for name in PROCESSES:
-            run_worker(name, scratch)
-            runs.append(json.loads((scratch / "seconds.json").read_text()))
+        # A relative path is meant from here, and the processes run in the repository.
+        tokenizer = flags.FLAGS.tokenizer
+        if tokenizer != "default":
+            tokenizer = str(pathlib.Path(tokenizer).expanduser().resolve())
+        runs = alternate.run(__spec__.name, scratch, settings() | {"tokenizer": tokenizer})
         codes = {name: dict(np.load(scratch / f"{name}.npz")) for name in ("torch", "jax")}
-    result = {"grade": GRADE, "settings": settings(), "rows": rows(runs), "codes": compare(codes)}
+    result = {
+        "grade": alternate.GRADE,
+        "settings": settings(),
+        "rows": rows(runs),
+        "codes": compare(codes),
+    }
     show(result)
     if flags.FLAGS.output:
         content = json.dumps(result | {"seconds": runs}, indent=1) + "\n"
@@ -77,24 +73,6 @@ def settings() -> dict[str, Any]:
     """The flags that say what was measured."""
     names = ("tokenizer", "format", "source", "images", "size", "rounds", "threads")
     return {name: flags.FLAGS[name].value for name in names}
-
-
-def run_worker(name: str, scratch: pathlib.Path) -> None:
-    """Be `name` in a process of its own."""
-    options = [f"--{key}={value}" for key, value in settings().items() if key != "tokenizer"]
-    # A relative path is meant from here, and the process runs in the repository.
-    tokenizer = flags.FLAGS.tokenizer
-    if tokenizer != "default":
-        tokenizer = str(pathlib.Path(tokenizer).expanduser().resolve())
-    options += [f"--worker={name}", f"--scratch={scratch}", f"--tokenizer={tokenizer}"]
-    print(f"{name} ...", file=sys.stderr)
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.tokenizer_speed", *options],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    if process.returncode:
-        raise InputError(f"the process {name} failed; its message stands above")
 
 
 def read_images(source: str) -> np.ndarray:
@@ -169,7 +147,7 @@ def time_torch(scratch: pathlib.Path) -> None:
         for dtype, task in itertools.product(DTYPES, TASKS):
             arguments_ = (getattr(network, task), inputs[task], dtype)
             calls[f"{name}/{dtype}/{task}"] = lambda a=arguments_: call(*a)
-    measure(scratch, "torch", calls)
+    keep(scratch, "torch", calls)
 
 
 def time_jax(scratch: pathlib.Path) -> None:
@@ -186,20 +164,13 @@ def time_jax(scratch: pathlib.Path) -> None:
         for task in TASKS:
             method = getattr(tokenizer, task)
             calls[f"jax/{dtype}/{task}"] = lambda m=method, t=task: np.asarray(m(inputs[t]))
-    measure(scratch, "jax", calls)
+    keep(scratch, "jax", calls)
 
 
-def measure(scratch: pathlib.Path, name: str, calls: dict[str, Callable]) -> None:
-    """Call everything once to warm up, then in turns; keep the seconds and the outputs."""
-    outputs = {key.replace("/", " "): call() for key, call in calls.items()}
-    np.savez(scratch / f"{name}.npz", **outputs)
-    seconds: dict[str, list[float]] = {key: [] for key in calls}
-    for _ in range(flags.FLAGS.rounds):
-        for key, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[key].append(time.perf_counter() - start)
-    (scratch / "seconds.json").write_text(json.dumps(seconds))
+def keep(scratch: pathlib.Path, name: str, calls: dict[str, Callable]) -> None:
+    """Time the calls, and keep what they give."""
+    outputs = alternate.measure(scratch, calls, flags.FLAGS.rounds)
+    np.savez(scratch / f"{name}.npz", **{key.replace("/", " "): x for key, x in outputs.items()})
 
 
 def rows(runs: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
