@@ -1,0 +1,153 @@
+"""Several generators on the same codes and images: likelihood, accuracy, quality, speed."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from maskgil_jax import pictures
+from maskgil_jax.api import Generator
+from maskgil_jax.checkpoint import write_json
+from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.decoding import draw
+from maskgil_jax.errors import InputError
+from maskgil_jax.metrics import compare, sweep, tables
+from maskgil_jax.metrics.tokenizers import name_of
+from maskgil_jax.training import generator_stage, objectives
+from maskgil_jax.training.writer import read_log
+
+SHOWN = 10  # images in a row of the picture
+
+
+def write_comparison(
+    directories: Sequence[str],
+    codes: str,
+    reference: str,
+    output: epath.PathLike,
+    *,
+    count: int,
+    batch_size: int,
+    seed: int,
+    metrics: Sequence[str],
+    inception: str = "",
+) -> None:
+    """Measure generators of one tokenizer and write what came out.
+
+    Writes OUTPUT/generators.{json,csv,md}, OUTPUT/generators.png (each metric against seconds per
+    image), OUTPUT/samples.png and, for work directories of training, OUTPUT/curves.png.
+
+    Args:
+      directories: generators; one is named after its directory, or after the one above a `model`.
+      codes: directory of code shards that none was trained on.
+      reference: images to compare samples with, as compare.read_images takes them.
+      output: directory, made if needed.
+      count: images drawn, over all classes; and codes that the likelihood is of, at most.
+      batch_size: images at once.
+      seed: of draws and masks.
+      metrics: names that compare.chosen knows.
+      inception: Inception directory, for those that need it.
+
+    Raises:
+      InputError: directories, codes or metrics that do not fit together.
+    """
+    names = [name_of(directory) for directory in directories]
+    if len(set(names)) < len(names):
+        raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
+    shards = CodeShards(codes)
+    table = compare.chosen(metrics, inception=inception)
+    needed = compare.needed_features(table)
+    loaded = [draw.load_pair(directory, "") for directory in directories]
+    for name, (generator, _) in zip(names, loaded, strict=True):
+        made_by = shards.index.tokenizer["fingerprint"]
+        if generator.tokenizer["fingerprint"] != made_by:
+            raise InputError(
+                f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
+                f"shards in {codes} are of {made_by}"
+            )
+    size = loaded[0][0].grid[0] * loaded[0][1].downsample
+    real = compare.read_images(reference, size).with_features(needed, inception)
+    output = epath.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    rows, pictures_of = [], []
+    for name, directory, (generator, tokenizer) in zip(names, directories, loaded, strict=True):
+        labels = np.arange(count) % generator.num_classes
+        sample = draw.sampler(generator, seed)
+        seconds = sweep.seconds_per_image(sample, labels, batch_size)
+        images = draw.draw_images(sample, tokenizer, labels, batch_size)
+        class_names = np.array(generator.class_names or range(generator.num_classes))
+        drawn = compare.ImageSet(images, class_names[labels]).with_features(needed, inception)
+        loss, accuracy = validation(generator, shards, count, batch_size, seed)
+        log = read_log(epath.Path(directory).parent)
+        rows.append(
+            {
+                "generator": name,
+                "kind": generator.kind,
+                "parameters": sum(leaf.size for leaf in jax.tree.leaves(generator.network)),
+                **({"steps": log[-1]["step"]} if log else {}),
+                "validation_loss": loss,
+                "validation_accuracy": accuracy,
+                **compare.measure(drawn, real, table),
+                "seconds_per_image": seconds,
+            }
+        )
+        pictures_of.append(images[:SHOWN])
+    protocol = {
+        "validation": f"{min(count, len(shards))} images of {codes}, first view: mean of -log p in "
+        "nats and share of right guesses, of hidden tokens (arccos masks) given the visible, or of "
+        "each token given those before it: to be compared within a kind only",
+        "samples": f"{count} images, over all classes, default decoding of each kind",
+        "reference": f"{reference}, {len(real.images)} images, ADM centre crop to {size}",
+        "seconds_per_image": f"codes alone, a batch of {batch_size} after one that compiles, "
+        f"{jax.devices()[0].device_kind}",
+    } | {name: metric.protocol for name, metric in table.items()}
+    write_json(output / "generators.json", {"protocol": protocol, "generators": rows})
+    tables.write(output / "generators", rows)
+    rows_by_name = {row["generator"]: row for row in rows}
+    measured = list(compare.measure(drawn, real, table))
+    title = f"{count} images against {len(real.images)} of {reference}"
+    path = output / "generators.png"
+    pictures.panels(rows_by_name, "seconds_per_image", measured, title, path)
+    grid = pictures.labelled_rows(np.concatenate(pictures_of), names, len(pictures_of[0]))
+    pictures.save(output / "samples.png", grid)
+    logs = {name: epath.Path(d).parent for name, d in zip(names, directories, strict=True)}
+    logs = {name: directory for name, directory in logs.items() if read_log(directory)}
+    if logs:
+        pictures.curves(logs, output / "curves.png")
+
+
+def validation(
+    generator: Generator, shards: CodeShards, count: int, batch_size: int, seed: int
+) -> tuple[float, float]:
+    """Mean -log p in nats and share of tokens predicted right, in eval mode without smoothing."""
+    count = min(count, len(shards))
+    found = [shards[i] for i in range(count)]
+    codes = np.stack([views[0] for views, _ in found])
+    labels = np.array([label for _, label in found])
+    hidden = np.ones(codes.shape, bool)
+    if generator.kind == "masked":
+        flat = objectives.random_masks(jax.random.key(seed), (count, codes[0].size), "arccos")
+        hidden = np.asarray(flat).reshape(codes.shape)
+    settings = ConfigDict(dict(unmasked_weight=0.0, label_smoothing=0.0, chunk=64))
+    sums = jax.jit(functools.partial(_sums, settings=settings))
+    total = np.zeros(3)
+    for start in range(0, count, batch_size):
+        part = slice(start, start + batch_size)
+        examples = {
+            "codes": jnp.asarray(codes[part]),
+            "hidden": jnp.asarray(hidden[part]),
+            "condition": jnp.asarray(labels[part], jnp.int32),
+        }
+        total += np.array(sums(generator.network, examples))
+    return float(total[0] / total[1]), float(total[2] / total[1])
+
+
+def _sums(
+    network: Any, examples: dict[str, jax.Array], settings: ConfigDict
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    loss, sums = generator_stage.summed_loss(network, examples, None, settings)
+    return loss, sums["hidden"], sums["correct"]
