@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -108,6 +109,35 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
     # Nothing is left for masked decoding, and so for its guidance, after a prefix of all tokens.
     assert rows[4]["pixel_frechet_distance"] == rows[5]["pixel_frechet_distance"]
     for name in ("sweep.csv", "sweep.md", "quality_time.png"):
+        assert (tmp_path / "out" / name).exists()
+
+
+def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
+    done = run(
+        "compare",
+        f"--models={finished}/model,{causal}/model",
+        f"--codes={finished}/codes",
+        "--reference=embedded:test",
+        "--num=40",
+        "--batch_size=40",
+        f"--output={tmp_path}/out",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "generators.json").read_text())["generators"]
+    assert [row["kind"] for row in rows] == ["masked", "causal"]
+    for row in rows:
+        assert row["steps"] == 6 and 0 < row["validation_loss"] < np.log(64) + 0.1
+        assert 0 <= row["validation_accuracy"] < 1 and row["pixel_frechet_distance"] > 0
+    # The causal loss is that of the logits that a user gets.
+    from maskgil_jax.data.shards import CodeShards
+
+    found = [CodeShards(f"{finished}/codes")[i] for i in range(40)]
+    codes, labels = np.stack([c[0] for c, _ in found]), np.array([label for _, label in found])
+    logits = maskgil_jax.load(causal / "model").logits(codes, labels)
+    log_p = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    expected = -np.take_along_axis(np.asarray(log_p), codes.reshape(40, -1, 1), axis=-1).mean()
+    np.testing.assert_allclose(rows[1]["validation_loss"], expected, rtol=1e-5)
+    for name in ("generators.csv", "generators.md", "generators.png", "samples.png", "curves.png"):
         assert (tmp_path / "out" / name).exists()
 
 
@@ -246,7 +276,7 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     assert not (tmp_path / "m.json").exists()
 
 
-@pytest.mark.parametrize("module", ["main", "sample", "sweep", "evaluate", "tokenize", "convert"])
+@pytest.mark.parametrize("module", ["main", "sample", "sweep", "compare", "evaluate", "tokenize", "convert"])
 def test_help_is_complete_and_fast(module):
     import time
 
