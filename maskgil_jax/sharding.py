@@ -29,7 +29,8 @@ RULES = {
     r"blocks/.*(scale|bias)$": P(),
     r"modulation$": P("fsdp"),
     r"(head|norm|modulation)_bias$": P(),
-    r"(embedding|head|feature_in|feature_out|null_features)$": P(None, "fsdp"),
+    r"head$": P("fsdp", None),
+    r"(embedding|feature_in|feature_out|null_features)$": P(None, "fsdp"),
     # tokenizers: convolutions are split by output channel
     r"kernel$": P(None, None, None, "fsdp"),
     r"codebook$": P(),

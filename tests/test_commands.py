@@ -276,7 +276,9 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     assert not (tmp_path / "m.json").exists()
 
 
-@pytest.mark.parametrize("module", ["main", "sample", "sweep", "compare", "evaluate", "tokenize", "convert"])
+@pytest.mark.parametrize(
+    "module", ["main", "sample", "sweep", "compare", "evaluate", "tokenize", "convert"]
+)
 def test_help_is_complete_and_fast(module):
     import time
 

@@ -13,6 +13,8 @@ from maskgil_jax.decoding import draws
 from maskgil_jax.models.conditions import Condition
 from maskgil_jax.models.llama import Cache, Llama
 
+STAGE = 64  # tokens drawn between two growths of the cache
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -65,7 +67,9 @@ def sample_codes(
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
     guided = options.guidance != 1.0
     # The null condition's half of the batch is dropped where guidance ends.
-    end = tokens if options.guidance_interval < 0 else min(options.guidance_interval + 1, tokens)
+    guided_end = (
+        tokens if options.guidance_interval < 0 else min(options.guidance_interval + 1, tokens)
+    )
     both = condition
     if guided:
         null = network.drop_condition(condition, jnp.ones(B, bool))
@@ -96,16 +100,23 @@ def sample_codes(
             codes_B = draw(x_BD, index + 1)
             return (cache, codes_B), codes_B
 
-        return jax.lax.scan(step, carry, jnp.arange(first, last))
+        # A cache that grows now and then is read faster than one with room for all.
+        parts = [jnp.zeros((0, B), jnp.int32)]
+        for begin in range(first, last, STAGE):
+            end = min(begin + STAGE, last)
+            carry = (carry[0].with_room(config.condition_tokens + end), carry[1])
+            carry, drawn_nB = jax.lax.scan(step, carry, jnp.arange(begin, end))
+            parts.append(drawn_nB)
+        return carry, jnp.concatenate(parts)
 
     blocks, cache, x_BD = network.start(both)
     first_B = draw(x_BD, 0)
     carry, found = (cache, first_B), [first_B[None]]
     if guided:
-        carry, drawn = phase(carry, 0, end - 1, both)
+        carry, drawn = phase(carry, 0, guided_end - 1, both)
         found.append(drawn)
         carry = jax.tree.map(lambda x: x[:B], carry)
-    carry, drawn = phase(carry, end - 1 if guided else 0, tokens - 1, condition)
+    carry, drawn = phase(carry, guided_end - 1 if guided else 0, tokens - 1, condition)
     drawn_Bn = jnp.concatenate([*found, drawn]).T
     codes_BL = jnp.full((B, height * width), config.mask_id, jnp.int32)
     codes_BL = codes_BL.at[:, network.order(height, width)[:tokens]].set(drawn_Bn)

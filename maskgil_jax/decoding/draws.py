@@ -21,8 +21,8 @@ def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array
     Source: FoundationVision/LlamaGen, autoregressive/models/generate.py, `top_k_top_p_filtering`.
     """
     if top_k:
-        least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
-        logits = jnp.where(logits < least, -jnp.inf, logits)
+        least = kth_largest(logits, min(top_k, logits.shape[-1]))
+        logits = jnp.where(logits < least[..., None], -jnp.inf, logits)
     if top_p < 1.0:
         order = jnp.argsort(-logits, axis=-1, stable=True)
         p = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
@@ -31,6 +31,26 @@ def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array
         kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
         logits = jnp.where(kept, logits, -jnp.inf)
     return logits
+
+
+def kth_largest(x: jax.Array, k: int) -> jax.Array:
+    """The k-th largest of the last axis, float32 [...]; for thousands much faster than sorting.
+
+    Its bits are found one after another, from counts of the numbers that reach a candidate.
+    """
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    # As unsigned integers in the order of the numbers.
+    ordered = jnp.where(bits & sign, ~bits, bits | sign)
+
+    def bit(i: jax.Array, found: jax.Array) -> jax.Array:
+        candidate = found | (sign >> i.astype(jnp.uint32))
+        enough = (ordered >= candidate[..., None]).sum(axis=-1) >= k
+        return jnp.where(enough, candidate, found)
+
+    found = jax.lax.fori_loop(0, 32, bit, jnp.zeros(x.shape[:-1], jnp.uint32))
+    bits = jnp.where(found & sign, found ^ sign, ~found)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def categorical(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:

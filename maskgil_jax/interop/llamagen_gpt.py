@@ -53,5 +53,5 @@ def entries(config: LlamaConfig) -> list[Entry]:
         *condition,
         Entry("tok_embeddings.weight", (V, D), "code_embedding"),
         *maskgil_gpt.blocks(config),
-        Entry("output.weight", (V, D), "head"),
+        Entry("output.weight", (V, D), "head", axes=(1, 0)),
     ]

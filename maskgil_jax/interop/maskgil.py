@@ -40,5 +40,5 @@ def entries(config: LlamaConfig) -> list[Entry]:
     return [
         *table,
         *maskgil_gpt.blocks(config),
-        Entry("output.weight", (config.output_size, D), "head"),
+        Entry("output.weight", (config.output_size, D), "head", axes=(1, 0)),
     ]

@@ -36,7 +36,7 @@ def entries(config: LlamaConfig) -> list[Entry]:
     return [
         Entry("tok_emb.weight", (rows, config.dim), "embedding"),
         *blocks(config),
-        Entry("output.weight", (config.output_size, config.dim), "head"),
+        Entry("output.weight", (config.output_size, config.dim), "head", axes=(1, 0)),
     ]
 
 

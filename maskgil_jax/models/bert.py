@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from maskgil_jax.models.llama import dropout
+from maskgil_jax.models.products import attention_apart, product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,24 +216,26 @@ class BertBlock(nnx.Module):
 
     def attention(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         """Attention of every token to every token."""
-        q_BTHK, k_BTHK, v_BTHK = jnp.einsum("BTD,DCHK->CBTHK", x_BTD, self.cast(self.qkv))
-        bias_CHK = self.cast(self.qkv_bias)
-        q_BTHK, k_BTHK, v_BTHK = q_BTHK + bias_CHK[0], k_BTHK + bias_CHK[1], v_BTHK + bias_CHK[2]
+        qkv_BTCHK = product("BTD,DCHK->BTCHK", x_BTD, self.cast(self.qkv))
+        qkv_BTCHK = qkv_BTCHK + self.cast(self.qkv_bias)
+        q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, part] for part in range(3))
         if key is None or not self.config.attention_dropout:
-            o_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK)
+            images = slice(0, -1) if self.config.style == "besnier" else slice(1, None)
+            o_BTHK = attention_apart(q_BTHK, k_BTHK, v_BTHK, images)
         else:
             scores = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BTHK) * q_BTHK.shape[-1] ** -0.5
             weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v_BTHK.dtype)
             weights = dropout(weights, self.config.attention_dropout, key)
             o_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights, v_BTHK)
-        return jnp.einsum("BTHK,HKD->BTD", o_BTHK, self.cast(self.out)) + self.cast(self.out_bias)
+        return product("BTHK,HKD->BTD", o_BTHK, self.cast(self.out)) + self.cast(self.out_bias)
 
     def mlp(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         """Two layers and GELU."""
-        hidden_BTF = x_BTD @ self.cast(self.up) + self.cast(self.up_bias)
+        hidden_BTF = product("BTD,DF->BTF", x_BTD, self.cast(self.up)) + self.cast(self.up_bias)
         hidden_BTF = jax.nn.gelu(hidden_BTF, approximate=self.config.style == "maskgit")
         hidden_BTF = dropout(hidden_BTF, self.config.dropout, key)
-        return hidden_BTF @ self.cast(self.down) + self.cast(self.down_bias)
+        y_BTD = product("BTF,FD->BTD", hidden_BTF, self.cast(self.down))
+        return y_BTD + self.cast(self.down_bias)
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from maskgil_jax.models.llama import RMSNorm, dropout
+from maskgil_jax.models.products import attention_apart, product
 
 # Layers, width and heads of the published sizes.
 SIZES = {
@@ -56,7 +57,8 @@ class HaltonConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
-        for field in ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes"):
+        fields = ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes", "registers")
+        for field in fields:
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
 
@@ -183,14 +185,17 @@ class HaltonBlock(nnx.Module):
 
     def attention(self, x_BTD: jax.Array) -> jax.Array:
         """Attention of every token to every token; the norm of q and k spans all heads."""
-        q_BTHK, k_BTHK, v_BTHK = jnp.einsum("BTD,DCHK->CBTHK", x_BTD, self.cast(self.qkv))
-        o_BTHK = jax.nn.dot_product_attention(_over_heads(q_BTHK), _over_heads(k_BTHK), v_BTHK)
-        return jnp.einsum("BTHK,HKD->BTD", o_BTHK, self.cast(self.out))
+        qkv_BTCHK = product("BTD,DCHK->BTCHK", x_BTD, self.cast(self.qkv))
+        q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, part] for part in range(3))
+        images = slice(0, -self.config.registers)
+        o_BTHK = attention_apart(_over_heads(q_BTHK), _over_heads(k_BTHK), v_BTHK, images)
+        return product("BTHK,HKD->BTD", o_BTHK, self.cast(self.out))
 
     def mlp(self, x_BTD: jax.Array) -> jax.Array:
         """SwiGLU."""
-        gate_BTF, up_BTF = jnp.einsum("BTD,DCF->CBTF", x_BTD, self.cast(self.gate_up))
-        return (jax.nn.silu(gate_BTF) * up_BTF) @ self.cast(self.down)
+        both_BTCF = product("BTD,DCF->BTCF", x_BTD, self.cast(self.gate_up))
+        hidden_BTF = jax.nn.silu(both_BTCF[:, :, 0]) * both_BTCF[:, :, 1]
+        return product("BTF,FD->BTD", hidden_BTF, self.cast(self.down))
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""

@@ -17,6 +17,13 @@ from flax import nnx
 
 from maskgil_jax.models import orders, rope
 from maskgil_jax.models.conditions import Condition, Features
+from maskgil_jax.models.products import (
+    attention,
+    attention_apart,
+    cache_dtype,
+    cached_attention,
+    product,
+)
 
 # Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
 SIZES = {
@@ -228,10 +235,15 @@ Table = np.ndarray | jax.Array
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens that a causal model has seen, [B, T, H, K] of each layer."""
+    """Keys and values of the tokens that a causal model has seen, [B, H, T, K] of each layer."""
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
+
+    def with_room(self, tokens: int) -> "Cache":
+        """The same with room for this many tokens, the condition's included."""
+        more = tokens - self.keys[0].shape[2]
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))), self)
 
 
 class Block(nnx.Module):
@@ -271,17 +283,19 @@ class Block(nnx.Module):
 
     def attention(self, x_BSD: jax.Array, table_SK2: Table, attend: Attend) -> jax.Array:
         """Projections, norms and rotations around `attend`."""
-        q_BSHK, k_BSHK, v_BSHK = jnp.einsum("BSD,DCHK->CBSHK", x_BSD, self.cast(self.qkv))
+        qkv_BSCHK = product("BSD,DCHK->BSCHK", x_BSD, self.cast(self.qkv))
+        q_BSHK, k_BSHK, v_BSHK = (qkv_BSCHK[:, :, part] for part in range(3))
         if self.config.qk_norm != "none":
             q_BSHK, k_BSHK = self.query_norm(q_BSHK), self.key_norm(k_BSHK)
         q_BSHK, k_BSHK = rope.rotate(q_BSHK, table_SK2), rope.rotate(k_BSHK, table_SK2)
         o_BSHK = attend(q_BSHK, k_BSHK, v_BSHK)
-        return jnp.einsum("BSHK,HKD->BSD", o_BSHK, self.cast(self.out))
+        return product("BSHK,HKD->BSD", o_BSHK, self.cast(self.out))
 
     def mlp(self, x_BSD: jax.Array) -> jax.Array:
         """SwiGLU."""
-        gate_BSF, up_BSF = jnp.einsum("BSD,DCF->CBSF", x_BSD, self.cast(self.gate_up))
-        return (jax.nn.silu(gate_BSF) * up_BSF) @ self.cast(self.down)
+        both_BSCF = product("BSD,DCF->BSCF", x_BSD, self.cast(self.gate_up))
+        hidden_BSF = jax.nn.silu(both_BSCF[:, :, 0]) * both_BSCF[:, :, 1]
+        return product("BSF,FD->BSD", hidden_BSF, self.cast(self.down))
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""
@@ -311,7 +325,7 @@ class Llama(nnx.Module):
         self.blocks = jax.vmap(lambda k: Block(config, k))(jax.random.split(keys[2], config.layers))
         self.norm = RMSNorm(config.dim)
         # Zero, as in LlamaGen and MaskGIL: training starts from a uniform prediction.
-        self.head = nnx.Param(jnp.zeros((config.output_size, config.dim)))
+        self.head = nnx.Param(jnp.zeros((config.dim, config.output_size)))
 
     def __call__(self, codes_Bhw: jax.Array, condition: Condition) -> jax.Array:
         """Logits in eval mode.
@@ -346,9 +360,13 @@ class Llama(nnx.Module):
             keys = jax.random.split(key, config.layers)
         T = x_BTD.shape[1]
         table_TK2 = self.rotations(height, width)[:T]
-        attend = functools.partial(
-            jax.nn.dot_product_attention, mask=self.allowed(condition, jnp.arange(T), T)
-        )
+        mask = self.allowed(condition, jnp.arange(T), T)
+        attend = functools.partial(attention, mask=mask)
+        if mask is None:
+            first = config.condition_position == "first"
+            c = config.condition_tokens
+            images = slice(c, T) if first else slice(0, T - c)
+            attend = functools.partial(attention_apart, images=images)
 
         def layer(
             x_BTD: jax.Array, block_key: tuple[Block, jax.Array | None]
@@ -375,21 +393,21 @@ class Llama(nnx.Module):
 
     def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
         """The head, the same at all positions: float32 [B, n, V]."""
-        head_VD = self.head[...].astype(self.config.dtype)
-        return jnp.einsum("BnD,VD->BnV", x_BnD, head_VD, preferred_element_type=jnp.float32)
+        head_DV = self.head[...].astype(self.config.dtype)
+        return jnp.einsum("BnD,DV->BnV", x_BnD, head_DV, preferred_element_type=jnp.float32)
 
     def start(self, condition: Condition) -> tuple[list[Block], Cache, jax.Array]:
         """Begin to decode token by token.
 
         Returns:
-          The layers, whose weights are in the dtype of the computation, a cache with room for all
-          tokens of the grid, and the output that predicts the first token, [B, D].
+          The layers, whose weights are in the dtype of the computation, a cache of the condition,
+          and the output that predicts the first token, [B, D].
         """
         config = self.config
         x_BcD = self.embed_condition(condition).astype(config.dtype)
         B, c = x_BcD.shape[:2]
-        tokens = config.grid[0] * config.grid[1]
-        empty = jnp.zeros((B, c + tokens - 1, config.heads, config.head_dim), config.dtype)
+        shape = (B, config.heads, c, config.head_dim)
+        empty = jnp.zeros(shape, cache_dtype(config.dtype))
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
         blocks = [
             jax.tree.map(lambda p, i=i: p[i].astype(config.dtype), self.blocks)
@@ -406,7 +424,10 @@ class Llama(nnx.Module):
         index: jax.Array,
         condition: Condition,
     ) -> tuple[Cache, jax.Array]:
-        """Take in the token at `index` of the order; the output that predicts the next, [B, D]."""
+        """Take in the token at `index` of the order; the output that predicts the next, [B, D].
+
+        The cache needs room for it.
+        """
         x_B1D = self.embed_codes(codes_B[:, None]).astype(self.config.dtype)
         start = self.config.condition_tokens + index
         cache, x_B1D = self.extend(blocks, cache, x_B1D, start, condition)
@@ -421,7 +442,7 @@ class Llama(nnx.Module):
         condition: Condition,
     ) -> tuple[Cache, jax.Array]:
         """Run tokens `start` .. `start` + S - 1, given the cache of those before."""
-        S, T = x_BSD.shape[1], cache.keys[0].shape[1]
+        S, T = x_BSD.shape[1], cache.keys[0].shape[2]
         table = jnp.asarray(self.rotations(*self.config.grid))
         table_SK2 = jax.lax.dynamic_slice_in_dim(table, start, S)
         mask = self.allowed(condition, start + jnp.arange(S), T)
@@ -431,9 +452,11 @@ class Llama(nnx.Module):
         def attend(past: Cache, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             layer = len(keys)
             for store, old, new in ((keys, past.keys, k), (values, past.values, v)):
-                new = new.astype(old[layer].dtype)
-                store.append(jax.lax.dynamic_update_slice_in_dim(old[layer], new, start, axis=1))
-            return jax.nn.dot_product_attention(q, keys[-1], values[-1], mask=mask)
+                new_BHSK = new.transpose(0, 2, 1, 3).astype(old[layer].dtype)
+                store.append(
+                    jax.lax.dynamic_update_slice_in_dim(old[layer], new_BHSK, start, axis=2)
+                )
+            return cached_attention(q, keys[-1], values[-1], mask)
 
         for block in blocks:
             x_BSD = block(x_BSD, table_SK2, functools.partial(attend, cache))

@@ -38,3 +38,11 @@ def test_what_has_no_probability_is_never_drawn():
     uniform = jnp.array([0.0, 0.4999999, 0.5, np.nextafter(np.float32(1), np.float32(0))])
     tokens, _ = draws.categorical(uniform, jnp.tile(logits, (4, 1)))
     assert tokens.tolist() == [1, 1, 4, 4]
+
+
+@pytest.mark.parametrize("k", [1, 2, 50, 100])
+def test_the_kth_largest_is_that_of_a_sort(k):
+    x = np.random.default_rng(0).standard_normal((5, 100)).astype(np.float32)
+    x[0, :10], x[1], x[2, 3], x[3, :60] = 0.0, -1.5, np.inf, -np.inf
+    x[4, ::2] = -0.0
+    np.testing.assert_array_equal(draws.kth_largest(jnp.asarray(x), k), -np.sort(-x)[:, k - 1])

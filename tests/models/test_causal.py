@@ -42,6 +42,7 @@ def check_cached(name, prefix, network, codes, condition):
     @jax.jit
     def run(network, codes_BL, condition):
         blocks, cache, x_BD = network.start(condition)
+        cache = cache.with_room(network.config.condition_tokens + 5)
         found = [x_BD]
         for i in range(5):
             cache, x_BD = network.step(blocks, cache, codes_BL[:, i], jnp.array(i), condition)
