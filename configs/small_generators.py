@@ -14,7 +14,7 @@ LlamaGen's causal LLaMA.
 from maskgil_jax import config as defaults
 from maskgil_jax.errors import InputError
 
-STEPS = 1500
+STEPS = 800
 
 
 def get_config(which="llama"):
@@ -30,7 +30,7 @@ def get_config(which="llama"):
     config.steps, config.batch_size = STEPS, 64
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=100)
     config.ema_decay = 0.999
-    config.checkpoint_every = config.pictures_every = 500
+    config.checkpoint_every = config.pictures_every = 400
     config.log_every = 50
     return config
 
@@ -38,8 +38,8 @@ def get_config(which="llama"):
 def tokenizer():
     """512 codes of 4 x 4 pixels, without LPIPS, which needs weights from elsewhere."""
     config = defaults.tokenizer()
-    config.steps, config.batch_size = 700, 32
-    config.log_every, config.checkpoint_every, config.pictures_every = 50, 350, 350
+    config.steps, config.batch_size = 300, 32
+    config.log_every, config.checkpoint_every, config.pictures_every = 50, 150, 150
     config.ema_decay = 0.995
     config.data.update(image_size=32, crop="center")
     config.model.update(
@@ -52,7 +52,7 @@ def tokenizer():
         dtype="float32",
     )
     config.discriminator.update(channels=16, layers=2)
-    config.loss.update(perceptual_weight=0.0, feature_weight=1.0, adversarial_start=350)
+    config.loss.update(perceptual_weight=0.0, feature_weight=1.0, adversarial_start=150)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, schedule="cosine")
     config.codebook.usage_window = 8192
     return config

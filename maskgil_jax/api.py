@@ -331,7 +331,8 @@ class Generator:
         """Draw images' codes; all steps run in one jitted function.
 
         Args:
-          condition: as in the class's documentation.
+          condition: as in the class's documentation. A jax.Array that is spread over devices, as
+            the network then has to be, is sampled there.
           rng: a JAX key or a seed.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
             others stay as they are. None: nothing is known.
@@ -385,8 +386,8 @@ class Generator:
             raise InputError(f"{found} conditions for {batch} images")
         return checked
 
-    def _checked_classes(self, condition: npt.ArrayLike) -> jax.Array:
-        condition = np.asarray(condition)
+    def _checked_classes(self, given: npt.ArrayLike) -> jax.Array:
+        condition = np.asarray(given)
         if condition.ndim != 1 or not np.issubdtype(condition.dtype, np.integer):
             raise InputError(
                 f"condition is {condition.dtype} {condition.shape}, expected integer class ids [B]"
@@ -397,7 +398,8 @@ class Generator:
                 f"class ids from {condition.min()} to {condition.max()}, expected 0 to "
                 f"{self.num_classes - 1} (or {self.num_classes}: no condition)"
             )
-        return jnp.asarray(condition, jnp.int32)
+        # An array that is spread over devices stays so, and is sampled so.
+        return jnp.asarray(given if isinstance(given, jax.Array) else condition, jnp.int32)
 
     def _checked_features(self, condition: Any) -> Features:
         config = self.network.config

@@ -2,8 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import maskgil_jax
+from maskgil_jax import api, sharding
 from maskgil_jax.errors import InputError
 
 
@@ -39,6 +42,29 @@ def test_an_image_depends_on_seed_index_and_class_not_on_its_batch(generator):
     other_seed = generator.sample(classes, 6, steps=4)
     assert (np.asarray(together) != np.asarray(other_seed)).any()
     assert together.shape == (10, 4, 4) and int(together.max()) < 64
+
+
+def test_images_do_not_depend_on_the_number_of_devices(generator):
+    mesh = sharding.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
+    network = jax.device_put(generator.network, sharding.replicated(mesh))
+    classes = jax.device_put(np.arange(8, dtype=np.int32), NamedSharding(mesh, P("data")))
+    spread = api.generator(network).sample(classes, 3)
+    assert len(spread.sharding.device_set) == 8
+    np.testing.assert_array_equal(spread, generator.sample(np.arange(8), 3))
+
+
+def test_known_codes_stay_and_only_the_others_are_drawn(generator):
+    known = generator.sample(np.arange(3), 0)
+    hidden = known.at[0, 1:3, 1:3].set(generator.mask_id).at[1, :, 2:].set(generator.mask_id)
+    codes = np.asarray(generator.sample(np.arange(3), 1, codes=hidden, steps=3))
+    visible = np.asarray(hidden) != generator.mask_id
+    np.testing.assert_array_equal(codes[visible], np.asarray(known)[visible])
+    assert (codes < 64).all() and (codes != np.asarray(known)).any()
+    # The class of an edited image may be another; the number of hidden tokens may differ.
+    other = np.asarray(generator.sample(np.array([0, 9, 2]), 1, codes=hidden, steps=3))
+    np.testing.assert_array_equal(other[[0, 2]], codes[[0, 2]])
+    with pytest.raises(InputError, match="codes of 2 images for 3 conditions"):
+        generator.sample(np.arange(3), 1, codes=hidden[:2])
 
 
 def test_guidance_one_is_no_guidance(generator):
