@@ -19,7 +19,8 @@ from maskgil_jax.models.bert import Bert, BertConfig
 from maskgil_jax.models.conditions import Condition, Features, TokenModel
 from maskgil_jax.models.halton import HaltonConfig, HaltonTransformer
 from maskgil_jax.models.inception import Inception, InceptionConfig
-from maskgil_jax.models.llama import Llama, LlamaConfig
+from maskgil_jax.models.llama import Llama
+from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.tokenizers import discriminator
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer

@@ -3,7 +3,7 @@
 import math
 
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
-from maskgil_jax.models.llama import PRESETS, LlamaConfig
+from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "module", "ema")

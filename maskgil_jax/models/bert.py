@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.llama import dropout
+from maskgil_jax.models.layers import dropout, through_layers
 from maskgil_jax.models.products import attention_apart, product
 
 
@@ -127,17 +127,14 @@ class Bert(nnx.Module):
             raise ValueError(f"codes of {codes_Bhw.shape[1:]} tokens, expected {config.grid}")
         keys = [None, None] if key is None else list(jax.random.split(key))
         x_BTD = self.embed(codes_Bhw.reshape(B, -1), classes_B, keys[0])
-        layer_keys = None if keys[1] is None else jax.random.split(keys[1], config.layers)
-
-        def layer(
-            x_BTD: jax.Array, block_key: tuple[BertBlock, jax.Array | None]
-        ) -> tuple[jax.Array, None]:
-            block, layer_key = block_key
-            return block(x_BTD, layer_key), None
-
-        if config.remat:
-            layer = jax.checkpoint(layer, prevent_cse=False)
-        x_BTD, _ = jax.lax.scan(layer, x_BTD, (self.blocks, layer_keys))
+        x_BTD = through_layers(
+            self.blocks,
+            x_BTD,
+            lambda block, x_BTD, key: block(x_BTD, key),
+            keys[1],
+            layers=config.layers,
+            remat=config.remat,
+        )
         return x_BTD[:, :-1] if config.style == "besnier" else x_BTD[:, 1:]
 
     def embed(self, codes_BL: jax.Array, classes_B: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -173,10 +170,6 @@ class Bert(nnx.Module):
             return logits_BnV + self.head_bias[:V]
         bias_LV = self.head_bias[:-1, :V]
         return logits_BnV + (bias_LV if positions_Bn is None else bias_LV[positions_Bn])
-
-    def logits(self, x_BLD: jax.Array) -> jax.Array:
-        """Logits of outputs of the last layer: float32 [B, L, V]."""
-        return self.classify(self.normed(x_BLD))
 
     def drop_condition(self, classes_B: jax.Array, drop_B: jax.Array) -> jax.Array:
         """The null class where `drop_B`."""

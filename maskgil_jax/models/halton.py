@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.llama import RMSNorm, dropout
+from maskgil_jax.models.layers import RMSNorm, dropout, through_layers
 from maskgil_jax.models.products import attention_apart, product
 
 # Layers, width and heads of the published sizes.
@@ -115,17 +115,14 @@ class HaltonTransformer(nnx.Module):
         )
         x_BTD = jnp.concatenate([x_BLD, registers], axis=1).astype(config.dtype)
         class_BD = jax.nn.silu(self.class_embedding[classes_B].astype(config.dtype))
-        keys = None if key is None else jax.random.split(key, config.layers)
-
-        def layer(
-            x_BTD: jax.Array, block_key: tuple[HaltonBlock, jax.Array | None]
-        ) -> tuple[jax.Array, None]:
-            block, layer_key = block_key
-            return block(x_BTD, class_BD, layer_key), None
-
-        if config.remat:
-            layer = jax.checkpoint(layer, prevent_cse=False)
-        x_BTD, _ = jax.lax.scan(layer, x_BTD, (self.blocks, keys))
+        x_BTD = through_layers(
+            self.blocks,
+            x_BTD,
+            lambda block, x_BTD, key: block(x_BTD, class_BD, key),
+            key,
+            layers=config.layers,
+            remat=config.remat,
+        )
         x_BLD = self.norm(x_BTD[:, : x_BLD.shape[1]]) + self.norm_bias[...].astype(config.dtype)
         shift, scale = modulation(class_BD, self.modulation, self.modulation_bias)
         return x_BLD * (1 + scale) + shift
@@ -139,10 +136,6 @@ class HaltonTransformer(nnx.Module):
         table_VD = self.code_embedding[...].astype(self.config.dtype)
         logits_BnV = jnp.einsum("BnD,VD->BnV", x_BnD, table_VD, preferred_element_type=jnp.float32)
         return logits_BnV + self.head_bias[...]
-
-    def logits(self, x_BLD: jax.Array) -> jax.Array:
-        """Logits of outputs of the last layer: float32 [B, L, V]."""
-        return self.classify(x_BLD)
 
     def drop_condition(self, classes_B: jax.Array, drop_B: jax.Array) -> jax.Array:
         """The null class where `drop_B`."""

@@ -5,10 +5,9 @@ of them that are run, D width, H heads, K head dimension, F hidden units of the 
 the head, N layers, C width of features.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,8 @@ from flax import nnx
 
 from maskgil_jax.models import orders, rope
 from maskgil_jax.models.conditions import Condition, Features
+from maskgil_jax.models.layers import RMSNorm, dropout, through_layers
+from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.models.products import (
     attention,
     attention_apart,
@@ -24,196 +25,6 @@ from maskgil_jax.models.products import (
     cached_attention,
     product,
 )
-
-# Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
-SIZES = {
-    "B": dict(layers=12, dim=768, heads=12),
-    "L": dict(layers=24, dim=1024, heads=16),
-    "XL": dict(layers=36, dim=1280, heads=20),
-    "XXL": dict(layers=48, dim=1536, heads=24),
-    "XXXL": dict(layers=48, dim=2560, heads=40),
-    "1B": dict(layers=22, dim=2048, heads=32),
-    "3B": dict(layers=24, dim=3200, heads=32),
-    "7B": dict(layers=32, dim=4096, heads=32),
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # The paper: 2D RoPE, the condition drawn first, QK-norm, norms on the outputs of attention and
-    # MLP (as a sandwich, like the same authors' Lumina), separate tables, no class for the mask.
-    "paper": dict(
-        rope="2d",
-        condition_position="first",
-        joint_embedding=False,
-        mask_logit=False,
-        qk_norm="layer",
-        post_norm="sandwich",
-    ),
-    # The released code (synbol/MaskGIL, Network/gpt.py).
-    "maskgil_released": dict(
-        rope="1d",
-        condition_position="last",
-        joint_embedding=True,
-        mask_logit=True,
-        qk_norm="none",
-        post_norm="none",
-    ),
-    # FoundationVision/LlamaGen, autoregressive/models/gpt.py.
-    "llamagen": dict(
-        causal=True,
-        rope="2d",
-        condition_position="first",
-        joint_embedding=False,
-        mask_logit=False,
-        qk_norm="none",
-        post_norm="none",
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """Shape and switches of a Llama; the defaults are the paper's choices.
-
-    Attributes:
-      layers, dim, heads: N, D, H.
-      codebook_size: number of image codes; id `codebook_size` is the mask.
-      num_classes: number of condition classes, id `num_classes` is the null class; 0 where the
-        condition is features.
-      grid: (height, width) in tokens that the model is trained on.
-      ffn_multiple: hidden units are int(8 D / 3) rounded up to a multiple of this.
-      causal: each token sees the condition and the tokens before it, and is predicted from them;
-        there is no mask then.
-      order: of a causal model's tokens: "raster", or "halton", which spreads the first ones over
-        the image.
-      feature_dim: C of a condition of text or speech features; 0 where it is a class.
-      condition_tokens: of the sequence; 1 for a class.
-      dropout: rate on the outputs of attention and MLP.
-      embedding_dropout: rate on the embedded tokens.
-      rope: "2d", or "1d": raster order as released, where the row of the condition stands first
-        in the table even if the condition token stands last in the sequence, so that the first
-        image token gets it.
-      condition_rope: rotation of the condition: "zero" (released) or "identity".
-      condition_position: "first" or "last" in the sequence.
-      joint_embedding: one table for codes, mask and classes.
-      mask_logit: the head has a column for the mask id.
-      qk_norm: "layer" (per head, with scale and bias), "rms" or "none".
-      post_norm: "sandwich" (x + norm(f(norm(x)))), "output" (x + norm(f(x))) or "none".
-      remat: recompute each layer in the backward pass.
-      dtype: of the computation; parameters are float32.
-    """
-
-    layers: int
-    dim: int
-    heads: int
-    codebook_size: int
-    num_classes: int
-    grid: tuple[int, int]
-    ffn_multiple: int = 256
-    causal: bool = False
-    order: str = "raster"
-    feature_dim: int = 0
-    condition_tokens: int = 1
-    dropout: float = 0.0
-    embedding_dropout: float = 0.0
-    rope: str = "2d"
-    condition_rope: str = "zero"
-    condition_position: str = "first"
-    joint_embedding: bool = False
-    mask_logit: bool = False
-    qk_norm: str = "layer"
-    post_norm: str = "sandwich"
-    remat: bool = False
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
-        object.__setattr__(self, "grid", tuple(self.grid))
-        positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
-        for field in positive + (() if self.feature_dim else ("num_classes",)):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
-        if self.feature_dim and (self.num_classes or self.joint_embedding):
-            raise ValueError(
-                f"feature_dim = {self.feature_dim} with num_classes = {self.num_classes} and "
-                f"joint_embedding = {self.joint_embedding}, expected 0 and False"
-            )
-        if not self.feature_dim and self.condition_tokens != 1:
-            raise ValueError(f"condition_tokens = {self.condition_tokens}, expected 1 for a class")
-        if self.causal and (self.mask_logit or self.condition_position == "last"):
-            raise ValueError(
-                "a causal model has its condition first and no mask, but condition_position = "
-                f"{self.condition_position!r}, mask_logit = {self.mask_logit}"
-            )
-        if self.order != "raster" and (not self.causal or self.rope == "1d"):
-            raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
-        if len(self.grid) != 2 or min(self.grid) < 1:
-            raise ValueError(f"grid = {self.grid}, expected (height, width)")
-        allowed = dict(
-            rope=("1d", "2d"),
-            order=tuple(orders.ORDERS),
-            condition_rope=("zero", "identity"),
-            condition_position=("first", "last"),
-            qk_norm=("layer", "rms", "none"),
-            post_norm=("sandwich", "output", "none"),
-            dtype=("float32", "bfloat16"),
-        )
-        for field, values in allowed.items():
-            if getattr(self, field) not in values:
-                raise ValueError(f"{field} = {getattr(self, field)!r}, expected one of {values}")
-        if self.dim % self.heads or (self.dim // self.heads) % 4:
-            raise ValueError(
-                f"dim = {self.dim} over heads = {self.heads}: RoPE needs a whole head dimension "
-                "that is a multiple of 4"
-            )
-
-    @property
-    def head_dim(self) -> int:
-        """K."""
-        return self.dim // self.heads
-
-    @property
-    def ffn_dim(self) -> int:
-        """F."""
-        return swiglu_width(self.dim, self.ffn_multiple)
-
-    @property
-    def mask_id(self) -> int:
-        """The code that stands for a hidden token."""
-        return self.codebook_size
-
-    @property
-    def has_null_condition(self) -> bool:
-        """Whether there is a condition that says nothing, which guidance needs."""
-        return True
-
-    @property
-    def table_size(self) -> int:
-        """Rows for codes: the mask has one too, where there is a mask."""
-        return self.codebook_size + int(not self.causal)
-
-    @property
-    def output_size(self) -> int:
-        """V, the number of columns of the head."""
-        return self.codebook_size + int(self.mask_logit)
-
-
-def swiglu_width(dim: int, multiple: int) -> int:
-    """Hidden units that make a SwiGLU as large as an MLP of 4 D: 8 D / 3, rounded up."""
-    return -(-int(8 * dim / 3) // multiple) * multiple
-
-
-class RMSNorm(nnx.Module):
-    """x / rms(x), computed in float32 and cast before the scale, as LlamaGen does."""
-
-    def __init__(self, dim: int, eps: float = 1e-5):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones(dim))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise the last axis."""
-        x32 = x.astype(jnp.float32)
-        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        return x32.astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
 def qk_norm(config: LlamaConfig) -> nnx.Module:
@@ -338,7 +149,7 @@ class Llama(nnx.Module):
           float32 [B, h * w, V], in raster order. Those of a causal model are predictions from the
           condition and the tokens that come before in `order`.
         """
-        return self.logits(self.hidden(codes_Bhw, condition))
+        return self.classify(self.normed(self.hidden(codes_Bhw, condition)))
 
     def hidden(
         self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
@@ -353,11 +164,9 @@ class Llama(nnx.Module):
             order = self.order(height, width)
             codes_BL = codes_BL[:, order][:, :-1]
         x_BTD = self.embed(codes_BL, condition)
-        keys = None
         if key is not None:
             embedding_key, key = jax.random.split(key)
             x_BTD = dropout(x_BTD, config.embedding_dropout, embedding_key)
-            keys = jax.random.split(key, config.layers)
         T = x_BTD.shape[1]
         table_TK2 = self.rotations(height, width)[:T]
         mask = self.allowed(condition, jnp.arange(T), T)
@@ -368,24 +177,19 @@ class Llama(nnx.Module):
             images = slice(c, T) if first else slice(0, T - c)
             attend = functools.partial(attention_apart, images=images)
 
-        def layer(
-            x_BTD: jax.Array, block_key: tuple[Block, jax.Array | None]
-        ) -> tuple[jax.Array, None]:
-            block, layer_key = block_key
-            return block(x_BTD, table_TK2, attend, layer_key), None
-
-        if config.remat:
-            layer = jax.checkpoint(layer, prevent_cse=False)
-        x_BTD, _ = jax.lax.scan(layer, x_BTD, (self.blocks, keys))
+        x_BTD = through_layers(
+            self.blocks,
+            x_BTD,
+            lambda block, x_BTD, key: block(x_BTD, table_TK2, attend, key),
+            key,
+            layers=config.layers,
+            remat=config.remat,
+        )
         if config.causal:
             return x_BTD[:, config.condition_tokens - 1 :][:, np.argsort(order)]
         if config.condition_position == "first":
             return x_BTD[:, config.condition_tokens :]
         return x_BTD[:, : -config.condition_tokens]
-
-    def logits(self, x_BLD: jax.Array) -> jax.Array:
-        """Final norm and head of outputs of the last layer: float32 [B, L, V]."""
-        return self.classify(self.normed(x_BLD))
 
     def normed(self, x_BLD: jax.Array) -> jax.Array:
         """The final norm: what `classify` is affine in."""
@@ -527,11 +331,3 @@ class Llama(nnx.Module):
         table = rope.rotation_table(angles, config.condition_tokens, config.condition_rope)
         last = config.condition_position == "last"
         return np.roll(table, -config.condition_tokens, axis=0) if last else table
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zero a share `rate` of x and scale the rest to keep the mean; does nothing without a key."""
-    if key is None or rate == 0.0:
-        return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), 0)

@@ -17,7 +17,7 @@ from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
-from maskgil_jax.models import bert, halton, llama
+from maskgil_jax.models import bert, halton, layers, llama_config
 from maskgil_jax.models.conditions import TokenModel
 from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import objectives, optimizer
@@ -189,8 +189,8 @@ def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, in
         raise InputError(f"config.model: {error}") from None
 
 
-def _llama(preset: str) -> Callable[[dict[str, Any]], llama.LlamaConfig]:
-    return lambda arguments: llama.LlamaConfig(**arguments, **llama.PRESETS[preset])
+def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:
+    return lambda arguments: llama_config.LlamaConfig(**arguments, **llama_config.PRESETS[preset])
 
 
 def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
@@ -204,11 +204,11 @@ def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
 
 # Of config.model.preset: the config of a network from the other fields.
 NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    **{preset: _llama(preset) for preset in llama.PRESETS},
+    **{preset: _llama(preset) for preset in llama_config.PRESETS},
     "besnier": _bert("besnier"),
     "maskgit": _bert("maskgit"),
     "halton": lambda arguments: halton.HaltonConfig(
-        **arguments, mlp_dim=llama.swiglu_width(arguments["dim"], 256)
+        **arguments, mlp_dim=layers.swiglu_width(arguments["dim"], 256)
     ),
 }
 

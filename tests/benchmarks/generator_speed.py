@@ -80,7 +80,8 @@ def prepare(scratch: pathlib.Path) -> None:
     import jax
 
     from maskgil_jax import api, convert
-    from maskgil_jax.models.llama import PRESETS, SIZES, Llama, LlamaConfig
+    from maskgil_jax.models.llama import Llama
+    from maskgil_jax.models.llama_config import PRESETS, SIZES, LlamaConfig
 
     for name, preset in (("masked", "maskgil_released"), ("causal", "llamagen")):
         shape = dict(codebook_size=16384, num_classes=1000, grid=(16, 16))

@@ -190,7 +190,8 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
 
 def test_a_model_is_not_exported_in_a_format_with_other_switches(tmp_path):
     from maskgil_jax.api import Generator
-    from maskgil_jax.models.llama import Llama, LlamaConfig
+    from maskgil_jax.models.llama import Llama
+    from maskgil_jax.models.llama_config import LlamaConfig
 
     config = LlamaConfig(
         layers=1, dim=16, heads=2, codebook_size=8, num_classes=2, grid=(2, 2), ffn_multiple=8

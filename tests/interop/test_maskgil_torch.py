@@ -11,7 +11,8 @@ import maskgil_jax
 from maskgil_jax import api, convert
 from maskgil_jax.errors import InputError
 from maskgil_jax.interop import maskgil_torch
-from maskgil_jax.models.llama import PRESETS, Llama, LlamaConfig
+from maskgil_jax.models.llama import Llama
+from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
 
 SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)

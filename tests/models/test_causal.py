@@ -10,7 +10,8 @@ import maskgil_jax
 from maskgil_jax import api, convert
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.conditions import Features
-from maskgil_jax.models.llama import PRESETS, SIZES, Llama, LlamaConfig
+from maskgil_jax.models.llama import Llama
+from maskgil_jax.models.llama_config import PRESETS, SIZES, LlamaConfig
 from tests import golden
 
 ARGUMENTS = {"heads": 4, "grid": (4, 4)}
@@ -47,7 +48,7 @@ def check_cached(name, prefix, network, codes, condition):
         for i in range(5):
             cache, x_BD = network.step(blocks, cache, codes_BL[:, i], jnp.array(i), condition)
             found.append(x_BD)
-        return network.logits(jnp.stack(found, axis=1))
+        return network.classify(network.normed(jnp.stack(found, axis=1)))
 
     logits = run(network, jnp.asarray(codes.reshape(len(codes), -1)), condition)
     for step in (0, 1, 5):

@@ -1,0 +1,64 @@
+"""What the token models are built of, besides products."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x), computed in float32 and cast before the scale, as LlamaGen does."""
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(dim))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise the last axis."""
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return x32.astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zero a share `rate` of x and scale the rest to keep the mean; does nothing without a key."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), 0)
+
+
+def through_layers(
+    blocks: Any,
+    x: jax.Array,
+    apply: Callable[[Any, jax.Array, jax.Array | None], jax.Array],
+    key: jax.Array | None,
+    *,
+    layers: int,
+    remat: bool,
+) -> jax.Array:
+    """x through all layers of a model, one after another.
+
+    Args:
+      blocks: one module, whose parameters have a leading axis of `layers`.
+      x: what goes in, and comes out in the same shape.
+      apply: (block, x, key or None) -> x.
+      key: split among the layers; None is eval.
+      layers: their number.
+      remat: recompute each layer in the backward pass.
+    """
+
+    def layer(x: jax.Array, block_key: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
+        return apply(block_key[0], x, block_key[1]), None
+
+    if remat:
+        layer = jax.checkpoint(layer, prevent_cse=False)
+    keys = None if key is None else jax.random.split(key, layers)
+    return jax.lax.scan(layer, x, (blocks, keys))[0]
+
+
+def swiglu_width(dim: int, multiple: int) -> int:
+    """Hidden units that make a SwiGLU as large as an MLP of 4 D: 8 D / 3, rounded up."""
+    return -(-int(8 * dim / 3) // multiple) * multiple
