@@ -70,7 +70,7 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     import jax
     from etils import epath
 
-    from maskgil_jax import api
+    from maskgil_jax import api, networks
     from maskgil_jax.interop import engine, files
 
     if epath.Path(output).exists():
@@ -94,7 +94,7 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     except (TypeError, ValueError) as error:
         raise InputError(f"--source={source} as {format_name}: {error}") from None
     log.info("%s", config)  # with what the tensors do not tell and --arg did not say
-    like = jax.eval_shape(lambda: api.init_network(config, jax.random.key(0)))
+    like = jax.eval_shape(lambda: networks.init_network(config, jax.random.key(0)))
     network = engine.load(family.entries(config), tensors, like, family.IGNORED)
     api.wrap(network).save(output)
     log.info("wrote %s", output)

@@ -48,7 +48,7 @@ def test_images_do_not_depend_on_the_number_of_devices(generator):
     mesh = sharding.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
     network = jax.device_put(generator.network, sharding.replicated(mesh))
     classes = jax.device_put(np.arange(8, dtype=np.int32), NamedSharding(mesh, P("data")))
-    spread = api.generator(network).sample(classes, 3)
+    spread = api.wrap(network).sample(classes, 3)
     assert len(spread.sharding.device_set) == 8
     np.testing.assert_array_equal(spread, generator.sample(np.arange(8), 3))
 

@@ -9,10 +9,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import checkpoint, pictures
-from maskgil_jax.api import Generator, Tokenizer, load_generator, load_tokenizer
+from maskgil_jax.api import Tokenizer, load_generator, load_tokenizer
 from maskgil_jax.data.images import to_uint8
 from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.errors import InputError
+from maskgil_jax.generators import Generator
 
 
 def options_of(causal: bool) -> tuple[str, ...]:

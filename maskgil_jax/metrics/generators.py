@@ -11,11 +11,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import pictures
-from maskgil_jax.api import Generator
 from maskgil_jax.checkpoint import write_json
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
+from maskgil_jax.generators import Generator
 from maskgil_jax.metrics import compare, sweep, tables
 from maskgil_jax.metrics.tokenizers import name_of
 from maskgil_jax.training import generator_stage, objectives

@@ -10,9 +10,10 @@ import tqdm
 from etils import epath
 
 from maskgil_jax import pictures
-from maskgil_jax.api import Generator, Tokenizer
+from maskgil_jax.api import Tokenizer
 from maskgil_jax.checkpoint import write_json
 from maskgil_jax.decoding import draw
+from maskgil_jax.generators import Generator
 from maskgil_jax.metrics import compare, tables
 
 

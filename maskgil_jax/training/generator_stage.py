@@ -12,7 +12,7 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api, pictures, sharding
+from maskgil_jax import api, generators, networks, pictures, sharding
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
@@ -57,9 +57,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
             f"{config.model.preset} has no null condition: expected 0"
         )
 
-    def generator_of(state: TrainState) -> api.Generator:
+    def generator_of(state: TrainState) -> generators.Generator:
         weights = state.model if state.ema is None else state.ema
-        return api.generator(weights, tokenizer=data.provenance, class_names=names)
+        return generators.generator(weights, tokenizer=data.provenance, class_names=names)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         if data.tokenizer is None:
@@ -215,7 +215,7 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 def init(config: ConfigDict, network: Any) -> TrainState:
     """The network from `config.seed`."""
-    model = api.init_network(network, jax.random.key(config.seed))
+    model = networks.init_network(network, jax.random.key(config.seed))
     adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import maskgil_jax
-from maskgil_jax import api, convert
+from maskgil_jax import convert, generators
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.conditions import Features
 from maskgil_jax.models.llama import Llama
@@ -134,10 +134,10 @@ def test_a_token_depends_on_those_before_it_alone(order):
     network = built(order=order)
     places = network.order(3, 4)
     codes = np.random.default_rng(0).integers(20, size=(1, 3, 4))
-    before = api.CausalGenerator(network).logits(codes, [2])[0]
+    before = generators.CausalGenerator(network).logits(codes, [2])[0]
     changed = codes.reshape(1, 12).copy()
     changed[0, places[5]] = (changed[0, places[5]] + 1) % 20
-    after = api.CausalGenerator(network).logits(changed.reshape(1, 3, 4), [2])[0]
+    after = generators.CausalGenerator(network).logits(changed.reshape(1, 3, 4), [2])[0]
     differs = np.abs(np.asarray(before - after)).max(axis=1) > 1e-6
     assert not differs[places[:6]].any() and differs[places[6:]].all()
 
@@ -145,14 +145,14 @@ def test_a_token_depends_on_those_before_it_alone(order):
 @pytest.mark.parametrize("order", ["raster", "halton"])
 def test_the_cache_changes_nothing(order):
     """Greedy decoding with the cache finds the tokens that the full forward pass finds best."""
-    model = api.CausalGenerator(built(order=order))
+    model = generators.CausalGenerator(built(order=order))
     codes = model.sample([1, 3], 0, temperature=0.0, guidance=1.0)
     logits = model.logits(codes, [1, 3])
     np.testing.assert_array_equal(logits.argmax(axis=-1).reshape(2, 3, 4), codes)
 
 
 def test_an_image_depends_neither_on_its_batch_nor_on_more_tokens():
-    model = api.CausalGenerator(built())
+    model = generators.CausalGenerator(built())
     both = model.sample([1, 3], 7, top_k=5, guidance=1.5)
     np.testing.assert_array_equal(model.sample([3], 7, start=1, top_k=5, guidance=1.5)[0], both[1])
     part = model.sample([1, 3], 7, top_k=5, guidance=1.5, tokens=5).reshape(2, 12)
@@ -162,7 +162,7 @@ def test_an_image_depends_neither_on_its_batch_nor_on_more_tokens():
 
 
 def test_guidance_ends_after_its_interval():
-    model = api.CausalGenerator(built())
+    model = generators.CausalGenerator(built())
     options = dict(temperature=0.0, guidance=4.0)
     guided, plain, none = (
         model.sample([1, 2], 0, **options, guidance_interval=n).reshape(2, 12) for n in (-1, 3, 0)
@@ -188,7 +188,7 @@ def test_guidance_ends_after_its_interval():
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
-        api.CausalGenerator(built()).sample([0], 0, **options)
+        generators.CausalGenerator(built()).sample([0], 0, **options)
 
 
 def test_bad_features_are_named(of_text):

@@ -141,7 +141,9 @@ def test_remat_changes_no_gradient():
     codes, classes = inputs()
 
     def loss(model):
-        return (model.classify(model.normed(model.hidden(codes, classes, jax.random.key(3)))) ** 2).mean()
+        return (
+            model.classify(model.normed(model.hidden(codes, classes, jax.random.key(3)))) ** 2
+        ).mean()
 
     plain, saved = (built(remat=remat, dropout=0.1) for remat in (False, True))
     a, b = (jax.tree.leaves(jax.grad(loss)(model)) for model in (plain, saved))

@@ -1,0 +1,65 @@
+"""The kinds of network that a model directory may hold."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from etils import epath
+
+from maskgil_jax import checkpoint
+from maskgil_jax.errors import InputError
+from maskgil_jax.models.bert import Bert, BertConfig
+from maskgil_jax.models.halton import HaltonConfig, HaltonTransformer
+from maskgil_jax.models.inception import Inception, InceptionConfig
+from maskgil_jax.models.llama import Llama
+from maskgil_jax.models.llama_config import LlamaConfig
+from maskgil_jax.tokenizers import discriminator
+from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
+
+# Name in model.json: what makes the module from its config and a key, and the config.
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "vq": (VQTokenizer, VQConfig),
+    "llama": (Llama, LlamaConfig),
+    "bert": (Bert, BertConfig),
+    "halton": (HaltonTransformer, HaltonConfig),
+    "lpips": (LPIPS, LPIPSConfig),
+    "inception": (Inception, InceptionConfig),
+    "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),
+}
+
+
+def init_network(config: Any, key: jax.Array) -> Any:
+    """The network that a config dataclass describes, with random weights."""
+    return NETWORKS[class_of(config)][0](config, key)
+
+
+def class_of(config: Any) -> str:
+    """Name in model.json of the network of this config."""
+    return next(name for name, (_, kind) in NETWORKS.items() if isinstance(config, kind))
+
+
+def save(
+    directory: epath.PathLike, kind: str, network: Any, known: dict[str, Any] | None = None
+) -> None:
+    """Write a model directory; `known` goes into its model.json too."""
+    description = {
+        "kind": kind,
+        "class": class_of(network.config),
+        "arguments": dataclasses.asdict(network.config),
+    }
+    checkpoint.save_model(directory, description | (known or {}), network)
+
+
+def checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:
+    """Codes as int32; InputError unless integers [B, h, w], in 0 .. size - 1 outside jit."""
+    traced = isinstance(codes, jax.core.Tracer)
+    array: Any = codes if traced else np.asarray(codes)
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"codes are {array.dtype} {array.shape}, expected integers [B, h, w]")
+    if not traced and array.size and not 0 <= array.min() <= array.max() < size:
+        raise InputError(f"codes from {array.min()} to {array.max()}, expected 0 to {size - 1}")
+    return jnp.asarray(array, jnp.int32)
