@@ -210,6 +210,7 @@ def generator() -> ConfigDict:
             per_class=8,  # images drawn of each class shown
             reference="",  # source of images to compare with; "": no metrics
             metrics=("frechet", "pr", "accuracy"),
+            inception="",  # Inception directory, for fid, sfid, is; pr uses it too
         ),
     )
     config.steps = 300 * 1_281_167 // 256  # 300 epochs of ImageNet

@@ -159,7 +159,9 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.training import generator_stage
 
     if config.evaluation.reference:
-        compare.check(config.evaluation.reference, config.evaluation.metrics)
+        compare.check(
+            config.evaluation.reference, config.evaluation.metrics, config.evaluation.inception
+        )
     generator_stage.run(config, workdir)
     made = _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")
@@ -181,7 +183,10 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     made["grid of samples"] = workdir / "samples" / "grid.png"
     if config.evaluation.reference:
         metrics = compare.compare(
-            str(workdir / "samples"), config.evaluation.reference, config.evaluation.metrics
+            str(workdir / "samples"),
+            config.evaluation.reference,
+            config.evaluation.metrics,
+            inception=config.evaluation.inception,
         )
         write_json(workdir / "metrics.json", metrics)
         made["metrics"] = workdir / "metrics.json"

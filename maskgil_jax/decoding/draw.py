@@ -32,7 +32,7 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     Raises:
       InputError: options that no decoding with this network can use.
     """
-    options = {name: settings[name] for name in options_of(network.causal) if name in settings}
+    options = {name: settings[name] for name in options_of(network.causal)}
     try:
         if network.causal:
             autoregressive.Options(**options)

@@ -241,14 +241,17 @@ class Segment(NamedTuple):
     guided: bool
 
 
-def segments(plan: Plan, most: int = 8) -> list[Segment]:
-    """The steps in at most about `most` segments; few steps are a segment each.
+SEGMENTS = 8
+
+
+def segments(plan: Plan) -> list[Segment]:
+    """The steps in about SEGMENTS segments at most; few steps are a segment each.
 
     What is not hidden any more needs no logits, and what is not guided no unconditional pass; but
     each other shape is compiled anew.
     """
     steps, hidden = len(plan.hidden), plan.hidden
-    length = -(-steps // most)
+    length = -(-steps // SEGMENTS)
     cuts = {*range(0, steps, length), steps}
     cuts |= {i for i in range(1, steps) if (plan.guidance[i] == 1) != (plan.guidance[i - 1] == 1)}
     edges = sorted(cuts)

@@ -73,7 +73,6 @@ class MaskGIL(nn.Module):
           [B, h * w, V].
         """
         x, table = self.embed(codes, condition), self.rotations(*codes.shape[1:])
-        x = x[:, : len(table)]
         allowed, table = self.allowed(x.shape[1], mask), table[: x.shape[1]].to(x)
         for layer in self.layers:
             x = layer(x, table, allowed)

@@ -47,14 +47,12 @@ class ImageSet:
             features={name: values[order] for name, values in self.features.items()},
         )
 
-    def with_features(self, names: set[str], inception: str) -> "ImageSet":
-        """The same with the features of these names; `inception` is a directory."""
-        found = {}
-        if "pixels" in names:
-            found["pixels"] = features.pixel_features(self.images)
-        if names - {"pixels"}:
-            found |= _inception_features(self.images, inception)
-        return dataclasses.replace(self, features=found)
+    def with_features(self, extract: "Extract") -> "ImageSet":
+        """The same with its features."""
+        return dataclasses.replace(self, features=extract(self.images))
+
+
+Extract = Callable[[np.ndarray], dict[str, np.ndarray]]  # uint8 [N, H, W, 3] -> features
 
 
 class Metric(NamedTuple):
@@ -95,9 +93,9 @@ def compare(
     table = chosen(metrics, lpips, inception)
     drawn = read_images(samples, size=None)
     real = read_images(reference, size=drawn.images.shape[1])
-    needed = needed_features(table)
+    extract = extractor(table, inception)
     try:
-        drawn, real = (images.with_features(needed, inception) for images in (drawn, real))
+        drawn, real = (images.with_features(extract) for images in (drawn, real))
     except ValueError as error:
         raise InputError(f"samples {samples} or reference {reference}: {error}") from None
     order = np.random.default_rng(0).permutation(len(real.images))
@@ -106,7 +104,7 @@ def compare(
     return {
         "samples": {"path": samples, "count": len(drawn.images), "protocol": drawn.protocol},
         "reference": {"path": reference, "count": len(real.images), "protocol": real.protocol},
-        "features": sorted({PIXELS if name == "pixels" else INCEPTION for name in needed}),
+        "features": sorted({PIXELS if name == "pixels" else INCEPTION for name in real.features}),
         "metrics": measure(drawn, real, table),
         "real_to_real": measure(halves[0], halves[1], unpaired),
         "protocol": {name: metric.protocol for name, metric in table.items()}
@@ -114,9 +112,9 @@ def compare(
     }
 
 
-def check(reference: str, metrics: Sequence[str]) -> None:
+def check(reference: str, metrics: Sequence[str], inception: str = "") -> None:
     """Raise InputError where `compare` could not even begin; for jobs that end with it."""
-    chosen(metrics)
+    extractor(chosen(metrics, inception=inception), inception)
     if reference.endswith(".npz"):
         read_images(reference, size=None)
     else:
@@ -139,8 +137,8 @@ def chosen(names: Sequence[str], lpips: str = "", inception: str = "") -> dict[s
             table[name] = METRICS[name]
         elif name in INCEPTION_METRICS:
             raise InputError(
-                f"metric {name!r} needs --inception=DIR (from maskgil_jax.convert import "
-                "--format=fid-inception)"
+                f"metric {name!r} needs --inception=DIR (in a config evaluation.inception; made "
+                "by maskgil_jax.convert import --format=fid-inception)"
             )
         else:
             known = ", ".join({**METRICS, **INCEPTION_METRICS})
@@ -148,9 +146,41 @@ def chosen(names: Sequence[str], lpips: str = "", inception: str = "") -> dict[s
     return table
 
 
-def needed_features(table: dict[str, Metric]) -> set[str]:
-    """Names of the features that these metrics use."""
-    return {metric.features for metric in table.values()} - {""}
+def extractor(table: dict[str, Metric], inception: str, batch_size: int = 32) -> Extract:
+    """What gives the features that these metrics use; the network is read and compiled once.
+
+    Args:
+      table: of `chosen`.
+      inception: Inception directory.
+      batch_size: images at once.
+    """
+    needed = {metric.features for metric in table.values()} - {""}
+    if not needed - {"pixels"}:
+        return lambda images: (
+            {"pixels": features.pixel_features(images)} if "pixels" in needed else {}
+        )
+    import jax
+    import tqdm
+
+    from maskgil_jax import api
+
+    network = api.load_auxiliary(inception, "inception")
+    compute = jax.jit(lambda network, images: network(images))
+
+    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
+        parts = []
+        with tqdm.tqdm(total=len(images), unit="image", desc="Inception") as bar:
+            for _, count, batch in fixed_batches(images, min(batch_size, len(images))):
+                found = compute(network, batch)
+                parts.append([np.asarray(values)[:count] for values in found])
+                bar.update(count)
+        columns = map(np.concatenate, zip(*parts, strict=True))
+        named = dict(zip(found._fields, columns, strict=True))
+        if "pixels" in needed:
+            named["pixels"] = features.pixel_features(images)
+        return {name: named[name] for name in needed}
+
+    return extract
 
 
 def measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) -> dict[str, float]:
@@ -162,26 +192,6 @@ def measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) ->
         except ValueError as error:
             raise InputError(f"metric {name!r}: {error}") from None
     return values
-
-
-def _inception_features(
-    images: np.ndarray, directory: str, batch_size: int = 32
-) -> dict[str, np.ndarray]:
-    import jax
-    import tqdm
-
-    from maskgil_jax import api
-
-    network = api.load_auxiliary(directory, "inception")
-    extract = jax.jit(lambda network, images: network(images))
-    parts = []
-    with tqdm.tqdm(total=len(images), unit="image", desc="Inception") as bar:
-        for _, count, batch in fixed_batches(images, min(batch_size, len(images))):
-            found = extract(network, batch)
-            parts.append([np.asarray(values)[:count] for values in found])
-            bar.update(count)
-    columns = zip(*parts, strict=True)
-    return dict(zip(found._fields, map(np.concatenate, columns), strict=True))
 
 
 def _frechet(key: str, name: str) -> Callable[[ImageSet, ImageSet], dict[str, float]]:

@@ -60,7 +60,7 @@ def write_comparison(
         raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
     shards = CodeShards(codes)
     table = compare.chosen(metrics, inception=inception)
-    needed = compare.needed_features(table)
+    extract = compare.extractor(table, inception)
     loaded = [draw.load_pair(directory, "") for directory in directories]
     for name, (generator, _) in zip(names, loaded, strict=True):
         made_by = shards.index.tokenizer["fingerprint"]
@@ -70,7 +70,7 @@ def write_comparison(
                 f"shards in {codes} are of {made_by}"
             )
     size = loaded[0][0].grid[0] * loaded[0][1].downsample
-    real = compare.read_images(reference, size).with_features(needed, inception)
+    real = compare.read_images(reference, size).with_features(extract)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     rows, pictures_of = [], []
@@ -80,7 +80,7 @@ def write_comparison(
         seconds = sweep.seconds_per_image(sample, labels, batch_size)
         images = draw.draw_images(sample, tokenizer, labels, batch_size)
         class_names = np.array(generator.class_names or range(generator.num_classes))
-        drawn = compare.ImageSet(images, class_names[labels]).with_features(needed, inception)
+        drawn = compare.ImageSet(images, class_names[labels]).with_features(extract)
         loss, accuracy = validation(generator, shards, count, batch_size, seed)
         log = read_log(epath.Path(directory).parent)
         rows.append(

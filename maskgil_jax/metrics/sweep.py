@@ -50,9 +50,9 @@ def write_sweep(
       InputError: metrics or images that do not fit.
     """
     table = compare.chosen(metrics, inception=inception)
-    needed = compare.needed_features(table)
+    extract = compare.extractor(table, inception)
     size = generator.grid[0] * tokenizer.downsample
-    real = compare.read_images(reference, size).with_features(needed, inception)
+    real = compare.read_images(reference, size).with_features(extract)
     names = np.array(generator.class_names or range(generator.num_classes))[labels]
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def write_sweep(
     for setting, sample in tqdm.tqdm(samplers, unit="setting"):
         seconds = seconds_per_image(sample, labels, batch_size)
         images = draw.draw_images(sample, tokenizer, labels, batch_size)
-        drawn = compare.ImageSet(images, names).with_features(needed, inception)
+        drawn = compare.ImageSet(images, names).with_features(extract)
         values = compare.measure(drawn, real, table)
         rows.append({**setting, "seconds_per_image": seconds, **values})
     protocol = {

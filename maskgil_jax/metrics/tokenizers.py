@@ -88,13 +88,13 @@ def write_comparison(
             )
     networks = {"lpips": lpips, "rfid": inception}
     metrics = compare.chosen([name for name in networks if networks[name]], lpips, inception)
-    needed = compare.needed_features(metrics)
+    extract = compare.extractor(metrics, inception)
     originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"
     write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
-    reference = compare.ImageSet(originals).with_features(needed, inception)
+    reference = compare.ImageSet(originals).with_features(extract)
     rows, shown = [], [originals[:SHOWN]]
     for name, tokenizer in zip(names, tokenizers, strict=True):
         reconstructions, codes, row = reconstruct(tokenizer, originals, batch_size, rounding)
@@ -106,7 +106,7 @@ def write_comparison(
             protocol=f"{crop}, reconstructed, uint8 by {rounding}",
         )
         row["head_parameters"] = head_width * tokenizer.codebook_size
-        images = compare.ImageSet(reconstructions).with_features(needed, inception)
+        images = compare.ImageSet(reconstructions).with_features(extract)
         row |= compare.measure(images, reference, metrics)
         rows.append({"tokenizer": name} | row)
         shown.append(reconstructions[:SHOWN])

@@ -21,7 +21,7 @@ from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.models.products import (
     attention,
     attention_apart,
-    cache_dtype,
+    attention_dtype,
     cached_attention,
     product,
 )
@@ -211,7 +211,7 @@ class Llama(nnx.Module):
         x_BcD = self.embed_condition(condition).astype(config.dtype)
         B, c = x_BcD.shape[:2]
         shape = (B, config.heads, c, config.head_dim)
-        empty = jnp.zeros(shape, cache_dtype(config.dtype))
+        empty = jnp.zeros(shape, attention_dtype(config.dtype))
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
         blocks = [
             jax.tree.map(lambda p, i=i: p[i].astype(config.dtype), self.blocks)

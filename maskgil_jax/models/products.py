@@ -1,6 +1,7 @@
 """Matrix products with sums in float32, and attention made of them."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,15 @@ def _backward(
 product.defvjp(_forward, _backward)
 
 
+def attention_dtype(dtype: Any) -> Any:
+    """What queries, keys and values are multiplied in.
+
+    That of the computation; but the CPU backend has no bfloat16 products of some of the layouts
+    that come up here, and multiplies few rows of float32 three times as fast as those it has.
+    """
+    return jnp.float32 if jax.default_backend() == "cpu" else dtype
+
+
 def attention(
     q_BSHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
@@ -47,34 +57,22 @@ def attention(
 
     `mask` is bool [B or 1, 1, S, T], true where a query may see a key; None: everywhere.
     """
-    k_BHTK, v_BHTK = k_BTHK.transpose(0, 2, 1, 3), v_BTHK.transpose(0, 2, 1, 3)
+    dtype = attention_dtype(q_BSHK.dtype)
+    k_BHTK, v_BHTK = (x.transpose(0, 2, 1, 3).astype(dtype) for x in (k_BTHK, v_BTHK))
     return cached_attention(q_BSHK, k_BHTK, v_BHTK, mask)
 
 
 def cached_attention(
     q_BSHK: jax.Array, k_BHTK: jax.Array, v_BHTK: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
-    """The same with keys and values that are laid out for few queries."""
-    scores_BHST = jnp.einsum(
-        "BSHK,BHTK->BHST",
-        q_BSHK.astype(k_BHTK.dtype),
-        k_BHTK,
-        preferred_element_type=jnp.float32,
-    )
+    """The same with keys and values that are laid out for few queries, in `attention_dtype`."""
+    q = q_BSHK.astype(k_BHTK.dtype)
+    scores_BHST = jnp.einsum("BSHK,BHTK->BHST", q, k_BHTK, preferred_element_type=jnp.float32)
     scores_BHST = scores_BHST * q_BSHK.shape[-1] ** -0.5
     if mask is not None:
         scores_BHST = jnp.where(mask, scores_BHST, jnp.finfo(jnp.float32).min)
     weights_BHST = jax.nn.softmax(scores_BHST, axis=-1).astype(v_BHTK.dtype)
     return product("BHST,BHTK->BSHK", weights_BHST, v_BHTK).astype(q_BSHK.dtype)
-
-
-def cache_dtype(dtype: str) -> str:
-    """Of the keys and values that a causal model keeps.
-
-    That of the computation; but the CPU multiplies few rows of float32 three times as fast as
-    bfloat16.
-    """
-    return "float32" if jax.default_backend() == "cpu" else dtype
 
 
 def attention_apart(
@@ -89,6 +87,8 @@ def attention_apart(
     Args:
       images: where the image tokens stand; the others are all before or all behind them.
     """
+    result, dtype = q_BTHK.dtype, attention_dtype(q_BTHK.dtype)
+    q_BTHK, k_BTHK, v_BTHK = (x.astype(dtype) for x in (q_BTHK, k_BTHK, v_BTHK))
     others = slice(0, images.start) if images.start else slice(images.stop, None)
     scale = q_BTHK.shape[-1] ** -0.5
     q_BLHK = q_BTHK[:, images]
@@ -116,4 +116,4 @@ def attention_apart(
     o_BLHK = (summed / total_BHL.transpose(0, 2, 1)[..., None]).astype(q_BTHK.dtype)
     o_BcHK = attention(q_BTHK[:, others], k_BTHK, v_BTHK)
     parts = [o_BcHK, o_BLHK] if images.start else [o_BLHK, o_BcHK]
-    return jnp.concatenate(parts, axis=1)
+    return jnp.concatenate(parts, axis=1).astype(result)

@@ -34,12 +34,6 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    schedule = config.loss.get("mask_schedule", "arccos")  # a causal model has none
-    if schedule not in objectives.MASK_RATIOS:
-        raise InputError(
-            f"config.loss.mask_schedule = {schedule!r}, expected one of "
-            f"{sorted(objectives.MASK_RATIOS)}"
-        )
     data = open_data(config)
     names = data.class_names
     if len(names) != config.model.num_classes:
@@ -49,6 +43,11 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
             f"--config.model.num_classes={len(names)}"
         )
     network = network_config(config.model, data.provenance["codebook_size"], data.grid)
+    if not network.causal and config.loss.mask_schedule not in objectives.MASK_RATIOS:
+        raise InputError(
+            f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
+            f"{sorted(objectives.MASK_RATIOS)}"
+        )
     shown = draw.spread_classes(len(names), config.samples.classes)
     options = draw.checked_options(config.samples, network)
     if not network.has_null_condition and config.loss.condition_dropout:

@@ -1,7 +1,5 @@
 """The PyTorch module that the package ships gives our logits, whatever the switches."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -60,7 +58,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
 
     convert.import_model("maskgil", path, str(tmp_path / "back"), {})
     back = maskgil_jax.load(tmp_path / "back")
-    assert back.network.config == dataclasses.replace(config)
+    assert back.network.config == config
     for a, b in zip(jax.tree.leaves(back.network), jax.tree.leaves(network), strict=True):
         np.testing.assert_array_equal(a, b)
 
