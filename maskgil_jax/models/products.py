@@ -45,7 +45,7 @@ def attention_dtype(dtype: Any) -> Any:
     """What queries, keys and values are multiplied in.
 
     That of the computation; but the CPU backend has no bfloat16 products of some of the layouts
-    that come up here, and multiplies few rows of float32 three times as fast as those it has.
+    that come up there, and multiplies few rows of float32 three times as fast as those it has.
     """
     return jnp.float32 if jax.default_backend() == "cpu" else dtype
 
@@ -87,8 +87,6 @@ def attention_apart(
     Args:
       images: where the image tokens stand; the others are all before or all behind them.
     """
-    result, dtype = q_BTHK.dtype, attention_dtype(q_BTHK.dtype)
-    q_BTHK, k_BTHK, v_BTHK = (x.astype(dtype) for x in (q_BTHK, k_BTHK, v_BTHK))
     others = slice(0, images.start) if images.start else slice(images.stop, None)
     scale = q_BTHK.shape[-1] ** -0.5
     q_BLHK = q_BTHK[:, images]
@@ -116,4 +114,4 @@ def attention_apart(
     o_BLHK = (summed / total_BHL.transpose(0, 2, 1)[..., None]).astype(q_BTHK.dtype)
     o_BcHK = attention(q_BTHK[:, others], k_BTHK, v_BTHK)
     parts = [o_BcHK, o_BLHK] if images.start else [o_BLHK, o_BcHK]
-    return jnp.concatenate(parts, axis=1).astype(result)
+    return jnp.concatenate(parts, axis=1)

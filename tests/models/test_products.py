@@ -63,3 +63,21 @@ def test_image_tokens_apart_change_nothing(images):
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
         for a, b in zip(found[1](vector), expected[1](vector), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch, tokens, width", [(1, 13, 16), (3, 101, 64), (2, 257, 32)])
+@pytest.mark.parametrize("images", [slice(1, None), slice(0, -1), slice(4, None)])
+def test_attention_is_there_in_bfloat16_in_every_shape(batch, tokens, width, images):
+    qkv = heads(3, shape=(batch, tokens, 2, width))
+
+    def loss(function):
+        return lambda *qkv: (function(*qkv).astype(jnp.float32) ** 2).sum()
+
+    expected = jax.grad(loss(attention), argnums=(0, 1, 2))(*qkv)
+    halves = [x.astype(jnp.bfloat16) for x in qkv]
+    for function in (attention, lambda *qkv: attention_apart(*qkv, images)):
+        found = jax.jit(jax.grad(loss(function), argnums=(0, 1, 2)))(*halves)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == jnp.bfloat16
+            error = np.linalg.norm(np.asarray(a, np.float32) - b) / np.linalg.norm(b)
+            assert error < 0.02
