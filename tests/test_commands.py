@@ -140,6 +140,13 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
     for name in ("generators.csv", "generators.md", "generators.png", "samples.png", "curves.png"):
         assert (tmp_path / "out" / name).exists()
 
+    tokenizer = f"--tokenizer={finished}/tokenizer/model"
+    larger = ("--data=embedded:test", "--image_size=16", f"--output={tmp_path}/larger")
+    assert run("tokenize", tokenizer, *larger).returncode == 0
+    options = ("--reference=embedded:test", f"--output={tmp_path}/o")
+    done = run("compare", f"--models={finished}/model", f"--codes={tmp_path}/larger", *options)
+    assert done.returncode == 1 and "draws (4, 4) tokens, but the shards" in done.stderr
+
 
 def test_tokenize_then_evaluate(finished, tmp_path):
     done = run(

@@ -69,6 +69,11 @@ def write_comparison(
                 f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
                 f"shards in {codes} are of {made_by}"
             )
+        if generator.grid != shards.index.grid:
+            raise InputError(
+                f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
+                f"{shards.index.grid}: tokenize at the size that it was trained at"
+            )
     size = loaded[0][0].grid[0] * loaded[0][1].downsample
     real = compare.read_images(reference, size).with_features(extract)
     output = epath.Path(output)
