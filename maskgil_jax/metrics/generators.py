@@ -137,22 +137,24 @@ def validation(
     if generator.kind == "masked":
         flat = objectives.random_masks(jax.random.key(seed), (count, codes[0].size), "arccos")
         hidden = np.asarray(flat).reshape(codes.shape)
-    settings = ConfigDict(dict(unmasked_weight=0.0, label_smoothing=0.0, chunk=64))
+    settings = ConfigDict(dict(label_smoothing=0.0, chunk=64))
     sums = jax.jit(functools.partial(_sums, settings=settings))
-    total = np.zeros(3)
+    total = np.zeros(2)
     for start in range(0, count, batch_size):
         part = slice(start, start + batch_size)
         examples = {
             "codes": jnp.asarray(codes[part]),
             "hidden": jnp.asarray(hidden[part]),
+            "weight": jnp.asarray(hidden[part], jnp.float32),
             "condition": jnp.asarray(labels[part], jnp.int32),
         }
         total += np.array(sums(generator.network, examples))
-    return float(total[0] / total[1]), float(total[2] / total[1])
+    loss, accuracy = total / hidden.sum()
+    return float(loss), float(accuracy)
 
 
 def _sums(
     network: Any, examples: dict[str, jax.Array], settings: ConfigDict
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    loss, sums = generator_stage.summed_loss(network, examples, None, settings)
-    return loss, sums["hidden"], sums["correct"]
+) -> tuple[jax.Array, jax.Array]:
+    loss, sums = generator_stage.weighted_loss(network, examples, None, settings)
+    return loss, sums["correct"]

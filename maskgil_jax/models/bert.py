@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from maskgil_jax.models.layers import dropout, through_layers
-from maskgil_jax.models.products import attention_apart, product
+from maskgil_jax.models.products import attention, product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Bert(nnx.Module):
         """The head, which is the table of the embedding: float32 [B, n, V]."""
         V = self.config.output_size
         table_VD = self.embedding[:V].astype(self.config.dtype)
-        logits_BnV = jnp.einsum("BnD,VD->BnV", x_BnD, table_VD, preferred_element_type=jnp.float32)
+        logits_BnV = product("BnD,VD->BnV", x_BnD, table_VD, jnp.float32)
         if self.config.style == "maskgit":
             return logits_BnV + self.head_bias[:V]
         bias_LV = self.head_bias[:-1, :V]
@@ -211,10 +211,10 @@ class BertBlock(nnx.Module):
         """Attention of every token to every token."""
         qkv_BTCHK = product("BTD,DCHK->BTCHK", x_BTD, self.cast(self.qkv))
         qkv_BTCHK = qkv_BTCHK + self.cast(self.qkv_bias)
-        q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, part] for part in range(3))
+        q_BTHK, k_BTHK, v_BTHK = (part[:, :, 0] for part in jnp.split(qkv_BTCHK, 3, axis=2))
         if key is None or not self.config.attention_dropout:
-            images = slice(0, -1) if self.config.style == "besnier" else slice(1, None)
-            o_BTHK = attention_apart(q_BTHK, k_BTHK, v_BTHK, images)
+            boundary = x_BTD.shape[1] - 1 if self.config.style == "besnier" else 1
+            o_BTHK = attention(q_BTHK, k_BTHK, v_BTHK, boundary=boundary)
         else:
             scores = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BTHK) * q_BTHK.shape[-1] ** -0.5
             weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v_BTHK.dtype)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.layers import RMSNorm, dropout, through_layers
-from maskgil_jax.models.products import attention_apart, product
+from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers
+from maskgil_jax.models.products import attention, product
 
 # Layers, width and heads of the published sizes.
 SIZES = {
@@ -134,7 +134,7 @@ class HaltonTransformer(nnx.Module):
     def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
         """The head, which is the table of the codes, the same at all positions: [B, n, V]."""
         table_VD = self.code_embedding[...].astype(self.config.dtype)
-        logits_BnV = jnp.einsum("BnD,VD->BnV", x_BnD, table_VD, preferred_element_type=jnp.float32)
+        logits_BnV = product("BnD,VD->BnV", x_BnD, table_VD, jnp.float32)
         return logits_BnV + self.head_bias[...]
 
     def drop_condition(self, classes_B: jax.Array, drop_B: jax.Array) -> jax.Array:
@@ -179,16 +179,19 @@ class HaltonBlock(nnx.Module):
     def attention(self, x_BTD: jax.Array) -> jax.Array:
         """Attention of every token to every token; the norm of q and k spans all heads."""
         qkv_BTCHK = product("BTD,DCHK->BTCHK", x_BTD, self.cast(self.qkv))
-        q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, part] for part in range(3))
-        images = slice(0, -self.config.registers)
-        o_BTHK = attention_apart(_over_heads(q_BTHK), _over_heads(k_BTHK), v_BTHK, images)
+        q_BTHK, k_BTHK, v_BTHK = (part[:, :, 0] for part in jnp.split(qkv_BTCHK, 3, axis=2))
+        o_BTHK = attention(
+            _over_heads(q_BTHK),
+            _over_heads(k_BTHK),
+            v_BTHK,
+            boundary=x_BTD.shape[1] - self.config.registers,
+        )
         return product("BTHK,HKD->BTD", o_BTHK, self.cast(self.out))
 
     def mlp(self, x_BTD: jax.Array) -> jax.Array:
         """SwiGLU."""
         both_BTCF = product("BTD,DCF->BTCF", x_BTD, self.cast(self.gate_up))
-        hidden_BTF = jax.nn.silu(both_BTCF[:, :, 0]) * both_BTCF[:, :, 1]
-        return product("BTF,FD->BTD", hidden_BTF, self.cast(self.down))
+        return product("BTF,FD->BTD", swiglu(both_BTCF), self.cast(self.down))
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""

@@ -1,11 +1,16 @@
 """What the token models are built of, besides products."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from maskgil_jax import sharding
+
+Model = TypeVar("Model")
 
 
 class RMSNorm(nnx.Module):
@@ -22,11 +27,15 @@ class RMSNorm(nnx.Module):
         return x32.astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
+# What a layer keeps for the backward pass; the rest, element by element, is cheaper made again.
+KEPT = jax.checkpoint_policies.save_only_these_names("product", "attention", "dropout")
+
+
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Zero a share `rate` of x and scale the rest to keep the mean; does nothing without a key."""
     if key is None or rate == 0.0:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    keep = checkpoint_name(jax.random.bernoulli(key, 1.0 - rate, x.shape), "dropout")
     return jnp.where(keep, x / (1.0 - rate), 0)
 
 
@@ -47,16 +56,29 @@ def through_layers(
       apply: (block, x, key or None) -> x.
       key: split among the layers; None is eval.
       layers: their number.
-      remat: recompute each layer in the backward pass.
+      remat: keep nothing of a layer but its input for the backward pass.
     """
 
     def layer(x: jax.Array, block_key: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
         return apply(block_key[0], x, block_key[1]), None
 
-    if remat:
-        layer = jax.checkpoint(layer, prevent_cse=False)
+    policy = jax.checkpoint_policies.nothing_saveable if remat else KEPT
+    layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
     keys = None if key is None else jax.random.split(key, layers)
     return jax.lax.scan(layer, x, (blocks, keys))[0]
+
+
+def swiglu(both_BTCF: jax.Array) -> jax.Array:
+    """silu(gate) * up in float32, of the products [B, T, (gate, up), F]: [B, T, F]."""
+    gate, up = (part[:, :, 0].astype(jnp.float32) for part in jnp.split(both_BTCF, 2, axis=2))
+    return (jax.nn.silu(gate) * up).astype(both_BTCF.dtype)
+
+
+def without_layers(model: Model) -> Model:
+    """The model without the parameters of its layers: as much as its head needs."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: None if sharding.name_of(path).startswith("blocks/") else leaf, model
+    )
 
 
 def swiglu_width(dim: int, multiple: int) -> int:

@@ -16,13 +16,12 @@ from flax import nnx
 
 from maskgil_jax.models import orders, rope
 from maskgil_jax.models.conditions import Condition, Features
-from maskgil_jax.models.layers import RMSNorm, dropout, through_layers
+from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers
 from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.models.products import (
     attention,
-    attention_apart,
-    attention_dtype,
-    cached_attention,
+    cache_dtype,
+    heads_first_attention,
     product,
 )
 
@@ -95,7 +94,7 @@ class Block(nnx.Module):
     def attention(self, x_BSD: jax.Array, table_SK2: Table, attend: Attend) -> jax.Array:
         """Projections, norms and rotations around `attend`."""
         qkv_BSCHK = product("BSD,DCHK->BSCHK", x_BSD, self.cast(self.qkv))
-        q_BSHK, k_BSHK, v_BSHK = (qkv_BSCHK[:, :, part] for part in range(3))
+        q_BSHK, k_BSHK, v_BSHK = (part[:, :, 0] for part in jnp.split(qkv_BSCHK, 3, axis=2))
         if self.config.qk_norm != "none":
             q_BSHK, k_BSHK = self.query_norm(q_BSHK), self.key_norm(k_BSHK)
         q_BSHK, k_BSHK = rope.rotate(q_BSHK, table_SK2), rope.rotate(k_BSHK, table_SK2)
@@ -105,8 +104,7 @@ class Block(nnx.Module):
     def mlp(self, x_BSD: jax.Array) -> jax.Array:
         """SwiGLU."""
         both_BSCF = product("BSD,DCF->BSCF", x_BSD, self.cast(self.gate_up))
-        hidden_BSF = jax.nn.silu(both_BSCF[:, :, 0]) * both_BSCF[:, :, 1]
-        return product("BSF,FD->BSD", hidden_BSF, self.cast(self.down))
+        return product("BSF,FD->BSD", swiglu(both_BSCF), self.cast(self.down))
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""
@@ -170,12 +168,10 @@ class Llama(nnx.Module):
         T = x_BTD.shape[1]
         table_TK2 = self.rotations(height, width)[:T]
         mask = self.allowed(condition, jnp.arange(T), T)
-        attend = functools.partial(attention, mask=mask)
-        if mask is None:
-            first = config.condition_position == "first"
-            c = config.condition_tokens
-            images = slice(c, T) if first else slice(0, T - c)
-            attend = functools.partial(attention_apart, images=images)
+        first, c = config.condition_position == "first", config.condition_tokens
+        # A causal model sees all image tokens but the last: no few others disturb a power of two.
+        boundary = 0 if config.causal else c if first else T - c
+        attend = functools.partial(attention, mask=mask, boundary=boundary)
 
         x_BTD = through_layers(
             self.blocks,
@@ -186,10 +182,8 @@ class Llama(nnx.Module):
             remat=config.remat,
         )
         if config.causal:
-            return x_BTD[:, config.condition_tokens - 1 :][:, np.argsort(order)]
-        if config.condition_position == "first":
-            return x_BTD[:, config.condition_tokens :]
-        return x_BTD[:, : -config.condition_tokens]
+            return x_BTD[:, c - 1 :][:, np.argsort(order)]
+        return x_BTD[:, c:] if first else x_BTD[:, :-c]
 
     def normed(self, x_BLD: jax.Array) -> jax.Array:
         """The final norm: what `classify` is affine in."""
@@ -198,7 +192,7 @@ class Llama(nnx.Module):
     def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
         """The head, the same at all positions: float32 [B, n, V]."""
         head_DV = self.head[...].astype(self.config.dtype)
-        return jnp.einsum("BnD,DV->BnV", x_BnD, head_DV, preferred_element_type=jnp.float32)
+        return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
 
     def start(self, condition: Condition) -> tuple[list[Block], Cache, jax.Array]:
         """Begin to decode token by token.
@@ -211,7 +205,7 @@ class Llama(nnx.Module):
         x_BcD = self.embed_condition(condition).astype(config.dtype)
         B, c = x_BcD.shape[:2]
         shape = (B, config.heads, c, config.head_dim)
-        empty = jnp.zeros(shape, attention_dtype(config.dtype))
+        empty = jnp.zeros(shape, cache_dtype(config.dtype))
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
         blocks = [
             jax.tree.map(lambda p, i=i: p[i].astype(config.dtype), self.blocks)
@@ -260,7 +254,9 @@ class Llama(nnx.Module):
                 store.append(
                     jax.lax.dynamic_update_slice_in_dim(old[layer], new_BHSK, start, axis=2)
                 )
-            return cached_attention(q, keys[-1], values[-1], mask)
+            q_BHSK = q.transpose(0, 2, 1, 3).astype(keys[-1].dtype)
+            o_BHSK = heads_first_attention(q_BHSK, keys[-1], values[-1], mask)
+            return o_BHSK.transpose(0, 2, 1, 3).astype(q.dtype)
 
         for block in blocks:
             x_BSD = block(x_BSD, table_SK2, functools.partial(attend, cache))

@@ -5,113 +5,195 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`einsum` of two arrays of one dtype, summed in float32, rounded to that dtype once.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any = None) -> jax.Array:
+    """`einsum` of two arrays of one dtype, summed in float32 and rounded once.
 
     XLA's CPU backend multiplies bfloat16 at twice the speed of float32 only when the result is
     float32; its derivative, left to JAX, would multiply in float32.
 
     Args:
       equation: with every letter of an operand in the other or in the result.
+      x, y: the operands.
+      dtype: of the result; None: that of the operands. Gradients have the operands' in any case.
     """
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32).astype(x.dtype)
+    return _einsum(equation, x, y).astype(dtype or x.dtype)
 
 
-def _forward(
-    equation: str, x: jax.Array, y: jax.Array
+def _product_forward(
+    equation: str, x: jax.Array, y: jax.Array, dtype: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return product(equation, x, y), (x, y)
+    found = _einsum(equation, x, y).astype(dtype or x.dtype)
+    return kept(found, "product"), (x, y)
 
 
-def _backward(
-    equation: str, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
+def _product_backward(
+    equation: str, dtype: Any, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, y = operands
     inputs, result = equation.split("->")
     of_x, of_y = inputs.split(",")
+    gradient = gradient.astype(x.dtype)
     return (
-        product(f"{result},{of_y}->{of_x}", gradient.astype(y.dtype), y).astype(x.dtype),
-        product(f"{of_x},{result}->{of_y}", x, gradient.astype(x.dtype)).astype(y.dtype),
+        product(f"{result},{of_y}->{of_x}", gradient, y),
+        product(f"{of_x},{result}->{of_y}", x, gradient),
     )
 
 
-product.defvjp(_forward, _backward)
+product.defvjp(_product_forward, _product_backward)
 
 
-def attention_dtype(dtype: Any) -> Any:
-    """What queries, keys and values are multiplied in.
+def kept(x: jax.Array, name: str) -> jax.Array:
+    """x, named for the policy that says what is kept for the backward pass (layers.KEPT).
 
-    That of the computation; but the CPU backend has no bfloat16 products of some of the layouts
-    that come up there, and multiplies few rows of float32 three times as fast as those it has.
+    Of bfloat16 the bits are: XLA's CPU backend would keep them as float32.
+    """
+    if x.dtype != jnp.bfloat16:
+        return checkpoint_name(x, name)
+    bits = checkpoint_name(jax.lax.bitcast_convert_type(x, jnp.uint16), name)
+    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+
+
+def cache_dtype(dtype: Any) -> Any:
+    """What keys and values are kept in for decoding token by token.
+
+    That of the computation; but XLA's CPU backend multiplies few rows of float32 three times as
+    fast as those of bfloat16.
     """
     return jnp.float32 if jax.default_backend() == "cpu" else dtype
 
 
 def attention(
-    q_BSHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, mask: jax.Array | None = None
+    q_BTHK: jax.Array,
+    k_BTHK: jax.Array,
+    v_BTHK: jax.Array,
+    mask: jax.Array | None = None,
+    boundary: int = 0,
 ) -> jax.Array:
-    """Softmax attention, scaled by K^-1/2, with the softmax in float32: [B, S, H, K].
-
-    `mask` is bool [B or 1, 1, S, T], true where a query may see a key; None: everywhere.
-    """
-    dtype = attention_dtype(q_BSHK.dtype)
-    k_BHTK, v_BHTK = (x.transpose(0, 2, 1, 3).astype(dtype) for x in (k_BTHK, v_BTHK))
-    return cached_attention(q_BSHK, k_BHTK, v_BHTK, mask)
-
-
-def cached_attention(
-    q_BSHK: jax.Array, k_BHTK: jax.Array, v_BHTK: jax.Array, mask: jax.Array | None
-) -> jax.Array:
-    """The same with keys and values that are laid out for few queries, in `attention_dtype`."""
-    q = q_BSHK.astype(k_BHTK.dtype)
-    scores_BHST = jnp.einsum("BSHK,BHTK->BHST", q, k_BHTK, preferred_element_type=jnp.float32)
-    scores_BHST = scores_BHST * q_BSHK.shape[-1] ** -0.5
-    if mask is not None:
-        scores_BHST = jnp.where(mask, scores_BHST, jnp.finfo(jnp.float32).min)
-    weights_BHST = jax.nn.softmax(scores_BHST, axis=-1).astype(v_BHTK.dtype)
-    return product("BHST,BHTK->BSHK", weights_BHST, v_BHTK).astype(q_BSHK.dtype)
-
-
-def attention_apart(
-    q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, images: slice
-) -> jax.Array:
-    """Attention of all tokens to all, with the image tokens' among themselves a product of its own.
-
-    The same numbers as `attention`. The few condition tokens would make all arrays a little larger
-    than a power of two, which costs much more than their share: a third of attention on TPUs, three
-    quarters of it on CPUs.
+    """Softmax attention of all tokens to all, scaled by K^-1/2, softmax in float32: [B, T, H, K].
 
     Args:
-      images: where the image tokens stand; the others are all before or all behind them.
+      q_BTHK, k_BTHK, v_BTHK: queries, keys and values.
+      mask: bool [B or 1, 1, T, T], true where a query may see a key; None: everywhere.
+      boundary: between the image tokens and the few others. The two sides are products of their
+        own, which changes no number: together they would make all arrays a little larger than a
+        power of two, at a third of the cost of attention on TPUs and more on CPUs.
     """
-    others = slice(0, images.start) if images.start else slice(images.stop, None)
-    scale = q_BTHK.shape[-1] ** -0.5
-    q_BLHK = q_BTHK[:, images]
+    T = q_BTHK.shape[1]
+    parts = ((0, boundary), (boundary, T)) if boundary else ((0, T),)
+    heads_first = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTHK, v_BTHK))
+    return heads_first_attention(*heads_first, mask, parts).transpose(0, 2, 1, 3)
 
-    def scores(part: slice) -> jax.Array:
-        found = jnp.einsum(
-            "BLHK,BTHK->BHLT", q_BLHK, k_BTHK[:, part], preferred_element_type=jnp.float32
-        )
-        return found * scale
 
-    of_images, of_others = scores(images), scores(others)
-    largest = jnp.maximum(of_images.max(-1, keepdims=True), of_others.max(-1, keepdims=True))
-    largest = jax.lax.stop_gradient(largest)
-    of_images, of_others = jnp.exp(of_images - largest), jnp.exp(of_others - largest)
-    total_BHL = of_images.sum(axis=-1) + of_others.sum(axis=-1)
-    summed = sum(
-        jnp.einsum(
-            "BHLT,BTHK->BLHK",
-            weights.astype(v_BTHK.dtype),
-            v_BTHK[:, part],
-            preferred_element_type=jnp.float32,
-        )
-        for weights, part in ((of_images, images), (of_others, others))
+Parts = tuple[tuple[int, int], ...]  # (start, stop) one after another, all tokens in all
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def heads_first_attention(
+    q_BHSK: jax.Array,
+    k_BHTK: jax.Array,
+    v_BHTK: jax.Array,
+    mask: jax.Array | None,
+    parts: Parts | None = None,
+) -> jax.Array:
+    """The same in the layout that products want; S may differ from T where there are no parts.
+
+    The derivative makes the weights anew from the logarithm of their sum, as FlashAttention (Dao et
+    al. 2022, section 3.1) does: no array of S x T is kept for it.
+    """
+    return _attention_forward(q_BHSK, k_BHTK, v_BHTK, mask, parts)[0]
+
+
+def _attention_forward(
+    q_BHSK: jax.Array,
+    k_BHTK: jax.Array,
+    v_BHTK: jax.Array,
+    mask: jax.Array | None,
+    parts: Parts | None,
+) -> tuple[jax.Array, Any]:
+    outputs, log_sums = [], []
+    values = _cut(v_BHTK, parts)
+    for q_BHsK, scores in zip(
+        _cut(q_BHSK, parts), _scores(q_BHSK, k_BHTK, mask, parts), strict=True
+    ):
+        largest = functools.reduce(jnp.maximum, [s.max(axis=-1) for s in scores])
+        weights = [jnp.exp(s - largest[..., None]) for s in scores]
+        total_BHs = functools.reduce(jnp.add, [w.sum(axis=-1) for w in weights])
+        summed = [
+            _einsum("BHst,BHtK->BHsK", w.astype(v.dtype), v)
+            for w, v in zip(weights, values, strict=True)
+        ]
+        o_BHsK = functools.reduce(jnp.add, summed) / total_BHs[..., None]
+        outputs.append(o_BHsK.astype(q_BHsK.dtype))
+        log_sums.append(largest + jnp.log(total_BHs))
+    o_BHSK = kept(jnp.concatenate(outputs, axis=2), "attention")
+    log_sum_BHS = kept(jnp.concatenate(log_sums, axis=2), "attention")
+    return o_BHSK, (q_BHSK, k_BHTK, v_BHTK, mask, o_BHSK, log_sum_BHS)
+
+
+def _attention_backward(
+    parts: Parts | None, kept: Any, gradient_BHSK: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    q_BHSK, k_BHTK, v_BHTK, mask, o_BHSK, log_sum_BHS = kept
+    keys, values = _cut(k_BHTK, parts), _cut(v_BHTK, parts)
+    # Of the softmax: sum over keys of weights times their gradients.
+    mean_BHS = (o_BHSK.astype(jnp.float32) * gradient_BHSK).sum(axis=-1)
+    rows = [_cut(x, parts) for x in (q_BHSK, gradient_BHSK, log_sum_BHS, mean_BHS)]
+    of_queries, of_keys, of_values = [], [], []
+    for q, g, log_sum, mean, scores in zip(
+        *rows, _scores(q_BHSK, k_BHTK, mask, parts), strict=True
+    ):
+        weights = [jnp.exp(s - log_sum[..., None]) for s in scores]
+        of_scores = [
+            (w * (_einsum("BHsK,BHtK->BHst", g, v) - mean[..., None])).astype(q.dtype)
+            for w, v in zip(weights, values, strict=True)
+        ]
+        summed = [_einsum("BHst,BHtK->BHsK", d, k) for d, k in zip(of_scores, keys, strict=True)]
+        of_queries.append(functools.reduce(jnp.add, summed))
+        of_keys.append([_einsum("BHst,BHsK->BHtK", d, q) for d in of_scores])
+        of_values.append([_einsum("BHst,BHsK->BHtK", w.astype(g.dtype), g) for w in weights])
+
+    def joined(by_rows: list[list[jax.Array]]) -> jax.Array:
+        by_columns = zip(*by_rows, strict=True)
+        return jnp.concatenate([functools.reduce(jnp.add, part) for part in by_columns], axis=2)
+
+    scale = q_BHSK.shape[-1] ** -0.5
+    return (
+        (jnp.concatenate(of_queries, axis=2) * scale).astype(q_BHSK.dtype),
+        (joined(of_keys) * scale).astype(k_BHTK.dtype),
+        joined(of_values).astype(v_BHTK.dtype),
+        None,
     )
-    o_BLHK = (summed / total_BHL.transpose(0, 2, 1)[..., None]).astype(q_BTHK.dtype)
-    o_BcHK = attention(q_BTHK[:, others], k_BTHK, v_BTHK)
-    parts = [o_BcHK, o_BLHK] if images.start else [o_BLHK, o_BcHK]
-    return jnp.concatenate(parts, axis=1)
+
+
+heads_first_attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _scores(
+    q_BHSK: jax.Array, k_BHTK: jax.Array, mask: jax.Array | None, parts: Parts | None
+) -> list[list[jax.Array]]:
+    """Scaled and masked scores of each part of the queries with each part of the keys, float32."""
+    masks: Any = None
+    if mask is not None:
+        masks = [_cut(rows, parts, axis=3) for rows in _cut(mask, parts)]
+    scores = []
+    for i, q in enumerate(_cut(q_BHSK, parts)):
+        row = []
+        for j, k in enumerate(_cut(k_BHTK, parts)):
+            s = _einsum("BHsK,BHtK->BHst", q, k) * q.shape[-1] ** -0.5
+            row.append(s if mask is None else jnp.where(masks[i][j], s, jnp.finfo(s.dtype).min))
+        scores.append(row)
+    return scores
+
+
+def _cut(x: jax.Array, parts: Parts | None, axis: int = 2) -> list[jax.Array]:
+    if parts is None:
+        return [x]
+    return [jax.lax.slice_in_dim(x, *part, axis=axis) for part in parts]
+
+
+def _einsum(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)

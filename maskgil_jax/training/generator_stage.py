@@ -242,21 +242,21 @@ def step(
             mask_key, (B, codes_Bhw[0].size), config.loss.mask_schedule
         ).reshape(codes_Bhw.shape)
     drop_B = jax.random.bernoulli(drop_key, config.loss.condition_dropout, (B,))
+    weight_Bhw = jnp.where(hidden_Bhw, 1.0, config.loss.unmasked_weight)
     examples = {
         "codes": codes_Bhw,
         "hidden": hidden_Bhw,
+        "weight": weight_Bhw / jnp.maximum(weight_Bhw.sum(), 1.0),
         "condition": state.model.drop_condition(batch["label"], drop_B),
     }
 
     def gradients(part: Batch, index: jax.Array) -> Any:
-        found = jax.value_and_grad(summed_loss, has_aux=True)(
+        found = jax.value_and_grad(weighted_loss, has_aux=True)(
             state.model, part, jax.random.fold_in(dropout_key, index), config.loss
         )
         return found, None
 
     ((loss, sums), grads), _ = optimizer.accumulate(gradients, examples, config.accumulate_steps)
-    weight = jnp.maximum(sums["weight"], 1.0)
-    grads = jax.tree.map(lambda g: g / weight, grads)
     adam, rate = optimizer.adamw(**config.optimizer, steps=config.steps)
     updates, moments = adam.update(grads, state.optimizer, state.model)
     model = optax.apply_updates(state.model, updates)
@@ -264,9 +264,9 @@ def step(
     if ema is not None:
         ema = optimizer.average(ema, model, config.ema_decay, state.step)
     metrics = {
-        "loss": loss / weight,
-        "accuracy": sums["correct"] / jnp.maximum(sums["hidden"], 1.0),
-        "masked_share": sums["hidden"] / hidden_Bhw.size,
+        "loss": loss,
+        "accuracy": sums["correct"] / jnp.maximum(hidden_Bhw.sum(), 1),
+        "masked_share": hidden_Bhw.mean(),
         "output_norm": sums["output_norm"] / hidden_Bhw.size,
         "gradient_norm": optax.tree.norm(grads),
         "parameter_norm": optax.tree.norm(model),
@@ -275,37 +275,53 @@ def step(
     return TrainState(state.step + 1, model, moments, ema), metrics
 
 
-def summed_loss(
+def weighted_loss(
     model: TokenModel, examples: Batch, key: jax.Array | None, settings: ConfigDict
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross-entropy summed over tokens by weight, with the sums that its mean and the metrics need.
+    """Cross-entropy summed over tokens by weight, and sums for the metrics.
 
     Sums, so that micro-batches add up to exactly the whole batch.
+
+    Args:
+      model: masked or causal.
+      examples: `codes`, `hidden` (bool, to be predicted) and `weight` (float32), each [B, h, w],
+        and the `condition`.
+      key: of dropout; None is eval mode.
+      settings: `label_smoothing` and `chunk`, as in config.loss.
     """
-    codes_BL = examples["codes"].reshape(len(examples["codes"]), -1)
-    hidden_BL = examples["hidden"].reshape(codes_BL.shape)
     inputs_Bhw = examples["codes"]
     if not model.config.causal:
         inputs_Bhw = jnp.where(examples["hidden"], model.config.mask_id, inputs_Bhw)
     x_BLD = model.hidden(inputs_Bhw, examples["condition"], key)
-    positions_BL = jnp.broadcast_to(jnp.arange(codes_BL.shape[1]), codes_BL.shape)
+    B, L = x_BLD.shape[:2]
+    codes_BL, hidden_BL, weight_BL = (
+        examples[name].reshape(B, L) for name in ("codes", "hidden", "weight")
+    )
+    positions_BL = jnp.broadcast_to(jnp.arange(L), (B, L))
 
     def of_positions(
-        x_BnD: jax.Array, codes_Bn: jax.Array, positions_Bn: jax.Array
+        head: TokenModel,
+        x_BnD: jax.Array,
+        codes_Bn: jax.Array,
+        positions_Bn: jax.Array,
+        hidden_Bn: jax.Array,
+        weight_Bn: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        logits_BnV = model.classify(model.normed(x_BnD), positions_Bn)
-        losses_Bn = objectives.cross_entropy(logits_BnV, codes_Bn, settings.label_smoothing)
-        return losses_Bn, logits_BnV.argmax(axis=-1) == codes_Bn
+        logits_BnV = head.classify(head.normed(x_BnD), positions_Bn)
+        losses_Bn, correct_Bn = objectives.cross_entropy(
+            logits_BnV, codes_Bn, settings.label_smoothing
+        )
+        return (losses_Bn * weight_Bn).sum(), (correct_Bn & hidden_Bn).sum().astype(jnp.float32)
 
-    losses_BL, correct_BL = objectives.in_chunks(
-        of_positions, settings.chunk, x_BLD, codes_BL, positions_BL
+    loss, correct = objectives.summed_in_chunks(
+        of_positions,
+        settings.chunk,
+        layers.without_layers(model),
+        x_BLD,
+        *(codes_BL, positions_BL, hidden_BL, weight_BL),
     )
-    correct_BL &= hidden_BL
-    weight_BL = jnp.where(hidden_BL, 1.0, settings.unmasked_weight)
-    return (losses_BL * weight_BL).sum(), {
-        "weight": weight_BL.sum(),
-        "hidden": hidden_BL.sum().astype(jnp.float32),
-        "correct": correct_BL.sum().astype(jnp.float32),
+    return loss, {
+        "correct": correct,
         # Norm of the last layer's output, before the final norm: the paper's figure 5c.
         "output_norm": jnp.linalg.norm(x_BLD.astype(jnp.float32), axis=-1).sum(),
     }

@@ -34,7 +34,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_losses_and_gradients_are_those_of_float32_nearly(name):
-    settings = ConfigDict(dict(unmasked_weight=1.0, label_smoothing=0.1, chunk=16))
+    settings = ConfigDict(dict(label_smoothing=0.1, chunk=16))
     rng = np.random.default_rng(0)
     condition = jnp.array(rng.integers(5, size=4))
     if name == "text":
@@ -43,6 +43,7 @@ def test_losses_and_gradients_are_those_of_float32_nearly(name):
     examples = {
         "codes": jnp.array(rng.integers(512, size=(4, 8, 8))),
         "hidden": jnp.array(rng.random((4, 8, 8)) < 0.6),
+        "weight": jnp.ones((4, 8, 8)),
         "condition": condition,
     }
     found = {}
@@ -55,7 +56,7 @@ def test_losses_and_gradients_are_those_of_float32_nearly(name):
         network = jax.tree.unflatten(structure, leaves)
         found[dtype] = jax.jit(
             jax.value_and_grad(
-                lambda network: generator_stage.summed_loss(
+                lambda network: generator_stage.weighted_loss(
                     network, examples, jax.random.key(2), settings
                 )[0]
             )

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.models.products import attention, attention_apart, product
+from maskgil_jax.models.products import attention, heads_first_attention, product
 
 
 def heads(seed, count=3, shape=(2, 7, 3, 4)):
@@ -39,45 +39,56 @@ def test_a_product_of_bfloat16_is_rounded_once_and_its_gradients_are_bfloat16():
     assert {g.dtype.name for g in grads(x, y)} == {"bfloat16"}
 
 
-def test_attention_is_that_of_jax():
-    q, k, v = heads(1)
-    expected = jax.nn.dot_product_attention(q, k, v)
-    np.testing.assert_allclose(attention(q, k, v), expected, atol=1e-6)
-    mask = jnp.tril(jnp.ones((7, 7), bool))[None, None]
-    expected = jax.nn.dot_product_attention(q, k, v, mask=mask)
-    np.testing.assert_allclose(attention(q, k, v, mask), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("images", [slice(1, None), slice(3, 7), slice(0, -1), slice(0, 4)])
-def test_image_tokens_apart_change_nothing(images):
-    q, k, v = heads(2)
+def compared(q, k, v, mask=None, **options):
+    """Outputs and gradients of our attention and of JAX's, of a loss that weighs each query."""
 
     def loss(function):
-        return lambda *qkv: (function(*qkv) ** 2).sum(axis=(0, 2, 3))
+        weights = jnp.arange(1.0, 1 + q.shape[1])[:, None, None]
+        return lambda *qkv: (weights * function(*qkv) ** 2).sum()
 
-    for vector in jnp.eye(7):
-        found, expected = (
-            jax.vjp(loss(function), q, k, v)
-            for function in (lambda *a: attention_apart(*a, images), attention)
-        )
-        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
-        for a, b in zip(found[1](vector), expected[1](vector), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
+    functions = (
+        lambda *qkv: attention(*qkv, mask, **options),
+        lambda *qkv: jax.nn.dot_product_attention(*qkv, mask=mask),
+    )
+    return [jax.value_and_grad(loss(f), argnums=(0, 1, 2))(q, k, v) for f in functions]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("boundary", [0, 1, 3, 6])
+def test_attention_and_its_gradients_are_those_of_jax_wherever_it_is_cut(boundary, masked):
+    # Every row sees a key, not all of them its own.
+    mask = jnp.tril(jnp.ones((7, 7), bool), 2)[None, None] if masked else None
+    found, expected = compared(*heads(1), mask, boundary=boundary)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_the_last_queries_of_a_cache_get_what_all_would():
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in heads(2))
+    mask = jnp.tril(jnp.ones((7, 7), bool))[None, None]
+    found = heads_first_attention(q[:, :, 5:], k, v, mask[:, :, 5:])
+    expected = heads_first_attention(q, k, v, mask)[:, :, 5:]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_nothing_of_tokens_times_tokens_is_kept_for_the_derivative():
+    q, k, v = heads(3, shape=(1, 129, 2, 8))
+    _, derivative = jax.vjp(lambda *qkv: attention(*qkv, boundary=1), q, k, v)
+    assert max(x.size for x in jax.tree.leaves(derivative)) <= q.size
 
 
 @pytest.mark.parametrize("batch, tokens, width", [(1, 13, 16), (3, 101, 64), (2, 257, 32)])
-@pytest.mark.parametrize("images", [slice(1, None), slice(0, -1), slice(4, None)])
-def test_attention_is_there_in_bfloat16_in_every_shape(batch, tokens, width, images):
+@pytest.mark.parametrize("boundary", [0, 1, -1, 4])
+def test_attention_is_there_in_bfloat16_in_every_shape(batch, tokens, width, boundary):
     qkv = heads(3, shape=(batch, tokens, 2, width))
 
-    def loss(function):
-        return lambda *qkv: (function(*qkv).astype(jnp.float32) ** 2).sum()
+    def loss(*qkv):
+        return (attention(*qkv, boundary=boundary % tokens).astype(jnp.float32) ** 2).sum()
 
-    expected = jax.grad(loss(attention), argnums=(0, 1, 2))(*qkv)
-    halves = [x.astype(jnp.bfloat16) for x in qkv]
-    for function in (attention, lambda *qkv: attention_apart(*qkv, images)):
-        found = jax.jit(jax.grad(loss(function), argnums=(0, 1, 2)))(*halves)
-        for a, b in zip(found, expected, strict=True):
-            assert a.dtype == jnp.bfloat16
-            error = np.linalg.norm(np.asarray(a, np.float32) - b) / np.linalg.norm(b)
-            assert error < 0.02
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    expected = gradient(*qkv)
+    found = gradient(*(x.astype(jnp.bfloat16) for x in qkv))
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == jnp.bfloat16
+        error = np.linalg.norm(np.asarray(a, np.float32) - b) / np.linalg.norm(b)
+        assert error < 0.02

@@ -13,7 +13,13 @@ def test_cross_entropy_is_smoothed_over_all_classes():
     targets = jnp.array([[0, 6, 3], [1, 1, 2]])
     labels = optax.smooth_labels(jax.nn.one_hot(targets, 7), 0.1)
     expected = optax.softmax_cross_entropy(logits, labels)
-    np.testing.assert_allclose(objectives.cross_entropy(logits, targets, 0.1), expected, rtol=1e-5)
+    losses, correct = objectives.cross_entropy(logits, targets, 0.1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_array_equal(correct, logits.argmax(axis=-1) == targets)
+
+
+def test_a_head_that_is_still_zero_predicts_nothing():
+    assert not objectives.cross_entropy(jnp.zeros((1, 1, 7)), jnp.array([[0]]), 0.0)[1].any()
 
 
 @pytest.mark.parametrize("schedule", objectives.MASK_RATIOS)
@@ -135,13 +141,24 @@ def test_accumulation_sums_over_all_examples():
 
 def head_loss(chunk):
     def loss(x_BLD, head_VD, codes_BL):
-        def fn(x_BnD, codes_Bn):
+        def fn(head_VD, x_BnD, codes_Bn):
             logits = jnp.einsum("BnD,VD->BnV", x_BnD, head_VD)
-            return objectives.cross_entropy(logits, codes_Bn, 0.1)
+            losses, correct = objectives.cross_entropy(logits, codes_Bn, 0.1)
+            return losses.sum(), correct.sum()
 
-        return objectives.in_chunks(fn, chunk, x_BLD, codes_BL).mean()
+        loss, correct = objectives.summed_in_chunks(fn, chunk, head_VD, x_BLD, codes_BL)
+        return loss / codes_BL.size, correct
 
-    return jax.value_and_grad(loss, argnums=(0, 1))
+    return loss
+
+
+def whole_loss(x_BLD, head_VD, codes_BL):
+    losses, correct = objectives.cross_entropy(x_BLD @ head_VD.T, codes_BL, 0.1)
+    return losses.mean(), correct.sum()
+
+
+def with_gradients(loss):
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 100])
@@ -149,9 +166,13 @@ def test_chunks_change_no_loss_and_no_gradient(chunk):
     keys = jax.random.split(jax.random.key(0), 3)
     x, head = jax.random.normal(keys[0], (2, 12, 8)), jax.random.normal(keys[1], (20, 8))
     codes = jax.random.randint(keys[2], (2, 12), 0, 20)
-    whole, parts = (jax.jit(head_loss(n))(x, head, codes) for n in (12, chunk))
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)
+    whole = with_gradients(whole_loss)(x, head, codes)
+    for found in (
+        with_gradients(head_loss(chunk))(x, head, codes),
+        (head_loss(chunk)(x, head, codes), whole[1]),
+    ):
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("classes, chunk", [(16_384, 32), (262_144, 2)])
@@ -162,6 +183,6 @@ def test_no_logits_of_the_whole_batch_are_held(classes, chunk):
         jax.ShapeDtypeStruct(shape, dtype)
         for shape, dtype in zip(shapes, (jnp.float32, jnp.float32, jnp.int32), strict=True)
     ]
-    compiled = jax.jit(head_loss(chunk)).lower(*given).compile()
+    compiled = with_gradients(head_loss(chunk)).lower(*given).compile()
     held = compiled.memory_analysis().temp_size_in_bytes
     assert held < 0.75 * 2**30, f"{held / 2**20:.0f} MiB"

@@ -35,20 +35,20 @@ def test_three_steps_equal_the_official_training(name):
         decay_norms=not config.causal,
     )
     smoothing = recipe.get("label_smoothing", 0.0)
-    settings = ConfigDict(dict(unmasked_weight=1.0, label_smoothing=smoothing, chunk=8))
+    settings = ConfigDict(dict(label_smoothing=smoothing, chunk=8))
     codes = (expected["idx"] if config.causal else expected["code"]).reshape(-1, *grid)
     masks = expected.get("masks", np.ones((recipe["steps"], *codes.shape), bool))
     classes = np.where(expected["drop"], config.num_classes, expected["label"])
 
     @jax.jit
     def step(model, moments, hidden):
-        examples = {"codes": codes, "hidden": hidden, "condition": classes}
-        (loss, sums), grads = jax.value_and_grad(generator_stage.summed_loss, has_aux=True)(
+        weight = jnp.full(codes.shape, 1 / codes.size)
+        examples = {"codes": codes, "hidden": hidden, "weight": weight, "condition": classes}
+        (loss, _), grads = jax.value_and_grad(generator_stage.weighted_loss, has_aux=True)(
             model, examples, None, settings
         )
-        grads = jax.tree.map(lambda g: g / sums["weight"], grads)
         updates, moments = adam.update(grads, moments, model)
-        return optax.apply_updates(model, updates), moments, loss / sums["weight"], grads
+        return optax.apply_updates(model, updates), moments, loss, grads
 
     moments, losses, norms, first = adam.init(model), [], [], None
     with jax.default_matmul_precision("highest"):
