@@ -177,6 +177,7 @@ def generator() -> ConfigDict:
             heads=12,
             num_classes=1000,
             preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
+            factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
             dropout=0.1,  # on the outputs of attention and MLP
             remat=False,  # recompute each layer in the backward pass
             dtype="bfloat16",  # of the computation; parameters are float32

@@ -14,6 +14,7 @@ from etils import epath
 from maskgil_jax import networks
 from maskgil_jax.decoding import autoregressive, masked, sampler
 from maskgil_jax.errors import InputError
+from maskgil_jax.models import factors
 from maskgil_jax.models.conditions import Condition, Features, TokenModel
 
 
@@ -245,4 +246,5 @@ def generator(
 
 @jax.jit
 def _logits(network: TokenModel, codes: jax.Array, condition: Condition) -> jax.Array:
-    return network.classify(network.normed(network.hidden(codes, condition)))
+    logits = network.classify(network.normed(network.hidden(codes, condition)))
+    return factors.joint(logits, network.config.vocabularies)

@@ -81,10 +81,18 @@ def sample_codes(
             c_BD, u_BD = jnp.split(x_BD.astype(jnp.float32), 2)
             x_BD = (u_BD + options.guidance * (c_BD - u_BD)).astype(x_BD.dtype)
         logits_BV = network.classify(x_BD[:, None])[:, 0]
-        logits_BV = logits_BV / max(options.temperature, 1e-5)
-        logits_BV = draws.filtered(logits_BV, options.top_k, options.top_p)
-        uniform_B = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, index)))(keys_B)
-        return draws.categorical(uniform_B, logits_BV)[0]
+        shape = (len(config.vocabularies),)
+        uniform_BF = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, index), shape))(
+            keys_B
+        )
+        return draws.code(
+            uniform_BF,
+            logits_BV,
+            config.vocabularies,
+            divisor=max(options.temperature, 1e-5),
+            top_k=options.top_k,
+            top_p=options.top_p,
+        )[0]
 
     def phase(
         carry: tuple[Cache, jax.Array], first: int, last: int, condition: Condition

@@ -8,6 +8,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from maskgil_jax.models import factors
+
 
 def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
     """The logits, -inf but for the most likely classes.
@@ -51,6 +53,36 @@ def kth_largest(x: jax.Array, k: int) -> jax.Array:
     found = jax.lax.fori_loop(0, 32, bit, jnp.zeros(x.shape[:-1], jnp.uint32))
     bits = jnp.where(found & sign, found ^ sign, ~found)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def code(
+    uniform_F: jax.Array,
+    logits: jax.Array,
+    sizes: tuple[int, ...],
+    *,
+    divisor: jax.Array | float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A code of each position, one digit at a time where codes have several (models/factors.py).
+
+    Args:
+      uniform_F: [..., F] in [0, 1), for each of F digits.
+      logits: float32 [..., sum of sizes], of each digit.
+      sizes: of the vocabularies of the digits; one is of all codes.
+      divisor: of the logits that are drawn from.
+      top_k, top_p: see `filtered`; of each digit.
+
+    Returns:
+      int32 [...]; its log-probability, float32 [...]; and its logit, undivided.
+    """
+    digits, log_p, logit = [], jnp.zeros(()), jnp.zeros(())
+    for f, part in enumerate(factors.split(logits, sizes)):
+        drawn, of_digit = categorical(uniform_F[..., f], filtered(part / divisor, top_k, top_p))
+        digits.append(drawn)
+        log_p += of_digit
+        logit += jnp.take_along_axis(part, drawn[..., None], axis=-1)[..., 0]
+    return factors.joined(digits, sizes), log_p, logit
 
 
 def categorical(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:

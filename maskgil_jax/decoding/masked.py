@@ -269,7 +269,10 @@ def decode(
     *,
     mask_id: int,
     plan: Plan,
-    draw: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    draw: Callable[
+        [jax.Array, jax.Array, jax.Array, jax.Array | float],
+        tuple[jax.Array, jax.Array, jax.Array],
+    ],
     gumbel: Callable[[jax.Array], jax.Array],
     rank_BL: jax.Array,
 ) -> jax.Array:
@@ -285,8 +288,8 @@ def decode(
       counts_SB: tokens that each step reveals of each image; the last reveals all.
       mask_id: id of the mask.
       plan: what each step does.
-      draw: (step [], logits [B, n, V], positions [B, n]) -> tokens int32 [B, n], drawn from
-        softmax(logits), and their log-probabilities.
+      draw: (step [], logits [B, n, V], positions [B, n], divisor []) -> tokens int32 [B, n], drawn
+        from softmax(logits / divisor), their log-probabilities, and their logits.
       gumbel: (step []) -> standard Gumbel noise [B, L].
       rank_BL: place of each position in the order, for confidence "order".
 
@@ -320,17 +323,15 @@ def decode(
         logits_BnV = predict(codes_BL, positions_Bn, guidance if segment.guided else None)
         logits_BnV = logits_BnV / temperature
         noise_Bn = choice_temperature * at_positions(gumbel(index))
-        if plan.confidence == "logit":
-            # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
-            sharp_BnV = logits_BnV / jnp.maximum(choice_temperature, 1e-6)
-            tokens_Bn, _ = draw(index, sharp_BnV, positions_Bn)
-            chosen_Bn1 = jnp.take_along_axis(logits_BnV, tokens_Bn[..., None], axis=-1)
-            confidence_Bn = chosen_Bn1[..., 0] + noise_Bn
-        else:
-            tokens_Bn, log_p_Bn = draw(index, logits_BnV, positions_Bn)
-            confidence_Bn = log_p_Bn + noise_Bn
-            if plan.confidence == "order":
-                confidence_Bn = -at_positions(rank_BL).astype(jnp.float32)
+        # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
+        sharp = plan.confidence == "logit"
+        divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
+        tokens_Bn, log_p_Bn, logit_Bn = draw(index, logits_BnV, positions_Bn, divisor)
+        confidence_Bn = {
+            "log_probability": log_p_Bn + noise_Bn,
+            "logit": logit_Bn + noise_Bn,
+            "order": -at_positions(rank_BL).astype(jnp.float32),
+        }[plan.confidence]
         if plan.resample:
             revealed_Bn = at_positions(codes_BL != mask_id)
             confidence_Bn = jnp.where(revealed_Bn, jnp.inf, confidence_Bn)

@@ -1,6 +1,7 @@
 """All decoding steps of a masked model in one jitted function.
 
-Letters: B batch, L = height * width tokens, n of them, V codes, S steps.
+Letters: B batch, L = height * width tokens, n of them, V classes of the head, S steps, F digits of
+a code.
 """
 
 import functools
@@ -38,9 +39,11 @@ def sample_codes(
         null = network.drop_condition(condition, jnp.ones(B, bool))
         both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, null)
 
-    def noise(step: jax.Array, use: int, sample: Callable[..., jax.Array]) -> jax.Array:
+    def noise(
+        step: jax.Array, use: int, sample: Callable[..., jax.Array], *shape: int
+    ) -> jax.Array:
         return jax.vmap(
-            lambda k: sample(jax.random.fold_in(jax.random.fold_in(k, step), use), (L,))
+            lambda k: sample(jax.random.fold_in(jax.random.fold_in(k, step), use), shape)
         )(keys_B)
 
     def predict(
@@ -60,11 +63,14 @@ def sample_codes(
         return network.classify(x_BnD, positions_Bn)[..., : config.codebook_size]
 
     def draw(
-        step: jax.Array, logits_BnV: jax.Array, positions_Bn: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        uniform_BL = noise(step, 0, jax.random.uniform)
-        uniform_Bn = jnp.take_along_axis(uniform_BL, positions_Bn, axis=1)
-        return draws.categorical(uniform_Bn, draws.filtered(logits_BnV, plan.top_k, plan.top_p))
+        step: jax.Array, logits_BnV: jax.Array, positions_Bn: jax.Array, divisor: jax.Array | float
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        sizes = config.vocabularies
+        uniform_BLF = noise(step, 0, jax.random.uniform, L, len(sizes))
+        uniform_BnF = _rows(uniform_BLF, positions_Bn)
+        return draws.code(
+            uniform_BnF, logits_BnV, sizes, divisor=divisor, top_k=plan.top_k, top_p=plan.top_p
+        )
 
     # Halton's order begins anywhere, so that not all images begin at the same cell.
     rank_L = jnp.argsort(jnp.asarray(orders.halton(height, width)))
@@ -76,7 +82,7 @@ def sample_codes(
         mask_id=config.mask_id,
         plan=plan,
         draw=draw,
-        gumbel=lambda step: noise(step, 1, jax.random.gumbel),
+        gumbel=lambda step: noise(step, 1, jax.random.gumbel, L),
         rank_BL=(rank_L + offset_B1) % L,
     )
     return codes_BL.reshape(B, height, width)

@@ -43,8 +43,9 @@ class MaskGIL(nn.Module):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.config = config
-        D, V = config["dim"], config["codebook_size"]
+        self.config = config = {"factors": []} | config  # which older files do not name
+        D, self.sizes = config["dim"], config["factors"] or [config["codebook_size"]]
+        V = sum(self.sizes)
         rows, classes = V + (not config["causal"]), config["num_classes"] + 1
         if config["joint_embedding"]:
             self.tok_emb = nn.Embedding(rows + classes, D)
@@ -81,15 +82,20 @@ class MaskGIL(nn.Module):
             x = x[:, c - 1 :][:, torch.argsort(self.order(*codes.shape[1:]))]
         else:
             x = x[:, c:] if self.config["condition_position"] == "first" else x[:, :-c]
-        return self.output(self.norm(x))
+        logits = self.output(self.norm(x))
+        if not self.config["factors"]:
+            return logits
+        joint, *others = logits.split(self.sizes, dim=-1)
+        for part in others:
+            joint = (part[..., :, None] + joint[..., None, :]).flatten(-2)
+        return joint
 
     def embed(self, codes: Tensor, condition: Tensor) -> Tensor:
         """The sequence, [B, T, D]; without the last token for a causal model."""
         config, tokens = self.config, codes.flatten(1)
         if config["causal"]:
             tokens = tokens[:, self.order(*codes.shape[1:])][:, :-1]
-        table = self.tok_emb if config["joint_embedding"] else self.tok_embeddings
-        x = table(tokens)
+        x = self.embed_codes(tokens)
         if config["feature_dim"]:
             c = self.feature_out(F.gelu(self.feature_in(condition), approximate="tanh"))
         elif config["joint_embedding"]:
@@ -97,6 +103,19 @@ class MaskGIL(nn.Module):
         else:
             c = self.cls_embedding(condition)[:, None]
         return torch.cat([c, x] if config["condition_position"] == "first" else [x, c], dim=1)
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Rows of the table, the sum of one for each digit of a code: [B, L, D]."""
+        table = self.tok_emb if self.config["joint_embedding"] else self.tok_embeddings
+        if not self.config["factors"]:
+            return table(codes)
+        x, rest, start = torch.zeros(()), codes, 0
+        for size in self.sizes:
+            x, rest, start = x + table(start + rest % size), rest // size, start + size
+        if self.config["causal"]:
+            return x
+        hidden = (codes == self.config["codebook_size"])[..., None]
+        return torch.where(hidden, table.weight[-1], x)
 
     def allowed(self, T: int, mask: Tensor | None) -> Tensor | None:
         """Bool [B or 1, 1, T, T], true where a query (rows) may see a key; None: everywhere."""

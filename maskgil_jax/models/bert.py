@@ -76,6 +76,11 @@ class BertConfig:
         return self.codebook_size + int(self.style == "besnier")
 
     @property
+    def vocabularies(self) -> tuple[int, ...]:
+        """One, of the classes of the head."""
+        return (self.output_size,)
+
+    @property
     def rows(self) -> int:
         """Of the table: codes, mask and classes, in an order of its own in each style."""
         return self.codebook_size + 1 + self.num_classes + int(self.has_null_condition)

@@ -26,7 +26,8 @@ class TokenModel(Protocol):
     Letters: B batch, h w grid, L = h * w, n some of the positions, D width, V classes of the head.
 
     Attributes:
-      config: has codebook_size, mask_id, num_classes, grid and dtype.
+      config: has codebook_size, mask_id, num_classes, grid, dtype, and `vocabularies`: sizes of
+        those that the head predicts, one, or one for each digit of a code (factors.py).
     """
 
     config: Any

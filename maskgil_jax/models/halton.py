@@ -72,6 +72,11 @@ class HaltonConfig:
         """V: the mask is predicted too."""
         return self.codebook_size + 1
 
+    @property
+    def vocabularies(self) -> tuple[int, ...]:
+        """One, of the classes of the head."""
+        return (self.output_size,)
+
 
 class HaltonTransformer(nnx.Module):
     """Logits of hidden image tokens, given the visible ones and a class.

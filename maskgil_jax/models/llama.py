@@ -2,10 +2,11 @@
 
 Letters: B batch, h w grid, L = h * w image tokens, c condition tokens, T tokens of the sequence, S
 of them that are run, D width, H heads, K head dimension, F hidden units of the MLP, V classes of
-the head, N layers, C width of features.
+the head (the sum of several, where codes have digits), N layers, C width of features.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models import orders, rope
+from maskgil_jax.models import factors, orders, rope
 from maskgil_jax.models.conditions import Condition, Features
 from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers
 from maskgil_jax.models.llama_config import LlamaConfig
@@ -144,10 +145,11 @@ class Llama(nnx.Module):
           condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features.
 
         Returns:
-          float32 [B, h * w, V], in raster order. Those of a causal model are predictions from the
-          condition and the tokens that come before in `order`.
+          float32 [B, h * w, classes], in raster order. Those of a causal model are predictions from
+          the condition and the tokens that come before in `order`.
         """
-        return self.classify(self.normed(self.hidden(codes_Bhw, condition)))
+        logits_BLV = self.classify(self.normed(self.hidden(codes_Bhw, condition)))
+        return factors.joint(logits_BLV, self.config.vocabularies)
 
     def hidden(
         self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
@@ -190,7 +192,7 @@ class Llama(nnx.Module):
         return self.norm(x_BLD)
 
     def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
-        """The head, the same at all positions: float32 [B, n, V]."""
+        """The head, the same at all positions: float32 [B, n, V]; of all digits side by side."""
         head_DV = self.head[...].astype(self.config.dtype)
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
 
@@ -287,9 +289,17 @@ class Llama(nnx.Module):
         return x_BTD.astype(self.config.dtype)
 
     def embed_codes(self, codes_BL: jax.Array) -> jax.Array:
-        """Rows of the table of codes, [B, L, D]."""
+        """Rows of the table of codes, the sum of one for each digit: [B, L, D]."""
         table = self.embedding if self.config.joint_embedding else self.code_embedding
-        return table[codes_BL]
+        sizes = self.config.factors
+        if not sizes:
+            return table[codes_BL]
+        starts = jnp.array([0, *itertools.accumulate(sizes[:-1])])
+        digits_BLF = jnp.stack(factors.digits(codes_BL, sizes), axis=-1)
+        x_BLD = table[starts + digits_BLF].sum(axis=2)
+        if self.config.causal:
+            return x_BLD
+        return jnp.where((codes_BL == self.config.mask_id)[..., None], table[-1], x_BLD)
 
     def embed_condition(self, condition: Condition) -> jax.Array:
         """The condition's tokens, [B, c, D]."""

@@ -7,7 +7,7 @@ layers, C width of features.
 import dataclasses
 from typing import Any
 
-from maskgil_jax.models import orders
+from maskgil_jax.models import factors, orders
 from maskgil_jax.models.layers import swiglu_width
 
 # Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
@@ -81,6 +81,7 @@ class LlamaConfig:
       condition_position: "first" or "last" in the sequence.
       joint_embedding: one table for codes, mask and classes.
       mask_logit: the head has a column for the mask id.
+      factors: vocabularies of a code's digits (factors.py), as (64, 4096); (): one of all codes.
       qk_norm: "layer" (per head, with scale and bias), "rms" or "none".
       post_norm: "sandwich" (x + norm(f(norm(x)))), "output" (x + norm(f(x))) or "none".
       remat: recompute each layer in the backward pass.
@@ -105,6 +106,7 @@ class LlamaConfig:
     condition_position: str = "first"
     joint_embedding: bool = False
     mask_logit: bool = False
+    factors: tuple[int, ...] = ()
     qk_norm: str = "layer"
     post_norm: str = "sandwich"
     remat: bool = False
@@ -113,6 +115,7 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
+        object.__setattr__(self, "factors", tuple(self.factors))
         positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
         for field in positive + (() if self.feature_dim else ("num_classes",)):
             if getattr(self, field) < 1:
@@ -128,6 +131,12 @@ class LlamaConfig:
             raise ValueError(
                 "a causal model has its condition first and no mask, but condition_position = "
                 f"{self.condition_position!r}, mask_logit = {self.mask_logit}"
+            )
+        factors.check(self.factors, self.codebook_size)
+        if self.factors and (self.mask_logit or self.joint_embedding):
+            raise ValueError(
+                f"factors = {self.factors} with mask_logit = {self.mask_logit} and joint_embedding "
+                f"= {self.joint_embedding}, expected False and False"
             )
         if self.order != "raster" and (not self.causal or self.rope == "1d"):
             raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
@@ -174,9 +183,14 @@ class LlamaConfig:
     @property
     def table_size(self) -> int:
         """Rows for codes: the mask has one too, where there is a mask."""
-        return self.codebook_size + int(not self.causal)
+        return (sum(self.factors) or self.codebook_size) + int(not self.causal)
+
+    @property
+    def vocabularies(self) -> tuple[int, ...]:
+        """Sizes of the vocabularies that the head predicts one from each of."""
+        return self.factors or (self.codebook_size + int(self.mask_logit),)
 
     @property
     def output_size(self) -> int:
-        """V, the number of columns of the head."""
-        return self.codebook_size + int(self.mask_logit)
+        """Columns of the head."""
+        return sum(self.vocabularies)

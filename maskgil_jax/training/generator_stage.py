@@ -17,7 +17,7 @@ from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
-from maskgil_jax.models import bert, halton, layers, llama_config
+from maskgil_jax.models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.conditions import TokenModel
 from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import objectives, optimizer
@@ -180,6 +180,8 @@ def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, in
     """
     arguments = dict(settings, codebook_size=codebook_size, grid=grid)
     preset = arguments.pop("preset")
+    if not arguments.get("factors"):
+        arguments.pop("factors", None)  # only LLaMAs know them
     if preset not in NETWORKS:
         raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
     try:
@@ -308,10 +310,16 @@ def weighted_loss(
         weight_Bn: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         logits_BnV = head.classify(head.normed(x_BnD), positions_Bn)
-        losses_Bn, correct_Bn = objectives.cross_entropy(
-            logits_BnV, codes_Bn, settings.label_smoothing
-        )
-        return (losses_Bn * weight_Bn).sum(), (correct_Bn & hidden_Bn).sum().astype(jnp.float32)
+        sizes, loss, correct_Bn = model.config.vocabularies, jnp.zeros(()), hidden_Bn
+        for part_BnV, digit_Bn in zip(
+            factors.split(logits_BnV, sizes), factors.digits(codes_Bn, sizes), strict=True
+        ):
+            losses_Bn, right_Bn = objectives.cross_entropy(
+                part_BnV, digit_Bn, settings.label_smoothing
+            )
+            loss += (losses_Bn * weight_Bn).sum()
+            correct_Bn &= right_Bn
+        return loss, correct_Bn.sum().astype(jnp.float32)
 
     loss, correct = objectives.summed_in_chunks(
         of_positions,

@@ -36,9 +36,9 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         logits = guided(codes, 1.0 if scale is None else scale)
         return jnp.take_along_axis(logits, positions[..., None], axis=1)
 
-    def draw(step, logits, positions):
+    def draw(step, logits, positions, divisor):
         tokens = jnp.take_along_axis(pred[step], positions, axis=1)
-        return tokens, log_probability(logits, tokens)
+        return tokens, log_probability(logits, tokens), jnp.zeros(tokens.shape)
 
     plan, counts = masked.plan(
         256, steps=steps, guidance=1 + w, schedule=schedule, choice_temperature=r_temp
@@ -89,9 +89,10 @@ def _fill(codes, options):
     plan, counts = masked.plan(hidden, **options)
     shape = (len(codes), codes.shape[1])
 
-    def draw(step, logits, positions):
-        uniform = jax.random.uniform(jax.random.fold_in(jax.random.key(0), step), positions.shape)
-        return draws.categorical(uniform, logits)
+    def draw(step, logits, positions, divisor):
+        shape = (*positions.shape, 1)
+        uniform = jax.random.uniform(jax.random.fold_in(jax.random.key(0), step), shape)
+        return draws.code(uniform, logits, (10,), divisor=divisor)
 
     @jax.jit
     def run(codes):
@@ -154,7 +155,10 @@ def test_the_order_of_halton_decides_what_is_revealed():
             counts,
             mask_id=10,
             plan=plan,
-            draw=lambda step, logits, positions: (positions * 0, jnp.zeros(positions.shape)),
+            draw=lambda step, logits, positions, divisor: (
+                positions * 0,
+                *[jnp.zeros(positions.shape)] * 2,
+            ),
             gumbel=lambda step: jnp.zeros((1, 16)),
             rank_BL=order[None],
         )
@@ -177,7 +181,10 @@ def test_only_what_is_hidden_is_predicted_and_guided_only_where_it_is():
         counts,
         mask_id=10,
         plan=plan,
-        draw=lambda step, logits, positions: (positions * 0, jnp.zeros(positions.shape)),
+        draw=lambda step, logits, positions, divisor: (
+            positions * 0,
+            *[jnp.zeros(positions.shape)] * 2,
+        ),
         gumbel=lambda step: jnp.zeros((1, 256)),
         rank_BL=jnp.zeros((1, 256)),
     )

@@ -94,6 +94,7 @@ SWITCHES = [
     dict(rope="1d", condition_position="last"),
     dict(joint_embedding=True),
     dict(mask_logit=True),
+    dict(factors=(4, 5)),
     dict(qk_norm="rms"),
     dict(qk_norm="none"),
     dict(post_norm="output"),
