@@ -195,6 +195,7 @@ def generator() -> ConfigDict:
             per_class=8,  # columns, in TensorBoard
             steps=8,
             guidance=3.0,  # scale s of u + s (c - u); 1: none
+            guidance_form="scale",  # | weight: w of (1 + w) c - w u; 0: none
             guidance_ramp="linear",  # constant | linear | cosine | power_cosine
             guidance_power=3.0,  # of power_cosine
             schedule="arccos",

@@ -128,7 +128,8 @@ class Generator:
             raise InputError(str(error)) from None
         if plan.guided and not self.network.config.has_null_condition:
             raise InputError(
-                f"guidance = {plan.guidance[-1]}, but this model has no null condition: expected 1"
+                f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
+                "expected none (scale 1)"
             )
         return sampler.sample_codes(
             self.network, condition, codes_Bhw, counts_SB, _key(rng), start, plan=plan

@@ -140,6 +140,10 @@ DECODING: dict[str, tuple[Callable[..., Any], str]] = {
     "rule": (flags.DEFINE_string, "maskgil, maskgit, halton, titok, maskbit (maskgil)"),
     "schedule": (flags.DEFINE_string, "of the number of revealed tokens (arccos)"),
     "guidance": (flags.DEFINE_float, "scale s of u + s (c - u); 1: none (3; token by token 2)"),
+    "guidance_form": (
+        flags.DEFINE_string,
+        "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)",
+    ),
     "guidance_ramp": (flags.DEFINE_string, "constant, linear, cosine, power_cosine (linear)"),
     "guidance_power": (flags.DEFINE_float, "of power_cosine (3)"),
     "guidance_interval": (flags.DEFINE_integer, "guided tokens after the first; -1: all (-1)"),

@@ -73,6 +73,8 @@ def test_guidance_one_is_no_guidance(generator):
     plain = generator.sample(classes, 0, guidance=1.0)
     nearly = generator.sample(classes, 0, guidance=1.0 + 1e-7, guidance_ramp="constant")
     np.testing.assert_array_equal(plain, nearly)
+    by_weight = generator.sample(classes, 0, guidance=0.0, guidance_form="weight")
+    np.testing.assert_array_equal(plain, by_weight)
 
 
 def test_sampling_compiles_once_for_a_shape(generator):

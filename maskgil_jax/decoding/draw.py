@@ -39,7 +39,10 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
         else:
             plan, _ = masked.plan(network.grid[0] * network.grid[1], **options)
             if plan.guided and not network.has_null_condition:
-                raise ValueError(f"guidance = {settings.guidance}, expected 1: no null condition")
+                raise ValueError(
+                    f"guidance = {settings.guidance} ({settings.guidance_form}), but this model "
+                    "has no null condition: expected none (scale 1)"
+                )
     except ValueError as error:
         raise InputError(f"config.samples: {error}") from None
     return options

@@ -5,6 +5,7 @@ Letters: B batch, L image tokens, n of them that may be revealed, V classes of t
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,9 +26,10 @@ class Options:
       schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square", "root" for
         rule "maskgil"; "cosine", "arccos", "uniform", "log", "exp", "powK" for the others but
         "halton", whose own is arccos.
-      guidance: scale s of u + s (c - u) at the last step; 1 is no guidance. The weight w of the
-        form (1 + w) c - w u is s - 1.
-      guidance_ramp: "constant"; "linear", "cosine" or "power_cosine" from 1 at the first step.
+      guidance: how far the logits go from unconditional (u) to conditional (c) ones and beyond.
+      guidance_form: "scale", u + guidance (c - u), where 1 is no guidance; or "weight",
+        (1 + guidance) c - guidance u, where 0 is none. In papers both are called the CFG scale.
+      guidance_ramp: "constant"; "linear", "cosine" or "power_cosine" from none at the first step.
       guidance_power: of "power_cosine".
       temperature: divides the logits that tokens are drawn from.
       temperature_schedule: "constant"; "titok", times 1.3 falling to 0.5; "halton", sharpened by
@@ -41,6 +43,7 @@ class Options:
     rule: str = "maskgil"
     schedule: str = "arccos"
     guidance: float = 3.0
+    guidance_form: str = "scale"
     guidance_ramp: str = "linear"
     guidance_power: float = 3.0
     temperature: float = 1.0
@@ -100,19 +103,21 @@ PRESETS = {
     "maskgil": Options(),
     "maskgit": Options(steps=8, rule="maskgit", schedule="cosine", guidance=1.0),
     "maskgit_512": Options(steps=12, rule="maskgit", schedule="cosine", guidance=1.0),
-    "besnier": Options(steps=8, guidance=4.0, choice_temperature=4.5),
-    "besnier_512": Options(steps=15, guidance=3.8, choice_temperature=7.0),
+    "besnier": Options(steps=8, guidance=3.0, guidance_form="weight", choice_temperature=4.5),
+    "besnier_512": Options(steps=15, guidance=2.8, guidance_form="weight", choice_temperature=7.0),
     "halton": Options(
         steps=32,
         rule="halton",
-        guidance=3.0,
+        guidance=2.0,
+        guidance_form="weight",
         guidance_ramp="constant",
         temperature_schedule="halton",
     ),
     "titok_l32": Options(
         steps=8,
         rule="titok",
-        guidance=5.5,
+        guidance=4.5,
+        guidance_form="weight",
         temperature_schedule="titok",
         choice_temperature=9.5,
     ),
@@ -127,7 +132,8 @@ PRESETS = {
     "maskbit": Options(
         steps=64,
         rule="maskbit",
-        guidance=8.1,
+        guidance=7.1,
+        guidance_form="weight",
         guidance_ramp="power_cosine",
         choice_temperature=7.8,
     ),
@@ -182,6 +188,7 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
     o = Options(**options)  # type: ignore[arg-type]
     for name, value, known in (
         ("rule", o.rule, RULES),
+        ("guidance_form", o.guidance_form, schedules.GUIDANCE_FORMS),
         ("guidance_ramp", o.guidance_ramp, schedules.GUIDANCE_RAMPS),
         ("temperature_schedule", o.temperature_schedule, schedules.TEMPERATURES),
     ):
@@ -197,13 +204,17 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
         )
     if o.temperature <= 0:
         raise ValueError(f"temperature = {o.temperature}, expected a positive number")
+    for name in ("guidance", "guidance_power", "temperature", "choice_temperature"):
+        if not math.isfinite(getattr(o, name)):
+            raise ValueError(f"{name} = {getattr(o, name)}, expected a finite number")
     if o.top_k < 0 or not 0 < o.top_p <= 1:
         raise ValueError(
             f"top_k = {o.top_k} and top_p = {o.top_p}, expected 0 or more and 0 to 1 (0 and 1: all)"
         )
     rule = RULES[o.rule]
     guidance = schedules.guidance_scales(
-        o.guidance, o.guidance_ramp, rule.ramp(o.steps), o.guidance_power
+        schedules.GUIDANCE_FORMS[o.guidance_form](o.guidance),
+        *(o.guidance_ramp, rule.ramp(o.steps), o.guidance_power),
     )
     counts_of = {
         n: rule.counts(o.schedule, o.steps, n) if n else np.zeros(o.steps, np.int32)

@@ -119,12 +119,18 @@ GUIDANCE_RAMPS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 }
 
 
+# Scale s of u + s (c - u), c and u being conditional and unconditional logits, of a number g in
+# each published form.
+GUIDANCE_FORMS: dict[str, Callable[[float], float]] = {
+    "scale": lambda g: g,  # u + g (c - u)
+    "weight": lambda g: 1 + g,  # (1 + g) c - g u, which is c + g (c - u)
+}
+
+
 def guidance_scales(
     scale: float, ramp: str, fraction: np.ndarray, power: float = 3.0
 ) -> np.ndarray:
     """Scale s of u + s (c - u) at each step, float32, from 1 (no guidance) to `scale`.
-
-    MaskGIL's weight w in (1 + w) c - w u, raised linearly, is scale = 1 + w with ramp "linear".
 
     Args:
       scale: at the end of the ramp.

@@ -41,7 +41,12 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         return tokens, log_probability(logits, tokens), jnp.zeros(tokens.shape)
 
     plan, counts = masked.plan(
-        256, steps=steps, guidance=1 + w, schedule=schedule, choice_temperature=r_temp
+        256,
+        steps=steps,
+        guidance=w,
+        guidance_form="weight",
+        schedule=schedule,
+        choice_temperature=r_temp,
     )
     codes = jax.jit(
         functools.partial(
@@ -200,6 +205,8 @@ def test_only_what_is_hidden_is_predicted_and_guided_only_where_it_is():
         (dict(schedule="cos"), "schedule = 'cos'"),
         (dict(rule="x"), "rule = 'x'"),
         (dict(guidance_ramp="x"), "guidance_ramp = 'x'"),
+        (dict(guidance_form="x"), "guidance_form = 'x'"),
+        (dict(guidance=float("nan")), "guidance = nan"),
         (dict(temperature=0.0), "temperature = 0.0"),
         (dict(top_p=0.0), "top_p = 0.0"),
         (dict(rule="halton", schedule="cosine"), "schedule = 'cosine'"),

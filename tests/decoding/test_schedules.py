@@ -42,11 +42,13 @@ def test_one_step_reveals_everything():
     assert schedules.maskgil_counts("arccos", 1, 256).tolist() == [256]
 
 
-def test_linear_guidance_is_the_weight_of_maskgil_plus_one():
-    w, steps = 3.0, 8
-    expected = 1 + w * np.arange(steps) / (steps - 1)
-    found = schedules.guidance_scales(1 + w, "linear", np.linspace(0, 1, steps))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+@pytest.mark.parametrize("ramp", schedules.GUIDANCE_RAMPS)
+def test_guidance_by_weight_is_the_published_formula(ramp):
+    """MaskGIL and Halton-MaskGIT: (1 + w) c - w u; w grows along the ramp."""
+    c, u, x = 0.7, -0.4, np.linspace(0, 1, 8)
+    s = schedules.guidance_scales(schedules.GUIDANCE_FORMS["weight"](3.0), ramp, x)
+    w = 3.0 * schedules.GUIDANCE_RAMPS[ramp](x, 3.0)
+    np.testing.assert_allclose(u + s * (c - u), (1 + w) * c - w * u, rtol=1e-6)
 
 
 def test_power_cosine_guidance_is_the_published_formula():
