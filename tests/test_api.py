@@ -77,15 +77,6 @@ def test_guidance_one_is_no_guidance(generator):
     np.testing.assert_array_equal(plain, by_weight)
 
 
-def test_sampling_compiles_once_for_a_shape(generator):
-    from maskgil_jax.decoding.sampler import sample_codes
-
-    sample_codes.clear_cache()
-    for seed in range(3):
-        generator.sample(np.arange(4), seed, start=seed)
-    assert sample_codes._cache_size() == 1
-
-
 def test_a_class_makes_a_difference(generator):
     hidden = np.full((2, 4, 4), generator.mask_id)
     logits = generator.logits(hidden, np.array([0, 1]))

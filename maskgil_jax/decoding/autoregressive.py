@@ -5,12 +5,14 @@ Letters: B batch, L = height * width tokens, V codes.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 from maskgil_jax.decoding import draws
 from maskgil_jax.models.conditions import Condition
+from maskgil_jax.models.layers import cast_once
 from maskgil_jax.models.llama import Cache, Llama
 
 STAGE = 64  # tokens drawn between two growths of the cache
@@ -36,7 +38,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no decoding can use."""
-        if self.temperature < 0:
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance = {self.guidance}, expected a finite number")
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature = {self.temperature}, expected 0 (greedy) or more")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise ValueError(
@@ -61,7 +65,7 @@ def sample_codes(
     Returns:
       int32 [B, h, w]; mask_id where nothing was drawn.
     """
-    config = network.config
+    config, network = network.config, cast_once(network)
     height, width = config.grid
     B = jax.tree.leaves(condition)[0].shape[0]
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from maskgil_jax.decoding import draws, masked
 from maskgil_jax.models import orders
 from maskgil_jax.models.conditions import Condition, TokenModel
+from maskgil_jax.models.layers import cast_once
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -30,7 +31,7 @@ def sample_codes(
 
     The draws of image i are keyed by i, those of a step by the step.
     """
-    config = network.config
+    config, network = network.config, cast_once(network)
     B, height, width = codes_Bhw.shape
     L = height * width
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))

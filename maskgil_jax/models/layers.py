@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from maskgil_jax import sharding
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", bound=Any)
 
 
 class RMSNorm(nnx.Module):
@@ -79,6 +79,20 @@ def without_layers(model: Model) -> Model:
     return jax.tree.map_with_path(
         lambda path, leaf: None if sharding.name_of(path).startswith("blocks/") else leaf, model
     )
+
+
+def cast_once(model: Model) -> Model:
+    """The model with the matrices of its layers and head in the dtype of the computation.
+
+    Changes no result; for a function that uses them many times, which would cast them as often.
+    """
+
+    def cast(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = sharding.name_of(path)
+        of_layers = name.startswith("blocks/") and leaf.ndim > 2  # the first axis is depth
+        return leaf.astype(model.config.dtype) if of_layers or name == "head" else leaf
+
+    return jax.tree.map_with_path(cast, model)
 
 
 def swiglu_width(dim: int, multiple: int) -> int:

@@ -200,8 +200,8 @@ class Llama(nnx.Module):
         """Begin to decode token by token.
 
         Returns:
-          The layers, whose weights are in the dtype of the computation, a cache of the condition,
-          and the output that predicts the first token, [B, D].
+          The layers one by one, a cache of the condition, and the output that predicts the first
+          token, [B, D].
         """
         config = self.config
         x_BcD = self.embed_condition(condition).astype(config.dtype)
@@ -209,10 +209,7 @@ class Llama(nnx.Module):
         shape = (B, config.heads, c, config.head_dim)
         empty = jnp.zeros(shape, cache_dtype(config.dtype))
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
-        blocks = [
-            jax.tree.map(lambda p, i=i: p[i].astype(config.dtype), self.blocks)
-            for i in range(config.layers)
-        ]
+        blocks = [jax.tree.map(lambda p, i=i: p[i], self.blocks) for i in range(config.layers)]
         cache, x_BcD = self.extend(blocks, cache, x_BcD, 0, condition)
         return blocks, cache, x_BcD[:, -1]
 
