@@ -169,13 +169,17 @@ def codes() -> ConfigDict:
 def generator() -> ConfigDict:
     """A class-conditional MaskGIL generator (size B unless changed), the paper's recipe."""
     config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
+    config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
+    # float [T, C], that the model is conditioned on; "": on the class
     config.update(
         tokenizer="",  # tokenizer directory; may be left out for shards, which name theirs
         model=dict(
             layers=12,
             dim=768,
             heads=12,
-            num_classes=1000,
+            num_classes=1000,  # where the condition is the class
+            feature_dim=0,  # C of data.features; 0: the condition is the class
+            condition_tokens=1,  # T of data.features: more are cut off, fewer are padded
             preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
             dropout=0.1,  # on the outputs of attention and MLP

@@ -5,6 +5,10 @@ class InputError(ValueError):
     """Something that the user gave does not fit: the input, what was found, what was expected."""
 
 
+class Unreadable(Exception):
+    """An example that training passes over, and counts."""
+
+
 class Interrupted(Exception):
     """A run was stopped by a signal after its checkpoint was saved."""
 

@@ -162,7 +162,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
         compare.check(
             config.evaluation.reference, config.evaluation.metrics, config.evaluation.inception
         )
-    generator_stage.run(config, workdir)
+    shown = generator_stage.run(config, workdir)
     made = _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")
     if not (config.tokenizer or epath.Path(generator.tokenizer["path"]).exists()):
@@ -171,12 +171,12 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
     options = draw.checked_options(settings, generator.network.config)
     draw.write_samples(
-        draw.sampler(generator, config.seed, **options),
-        generator,
+        draw.sampler(generator, config.seed, shown.table, **options),
         tokenizer,
         workdir / "samples",
-        classes=draw.spread_classes(generator.num_classes, settings.classes),
-        per_class=config.evaluation.per_class,
+        labels=shown.labels,
+        names=shown.names,
+        per_label=config.evaluation.per_class,
         batch_size=settings.batch_size,
     )
     made["samples"] = workdir / "samples"

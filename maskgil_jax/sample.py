@@ -1,8 +1,11 @@
-"""Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR."""
+"""Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR.
+
+A model of text or speech takes features that were computed beforehand: --features=A.npy,B.npy.
+"""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,21 +24,63 @@ def main() -> None:
     values = flags.FLAGS
     model, output = command.required("model"), command.required("output")
     classes = np.array([parse_class(text) for text in values.classes], np.int64)
-    if not len(classes):
-        raise InputError("--classes is missing (class ids, as in --classes=207,360)")
+    if bool(values.classes) == bool(values.features):
+        raise InputError(
+            "--classes=207,360 (class ids) or --features=A.npy,B.npy is missing, or both are given"
+        )
     from maskgil_jax.decoding import draw
 
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
+    if values.features:
+        table = read_features(generator, values.features)
+        labels, names = np.arange(len(values.features)), values.features
+    else:
+        check_classes(generator, classes)
+        table, labels = None, classes
+        names = generator.class_names or [str(c) for c in range(generator.num_classes)]
     draw.write_samples(
-        chosen_sampler(generator, given_options(), values.seed),
-        generator,
+        chosen_sampler(generator, given_options(), values.seed, table),
         tokenizer,
         output,
-        classes=classes,
-        per_class=values.num,
+        labels=labels,
+        names=names,
+        per_label=values.num,
         batch_size=values.batch_size,
     )
-    log.info("wrote %d images to %s", len(classes) * values.num, output)
+    log.info("wrote %d images to %s", len(labels) * values.num, output)
+
+
+def check_classes(generator: Any, classes: np.ndarray) -> None:
+    """Raise InputError unless a generator has classes, and these among them."""
+    last = generator.num_classes - 1
+    if last < 0:
+        raise InputError("--model is conditioned on features, not on classes")
+    if not 0 <= min(classes) <= max(classes) <= last:
+        raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
+
+
+def read_features(generator: Any, paths: Sequence[str]) -> Any:
+    """Features of these files, as the generator takes them.
+
+    Raises:
+      InputError: it takes classes, or other features.
+    """
+    import jax.numpy as jnp
+
+    from maskgil_jax.data import features
+    from maskgil_jax.errors import Unreadable
+    from maskgil_jax.models.conditions import Features
+
+    config = generator.network.config
+    if generator.num_classes:
+        raise InputError("--model is conditioned on classes: expected --classes=207,360")
+    try:
+        found = [
+            features.read_file(path, config.condition_tokens, config.feature_dim) for path in paths
+        ]
+    except Unreadable as error:
+        raise InputError(f"--features: {error}") from None
+    return Features(*(jnp.stack(arrays) for arrays in zip(*found, strict=True)))
 
 
 def given_options() -> dict[str, Any]:
@@ -43,13 +88,14 @@ def given_options() -> dict[str, Any]:
     return {name: flags.FLAGS[name].value for name in DECODING if flags.FLAGS[name].present}
 
 
-def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int) -> Any:
+def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: Any = None) -> Any:
     """The sampler that decoding flags ask for.
 
     Args:
       generator: the model.
       given: flags by name.
       seed: of all draws.
+      table: features, as in draw.sampler.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -84,7 +130,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int) -> Any:
     if method != "hybrid":
         if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, seed, **options)
+        return draw.sampler(generator, seed, table, **options)
     if prefix is None or not prefix_model:
         raise InputError(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
@@ -95,6 +141,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int) -> Any:
         seed,
         prefix=prefix,
         prefix_options=prefix_options,
+        table=table,
         **options,
     )
 
@@ -117,7 +164,8 @@ def define_flags() -> None:
     flags.DEFINE_string("tokenizer", "", "tokenizer directory; default: the generator's own")
     flags.DEFINE_string("output", None, "directory for the images")
     flags.DEFINE_list("classes", [], "class ids")
-    flags.DEFINE_integer("num", 8, "images per class", lower_bound=1)
+    flags.DEFINE_list("features", [], "instead of classes: .npy files, float [T, C]")
+    flags.DEFINE_integer("num", 8, "images per class or file", lower_bound=1)
     flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of all draws")
     define_decoding_flags()

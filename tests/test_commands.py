@@ -132,7 +132,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
     from maskgil_jax.data.shards import CodeShards
 
     found = [CodeShards(f"{finished}/codes")[i] for i in range(40)]
-    codes, labels = np.stack([c[0] for c, _ in found]), np.array([label for _, label in found])
+    codes, labels = np.stack([r.codes[0] for r in found]), np.array([r.label for r in found])
     logits = maskgil_jax.load(causal / "model").logits(codes, labels)
     log_p = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     expected = -np.take_along_axis(np.asarray(log_p), codes.reshape(40, -1, 1), axis=-1).mean()

@@ -8,6 +8,7 @@ from PIL import Image
 
 import maskgil_jax
 from maskgil_jax import main
+from maskgil_jax.data import sources
 from maskgil_jax.errors import InputError
 from maskgil_jax.training.writer import read_log
 from tests import tiny
@@ -226,6 +227,64 @@ def test_a_causal_model_trains_samples_and_loads(causal):
     assert (causal / "samples" / "grid.png").exists() and (causal / "metrics.json").exists()
     model = maskgil_jax.load(causal / "model")
     assert model.kind == "causal" and model.tokenizer["codebook_size"] == 64
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Features of every embedded training image: two or three tokens that tell the class."""
+    folder = tmp_path_factory.mktemp("features")
+    source = sources.open_source("embedded")
+    for i in range(len(source)):
+        record = source[i]
+        tokens = np.zeros((2 + i % 2, 12), np.float16)
+        tokens[:, record.label] = 1.0
+        np.save(folder / f"{record.id}.npy", tokens)
+    return folder
+
+
+def on_features(config, folder):
+    config.data.features = str(folder)
+    config.model.update(feature_dim=12, condition_tokens=3)
+    config.evaluation.metrics = ("frechet",)
+    return config
+
+
+@pytest.mark.parametrize("kind", ["masked, of shards", "masked, of images", "causal, of shards"])
+def test_a_model_of_features_trains_and_samples(kind, finished, features, tmp_path):
+    config = tiny.causal_generator(finished) if "causal" in kind else generator_on(finished)
+    config = on_features(config, features)
+    if "images" in kind:
+        config.data.update(source="embedded", image_size=8, crop="center", flip=False)
+        config.tokenizer = str(finished / "tokenizer" / "model")
+    main.run(config, epath.Path(tmp_path))
+    losses = losses_of(tmp_path)
+    assert losses[-1] < losses[0]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["samples"]["count"] == 10 * config.evaluation.per_class
+    with np.load(tmp_path / "samples" / "samples.npz") as samples:
+        assert samples["class_names"][0] == "digit 0" and len(samples["class_names"]) == 10
+    model = maskgil_jax.load(tmp_path / "model")
+    assert model.num_classes == 0
+    found = [model.sample(np.full((1, 3, 12), x, np.float32), 0) for x in (-1, 1)]
+    assert found[0].shape == (1, 4, 4)
+
+
+def test_features_that_do_not_fit_are_named(finished, features, tmp_path):
+    config = on_features(generator_on(finished), features)
+    config.model.feature_dim = 11
+    with pytest.raises(InputError, match=r"config.data.features: .* are 12 wide, expected 11"):
+        main.run(config, epath.Path(tmp_path))
+    config.model.feature_dim = 0
+    with pytest.raises(InputError, match="config.model.feature_dim = 0: expected both"):
+        main.run(config, epath.Path(tmp_path))
+    config = on_features(generator_on(finished), tmp_path)
+    with pytest.raises(InputError, match="digit 0.npy.* for the first image, digit 0"):
+        main.run(config, epath.Path(tmp_path))
+    config = on_features(generator_on(finished), features)
+    config.model.preset = "besnier"
+    with pytest.raises(InputError, match="config.model.feature_dim = 12, which preset besnier"):
+        main.run(config, epath.Path(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("preset", ["besnier", "maskgit", "halton"])

@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maskgil_jax.errors import Unreadable
+
 LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
 
 
-class UnreadableImage(Exception):
+class UnreadableImage(Unreadable):
     """The bytes are not an image that can be used."""
 
 

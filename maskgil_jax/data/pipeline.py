@@ -13,11 +13,13 @@ import numpy as np
 from PIL import Image
 
 from maskgil_jax.data import images
+from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.data.sources import Source
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
 
 Example = dict[str, np.ndarray | np.generic]
+Load = Callable[[int, np.random.Generator], Example]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
 
 # (image, size, rng) -> uint8 [size, size, 3], by the name in config.data.crop.
@@ -29,7 +31,7 @@ CROPS: dict[str, Callable[[Image.Image, int, np.random.Generator], np.ndarray]] 
 
 
 def batches(
-    load: Callable[[int, np.random.Generator], Example],
+    load: Load,
     length: int,
     *,
     batch_size: int,
@@ -58,52 +60,76 @@ def batches(
 
 
 def image_loader(
-    source: Source, *, size: int, crop: str, flip: bool
-) -> Callable[[int, np.random.Generator], Example]:
-    """Examples {image: uint8 [size, size, 3], label: int32, unreadable: int32}.
-
-    In the place of an image that cannot be read stands the next one that can, so that batches keep
-    their size and stay a function of the step; `unreadable` is the index of the first image that
-    was passed over, or -1.
+    source: Source, *, size: int, crop: str, flip: bool, features: FeatureFiles | None = None
+) -> Load:
+    """Examples {image: uint8 [size, size, 3], label: int32, unreadable: int32}, see `_readable`.
 
     Args:
+      source: of the images.
+      size: side of the crop.
       crop: key of CROPS.
       flip: mirror half of the images.
+      features: also gives {features: float32 [T, C], mask: bool [T]}.
     """
     if crop not in CROPS:
         raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
 
     def load(index: int, rng: np.random.Generator) -> Example:
-        unreadable, reason = -1, ""
-        for offset in range(min(UNREADABLE_IN_A_ROW, len(source))):
-            record = source[(index + offset) % len(source)]
-            try:
-                image = images.decode(record.image)
-            except images.UnreadableImage as error:
-                if unreadable < 0:
-                    unreadable, reason = index, f"{record.id}: {error}"
-                continue
-            pixels = CROPS[crop](image, size, rng)
-            if flip and rng.random() < 0.5:
-                pixels = pixels[:, ::-1]
-            return {
-                "image": np.ascontiguousarray(pixels),
-                "label": np.int32(record.label),
-                "unreadable": np.int32(unreadable),
-            }
-        raise InputError(
-            f"{min(UNREADABLE_IN_A_ROW, len(source))} images in a row cannot be read, the first "
-            f"is {reason}"
-        )
+        record = source[index]
+        try:
+            image, found = images.decode(record.image), _features(features, record.id)
+        except Unreadable as error:
+            raise Unreadable(f"{record.id}: {error}") from error
+        pixels = CROPS[crop](image, size, rng)
+        if flip and rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return {"image": np.ascontiguousarray(pixels), "label": np.int32(record.label), **found}
 
-    return load
+    return _readable(load, len(source))
 
 
-def code_loader(shards: CodeShards) -> Callable[[int, np.random.Generator], Example]:
-    """Examples {codes: int32 [h, w], label: int32}; one of the stored crops at random."""
+def code_loader(shards: CodeShards, features: FeatureFiles | None = None) -> Load:
+    """Examples {codes: int32 [h, w], label: int32, unreadable: int32}, see `_readable`.
+
+    One of the stored crops is taken at random.
+
+    Args:
+      shards: of the codes.
+      features: as in image_loader.
+    """
 
     def load(index: int, rng: np.random.Generator) -> Example:
-        codes, label = shards[index]
-        return {"codes": codes[rng.integers(len(codes))], "label": np.int32(label)}
+        codes, label, name = shards[index]
+        view = codes[rng.integers(len(codes))]
+        return {"codes": view, "label": np.int32(label), **_features(features, name)}
 
-    return load
+    return _readable(load, len(shards))
+
+
+def _features(features: FeatureFiles | None, name: str) -> Example:
+    if features is None:
+        return {}
+    found = features[name]
+    return {"features": found.features_TC, "mask": found.mask_T}
+
+
+def _readable(load: Load, length: int) -> Load:
+    """The same, but in the place of an example that cannot be read stands the next one that can.
+
+    So batches keep their size and stay a function of the step. `unreadable` is the index of the
+    first example that was passed over, or -1.
+    """
+
+    def readable(index: int, rng: np.random.Generator) -> Example:
+        unreadable, reason, tries = -1, "", min(UNREADABLE_IN_A_ROW, length)
+        for offset in range(tries):
+            try:
+                example = load((index + offset) % length, rng)
+            except Unreadable as error:
+                if unreadable < 0:
+                    unreadable, reason = index, str(error)
+                continue
+            return {**example, "unreadable": np.int32(unreadable)}
+        raise InputError(f"{tries} images in a row cannot be read, the first is {reason}")
+
+    return readable

@@ -7,7 +7,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -83,6 +83,20 @@ def write_shard(path: epath.Path, records: Iterable[tuple[np.ndarray, int, str]]
     return count
 
 
+class CodeRecord(NamedTuple):
+    """One example.
+
+    Attributes:
+      codes: int32 [views, h, w].
+      label: the class.
+      id: of the image that it was made from.
+    """
+
+    codes: np.ndarray
+    label: int
+    id: str
+
+
 class CodeShards:
     """Random access to the examples of a directory of shards.
 
@@ -114,11 +128,10 @@ class CodeShards:
     def __len__(self) -> int:
         return len(self._data)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Codes int32 [views, h, w] and the class."""
+    def __getitem__(self, index: int) -> CodeRecord:
         record = msgpack.unpackb(self._data[index])
         codes = np.frombuffer(record["codes"], self.index.dtype).astype(np.int32)
-        return codes.reshape(-1, *self.index.grid), record["label"]
+        return CodeRecord(codes.reshape(-1, *self.index.grid), record["label"], record["id"])
 
 
 def count_examples(directory: epath.Path, index: Index) -> int:

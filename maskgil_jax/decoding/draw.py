@@ -1,7 +1,7 @@
 """Pictures out of models, batch by batch, one compiled shape."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from maskgil_jax.data.images import to_uint8
 from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
+from maskgil_jax.models.conditions import Features
 
 
 def options_of(causal: bool) -> tuple[str, ...]:
@@ -48,18 +49,19 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     return options
 
 
-def spread_classes(num_classes: int, count: int) -> np.ndarray:
-    """At most `count` class ids, evenly spread over all, int64."""
-    return np.unique(np.linspace(0, num_classes - 1, min(count, num_classes)).astype(np.int64))
+def spread(total: int, count: int) -> np.ndarray:
+    """At most `count` of 0 .. total - 1, evenly spread, int64."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
-Sample = Callable[[np.ndarray, int], Any]  # (labels [B], index of the first) -> codes [B, h, w]
+# (class ids, or rows of a table of conditions [B]; index of the first) -> codes [B, h, w].
+Sample = Callable[[np.ndarray, int], Any]
 
 
 def draw_images(
     sample: Sample, tokenizer: Tokenizer, labels: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """An image for each label: uint8 [N, H, W, 3]. The batch size changes no image.
+    """An image for each label or row: uint8 [N, H, W, 3]. The batch size changes no image.
 
     Args:
       sample: draws the codes; `sampler` makes one of a generator.
@@ -73,9 +75,24 @@ def draw_images(
     return np.concatenate(parts)
 
 
-def sampler(generator: Generator, seed: int, **options: Any) -> Sample:
-    """Draws codes by `Generator.sample`: image i depends on the seed, on i and on its label."""
-    return lambda labels, start: generator.sample(labels, seed, start=start, **options)
+def sampler(
+    generator: Generator, seed: int, table: Features | None = None, **options: Any
+) -> Sample:
+    """Draws codes by `Generator.sample`: image i depends on the seed, on i and on its label.
+
+    Args:
+      generator: draws.
+      seed: of all draws.
+      table: features that the sampler's labels are rows of; None: they are class ids.
+      **options: as `Generator.sample` takes them.
+    """
+    return lambda labels, start: generator.sample(
+        _conditions(table, labels), seed, start=start, **options
+    )
+
+
+def _conditions(table: Features | None, labels: np.ndarray) -> Any:
+    return labels if table is None else Features(*(x[labels] for x in table))
 
 
 def hybrid_sampler(
@@ -85,6 +102,7 @@ def hybrid_sampler(
     *,
     prefix: int,
     prefix_options: dict[str, Any],
+    table: Features | None = None,
     **options: Any,
 ) -> Sample:
     """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
@@ -95,6 +113,7 @@ def hybrid_sampler(
       seed: of all draws.
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
+      table: as in `sampler`.
       **options: fields of decoding.masked.Options.
 
     Raises:
@@ -118,8 +137,9 @@ def hybrid_sampler(
         )
 
     def sample(labels: np.ndarray, start: int) -> Any:
-        codes = causal.sample(labels, seed, tokens=prefix, start=start, **prefix_options)
-        return generator.sample(labels, seed, codes=codes, start=start, **options)
+        condition = _conditions(table, labels)
+        codes = causal.sample(condition, seed, tokens=prefix, start=start, **prefix_options)
+        return generator.sample(condition, seed, codes=codes, start=start, **options)
 
     return sample
 
@@ -155,46 +175,38 @@ def fixed_batches(array: np.ndarray, size: int) -> Iterator[tuple[int, int, np.n
 
 def write_samples(
     sample: Sample,
-    generator: Generator,
     tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
-    classes: np.ndarray,
-    per_class: int,
+    labels: np.ndarray,
+    names: Sequence[str],
+    per_label: int,
     batch_size: int,
 ) -> None:
-    """Draw `per_class` images of each class.
+    """Draw `per_label` images of each label.
 
-    Writes OUTPUT/grid.png (a labelled row per class, at most 16 columns), OUTPUT/00000.png ... and
+    Writes OUTPUT/grid.png (a labelled row per label, at most 16 columns), OUTPUT/00000.png ... and
     OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`).
 
     Args:
       sample: draws the codes.
-      generator: knows the classes.
       tokenizer: turns codes into images.
       output: directory, made if needed.
-      classes: class ids.
-      per_class: images of each.
+      labels: int [N], class ids or rows, as `sample` takes them.
+      names: of all classes or rows.
+      per_label: images of each.
       batch_size: images drawn at once.
-
-    Raises:
-      InputError: classes that there are not.
     """
-    if not 0 <= min(classes) <= max(classes) < generator.num_classes:
-        raise InputError(
-            f"class ids from {min(classes)} to {max(classes)}, expected 0 to "
-            f"{generator.num_classes - 1}"
-        )
-    labels = np.repeat(classes, per_class)
+    rows, labels = len(labels), np.repeat(labels, per_label)
     images = draw_images(sample, tokenizer, labels, batch_size)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         pictures.save(output / f"{i:05}.png", image)
-    names = generator.class_names or [str(c) for c in range(generator.num_classes)]
-    shown = min(per_class, 16)
-    first = images.reshape(len(classes), per_class, *images.shape[1:])[:, :shown]
-    grid = pictures.labelled_rows(np.concatenate(first), [names[c] for c in classes], shown)
+    shown = min(per_label, 16)
+    first = images.reshape(rows, per_label, *images.shape[1:])[:, :shown]
+    row_names = [names[label] for label in labels[::per_label]]
+    grid = pictures.labelled_rows(np.concatenate(first), row_names, shown)
     pictures.save(output / "grid.png", grid)
     checkpoint.write_npz(
         output / "samples.npz", arr_0=images, labels=labels, class_names=np.array(names)

@@ -69,6 +69,8 @@ def write_comparison(
                 f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
                 f"shards in {codes} are of {made_by}"
             )
+        if not generator.num_classes:
+            raise InputError(f"{name} is conditioned on features, expected models of classes")
         if generator.grid != shards.index.grid:
             raise InputError(
                 f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
@@ -131,8 +133,8 @@ def validation(
     """Mean -log p in nats and share of tokens predicted right, in eval mode without smoothing."""
     count = min(count, len(shards))
     found = [shards[i] for i in range(count)]
-    codes = np.stack([views[0] for views, _ in found])
-    labels = np.array([label for _, label in found])
+    codes = np.stack([record.codes[0] for record in found])
+    labels = np.array([record.label for record in found])
     hidden = np.ones(codes.shape, bool)
     if generator.kind == "masked":
         flat = objectives.random_masks(jax.random.key(seed), (count, codes[0].size), "arccos")

@@ -2,8 +2,9 @@
 
 import dataclasses
 import logging
+import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,12 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import api, generators, networks, pictures, sharding
 from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
-from maskgil_jax.models.conditions import TokenModel
+from maskgil_jax.models.conditions import Condition, Features, TokenModel
 from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import objectives, optimizer
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
@@ -26,8 +28,25 @@ from maskgil_jax.training.loop import Batch, Stage, TrainState, train
 log = logging.getLogger("maskgil_jax")
 
 
-def run(config: ConfigDict, workdir: epath.Path) -> None:
+class Shown(NamedTuple):
+    """What samples are drawn of.
+
+    Attributes:
+      labels: int64 [R], class ids, or rows of `table`.
+      names: of all classes or rows.
+      table: features; None: the condition is the class.
+    """
+
+    labels: np.ndarray
+    names: tuple[str, ...]
+    table: Features | None
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     """Train as `config` says; the generator ends up in WORKDIR/model.
+
+    Returns:
+      What samples of it show.
 
     Raises:
       InputError: what the config names does not fit together, found before training starts.
@@ -35,8 +54,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     data = open_data(config)
+    by_class = not config.data.features
     names = data.class_names
-    if len(names) != config.model.num_classes:
+    if by_class and len(names) != config.model.num_classes:
         raise InputError(
             f"data source {config.data.source!r} has {len(names)} classes, but "
             f"config.model.num_classes = {config.model.num_classes}; if the data is right, set "
@@ -48,7 +68,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
             f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
             f"{sorted(objectives.MASK_RATIOS)}"
         )
-    shown = draw.spread_classes(len(names), config.samples.classes)
+    if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
+        raise InputError(
+            "config.evaluation.metrics has accuracy, which is of classes, but the condition is "
+            "config.data.features: expected others"
+        )
+    shown = to_show(data, by_class, config.samples.classes)
     options = draw.checked_options(config.samples, network)
     if not network.has_null_condition and config.loss.condition_dropout:
         raise InputError(
@@ -58,19 +83,21 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
     def generator_of(state: TrainState) -> generators.Generator:
         weights = state.model if state.ema is None else state.ema
-        return generators.generator(weights, tokenizer=data.provenance, class_names=names)
+        known = names if by_class else ()
+        return generators.generator(weights, tokenizer=data.provenance, class_names=known)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         if data.tokenizer is None:
             return {}
         columns = config.samples.per_class
         images = draw.draw_images(
-            draw.sampler(generator_of(state), config.seed, **options),
+            draw.sampler(generator_of(state), config.seed, shown.table, **options),
             data.tokenizer,
-            np.repeat(shown, columns),
+            np.repeat(shown.labels, columns),
             config.samples.batch_size,
         )
-        return {"samples": pictures.labelled_rows(images, [names[c] for c in shown], columns)}
+        rows = [shown.names[label] for label in shown.labels]
+        return {"samples": pictures.labelled_rows(images, rows, columns)}
 
     stage = Stage(
         init=lambda _: init(config, network),
@@ -85,6 +112,23 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     )
     state = train(stage, config, workdir, mesh)
     generator_of(state).save(workdir / "model")
+    return shown
+
+
+def to_show(data: "Data", by_class: bool, count: int) -> Shown:
+    """At most `count` conditions, evenly spread over the classes or the examples."""
+    if by_class:
+        return Shown(draw.spread(len(data.class_names), count), data.class_names, None)
+    rng = np.random.default_rng(0)
+    examples = {i: data.load(i, rng) for i in draw.spread(data.examples, count).tolist()}
+    examples = {i: example for i, example in examples.items() if int(example["unreadable"]) < 0}
+    columns = (np.stack([example[key] for example in examples.values()]) for key in FEATURES)
+    table = Features(*map(jnp.asarray, columns))
+    names = tuple(pathlib.PurePath(data.name_of_example(i)).stem for i in examples)
+    return Shown(np.arange(len(names)), names, table)
+
+
+FEATURES = ("features", "mask")  # of an example whose condition is not its class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +162,24 @@ def open_data(config: ConfigDict) -> Data:
     Raises:
       InputError: a source, a tokenizer or shards that are missing or do not fit together.
     """
+    features = None
+    if bool(config.data.features) != bool(config.model.feature_dim):
+        raise InputError(
+            f"config.data.features = {config.data.features!r}, but config.model.feature_dim = "
+            f"{config.model.feature_dim}: expected both (a folder, and the width of its features) "
+            "or neither"
+        )
+    if config.data.features:
+        features = FeatureFiles(
+            config.data.features, config.model.condition_tokens, config.model.feature_dim
+        )
     kind, _, path = config.data.source.partition(":")
     if kind == "arrayrecord":
-        return _code_data(CodeShards(path), config)
+        shards = CodeShards(path)
+        _check_features(features, shards[0].id)
+        return _code_data(shards, features, config)
     source = sources.open_source(config.data.source)
+    _check_features(features, source[0].id)
     if not config.tokenizer:
         raise InputError(
             f"config.tokenizer is missing: data source {config.data.source!r} holds images, which "
@@ -135,7 +193,9 @@ def open_data(config: ConfigDict) -> Data:
             "tokenizer's downsampling)"
         )
     return Data(
-        load=pipeline.image_loader(source, size=size, crop=config.data.crop, flip=config.data.flip),
+        load=pipeline.image_loader(
+            source, size=size, crop=config.data.crop, flip=config.data.flip, features=features
+        ),
         examples=len(source),
         class_names=source.class_names,
         name_of_example=lambda index: source[index].id,
@@ -146,7 +206,15 @@ def open_data(config: ConfigDict) -> Data:
     )
 
 
-def _code_data(codes: CodeShards, config: ConfigDict) -> Data:
+def _check_features(features: FeatureFiles | None, name: str) -> None:
+    try:
+        if features:
+            features[name]
+    except Unreadable as error:
+        raise InputError(f"config.data.features: {error}, for the first image, {name}") from None
+
+
+def _code_data(codes: CodeShards, features: FeatureFiles | None, config: ConfigDict) -> Data:
     provenance = codes.index.tokenizer
     path = config.tokenizer or provenance["path"]
     tokenizer = None
@@ -161,15 +229,19 @@ def _code_data(codes: CodeShards, config: ConfigDict) -> Data:
     else:
         log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
     return Data(
-        load=pipeline.code_loader(codes),
+        load=pipeline.code_loader(codes, features),
         examples=len(codes),
         class_names=codes.class_names,
-        name_of_example=str,
+        name_of_example=lambda index: codes[index].id,
         provenance=provenance,
         grid=codes.index.grid,
         tokenizer=tokenizer,
         encoder=None,
     )
+
+
+# Fields of config.model that other networks do not know, and their defaults.
+LLAMA_ONLY: dict[str, Any] = dict(factors=(), feature_dim=0, condition_tokens=1)
 
 
 def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, int]) -> Any:
@@ -180,10 +252,16 @@ def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, in
     """
     arguments = dict(settings, codebook_size=codebook_size, grid=grid)
     preset = arguments.pop("preset")
-    if not arguments.get("factors"):
-        arguments.pop("factors", None)  # only LLaMAs know them
+    if arguments["feature_dim"]:
+        arguments["num_classes"] = 0
     if preset not in NETWORKS:
         raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
+    for field, default in LLAMA_ONLY.items():
+        if preset not in llama_config.PRESETS and arguments.pop(field) != default:
+            raise InputError(
+                f"config.model.{field} = {settings[field]}, which preset {preset} has not: "
+                f"expected {default}"
+            )
     try:
         return NETWORKS[preset](arguments)
     except (TypeError, ValueError) as error:
@@ -249,7 +327,7 @@ def step(
         "codes": codes_Bhw,
         "hidden": hidden_Bhw,
         "weight": weight_Bhw / jnp.maximum(weight_Bhw.sum(), 1.0),
-        "condition": state.model.drop_condition(batch["label"], drop_B),
+        "condition": state.model.drop_condition(condition_of(batch), drop_B),
     }
 
     def gradients(part: Batch, index: jax.Array) -> Any:
@@ -275,6 +353,13 @@ def step(
         "learning_rate": rate(state.step),
     }
     return TrainState(state.step + 1, model, moments, ema), metrics
+
+
+def condition_of(batch: Batch) -> Condition:
+    """Features where the examples have some, or else classes."""
+    if FEATURES[0] in batch:
+        return Features(*(batch[key] for key in FEATURES))
+    return batch["label"]
 
 
 def weighted_loss(

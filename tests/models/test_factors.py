@@ -117,5 +117,7 @@ def test_a_network_without_digits_refuses_them():
 
     config = bert_b.get_config()
     config.model.factors = (128, 128)
-    with pytest.raises(InputError, match="factors"):
+    with pytest.raises(
+        InputError, match="config.model.factors = .128, 128., which preset besnier has not"
+    ):
         generator_stage.network_config(config.model, 16384, (16, 16))

@@ -26,9 +26,9 @@ def test_shards_hold_the_codes_of_every_image_in_order(finished):
     tokenizer = maskgil_jax.load(finished / "tokenizer" / "model")
     pixels, labels = sources.center_crops(sources.open_source("embedded"), 8, 1437)
     assert len(records) == 1437
-    assert [label for _, label in records] == labels.tolist()
+    assert [record.label for record in records] == labels.tolist()
     expected = np.asarray(tokenizer.encode(pixels[:64].astype(np.float32) / 127.5 - 1))
-    np.testing.assert_array_equal(np.stack([codes[0] for codes, _ in records[:64]]), expected)
+    np.testing.assert_array_equal(np.stack([record.codes[0] for record in records[:64]]), expected)
 
 
 def test_an_interrupted_run_goes_on_without_loss_or_duplicates(finished, tmp_path, monkeypatch):
@@ -51,9 +51,9 @@ def test_an_interrupted_run_goes_on_without_loss_or_duplicates(finished, tmp_pat
     codes_stage.run(config, epath.Path(tmp_path / "straight"))
     cut, straight = read_all(tmp_path / "cut"), read_all(tmp_path / "straight")
     assert len(cut) == len(straight) == 360
-    for (a, label_a), (b, label_b) in zip(cut, straight, strict=True):
-        np.testing.assert_array_equal(a, b)
-        assert label_a == label_b
+    for a, b in zip(cut, straight, strict=True):
+        np.testing.assert_array_equal(a.codes, b.codes)
+        assert a.label == b.label and a.id == b.id
 
 
 def test_ten_crops_are_kept_and_one_is_drawn(finished, tmp_path):
