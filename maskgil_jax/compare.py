@@ -31,6 +31,7 @@ def main() -> None:
         seed=values.seed,
         metrics=values.metrics,
         inception=values.inception,
+        network=values.features,
     )
     print((epath.Path(output) / "generators.md").read_text(), end="")
     log.info("wrote table and pictures to %s", output)
@@ -44,6 +45,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "directory for table and pictures")
     flags.DEFINE_list("metrics", ["frechet", "pr", "accuracy"], "as maskgil_jax.evaluate")
     flags.DEFINE_string("inception", "", "Inception directory, as maskgil_jax.evaluate")
+    flags.DEFINE_string("features", "", "MODULE:FUNCTION, as maskgil_jax.evaluate")
     flags.DEFINE_integer("num", 1000, "images drawn, and codes of the likelihood", lower_bound=2)
     flags.DEFINE_integer("batch_size", 64, "images at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of draws and masks")

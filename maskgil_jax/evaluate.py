@@ -18,7 +18,9 @@ def main() -> None:
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.metrics import compare
 
-    content = compare.compare(samples, reference, values.metrics, values.lpips, values.inception)
+    content = compare.compare(
+        samples, reference, values.metrics, values.lpips, values.inception, values.features
+    )
     write_json(output, content)
     for part in ("metrics", "real_to_real"):
         log.info("%s: %s", part, json.dumps(content[part]))
@@ -37,6 +39,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("lpips", "", "LPIPS directory, for the metric lpips")
     flags.DEFINE_string("inception", "", "Inception directory; pr uses it too where it is given")
+    flags.DEFINE_string(
+        "features",
+        "",
+        "MODULE:FUNCTION, uint8 [N, H, W, 3] -> floats [N, D]: a network of your own, which "
+        "frechet, pr and accuracy use instead of pixels",
+    )
     flags.DEFINE_string("output", None, "JSON file to write")
 
 

@@ -57,6 +57,7 @@ def main() -> None:
         batch_size=values.batch_size,
         metrics=values.metrics,
         inception=values.inception,
+        network=values.features,
     )
     print((epath.Path(output) / "sweep.md").read_text(), end="")
     log.info("wrote table and plots to %s", output)
@@ -87,6 +88,7 @@ def define_flags() -> None:
     flags.DEFINE_string("reference", None, "F.npz, a folder of images, or a data source")
     flags.DEFINE_list("metrics", ["frechet", "pr"], "as maskgil_jax.evaluate")
     flags.DEFINE_string("inception", "", "Inception directory, as maskgil_jax.evaluate")
+    flags.DEFINE_string("features", "", "MODULE:FUNCTION, as maskgil_jax.evaluate")
     flags.DEFINE_string("output", None, "directory for table and plots")
     flags.DEFINE_list("classes", [], "class ids; default: all")
     flags.DEFINE_integer("num", 1000, "images of each setting, over the classes", lower_bound=2)

@@ -105,7 +105,7 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
     assert settings == [(p, g) for p in (0, 8, 16) for g in (1.0, 3.0)]
     for row in rows:
         assert row["seconds_per_image"] > 0 and row["pixel_frechet_distance"] > 0
-        assert 0 <= row["class_accuracy"] <= 1
+        assert 0 <= row["pixel_class_accuracy"] <= 1
     # Nothing is left for masked decoding, and so for its guidance, after a prefix of all tokens.
     assert rows[4]["pixel_frechet_distance"] == rows[5]["pixel_frechet_distance"]
     for name in ("sweep.csv", "sweep.md", "quality_time.png"):

@@ -30,8 +30,8 @@ def test_a_run_leaves_models_samples_curves_and_metrics(finished):
         assert Image.open(finished / name).size[0] > 100
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["samples"]["count"] == 40 and metrics["reference"]["count"] == 1437
-    assert 0 <= metrics["metrics"]["class_accuracy"] <= 1
-    assert metrics["real_to_real"]["class_accuracy"] > 0.9
+    assert 0 <= metrics["metrics"]["pixel_class_accuracy"] <= 1
+    assert metrics["real_to_real"]["pixel_class_accuracy"] > 0.9
     psnr = json.loads((finished / "tokenizer" / "metrics.json").read_text())["psnr"]
     assert 3 < psnr < 40
     with np.load(finished / "samples" / "samples.npz") as samples:

@@ -1,6 +1,7 @@
 """Two sets of images and the metrics between them, each under the name of its features."""
 
 import dataclasses
+import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ class ImageSet:
       codes: int32 [N, h, w] that a tokenizer made them from, or None.
       codebook_size: of that tokenizer.
       protocol: how they were made, or "".
-      features: [N, D] by name: "pixels", or those of InceptionFeatures.
+      features: [N, D] by name: "pixels", those of InceptionFeatures, or MODULE:FUNCTION.
     """
 
     images: np.ndarray
@@ -73,7 +74,12 @@ class Metric(NamedTuple):
 
 
 def compare(
-    samples: str, reference: str, metrics: Sequence[str], lpips: str = "", inception: str = ""
+    samples: str,
+    reference: str,
+    metrics: Sequence[str],
+    lpips: str = "",
+    inception: str = "",
+    network: str = "",
 ) -> dict[str, Any]:
     """What maskgil_jax.evaluate writes: the metrics, and what was compared with what.
 
@@ -86,11 +92,12 @@ def compare(
       lpips: LPIPS directory, for "lpips".
       inception: Inception directory, for "fid", "rfid", "sfid", "is"; with it, "pr" is of Inception
         features too.
+      network: as `chosen` takes it.
 
     Raises:
       InputError: nothing to compare, or not in this way.
     """
-    table = chosen(metrics, lpips, inception)
+    table = chosen(metrics, lpips, inception, network)
     drawn = read_images(samples, size=None)
     real = read_images(reference, size=drawn.images.shape[1])
     extract = extractor(table, inception)
@@ -98,18 +105,23 @@ def compare(
         drawn, real = (images.with_features(extract) for images in (drawn, real))
     except ValueError as error:
         raise InputError(f"samples {samples} or reference {reference}: {error}") from None
-    order = np.random.default_rng(0).permutation(len(real.images))
-    halves = [real.part(part) for part in np.array_split(order, 2)]
-    unpaired = {name: metric for name, metric in table.items() if not metric.paired}
     return {
         "samples": {"path": samples, "count": len(drawn.images), "protocol": drawn.protocol},
         "reference": {"path": reference, "count": len(real.images), "protocol": real.protocol},
-        "features": sorted({PIXELS if name == "pixels" else INCEPTION for name in real.features}),
+        "features": sorted({_described(name) for name in real.features}),
         "metrics": measure(drawn, real, table),
-        "real_to_real": measure(halves[0], halves[1], unpaired),
+        "real_to_real": real_to_real(real, table),
         "protocol": {name: metric.protocol for name, metric in table.items()}
         | {"reference": "ADM centre crop", "real_to_real": "halves of the reference"},
     }
+
+
+def real_to_real(real: ImageSet, table: dict[str, Metric]) -> dict[str, float]:
+    """The metrics that are not paired between two random halves: what samples can reach."""
+    order = np.random.default_rng(0).permutation(len(real.images))
+    halves = [real.part(part) for part in np.array_split(order, 2)]
+    unpaired = {name: metric for name, metric in table.items() if not metric.paired}
+    return measure(halves[0], halves[1], unpaired)
 
 
 def check(reference: str, metrics: Sequence[str], inception: str = "") -> None:
@@ -121,16 +133,27 @@ def check(reference: str, metrics: Sequence[str], inception: str = "") -> None:
         _open(reference)
 
 
-def chosen(names: Sequence[str], lpips: str = "", inception: str = "") -> dict[str, Metric]:
+def chosen(
+    names: Sequence[str], lpips: str = "", inception: str = "", network: str = ""
+) -> dict[str, Metric]:
     """The metrics of these names.
+
+    Args:
+      names: of METRICS, INCEPTION_METRICS, or "lpips".
+      lpips, inception: directories of these networks.
+      network: MODULE:FUNCTION, of another network's features: uint8 [N, H, W, 3] -> floats [N, D].
+        Then "frechet", "pr" and "accuracy" are of those instead of pixels, and carry its name.
 
     Raises:
       InputError: an unknown name, or one whose network is not given.
     """
     table = {}
+    own = _of_features(network, _function(network).__name__) if network else {}
     for name in names:
         if name == "lpips":
             table[name] = _of_lpips(lpips)
+        elif name in own:
+            table[name] = own[name]
         elif name in INCEPTION_METRICS and inception:
             table[name] = INCEPTION_METRICS[name]
         elif name in METRICS:
@@ -155,10 +178,43 @@ def extractor(table: dict[str, Metric], inception: str, batch_size: int = 32) ->
       batch_size: images at once.
     """
     needed = {metric.features for metric in table.values()} - {""}
-    if not needed - {"pixels"}:
-        return lambda images: (
-            {"pixels": features.pixel_features(images)} if "pixels" in needed else {}
-        )
+    functions = {name: _function(name) for name in needed if ":" in name}
+    if "pixels" in needed:
+        functions["pixels"] = features.pixel_features
+    of_inception = needed - functions.keys()
+    inception_features = _inception_features(inception, batch_size) if of_inception else None
+
+    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = {name: np.asarray(function(images)) for name, function in functions.items()}
+        for name, values in found.items():
+            if values.ndim != 2 or len(values) != len(images):
+                raise InputError(
+                    f"features {name} are {values.shape} of {len(images)} images, expected [N, D]"
+                )
+        if inception_features:
+            found |= inception_features(images)
+        return {name: found[name] for name in needed}
+
+    return extract
+
+
+def _function(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What MODULE:FUNCTION names."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"--features={name}: {error}; expected MODULE:FUNCTION, which turns uint8 [N, H, W, 3] "
+            "into floats [N, D]"
+        ) from None
+
+
+def _described(name: str) -> str:
+    return PIXELS if name == "pixels" else name if ":" in name else INCEPTION
+
+
+def _inception_features(inception: str, batch_size: int) -> Extract:
     import jax
     import tqdm
 
@@ -167,7 +223,7 @@ def extractor(table: dict[str, Metric], inception: str, batch_size: int = 32) ->
     network = api.load_auxiliary(inception, "inception")
     compute = jax.jit(lambda network, images: network(images))
 
-    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
+    def of_inception(images: np.ndarray) -> dict[str, np.ndarray]:
         parts = []
         with tqdm.tqdm(total=len(images), unit="image", desc="Inception") as bar:
             for _, count, batch in fixed_batches(images, min(batch_size, len(images))):
@@ -175,12 +231,9 @@ def extractor(table: dict[str, Metric], inception: str, batch_size: int = 32) ->
                 parts.append([np.asarray(values)[:count] for values in found])
                 bar.update(count)
         columns = map(np.concatenate, zip(*parts, strict=True))
-        named = dict(zip(found._fields, columns, strict=True))
-        if "pixels" in needed:
-            named["pixels"] = features.pixel_features(images)
-        return {name: named[name] for name in needed}
+        return dict(zip(found._fields, columns, strict=True))
 
-    return extract
+    return of_inception
 
 
 def measure(samples: ImageSet, reference: ImageSet, table: dict[str, Metric]) -> dict[str, float]:
@@ -235,15 +288,31 @@ def _inception_score(samples: ImageSet, reference: ImageSet) -> dict[str, float]
     return {"inception_score": mean, "inception_score_deviation": deviation}
 
 
-def _accuracy(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
-    if samples.labels is None or reference.labels is None:
-        raise ValueError("samples and reference need labels")
-    if not set(samples.labels.tolist()) <= set(reference.labels.tolist()):
-        unknown = sorted(set(samples.labels.tolist()) - set(reference.labels.tolist()))
-        raise ValueError(f"the reference has no images of classes {unknown[:5]}")
-    real, drawn = reference.features["pixels"], samples.features["pixels"]
-    accuracy = features.class_accuracy(real, reference.labels, drawn, samples.labels)
-    return {"class_accuracy": accuracy}
+def _accuracy(key: str, name: str) -> Callable[[ImageSet, ImageSet], dict[str, float]]:
+    def values(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
+        if samples.labels is None or reference.labels is None:
+            raise ValueError("samples and reference need labels")
+        if not set(samples.labels.tolist()) <= set(reference.labels.tolist()):
+            unknown = sorted(set(samples.labels.tolist()) - set(reference.labels.tolist()))
+            raise ValueError(f"the reference has no images of classes {unknown[:5]}")
+        real, drawn = reference.features[key], samples.features[key]
+        return {name: features.class_accuracy(real, reference.labels, drawn, samples.labels)}
+
+    return values
+
+
+def _of_features(key: str, prefix: str) -> dict[str, Metric]:
+    """The metrics that any features give, under the name of those."""
+    told = _described(key)
+    return {
+        "frechet": Metric(_frechet(key, f"{prefix}_frechet_distance"), told, key),
+        "pr": Metric(_precision_recall(key, f"{prefix}_"), f"k = 3; {told}", key),
+        "accuracy": Metric(
+            _accuracy(key, f"{prefix}_class_accuracy"),
+            f"5 nearest neighbours in the reference; {told}",
+            key,
+        ),
+    }
 
 
 def _psnr(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
@@ -294,9 +363,7 @@ def _of_lpips(directory: str) -> Metric:
 
 
 METRICS = {
-    "frechet": Metric(_frechet("pixels", "pixel_frechet_distance"), PIXELS, "pixels"),
-    "pr": Metric(_precision_recall("pixels", "pixel_"), f"k = 3; {PIXELS}", "pixels"),
-    "accuracy": Metric(_accuracy, f"5 nearest neighbours in the reference; {PIXELS}", "pixels"),
+    **_of_features("pixels", "pixel"),
     "psnr": Metric(_psnr, "uint8, data range 255, mean over images", paired=True),
     "ssim": Metric(
         _ssim,

@@ -35,6 +35,7 @@ def write_comparison(
     seed: int,
     metrics: Sequence[str],
     inception: str = "",
+    network: str = "",
 ) -> None:
     """Measure generators of one tokenizer and write what came out.
 
@@ -51,6 +52,7 @@ def write_comparison(
       seed: of draws and masks.
       metrics: names that compare.chosen knows.
       inception: Inception directory, for those that need it.
+      network: as compare.chosen takes it.
 
     Raises:
       InputError: directories, codes or metrics that do not fit together.
@@ -59,7 +61,7 @@ def write_comparison(
     if len(set(names)) < len(names):
         raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
     shards = CodeShards(codes)
-    table = compare.chosen(metrics, inception=inception)
+    table = compare.chosen(metrics, inception=inception, network=network)
     extract = compare.extractor(table, inception)
     loaded = [draw.load_pair(directory, "") for directory in directories]
     for name, (generator, _) in zip(names, loaded, strict=True):
@@ -111,8 +113,12 @@ def write_comparison(
         "reference": f"{reference}, {len(real.images)} images, ADM centre crop to {size}",
         "seconds_per_image": f"codes alone, a batch of {batch_size} after one that compiles, "
         f"{jax.devices()[0].device_kind}",
+        "real_to_real": "halves of the reference",
     } | {name: metric.protocol for name, metric in table.items()}
-    write_json(output / "generators.json", {"protocol": protocol, "generators": rows})
+    content = {"protocol": protocol, "generators": rows}
+    write_json(
+        output / "generators.json", content | {"real_to_real": compare.real_to_real(real, table)}
+    )
     tables.write(output / "generators", rows)
     rows_by_name = {row["generator"]: row for row in rows}
     measured = list(compare.measure(drawn, real, table))

@@ -28,6 +28,7 @@ def write_sweep(
     batch_size: int,
     metrics: Sequence[str],
     inception: str = "",
+    network: str = "",
 ) -> None:
     """Draw with each sampler and measure.
 
@@ -45,11 +46,12 @@ def write_sweep(
       batch_size: images drawn at once.
       metrics: names that compare.chosen knows.
       inception: Inception directory, for those that need it.
+      network: as compare.chosen takes it.
 
     Raises:
       InputError: metrics or images that do not fit.
     """
-    table = compare.chosen(metrics, inception=inception)
+    table = compare.chosen(metrics, inception=inception, network=network)
     extract = compare.extractor(table, inception)
     size = generator.grid[0] * tokenizer.downsample
     real = compare.read_images(reference, size).with_features(extract)
