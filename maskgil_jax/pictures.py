@@ -113,6 +113,7 @@ def panels(
     measured: Sequence[str],
     title: str,
     path: epath.PathLike,
+    style: str = "o-",
 ) -> None:
     """Plot each measured value of labelled rows against another, one panel for each."""
     import matplotlib
@@ -123,7 +124,7 @@ def panels(
     size = (4.5 * len(measured), 3.6)
     figure, panes = plt.subplots(1, len(measured), figsize=size, squeeze=False)
     for pane, name in zip(panes[0], measured, strict=True):
-        pane.plot([row[axis] for row in rows.values()], [row[name] for row in rows.values()], "o-")
+        pane.plot([row[axis] for row in rows.values()], [row[name] for row in rows.values()], style)
         for label, row in rows.items():
             at = (row[axis], row[name])
             pane.annotate(label, at, xytext=(4, 4), textcoords="offset points", fontsize=7)

@@ -124,7 +124,7 @@ def write_comparison(
     measured = list(compare.measure(drawn, real, table))
     title = f"{count} images against {len(real.images)} of {reference}"
     path = output / "generators.png"
-    pictures.panels(rows_by_name, "seconds_per_image", measured, title, path)
+    pictures.panels(rows_by_name, "seconds_per_image", measured, title, path, style="o")
     grid = pictures.labelled_rows(np.concatenate(pictures_of), names, len(pictures_of[0]))
     pictures.save(output / "samples.png", grid)
     logs = {name: epath.Path(d).parent for name, d in zip(names, directories, strict=True)}

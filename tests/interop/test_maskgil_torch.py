@@ -10,7 +10,7 @@ from maskgil_jax import api, convert
 from maskgil_jax.errors import InputError
 from maskgil_jax.interop import maskgil_torch
 from maskgil_jax.models.llama import Llama
-from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
+from maskgil_jax.models.llama_config import PRESETS, SIZES, LlamaConfig
 
 SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)
@@ -32,8 +32,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case, suffix", [*((case, "safetensors") for case in CASES), ("paper", "pt")]
+)
 def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     config = LlamaConfig(**SHAPE, **CASES[case])
     rng = np.random.default_rng(0)
@@ -64,6 +65,29 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     assert back.network.config == config
     for a, b in zip(jax.tree.leaves(back.network), jax.tree.leaves(network), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
+    """Of B, at 256 pixels, with random weights, the head too."""
+    shape = dict(codebook_size=16384, num_classes=1000, grid=(16, 16))
+    config = LlamaConfig(**SIZES["B"], **shape, **PRESETS[preset])
+    network = jax.jit(lambda: Llama(config, jax.random.key(0)))()
+    network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
+    api.wrap(network).save(tmp_path / "model")
+    path = str(tmp_path / "model.safetensors")
+    convert.export_model("maskgil", str(tmp_path / "model"), path)
+    rng = np.random.default_rng(0)
+    codes, classes = rng.integers(16384, size=(2, 16, 16)), np.array([207, 1000])
+    if not config.causal:
+        codes[rng.random(codes.shape) < 0.6] = 16384
+    with torch.inference_mode():
+        found = maskgil_torch.load(path)(torch.from_numpy(codes), torch.from_numpy(classes))
+    expected = maskgil_jax.load(tmp_path / "model").logits(codes, classes)
+    scale = float(np.abs(found).max())
+    assert scale > 1
+    np.testing.assert_allclose(found, expected, atol=2e-5 * scale)
 
 
 def test_a_file_without_a_config_is_refused(tmp_path):
