@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs of a test are compiled for long and run for an instant: the compiler's back end is told to
+# A test's programs are compiled for long and run for an instant: the compiler's back end is told to
 # hurry, which nearly halves the time of the suite. Users and benchmarks have it at full strength.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Commands that tests start as processes compile each program once for the whole suite.
