@@ -24,6 +24,9 @@ from maskgil_jax.models.products import (
     cache_dtype,
     heads_first_attention,
     product,
+    product_of_turned,
+    turned,
+    turning_pays,
 )
 
 
@@ -43,6 +46,8 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
 # Of queries, keys and values [B, S, H, K], to [B, S, H, K].
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Table = np.ndarray | jax.Array
+# (equation, x, a matrix) -> their product, as products.product.
+Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
 
 
 class Cache(NamedTuple):
@@ -55,6 +60,15 @@ class Cache(NamedTuple):
         """The same with room for this many tokens, the condition's included."""
         more = tokens - self.keys[0].shape[2]
         return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))), self)
+
+
+# What each matrix of a Block is multiplied by, and what it gives.
+EQUATIONS = {
+    "qkv": "BSD,DCHK->BSCHK",
+    "out": "BSHK,HKD->BSD",
+    "gate_up": "BSD,DCF->BSCF",
+    "down": "BSF,FD->BSD",
+}
 
 
 class Block(nnx.Module):
@@ -77,35 +91,49 @@ class Block(nnx.Module):
             self.attention_post_norm, self.mlp_post_norm = RMSNorm(D), RMSNorm(D)
 
     def __call__(
-        self, x_BSD: jax.Array, table_SK2: Table, attend: Attend, key: jax.Array | None = None
+        self,
+        x_BSD: jax.Array,
+        table_SK2: Table,
+        attend: Attend,
+        key: jax.Array | None = None,
+        multiply: Multiply = product,
     ) -> jax.Array:
         """Attention, then MLP, each added to its input; `key` drives dropout, None is eval."""
         keys = (None, None) if key is None else jax.random.split(key)
         y_BSD = x_BSD if self.config.post_norm == "output" else self.attention_norm(x_BSD)
-        y_BSD = self.attention(y_BSD, table_SK2, attend)
+        y_BSD = self.attention(y_BSD, table_SK2, attend, multiply)
         if self.config.post_norm != "none":
             y_BSD = self.attention_post_norm(y_BSD)
         x_BSD = x_BSD + dropout(y_BSD, self.config.dropout, keys[0])
         y_BSD = x_BSD if self.config.post_norm == "output" else self.mlp_norm(x_BSD)
-        y_BSD = self.mlp(y_BSD)
+        y_BSD = self.mlp(y_BSD, multiply)
         if self.config.post_norm != "none":
             y_BSD = self.mlp_post_norm(y_BSD)
         return x_BSD + dropout(y_BSD, self.config.dropout, keys[1])
 
-    def attention(self, x_BSD: jax.Array, table_SK2: Table, attend: Attend) -> jax.Array:
+    def attention(
+        self, x_BSD: jax.Array, table_SK2: Table, attend: Attend, multiply: Multiply
+    ) -> jax.Array:
         """Projections, norms and rotations around `attend`."""
-        qkv_BSCHK = product("BSD,DCHK->BSCHK", x_BSD, self.cast(self.qkv))
+        qkv_BSCHK = multiply(EQUATIONS["qkv"], x_BSD, self.cast(self.qkv))
         q_BSHK, k_BSHK, v_BSHK = (part[:, :, 0] for part in jnp.split(qkv_BSCHK, 3, axis=2))
         if self.config.qk_norm != "none":
             q_BSHK, k_BSHK = self.query_norm(q_BSHK), self.key_norm(k_BSHK)
         q_BSHK, k_BSHK = rope.rotate(q_BSHK, table_SK2), rope.rotate(k_BSHK, table_SK2)
         o_BSHK = attend(q_BSHK, k_BSHK, v_BSHK)
-        return product("BSHK,HKD->BSD", o_BSHK, self.cast(self.out))
+        return multiply(EQUATIONS["out"], o_BSHK, self.cast(self.out))
 
-    def mlp(self, x_BSD: jax.Array) -> jax.Array:
+    def mlp(self, x_BSD: jax.Array, multiply: Multiply) -> jax.Array:
         """SwiGLU."""
-        both_BSCF = product("BSD,DCF->BSCF", x_BSD, self.cast(self.gate_up))
-        return product("BSF,FD->BSD", swiglu(both_BSCF), self.cast(self.down))
+        both_BSCF = multiply(EQUATIONS["gate_up"], x_BSD, self.cast(self.gate_up))
+        return multiply(EQUATIONS["down"], swiglu(both_BSCF), self.cast(self.down))
+
+    def turned(self) -> "Block":
+        """The same with its matrices as product_of_turned takes them."""
+        block = jax.tree.map(lambda leaf: leaf, self)
+        for name, equation in EQUATIONS.items():
+            setattr(block, name, nnx.Param(turned(equation, getattr(self, name)[...])))
+        return block
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""
@@ -210,6 +238,8 @@ class Llama(nnx.Module):
         empty = jnp.zeros(shape, cache_dtype(config.dtype))
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
         blocks = [jax.tree.map(lambda p, i=i: p[i], self.blocks) for i in range(config.layers)]
+        if turning_pays(config.dtype):
+            blocks = [block.turned() for block in blocks]
         cache, x_BcD = self.extend(blocks, cache, x_BcD, 0, condition)
         return blocks, cache, x_BcD[:, -1]
 
@@ -257,8 +287,9 @@ class Llama(nnx.Module):
             o_BHSK = heads_first_attention(q_BHSK, keys[-1], values[-1], mask)
             return o_BHSK.transpose(0, 2, 1, 3).astype(q.dtype)
 
+        multiply = product_of_turned if turning_pays(self.config.dtype) else product
         for block in blocks:
-            x_BSD = block(x_BSD, table_SK2, functools.partial(attend, cache))
+            x_BSD = block(x_BSD, table_SK2, functools.partial(attend, cache), multiply=multiply)
         return Cache(tuple(keys), tuple(values)), x_BSD
 
     def allowed(self, condition: Condition, queries_S: jax.Array, T: int) -> jax.Array | None:

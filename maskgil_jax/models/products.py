@@ -34,8 +34,7 @@ def _product_backward(
     equation: str, dtype: Any, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, y = operands
-    inputs, result = equation.split("->")
-    of_x, of_y = inputs.split(",")
+    of_x, of_y, result = _letters(equation)
     gradient = gradient.astype(x.dtype)
     return (
         product(f"{result},{of_y}->{of_x}", gradient, y),
@@ -44,6 +43,41 @@ def _product_backward(
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+def turning_pays(dtype: Any) -> bool:
+    """Whether `product_of_turned` is faster where x is a few rows: in float32 on the CPU."""
+    return jax.default_backend() == "cpu" and jnp.dtype(dtype) == jnp.float32
+
+
+def turned(equation: str, y: jax.Array) -> jax.Array:
+    """The right operand of `product(equation, ...)` as `product_of_turned` takes it."""
+    of_x, of_y, _ = _letters(equation)
+    stays = [letter for letter in of_y if letter not in of_x]
+    summed = [letter for letter in of_y if letter in of_x]
+    # The barrier keeps XLA from folding the transposition into each product again.
+    order = [of_y.index(letter) for letter in stays + summed]
+    return jax.lax.optimization_barrier(y.transpose(order))
+
+
+def product_of_turned(equation: str, x: jax.Array, y: jax.Array, dtype: Any = None) -> jax.Array:
+    """`product(equation, x, y)` of a `turned` y, which comes first: without a derivative.
+
+    XLA's CPU backend reads float32 weights 1.4 times as fast in this way where x is a few rows; in
+    bfloat16 it does not.
+    """
+    of_x, of_y, result = _letters(equation)
+    stays = "".join(letter for letter in of_y if letter not in of_x)
+    summed = "".join(letter for letter in of_y if letter in of_x)
+    rows = "".join(letter for letter in of_x if letter not in of_y)
+    found = _einsum(f"{stays}{summed},{of_x}->{stays}{rows}", y, x)
+    return jnp.einsum(f"{stays}{rows}->{result}", found).astype(dtype or x.dtype)
+
+
+def _letters(equation: str) -> tuple[str, str, str]:
+    inputs, result = equation.split("->")
+    of_x, of_y = inputs.split(",")
+    return of_x, of_y, result
 
 
 def kept(x: jax.Array, name: str) -> jax.Array:

@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maskgil_jax.models import products
+from maskgil_jax.models.llama import EQUATIONS
 from maskgil_jax.models.products import attention, heads_first_attention, product
 
 
@@ -92,3 +94,15 @@ def test_attention_is_there_in_bfloat16_in_every_shape(batch, tokens, width, bou
         assert a.dtype == jnp.bfloat16
         error = np.linalg.norm(np.asarray(a, np.float32) - b) / np.linalg.norm(b)
         assert error < 0.02
+
+
+@pytest.mark.parametrize("equation", EQUATIONS.values())
+def test_a_turned_operand_gives_the_same_product(equation):
+    sizes = dict(B=2, S=3, D=8, C=2, H=4, K=5, F=6)
+    of_x, of_y = equation.split("->")[0].split(",")
+    x, y = (
+        jax.random.normal(jax.random.key(i), [sizes[letter] for letter in letters])
+        for i, letters in enumerate((of_x, of_y))
+    )
+    found = products.product_of_turned(equation, x, products.turned(equation, y))
+    np.testing.assert_allclose(found, products.product(equation, x, y), atol=1e-5)
