@@ -40,7 +40,7 @@ def main() -> None:
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
     classes = np.array([sample.parse_class(text) for text in values.classes], np.int64)
     if not len(classes):
-        classes = np.arange(max(generator.num_classes, 1))
+        classes = np.arange(generator.num_classes)
     sample.check_classes(generator, classes)
     given = sample.given_options()
     samplers = [

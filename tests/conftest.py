@@ -6,7 +6,7 @@ import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # A test's programs are compiled for long and run for an instant: the compiler's back end is told to
-# hurry, which nearly halves the time of the suite. Users and benchmarks have it at full strength.
+# hurry, which takes a third off such tests. Users and benchmarks have it at full strength.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Commands that tests start as processes compile each program once for the whole suite.
 CACHE = pathlib.Path(tempfile.gettempdir()) / "maskgil_jax_tests_compilation_cache"
