@@ -148,7 +148,10 @@ def chosen(
       InputError: an unknown name, or one whose network is not given.
     """
     table = {}
-    own = _of_features(network, _function(network).__name__) if network else {}
+    own = {}
+    if network:
+        _function(network)  # found to be there before any work is done
+        own = _of_features(network, network.partition(":")[2])
     for name in names:
         if name == "lpips":
             table[name] = _of_lpips(lpips)
