@@ -108,6 +108,26 @@ def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
     )
 
 
+def split_batch(x: jax.Array) -> jax.Array:
+    """x [B, ...], laid out as batches are; as it is where no mesh is set.
+
+    Left to itself, the compiler may lay activations out like the weights that they meet, with the
+    whole batch on every device.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def platform() -> str:
+    """What is traced now will run on this: "cpu", "gpu" or "tpu".
+
+    The mesh in force says it, which need not be of devices of this machine (planning/).
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, P())

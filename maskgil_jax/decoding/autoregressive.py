@@ -108,7 +108,7 @@ def sample_codes(
         ) -> tuple[tuple[Cache, jax.Array], jax.Array]:
             cache, codes_B = carry
             twice = jnp.tile(codes_B, len(cache.keys[0]) // B)
-            cache, x_BD = network.step(blocks, cache, twice, index, condition)
+            cache, x_BD = network.step(layers, cache, twice, index, condition)
             codes_B = draw(x_BD, index + 1)
             return (cache, codes_B), codes_B
 
@@ -121,7 +121,7 @@ def sample_codes(
             parts.append(drawn_nB)
         return carry, jnp.concatenate(parts)
 
-    blocks, cache, x_BD = network.start(both)
+    layers, cache, x_BD = network.start(both)
     first_B = draw(x_BD, 0)
     carry, found = (cache, first_B), [first_B[None]]
     if guided:

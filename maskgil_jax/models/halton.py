@@ -196,7 +196,9 @@ class HaltonBlock(nnx.Module):
     def mlp(self, x_BTD: jax.Array) -> jax.Array:
         """SwiGLU."""
         both_BTCF = product("BTD,DCF->BTCF", x_BTD, self.cast(self.gate_up))
-        return product("BTF,FD->BTD", swiglu(both_BTCF), self.cast(self.down))
+        return product(
+            "BTF,FD->BTD", swiglu(both_BTCF[:, :, 0], both_BTCF[:, :, 1]), self.cast(self.down)
+        )
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""

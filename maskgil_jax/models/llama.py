@@ -17,12 +17,12 @@ from flax import nnx
 
 from maskgil_jax.models import factors, orders, rope
 from maskgil_jax.models.conditions import Condition, Features
-from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers
+from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers, two_dropouts
 from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.models.products import (
-    attention,
+    Parts,
+    attention_of_parts,
     cache_dtype,
-    heads_first_attention,
     product,
     product_of_turned,
     turned,
@@ -43,9 +43,9 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
     )
 
 
-# Of queries, keys and values [B, S, H, K], to [B, S, H, K].
-Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-Table = np.ndarray | jax.Array
+# Of queries, keys and values, [B, H, s, K] each, to [B, H, s, K] each.
+Attend = Callable[[Parts, Parts, Parts], Parts]
+Tables = tuple[np.ndarray | jax.Array, ...]  # of rotations, [s, K / 2, 2] each
 # (equation, x, a matrix) -> their product, as products.product.
 Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
 
@@ -62,11 +62,12 @@ class Cache(NamedTuple):
         return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))), self)
 
 
-# What each matrix of a Block is multiplied by, and what it gives.
+# What each matrix of a Layer is multiplied by, and what it gives.
 EQUATIONS = {
-    "qkv": "BSD,DCHK->BSCHK",
-    "out": "BSHK,HKD->BSD",
-    "gate_up": "BSD,DCF->BSCF",
+    "qkv": "BSD,DCHK->CBHSK",
+    "out": "BHSK,HKD->BSD",
+    "gate": "BSD,DF->BSF",
+    "up": "BSD,DF->BSF",
     "down": "BSF,FD->BSD",
 }
 
@@ -90,54 +91,91 @@ class Block(nnx.Module):
         if config.post_norm != "none":
             self.attention_post_norm, self.mlp_post_norm = RMSNorm(D), RMSNorm(D)
 
+
+class Layer(nnx.Module):
+    """A Block as it runs, of the same axes: made once for all that its weights are used for.
+
+    Its matrices are in the dtype of the computation, those of gate and up apart, and the channels
+    of queries and keys in the order of `rope.rotate`.
+    """
+
+    def __init__(self, block: Block):
+        self.config = block.config
+
+        def cast(parameter: nnx.Param) -> jax.Array:
+            return parameter[...].astype(block.config.dtype)
+
+        of_qk, of_v = jnp.split(cast(block.qkv), [2], axis=-3)
+        self.qkv = nnx.Param(jnp.concatenate([rope.halved(of_qk), of_v], axis=-3))
+        self.out, self.down = nnx.Param(cast(block.out)), nnx.Param(cast(block.down))
+        gate_up = cast(block.gate_up)
+        self.gate, self.up = (nnx.Param(gate_up[..., c, :]) for c in range(2))
+        if block.config.qk_norm != "none":
+            norms = (block.query_norm, block.key_norm)
+            self.query_norm, self.key_norm = jax.tree.map(rope.halved, norms)
+        if block.config.post_norm != "output":
+            self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
+        if block.config.post_norm != "none":
+            self.attention_post_norm = block.attention_post_norm
+            self.mlp_post_norm = block.mlp_post_norm
+
     def __call__(
         self,
-        x_BSD: jax.Array,
-        table_SK2: Table,
+        x: Parts,
+        tables: Tables,
         attend: Attend,
         key: jax.Array | None = None,
         multiply: Multiply = product,
-    ) -> jax.Array:
-        """Attention, then MLP, each added to its input; `key` drives dropout, None is eval."""
-        keys = (None, None) if key is None else jax.random.split(key)
-        y_BSD = x_BSD if self.config.post_norm == "output" else self.attention_norm(x_BSD)
-        y_BSD = self.attention(y_BSD, table_SK2, attend, multiply)
-        if self.config.post_norm != "none":
-            y_BSD = self.attention_post_norm(y_BSD)
-        x_BSD = x_BSD + dropout(y_BSD, self.config.dropout, keys[0])
-        y_BSD = x_BSD if self.config.post_norm == "output" else self.mlp_norm(x_BSD)
-        y_BSD = self.mlp(y_BSD, multiply)
-        if self.config.post_norm != "none":
-            y_BSD = self.mlp_post_norm(y_BSD)
-        return x_BSD + dropout(y_BSD, self.config.dropout, keys[1])
+    ) -> Parts:
+        """Attention, then MLP, each added to its input; `key` drives dropout, None is eval.
+
+        The sequence comes in parts, [B, s, D] each (see `attention_of_parts`): joined, a token more
+        than a power of two would make every array of it larger by a tile.
+        """
+        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(x))]
+        drops = [
+            two_dropouts(part.shape, self.config.dropout, key)
+            for part, key in zip(x, keys, strict=True)
+        ]
+        before = self.config.post_norm != "output"
+        after = self.config.post_norm != "none"
+        y = [self.attention_norm(part) if before else part for part in x]
+        y = self.attention(y, tables, attend, multiply)
+        y = [self.attention_post_norm(part) if after else part for part in y]
+        x = tuple(part + drop(more) for part, (drop, _), more in zip(x, drops, y, strict=True))
+        y = [self.mlp_norm(part) if before else part for part in x]
+        y = [self.mlp(part, multiply) for part in y]
+        y = [self.mlp_post_norm(part) if after else part for part in y]
+        return tuple(part + drop(more) for part, (_, drop), more in zip(x, drops, y, strict=True))
 
     def attention(
-        self, x_BSD: jax.Array, table_SK2: Table, attend: Attend, multiply: Multiply
-    ) -> jax.Array:
+        self, x: list[jax.Array], tables: Tables, attend: Attend, multiply: Multiply
+    ) -> list[jax.Array]:
         """Projections, norms and rotations around `attend`."""
-        qkv_BSCHK = multiply(EQUATIONS["qkv"], x_BSD, self.cast(self.qkv))
-        q_BSHK, k_BSHK, v_BSHK = (part[:, :, 0] for part in jnp.split(qkv_BSCHK, 3, axis=2))
+        qkv = [multiply(EQUATIONS["qkv"], part, self.qkv[...]) for part in x]
+        queries, keys, values = (tuple(part[c] for part in qkv) for c in range(3))
         if self.config.qk_norm != "none":
-            q_BSHK, k_BSHK = self.query_norm(q_BSHK), self.key_norm(k_BSHK)
-        q_BSHK, k_BSHK = rope.rotate(q_BSHK, table_SK2), rope.rotate(k_BSHK, table_SK2)
-        o_BSHK = attend(q_BSHK, k_BSHK, v_BSHK)
-        return multiply(EQUATIONS["out"], o_BSHK, self.cast(self.out))
+            queries = tuple(self.query_norm(part) for part in queries)
+            keys = tuple(self.key_norm(part) for part in keys)
+        queries, keys = (
+            tuple(rope.rotate(*part) for part in zip(parts, tables, strict=True))
+            for parts in (queries, keys)
+        )
+        outputs = attend(queries, keys, values)
+        return [multiply(EQUATIONS["out"], o, self.out[...]) for o in outputs]
 
     def mlp(self, x_BSD: jax.Array, multiply: Multiply) -> jax.Array:
         """SwiGLU."""
-        both_BSCF = multiply(EQUATIONS["gate_up"], x_BSD, self.cast(self.gate_up))
-        return multiply(EQUATIONS["down"], swiglu(both_BSCF), self.cast(self.down))
+        gate_BSF = multiply(EQUATIONS["gate"], x_BSD, self.gate[...])
+        up_BSF = multiply(EQUATIONS["up"], x_BSD, self.up[...])
+        return multiply(EQUATIONS["down"], swiglu(gate_BSF, up_BSF), self.down[...])
 
-    def turned(self) -> "Block":
+    def turned(self) -> "Layer":
         """The same with its matrices as product_of_turned takes them."""
-        block = jax.tree.map(lambda leaf: leaf, self)
+        layer = jax.tree.map(lambda leaf: leaf, self)
         for name, equation in EQUATIONS.items():
-            setattr(block, name, nnx.Param(turned(equation, getattr(self, name)[...])))
-        return block
-
-    def cast(self, parameter: nnx.Param) -> jax.Array:
-        """A parameter in the dtype of the computation."""
-        return parameter[...].astype(self.config.dtype)
+            setattr(layer, name, nnx.Param(turned(equation, getattr(self, name)[...])))
+        return layer
 
 
 class Llama(nnx.Module):
@@ -191,29 +229,32 @@ class Llama(nnx.Module):
         if config.causal:
             order = self.order(height, width)
             codes_BL = codes_BL[:, order][:, :-1]
-        x_BTD = self.embed(codes_BL, condition)
+        parts = self.embed(codes_BL, condition)
+        if config.causal:
+            # All image tokens but the last: a class makes them a power of two again.
+            parts = (jnp.concatenate(parts, axis=1),)
         if key is not None:
-            embedding_key, key = jax.random.split(key)
-            x_BTD = dropout(x_BTD, config.embedding_dropout, embedding_key)
-        T = x_BTD.shape[1]
-        table_TK2 = self.rotations(height, width)[:T]
-        mask = self.allowed(condition, jnp.arange(T), T)
-        first, c = config.condition_position == "first", config.condition_tokens
-        # A causal model sees all image tokens but the last: no few others disturb a power of two.
-        boundary = 0 if config.causal else c if first else T - c
-        attend = functools.partial(attention, mask=mask, boundary=boundary)
-
-        x_BTD = through_layers(
-            self.blocks,
-            x_BTD,
-            lambda block, x_BTD, key: block(x_BTD, table_TK2, attend, key),
+            key, *keys = jax.random.split(key, 1 + len(parts))
+            parts = tuple(
+                dropout(x, config.embedding_dropout, k) for x, k in zip(parts, keys, strict=True)
+            )
+        lengths = [x.shape[1] for x in parts]
+        T = sum(lengths)
+        tables = np.split(self.rotations(height, width)[:T], np.cumsum(lengths)[:-1])
+        attend = functools.partial(
+            attention_of_parts, mask=self.allowed(condition, jnp.arange(T), T)
+        )
+        parts = through_layers(
+            Layer(self.blocks),
+            parts,
+            lambda layer, parts, key: layer(parts, tuple(tables), attend, key),
             key,
             layers=config.layers,
             remat=config.remat,
         )
         if config.causal:
-            return x_BTD[:, c - 1 :][:, np.argsort(order)]
-        return x_BTD[:, c:] if first else x_BTD[:, :-c]
+            return parts[0][:, config.condition_tokens - 1 :][:, np.argsort(order)]
+        return parts[1 if config.condition_position == "first" else 0]
 
     def normed(self, x_BLD: jax.Array) -> jax.Array:
         """The final norm: what `classify` is affine in."""
@@ -224,7 +265,7 @@ class Llama(nnx.Module):
         head_DV = self.head[...].astype(self.config.dtype)
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
 
-    def start(self, condition: Condition) -> tuple[list[Block], Cache, jax.Array]:
+    def start(self, condition: Condition) -> tuple[list[Layer], Cache, jax.Array]:
         """Begin to decode token by token.
 
         Returns:
@@ -237,15 +278,16 @@ class Llama(nnx.Module):
         shape = (B, config.heads, c, config.head_dim)
         empty = jnp.zeros(shape, cache_dtype(config.dtype))
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
-        blocks = [jax.tree.map(lambda p, i=i: p[i], self.blocks) for i in range(config.layers)]
+        stacked = Layer(self.blocks)
+        layers = [jax.tree.map(lambda p, i=i: p[i], stacked) for i in range(config.layers)]
         if turning_pays(config.dtype):
-            blocks = [block.turned() for block in blocks]
-        cache, x_BcD = self.extend(blocks, cache, x_BcD, 0, condition)
-        return blocks, cache, x_BcD[:, -1]
+            layers = [layer.turned() for layer in layers]
+        cache, x_BcD = self.extend(layers, cache, x_BcD, 0, condition)
+        return layers, cache, x_BcD[:, -1]
 
     def step(
         self,
-        blocks: list[Block],
+        layers: list[Layer],
         cache: Cache,
         codes_B: jax.Array,
         index: jax.Array,
@@ -257,12 +299,12 @@ class Llama(nnx.Module):
         """
         x_B1D = self.embed_codes(codes_B[:, None]).astype(self.config.dtype)
         start = self.config.condition_tokens + index
-        cache, x_B1D = self.extend(blocks, cache, x_B1D, start, condition)
+        cache, x_B1D = self.extend(layers, cache, x_B1D, start, condition)
         return cache, x_B1D[:, 0]
 
     def extend(
         self,
-        blocks: list[Block],
+        layers: list[Layer],
         cache: Cache,
         x_BSD: jax.Array,
         start: jax.Array | int,
@@ -276,20 +318,19 @@ class Llama(nnx.Module):
         keys: list[jax.Array] = []
         values: list[jax.Array] = []
 
-        def attend(past: Cache, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            layer = len(keys)
-            for store, old, new in ((keys, past.keys, k), (values, past.values, v)):
-                new_BHSK = new.transpose(0, 2, 1, 3).astype(old[layer].dtype)
-                store.append(
-                    jax.lax.dynamic_update_slice_in_dim(old[layer], new_BHSK, start, axis=2)
-                )
-            q_BHSK = q.transpose(0, 2, 1, 3).astype(keys[-1].dtype)
-            o_BHSK = heads_first_attention(q_BHSK, keys[-1], values[-1], mask)
-            return o_BHSK.transpose(0, 2, 1, 3).astype(q.dtype)
+        def attend(past: Cache, queries: Parts, *new: Parts) -> Parts:
+            index = len(keys)
+            for store, old, (x_BHSK,) in zip((keys, values), past, new, strict=True):
+                x_BHSK = x_BHSK.astype(old[index].dtype)
+                store.append(jax.lax.dynamic_update_slice_in_dim(old[index], x_BHSK, start, axis=2))
+            q_BHSK = queries[0].astype(keys[-1].dtype)
+            (o_BHSK,) = attention_of_parts((q_BHSK,), (keys[-1],), (values[-1],), mask)
+            return (o_BHSK.astype(queries[0].dtype),)
 
         multiply = product_of_turned if turning_pays(self.config.dtype) else product
-        for block in blocks:
-            x_BSD = block(x_BSD, table_SK2, functools.partial(attend, cache), multiply=multiply)
+        tables = (table_SK2,)
+        for layer in layers:
+            (x_BSD,) = layer((x_BSD,), tables, functools.partial(attend, cache), multiply=multiply)
         return Cache(tuple(keys), tuple(values)), x_BSD
 
     def allowed(self, condition: Condition, queries_S: jax.Array, T: int) -> jax.Array | None:
@@ -309,12 +350,12 @@ class Llama(nnx.Module):
             mask = (shown if mask is None else mask & shown) | itself
         return mask
 
-    def embed(self, codes_BL: jax.Array, condition: Condition) -> jax.Array:
-        """Image tokens with the condition's tokens before or after them, [B, T, D]."""
-        x_BLD, c_BcD = self.embed_codes(codes_BL), self.embed_condition(condition)
-        first = self.config.condition_position == "first"
-        x_BTD = jnp.concatenate([c_BcD, x_BLD] if first else [x_BLD, c_BcD], axis=1)
-        return x_BTD.astype(self.config.dtype)
+    def embed(self, codes_BL: jax.Array, condition: Condition) -> Parts:
+        """Image tokens and the condition's, [B, L, D] and [B, c, D], in their order."""
+        parts = self.embed_condition(condition), self.embed_codes(codes_BL)
+        if self.config.condition_position == "last":
+            parts = parts[::-1]
+        return tuple(x.astype(self.config.dtype) for x in parts)
 
     def embed_codes(self, codes_BL: jax.Array) -> jax.Array:
         """Rows of the table of codes, the sum of one for each digit: [B, L, D]."""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from maskgil_jax import sharding
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any = None) -> jax.Array:
@@ -47,7 +49,7 @@ product.defvjp(_product_forward, _product_backward)
 
 def turning_pays(dtype: Any) -> bool:
     """Whether `product_of_turned` is faster where x is a few rows: in float32 on the CPU."""
-    return jax.default_backend() == "cpu" and jnp.dtype(dtype) == jnp.float32
+    return sharding.platform() == "cpu" and jnp.dtype(dtype) == jnp.float32
 
 
 def turned(equation: str, y: jax.Array) -> jax.Array:
@@ -85,10 +87,15 @@ def kept(x: jax.Array, name: str) -> jax.Array:
 
     Of bfloat16 the bits are: XLA's CPU backend would keep them as float32.
     """
-    if x.dtype != jnp.bfloat16:
+    if x.dtype != jnp.bfloat16 or sharding.platform() != "cpu":
         return checkpoint_name(x, name)
     bits = checkpoint_name(jax.lax.bitcast_convert_type(x, jnp.uint16), name)
     return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+
+
+def stored(x: jax.Array) -> jax.Array:
+    """x, made once for all that read it, where XLA would rather make it anew for each of them."""
+    return jax.lax.optimization_barrier(x)
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -97,62 +104,53 @@ def cache_dtype(dtype: Any) -> Any:
     That of the computation; but XLA's CPU backend multiplies few rows of float32 three times as
     fast as those of bfloat16.
     """
-    return jnp.float32 if jax.default_backend() == "cpu" else dtype
+    return jnp.float32 if sharding.platform() == "cpu" else dtype
 
 
 def attention(
-    q_BTHK: jax.Array,
-    k_BTHK: jax.Array,
-    v_BTHK: jax.Array,
-    mask: jax.Array | None = None,
-    boundary: int = 0,
+    q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, boundary: int = 0
 ) -> jax.Array:
     """Softmax attention of all tokens to all, scaled by K^-1/2, softmax in float32: [B, T, H, K].
 
     Args:
       q_BTHK, k_BTHK, v_BTHK: queries, keys and values.
-      mask: bool [B or 1, 1, T, T], true where a query may see a key; None: everywhere.
-      boundary: between the image tokens and the few others. The two sides are products of their
-        own, which changes no number: together they would make all arrays a little larger than a
-        power of two, at a third of the cost of attention on TPUs and more on CPUs.
+      boundary: between the image tokens and the few others; see `attention_of_parts`.
     """
-    T = q_BTHK.shape[1]
-    parts = ((0, boundary), (boundary, T)) if boundary else ((0, T),)
     heads_first = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTHK, v_BTHK))
-    return heads_first_attention(*heads_first, mask, parts).transpose(0, 2, 1, 3)
+    parts = ((x[:, :, :boundary], x[:, :, boundary:]) if boundary else (x,) for x in heads_first)
+    o_BHTK = jnp.concatenate(attention_of_parts(*parts), axis=2)
+    return o_BHTK.transpose(0, 2, 1, 3)
 
 
-Parts = tuple[tuple[int, int], ...]  # (start, stop) one after another, all tokens in all
+Parts = tuple[jax.Array, ...]  # of one sequence: arrays that differ in the length of one axis
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def heads_first_attention(
-    q_BHSK: jax.Array,
-    k_BHTK: jax.Array,
-    v_BHTK: jax.Array,
-    mask: jax.Array | None,
-    parts: Parts | None = None,
-) -> jax.Array:
-    """The same in the layout that products want; S may differ from T where there are no parts.
+@jax.custom_vjp
+def attention_of_parts(
+    queries: Parts, keys: Parts, values: Parts, mask: jax.Array | None = None
+) -> Parts:
+    """Softmax attention of a sequence that is cut into parts, with heads first: [B, H, s, K] each.
+
+    The parts are products of their own, which changes no number: image tokens, a power of two, and
+    the few others together would make all arrays a little larger than a power of two, at a third
+    of the cost of attention on TPUs and more on CPUs.
 
     The derivative makes the weights anew from the logarithm of their sum, as FlashAttention (Dao et
     al. 2022, section 3.1) does: no array of S x T is kept for it.
+
+    Args:
+      queries: [B, H, s, K] each, S tokens in all.
+      keys, values: [B, H, t, K] each, T tokens in all.
+      mask: bool [B or 1, 1, S, T], true where a query may see a key; None: everywhere.
     """
-    return _attention_forward(q_BHSK, k_BHTK, v_BHTK, mask, parts)[0]
+    return _attention_forward(queries, keys, values, mask)[0]
 
 
 def _attention_forward(
-    q_BHSK: jax.Array,
-    k_BHTK: jax.Array,
-    v_BHTK: jax.Array,
-    mask: jax.Array | None,
-    parts: Parts | None,
-) -> tuple[jax.Array, Any]:
+    queries: Parts, keys: Parts, values: Parts, mask: jax.Array | None
+) -> tuple[Parts, Any]:
     outputs, log_sums = [], []
-    values = _cut(v_BHTK, parts)
-    for q_BHsK, scores in zip(
-        _cut(q_BHSK, parts), _scores(q_BHSK, k_BHTK, mask, parts), strict=True
-    ):
+    for q_BHsK, scores in zip(queries, _scores(queries, keys, mask), strict=True):
         largest = functools.reduce(jnp.maximum, [s.max(axis=-1) for s in scores])
         weights = [jnp.exp(s - largest[..., None]) for s in scores]
         total_BHs = functools.reduce(jnp.add, [w.sum(axis=-1) for w in weights])
@@ -161,72 +159,60 @@ def _attention_forward(
             for w, v in zip(weights, values, strict=True)
         ]
         o_BHsK = functools.reduce(jnp.add, summed) / total_BHs[..., None]
-        outputs.append(o_BHsK.astype(q_BHsK.dtype))
-        log_sums.append(largest + jnp.log(total_BHs))
-    o_BHSK = kept(jnp.concatenate(outputs, axis=2), "attention")
-    log_sum_BHS = kept(jnp.concatenate(log_sums, axis=2), "attention")
-    return o_BHSK, (q_BHSK, k_BHTK, v_BHTK, mask, o_BHSK, log_sum_BHS)
+        outputs.append(kept(o_BHsK.astype(q_BHsK.dtype), "attention"))
+        log_sums.append(kept(largest + jnp.log(total_BHs), "attention"))
+    return tuple(outputs), (queries, keys, values, mask, outputs, log_sums)
 
 
-def _attention_backward(
-    parts: Parts | None, kept: Any, gradient_BHSK: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    q_BHSK, k_BHTK, v_BHTK, mask, o_BHSK, log_sum_BHS = kept
-    keys, values = _cut(k_BHTK, parts), _cut(v_BHTK, parts)
-    # Of the softmax: sum over keys of weights times their gradients.
-    mean_BHS = (o_BHSK.astype(jnp.float32) * gradient_BHSK).sum(axis=-1)
-    rows = [_cut(x, parts) for x in (q_BHSK, gradient_BHSK, log_sum_BHS, mean_BHS)]
+def _attention_backward(kept: Any, gradients: Parts) -> tuple[Parts, Parts, Parts, None]:
+    queries, keys, values, mask, outputs, log_sums = kept
+    scale = queries[0].shape[-1] ** -0.5
     of_queries, of_keys, of_values = [], [], []
-    for q, g, log_sum, mean, scores in zip(
-        *rows, _scores(q_BHSK, k_BHTK, mask, parts), strict=True
+    for q, g, o, log_sum, scores in zip(
+        queries, gradients, outputs, log_sums, _scores(queries, keys, mask), strict=True
     ):
+        # Of the softmax: sum over keys of weights times their gradients.
+        mean_BHs = (o.astype(jnp.float32) * g).sum(axis=-1)
         weights = [jnp.exp(s - log_sum[..., None]) for s in scores]
         of_scores = [
-            (w * (_einsum("BHsK,BHtK->BHst", g, v) - mean[..., None])).astype(q.dtype)
+            (w * (_einsum("BHsK,BHtK->BHst", g, v) - mean_BHs[..., None])).astype(q.dtype)
             for w, v in zip(weights, values, strict=True)
         ]
         summed = [_einsum("BHst,BHtK->BHsK", d, k) for d, k in zip(of_scores, keys, strict=True)]
-        of_queries.append(functools.reduce(jnp.add, summed))
-        of_keys.append([_einsum("BHst,BHsK->BHtK", d, q) for d in of_scores])
+        of_queries.append((functools.reduce(jnp.add, summed) * scale).astype(q.dtype))
+        of_keys.append([_einsum("BHst,BHsK->BHtK", d, q) * scale for d in of_scores])
         of_values.append([_einsum("BHst,BHsK->BHtK", w.astype(g.dtype), g) for w in weights])
 
-    def joined(by_rows: list[list[jax.Array]]) -> jax.Array:
-        by_columns = zip(*by_rows, strict=True)
-        return jnp.concatenate([functools.reduce(jnp.add, part) for part in by_columns], axis=2)
+    def summed_over_queries(by_query: list[list[jax.Array]], like: Parts) -> Parts:
+        by_key = zip(*by_query, like, strict=True)
+        return tuple(functools.reduce(jnp.add, part).astype(x.dtype) for *part, x in by_key)
 
-    scale = q_BHSK.shape[-1] ** -0.5
     return (
-        (jnp.concatenate(of_queries, axis=2) * scale).astype(q_BHSK.dtype),
-        (joined(of_keys) * scale).astype(k_BHTK.dtype),
-        joined(of_values).astype(v_BHTK.dtype),
+        tuple(of_queries),
+        summed_over_queries(of_keys, keys),
+        summed_over_queries(of_values, values),
         None,
     )
 
 
-heads_first_attention.defvjp(_attention_forward, _attention_backward)
+attention_of_parts.defvjp(_attention_forward, _attention_backward)
 
 
-def _scores(
-    q_BHSK: jax.Array, k_BHTK: jax.Array, mask: jax.Array | None, parts: Parts | None
-) -> list[list[jax.Array]]:
+def _scores(queries: Parts, keys: Parts, mask: jax.Array | None) -> list[list[jax.Array]]:
     """Scaled and masked scores of each part of the queries with each part of the keys, float32."""
-    masks: Any = None
-    if mask is not None:
-        masks = [_cut(rows, parts, axis=3) for rows in _cut(mask, parts)]
-    scores = []
-    for i, q in enumerate(_cut(q_BHSK, parts)):
-        row = []
-        for j, k in enumerate(_cut(k_BHTK, parts)):
+    scores, row = [], 0
+    for q in queries:
+        of_keys, column = [], 0
+        for k in keys:
             s = _einsum("BHsK,BHtK->BHst", q, k) * q.shape[-1] ** -0.5
-            row.append(s if mask is None else jnp.where(masks[i][j], s, jnp.finfo(s.dtype).min))
-        scores.append(row)
+            if mask is not None:
+                seen = mask[:, :, row : row + q.shape[2], column : column + k.shape[2]]
+                s = jnp.where(seen, s, jnp.finfo(s.dtype).min)
+            of_keys.append(s)
+            column += k.shape[2]
+        scores.append(of_keys)
+        row += q.shape[2]
     return scores
-
-
-def _cut(x: jax.Array, parts: Parts | None, axis: int = 2) -> list[jax.Array]:
-    if parts is None:
-        return [x]
-    return [jax.lax.slice_in_dim(x, *part, axis=axis) for part in parts]
 
 
 def _einsum(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:

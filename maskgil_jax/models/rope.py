@@ -1,4 +1,4 @@
-"""Rotary position embedding for image grids, interleaved pairs, as in LlamaGen and MaskGIL.
+"""Rotary position embedding for image grids, as in LlamaGen and MaskGIL.
 
 Letters: T sequence positions, K head dimension, B batch, H heads.
 """
@@ -45,10 +45,22 @@ def rotation_table(angles: np.ndarray, condition_rows: int, condition: str) -> n
     return np.concatenate([rows, np.stack([np.cos(angles), np.sin(angles)], axis=-1)])
 
 
-def rotate(x_BTHK: jax.Array, table_TK2: np.ndarray | jax.Array) -> jax.Array:
-    """Rotate pairs (2p, 2p + 1) of the last axis, in float32; returns the dtype of x."""
-    pairs = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:-1], -1, 2)
-    cos, sin = table_TK2[:, None, :, 0], table_TK2[:, None, :, 1]
-    even, odd = pairs[..., 0], pairs[..., 1]
-    rotated = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
-    return rotated.reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+def halved(x: jax.Array) -> jax.Array:
+    """Channels of the last axis in the order that `rotate` takes: all first of pairs, all second.
+
+    The product of two vectors does not change when both are reordered.
+    """
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    return jnp.moveaxis(pairs, -1, -2).reshape(x.shape)
+
+
+def rotate(x_BHTK: jax.Array, table_TK2: np.ndarray | jax.Array) -> jax.Array:
+    """Rotate pairs (p, p + K / 2) of the last axis, in float32; returns the dtype of x.
+
+    Pairs of neighbours, the published form, are these after `halved`: whole registers are then
+    rotated together instead of every other number in one.
+    """
+    first, second = jnp.split(x_BHTK.astype(jnp.float32), 2, axis=-1)
+    cos, sin = table_TK2[..., 0], table_TK2[..., 1]
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1).astype(x_BHTK.dtype)

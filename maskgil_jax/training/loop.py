@@ -104,7 +104,8 @@ def train(
         step_fn = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, None))
         batches = device_batches(stage, config, start, mesh, unreadable, clock)
         for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
-            state, metrics = step_fn(state, frozen, batch)
+            with jax.set_mesh(mesh):  # for sharding.split_batch
+                state, metrics = step_fn(state, frozen, batch)
             writer.advance(step)
             last = step == config.steps
             if last or step % config.log_every == 0:

@@ -63,7 +63,8 @@ def test_the_head_runs_on_hidden_tokens_and_the_null_pass_where_there_is_guidanc
 ):
     program, plan = compiled(network, codes, **options)
     ratio = program.cost_analysis()["flops"] / matrix_flops(plan)
-    assert 1 <= ratio < 1.1  # besides products: norms, softmax, draws
+    # Besides products: norms, softmax, draws; the last layer's output at the condition is not used.
+    assert 0.99 < ratio < 1.1
 
 
 def equations(jaxpr):
@@ -76,7 +77,7 @@ def equations(jaxpr):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_weights_are_cast_once(network, causal):
-    config = dataclasses.replace(WIDE, dtype="bfloat16", layers=2)
+    config = dataclasses.replace(WIDE, dtype="bfloat16", layers=2, heads=2)
     if causal:
         config = dataclasses.replace(config, **PRESETS["llamagen"])
     network = Llama(config, jax.random.key(0))
