@@ -64,8 +64,8 @@ class Cache(NamedTuple):
 
 # What each matrix of a Layer is multiplied by, and what it gives.
 EQUATIONS = {
-    "qkv": "BSD,DCHK->CBHSK",
-    "out": "BHSK,HKD->BSD",
+    "qkv": "BSD,DCHK->BSCHK",
+    "out": "BSHK,HKD->BSD",
     "gate": "BSD,DF->BSF",
     "up": "BSD,DF->BSF",
     "down": "BSF,FD->BSD",
@@ -93,7 +93,7 @@ class Block(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """A Block as it runs, of the same axes: made once for all that its weights are used for.
+    """A Block as it runs; made once for all that its weights are used for.
 
     Its matrices are in the dtype of the computation, those of gate and up apart, and the channels
     of queries and keys in the order of `rope.rotate`.
@@ -153,7 +153,9 @@ class Layer(nnx.Module):
     ) -> list[jax.Array]:
         """Projections, norms and rotations around `attend`."""
         qkv = [multiply(EQUATIONS["qkv"], part, self.qkv[...]) for part in x]
-        queries, keys, values = (tuple(part[c] for part in qkv) for c in range(3))
+        queries, keys, values = (
+            tuple(part[:, :, c].transpose(0, 2, 1, 3) for part in qkv) for c in range(3)
+        )
         if self.config.qk_norm != "none":
             queries = tuple(self.query_norm(part) for part in queries)
             keys = tuple(self.key_norm(part) for part in keys)
@@ -161,7 +163,7 @@ class Layer(nnx.Module):
             tuple(rope.rotate(*part) for part in zip(parts, tables, strict=True))
             for parts in (queries, keys)
         )
-        outputs = attend(queries, keys, values)
+        outputs = [o.transpose(0, 2, 1, 3) for o in attend(queries, keys, values)]
         return [multiply(EQUATIONS["out"], o, self.out[...]) for o in outputs]
 
     def mlp(self, x_BSD: jax.Array, multiply: Multiply) -> jax.Array:
@@ -245,9 +247,9 @@ class Llama(nnx.Module):
             attention_of_parts, mask=self.allowed(condition, jnp.arange(T), T)
         )
         parts = through_layers(
-            Layer(self.blocks),
+            self.blocks,
             parts,
-            lambda layer, parts, key: layer(parts, tuple(tables), attend, key),
+            lambda block, parts, key: Layer(block)(parts, tuple(tables), attend, key),
             key,
             layers=config.layers,
             remat=config.remat,
