@@ -1,0 +1,37 @@
+"""FLOPs of a traced function, loops and recomputation included."""
+
+import math
+from typing import Any
+
+import jax
+import jax.extend
+
+
+def traced_flops(jaxpr: Any) -> int:
+    """FLOPs of all matrix products and convolutions, over all devices; a multiply-add is two.
+
+    Counted in what JAX traced, before any compiler sees it: the body of a scan as often as it runs,
+    what is recomputed for the backward pass twice, the costlier branch of a condition.
+
+    Args:
+      jaxpr: of `jax.stages.Traced.jaxpr`, or an inner one.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "dot_general":
+            left = equation.invars[0].aval.shape
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            depth = math.prod(left[axis] for axis in contracted)
+            total += 2 * equation.outvars[0].aval.size * depth
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval
+            features = equation.params["dimension_numbers"].rhs_spec[0]
+            depth = kernel.size // kernel.shape[features]
+            total += 2 * equation.outvars[0].aval.size * depth
+        inner = [traced_flops(j) for j in jax.extend.core.jaxprs_in_params(equation.params)]
+        if name == "cond":
+            total += max(inner)
+        else:
+            total += equation.params.get("length", 1) * sum(inner)
+    return total
