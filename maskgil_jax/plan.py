@@ -25,6 +25,7 @@ def main() -> None:
     # Before JAX starts: no TPU is looked for, only its compiler is used.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # it cannot hold programs for absent devices
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.planning import chips, report
 
@@ -59,7 +60,9 @@ def planned(topology: str) -> dict[str, Any]:
     devices = programs.devices_of(topology)
     if values.batch_per_chip:
         config = config.copy_and_resolve_references()
+        images = config.steps * config.batch_size
         config.batch_size = values.batch_per_chip * len(devices)
+        config.steps = -(-images // config.batch_size)
     height, width = (int(n) for n in values.grid)
     mesh = sharding.make_mesh(config.mesh, devices)
     log.info("compiling the training step for %s, %d chips", topology, len(devices))
@@ -147,7 +150,9 @@ def define_flags() -> None:
     flags.DEFINE_list("topology", [], "TPUs and their shapes, as v5p:4x4x4,v5e:16x16")
     flags.DEFINE_string("output", None, "F.json; table and plot are written beside it")
     flags.DEFINE_integer(
-        "batch_per_chip", 0, "images a step on each chip; 0: config.batch_size over all"
+        "batch_per_chip",
+        0,
+        "images a step on each chip, for as many steps as see the config's images; 0: as it says",
     )
     flags.DEFINE_integer("codebook_size", 16384, "of the codes that a generator is trained on")
     flags.DEFINE_list("grid", ["16", "16"], "height and width of an image in codes")

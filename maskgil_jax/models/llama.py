@@ -21,8 +21,10 @@ from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers, 
 from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.models.products import (
     Parts,
+    attention_cut,
     attention_of_parts,
     cache_dtype,
+    parts_pay,
     product,
     product_of_turned,
     turned,
@@ -108,8 +110,8 @@ class Layer(nnx.Module):
         of_qk, of_v = jnp.split(cast(block.qkv), [2], axis=-3)
         self.qkv = nnx.Param(jnp.concatenate([rope.halved(of_qk), of_v], axis=-3))
         self.out, self.down = nnx.Param(cast(block.out)), nnx.Param(cast(block.down))
-        gate_up = cast(block.gate_up)
-        self.gate, self.up = (nnx.Param(gate_up[..., c, :]) for c in range(2))
+        gate_up = jnp.split(cast(block.gate_up), 2, axis=-2)
+        self.gate, self.up = (nnx.Param(x.squeeze(-2)) for x in gate_up)
         if block.config.qk_norm != "none":
             norms = (block.query_norm, block.key_norm)
             self.query_norm, self.key_norm = jax.tree.map(rope.halved, norms)
@@ -153,9 +155,11 @@ class Layer(nnx.Module):
     ) -> list[jax.Array]:
         """Projections, norms and rotations around `attend`."""
         qkv = [multiply(EQUATIONS["qkv"], part, self.qkv[...]) for part in x]
-        queries, keys, values = (
-            tuple(part[:, :, c].transpose(0, 2, 1, 3) for part in qkv) for c in range(3)
+        # Split, not indexed: its derivative is one concatenation.
+        heads_first = (
+            [x[:, :, 0].transpose(0, 2, 1, 3) for x in jnp.split(part, 3, axis=2)] for part in qkv
         )
+        queries, keys, values = zip(*heads_first, strict=True)
         if self.config.qk_norm != "none":
             queries = tuple(self.query_norm(part) for part in queries)
             keys = tuple(self.key_norm(part) for part in keys)
@@ -232,31 +236,38 @@ class Llama(nnx.Module):
             order = self.order(height, width)
             codes_BL = codes_BL[:, order][:, :-1]
         parts = self.embed(codes_BL, condition)
-        if config.causal:
-            # All image tokens but the last: a class makes them a power of two again.
-            parts = (jnp.concatenate(parts, axis=1),)
         if key is not None:
             key, *keys = jax.random.split(key, 1 + len(parts))
             parts = tuple(
                 dropout(x, config.embedding_dropout, k) for x, k in zip(parts, keys, strict=True)
             )
-        lengths = [x.shape[1] for x in parts]
-        T = sum(lengths)
-        tables = np.split(self.rotations(height, width)[:T], np.cumsum(lengths)[:-1])
-        attend = functools.partial(
-            attention_of_parts, mask=self.allowed(condition, jnp.arange(T), T)
-        )
+        boundary, T = parts[0].shape[1], sum(x.shape[1] for x in parts)
+        mask = self.allowed(condition, jnp.arange(T), T)
+        attend: Attend = functools.partial(attention_of_parts, mask=mask)
+        if config.causal or not parts_pay():
+            # A causal model's image tokens lack the last: the condition makes them whole again.
+            cut = functools.partial(
+                attention_cut, mask=mask, boundary=0 if config.causal else boundary
+            )
+            attend = lambda *qkv: (cut(*(part for (part,) in qkv)),)  # noqa: E731
+            parts = (jnp.concatenate(parts, axis=1),)
+        ends = np.cumsum([x.shape[1] for x in parts])
+        tables = tuple(np.split(self.rotations(height, width)[:T], ends[:-1]))
         parts = through_layers(
             self.blocks,
             parts,
-            lambda block, parts, key: Layer(block)(parts, tuple(tables), attend, key),
+            lambda block, parts, key: Layer(block)(parts, tables, attend, key),
             key,
             layers=config.layers,
             remat=config.remat,
         )
+        first, c = config.condition_position == "first", config.condition_tokens
+        if len(parts) == 2:
+            return parts[1 if first else 0]
+        (x_BTD,) = parts
         if config.causal:
-            return parts[0][:, config.condition_tokens - 1 :][:, np.argsort(order)]
-        return parts[1 if config.condition_position == "first" else 0]
+            return x_BTD[:, c - 1 :][:, np.argsort(order)]
+        return x_BTD[:, c:] if first else x_BTD[:, :-c]
 
     def normed(self, x_BLD: jax.Array) -> jax.Array:
         """The final norm: what `classify` is affine in."""

@@ -110,16 +110,36 @@ def cache_dtype(dtype: Any) -> Any:
 def attention(
     q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, boundary: int = 0
 ) -> jax.Array:
-    """Softmax attention of all tokens to all, scaled by K^-1/2, softmax in float32: [B, T, H, K].
+    """`attention_cut` of arrays in the order of their products, [B, T, H, K]."""
+    q_BHTK, k_BHTK, v_BHTK = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTHK, v_BTHK))
+    return attention_cut(q_BHTK, k_BHTK, v_BHTK, boundary=boundary).transpose(0, 2, 1, 3)
+
+
+def attention_cut(
+    q_BHTK: jax.Array,
+    k_BHTK: jax.Array,
+    v_BHTK: jax.Array,
+    mask: jax.Array | None = None,
+    boundary: int = 0,
+) -> jax.Array:
+    """`attention_of_parts` of a sequence in one piece, [B, H, T, K].
 
     Args:
-      q_BTHK, k_BTHK, v_BTHK: queries, keys and values.
-      boundary: between the image tokens and the few others; see `attention_of_parts`.
+      q_BHTK, k_BHTK, v_BHTK: queries, keys and values.
+      mask: as there.
+      boundary: between the image tokens and the few others, where to cut; 0: nowhere.
     """
-    heads_first = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTHK, v_BTHK))
-    parts = ((x[:, :, :boundary], x[:, :, boundary:]) if boundary else (x,) for x in heads_first)
-    o_BHTK = jnp.concatenate(attention_of_parts(*parts), axis=2)
-    return o_BHTK.transpose(0, 2, 1, 3)
+    cuts = [boundary] if boundary else []
+    parts = (tuple(jnp.split(x, cuts, axis=2)) for x in (q_BHTK, k_BHTK, v_BHTK))
+    return jnp.concatenate(attention_of_parts(*parts, mask), axis=2)
+
+
+def parts_pay() -> bool:
+    """Whether a sequence runs in parts through whole layers, not only through attention.
+
+    Not on the CPU, where the few others in products of their own cost more than they save.
+    """
+    return sharding.platform() != "cpu"
 
 
 Parts = tuple[jax.Array, ...]  # of one sequence: arrays that differ in the length of one axis

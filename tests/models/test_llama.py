@@ -141,6 +141,20 @@ def test_every_token_sees_every_token_and_the_condition(switch):
     assert (jnp.abs(grads).sum(axis=-1) > 0).all()
 
 
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_in_parts_as_on_accelerators_it_gives_the_same(switch, monkeypatch):
+    model, (codes, classes) = built(**switch), inputs()
+
+    def loss(model):
+        return (model(codes, classes) ** 2).mean()
+
+    together = jax.value_and_grad(loss)(model)
+    monkeypatch.setattr("maskgil_jax.models.llama.parts_pay", lambda: True)
+    apart = jax.value_and_grad(loss)(model)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_remat_changes_no_gradient():
     codes, classes = inputs()
 

@@ -5,7 +5,7 @@ import pytest
 
 from maskgil_jax.models import products
 from maskgil_jax.models.llama import EQUATIONS
-from maskgil_jax.models.products import attention, attention_of_parts, product
+from maskgil_jax.models.products import attention, attention_cut, attention_of_parts, product
 
 
 def heads(seed, count=3, shape=(2, 7, 3, 4)):
@@ -41,13 +41,6 @@ def test_a_product_of_bfloat16_is_rounded_once_and_its_gradients_are_bfloat16():
     assert {g.dtype.name for g in grads(x, y)} == {"bfloat16"}
 
 
-def in_parts(q, k, v, mask, boundary):
-    """`attention_of_parts` of arrays [B, T, H, K] that are cut at `boundary`."""
-    heads_first = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
-    parts = ((x[:, :, :boundary], x[:, :, boundary:]) for x in heads_first)
-    return jnp.concatenate(attention_of_parts(*parts, mask), axis=2).transpose(0, 2, 1, 3)
-
-
 def compared(q, k, v, mask, boundary):
     """Outputs and gradients of our attention and of JAX's, of a loss that weighs each query."""
 
@@ -55,16 +48,16 @@ def compared(q, k, v, mask, boundary):
         weights = jnp.arange(1.0, 1 + q.shape[1])[:, None, None]
         return lambda *qkv: (weights * function(*qkv) ** 2).sum()
 
-    masked = mask is not None
+    turned = lambda x: x.transpose(0, 2, 1, 3)  # noqa: E731
     functions = (
-        lambda *qkv: in_parts(*qkv, mask, boundary) if masked else attention(*qkv, boundary),
+        lambda *qkv: turned(attention_cut(*map(turned, qkv), mask, boundary)),
         lambda *qkv: jax.nn.dot_product_attention(*qkv, mask=mask),
     )
     return [jax.value_and_grad(loss(f), argnums=(0, 1, 2))(q, k, v) for f in functions]
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("boundary", [1, 3, 6])
+@pytest.mark.parametrize("boundary", [0, 1, 3, 6])
 def test_attention_and_its_gradients_are_those_of_jax_wherever_it_is_cut(boundary, masked):
     # Every row sees a key, not all of them its own.
     mask = jnp.tril(jnp.ones((7, 7), bool), 2)[None, None] if masked else None
