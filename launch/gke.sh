@@ -36,6 +36,7 @@ manifest() {
   esac
   # Up to 8 chips of the small kinds are one host; larger slices have 4 on each.
   case $generation in v5e | v6e) ((chips > 8)) || per_host=$chips ;; esac
+  ((chips % per_host == 0)) || fail "--topology=$topology: a host has $per_host chips"
   cat <<END
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -85,17 +86,17 @@ END
 }
 
 start() {
+  local text
+  text=$(manifest)
   if [[ $dry_run ]]; then
-    echo "kubectl create --filename=- <<'EOF'"
-    manifest
-    echo EOF
+    echo "kubectl create --filename=- <<'EOF'"$'\n'"$text"$'\n'EOF
   else
-    manifest | kubectl create --filename=-
+    kubectl create --filename=- <<<"$text"
   fi
 }
 
 case $verb in
-  start) need_topology && need image && need_training && start ;;
+  start) need_topology; need image; need_training; start ;;
   logs)
     run kubectl logs --follow --tail=100 \
       --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the scripts set and use these variables
 # What the scripts of this folder share: options, errors, --dry-run. Sourced, not run.
 # Written for bash 3.2 too, the one of macOS.
 
@@ -30,7 +30,6 @@ parse() {
     [[ $1 == --* && " $options " == *" $option "* ]] ||
       fail "unknown option $1; there are ${options// /, }, and options of the training follow --"
     option=${option%=}
-    printf -v "${option//-/_}" %s "${1#--"$option"}"
     case $1 in
       *=*) printf -v "${option//-/_}" %s "${1#*=}" ;;
       *) printf -v "${option//-/_}" yes ;;
@@ -57,9 +56,9 @@ need_training() {
 # Sets the parts of --topology=v5p:4x4x4: `generation`, `shape`, `chips`.
 need_topology() {
   need topology
-  [[ $topology =~ ^(v4|v5e|v5p|v6e|tpu7x):([0-9]+(x[0-9]+)+)$ ]] ||
-    fail "--topology=$topology: expected chips of v4, v5e, v5p, v6e or tpu7x, such as v5p:4x4x4"
-  generation=${BASH_REMATCH[1]} shape=${BASH_REMATCH[2]}
+  [[ $topology =~ ^((v5e|v6e):|(v4|v5p|tpu7x):[1-9][0-9]*x)[1-9][0-9]*x[1-9][0-9]*$ ]] ||
+    fail "--topology=$topology: expected v5e: or v6e:NxN, or v4:, v5p: or tpu7x:NxNxN"
+  generation=${topology%%:*} shape=${topology#*:}
   chips=$((${shape//x/*}))
 }
 

@@ -22,7 +22,7 @@ parse "install start delete" "nodes= gpus= cuda= config= workdir= name=" "$@"
 install() {
   [[ $cuda == 12 || $cuda == 13 ]] || fail "--cuda=$cuda: expected 12 or 13"
   run python3 -m venv "$root/.venv"
-  run "$root/.venv/bin/python" -m pip install -e "$root[cuda$cuda]"
+  run "$root/.venv/bin/python" -m pip install -e "${root}[cuda$cuda]"
 }
 
 start() {
@@ -34,7 +34,7 @@ start() {
 }
 
 case $verb in
-  install) need cuda && install ;;
-  start) need nodes gpus && need_training && start ;;
-  delete) run scancel --user="$USER" --name="$name" ;;
+  install) install ;;
+  start) need nodes gpus; need_training; start ;;
+  delete) run scancel --me --name="$name" ;;
 esac

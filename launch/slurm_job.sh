@@ -20,9 +20,7 @@ echo "$words"
 
 # srun returns the highest code. Where one process ended with 1 (unusable input, a bug), the others
 # only lost it: do not try that again.
-case $words in
-  *"xited with exit code 1"$'\n'* | *"xited with exit code 1") exit 1 ;;
-esac
+if grep -q 'Exited with exit code 1$' <<<"$words"; then exit 1; fi
 # Lost another process, Ctrl-C, killed, SIGTERM: the same command goes on from the checkpoint.
 case $code in
   75 | 130 | 137 | 143)

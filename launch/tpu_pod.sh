@@ -75,7 +75,7 @@ run_state() {
   done
   case " $words" in
     " ") echo unknown ;;
-    " 0 ") echo done ;;
+    " 0 ") echo "done" ;;
     *" running "*) echo running ;;
     *" new "*) echo new ;;
     *) echo interrupted ;;
@@ -115,10 +115,10 @@ print_watch() {
 }
 
 case $verb in
-  create) need_topology && create ;;
+  create) need_topology; create ;;
   install) install ;;
-  start) need_training && start ;;
-  watch) need_topology && need_training && if [[ $dry_run ]]; then print_watch; else watch; fi ;;
+  start) need_training; start ;;
+  watch) need_topology; need_training; if [[ $dry_run ]]; then print_watch; else watch; fi ;;
   logs) on_workers 0 "tail -n 100 -F maskgil_jax/train.log" ;;
   stop) on_workers all "$worker stop" ;;
   delete) delete ;;

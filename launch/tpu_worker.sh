@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-alive() { kill -0 "$(cat train.pid)" 2>/dev/null; }
+# After a boot, the id may be that of another program.
+alive() { grep -qs maskgil_jax.main "/proc/$(cat train.pid)/cmdline"; }
 
 status() {
   if [[ -f train.exit ]]; then
