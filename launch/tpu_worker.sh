@@ -5,18 +5,22 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# After a boot, the id may be that of another program.
-alive() { grep -qs maskgil_jax.main "/proc/$(cat train.pid)/cmdline"; }
+# Whether the shell around Python is still there: once it is gone, the exit code is written. After a
+# boot, its id may be that of another program.
+alive() {
+  [[ -s train.pid ]] && read -r shell python <train.pid &&
+    grep -qs maskgil_jax.main "/proc/$shell/cmdline"
+}
 
 status() {
-  if [[ -f train.exit ]]; then
-    echo "train: $(cat train.exit)"
-  elif [[ ! -f train.pid ]]; then
-    echo "train: new"
-  elif alive; then
+  if alive; then
     echo "train: running"
-  else
+  elif [[ -f train.exit ]]; then
+    echo "train: $(cat train.exit)"
+  elif [[ -f train.pid ]]; then
     echo "train: gone" # without an exit code: the VM was started anew
+  else
+    echo "train: new"
   fi
 }
 
@@ -28,20 +32,21 @@ case $1 in
     .venv/bin/python -m pip install --quiet -e '.[tpu]'
     ;;
   start)
-    [[ $(status) != "train: running" ]] || exit 0
-    rm -f train.pid train.exit
-    # The inner shell waits for the exit code. Signals go to Python itself, whose id it notes.
-    # shellcheck disable=SC2016
-    nohup bash -c '"$@" & echo $! >train.pid; wait $!; echo $? >train.exit' bash \
-      .venv/bin/python "${@:2}" >>train.log 2>&1 </dev/null &
-    until [[ -s train.pid ]]; do sleep 0.1; done
+    if ! alive; then
+      rm -f train.pid train.exit
+      # Signals go to Python itself, whose id the shell notes beside its own.
+      # shellcheck disable=SC2016
+      nohup bash -c '"$@" & echo $$ $! >train.pid; wait $!; echo $? >train.exit' bash \
+        .venv/bin/python "${@:2}" >>train.log 2>&1 </dev/null &
+      until [[ -s train.pid ]]; do sleep 0.1; done
+    fi
     status
     ;;
   status) status ;;
   stop)
-    if [[ $(status) == "train: running" ]]; then
-      kill -TERM "$(cat train.pid)"
-      until [[ -s train.exit ]]; do sleep 1; done
+    if alive; then
+      kill -TERM "$python"
+      while alive; do sleep 0.1; done
     fi
     status
     ;;
