@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains on a TPU slice of a GKE cluster that has JobSet (https://jobset.sigs.k8s.io).
 #
-#   launch/gke.sh VERB --topology=v5p:4x4x4 --image=IMAGE --config=configs/xxl.py
-#       --workdir=gs://BUCKET/run [--name=maskgil] [--dry-run] [-- --config.x.y=value ...]
+#   launch/gke.sh VERB --topology=v5p:4x4x4 --image=IMAGE --claim=CLAIM --config=configs/xxl.py
+#       --workdir=/data/run [--name=maskgil] [--dry-run] [-- --config.x.y=value ...]
 #
 #   start    creates the JobSet; it starts again after a preemption until the run is done
 #   logs     follows the log of worker 0
@@ -10,12 +10,14 @@
 #
 # --dry-run prints the commands instead. Cluster and namespace are those of `kubectl config`. The
 # image holds this checkout: docker build -t IMAGE -f launch/Dockerfile . && docker push IMAGE
+# The PersistentVolumeClaim (ReadWriteMany, such as Filestore) is at /data in every worker, for the
+# work directory and the data.
 
 set -euo pipefail
 source "$(dirname "$0")/options.sh"
 
-topology='' image='' config='' workdir='' name=maskgil dry_run='' extra=()
-parse "start logs delete" "topology= image= config= workdir= name=" "$@"
+topology='' image='' claim='' config='' workdir='' name=maskgil dry_run='' extra=()
+parse "start logs delete" "topology= image= claim= config= workdir= name=" "$@"
 
 # JSON strings are YAML, and Kubernetes reads $$ as $.
 json() {
@@ -73,12 +75,19 @@ spec:
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: $accelerator
                 cloud.google.com/gke-tpu-topology: $shape
+              volumes:
+                - name: data
+                  persistentVolumeClaim:
+                    claimName: $claim
               containers:
                 - name: train
                   image: $image
                   # No shell: Python is what gets SIGTERM.
                   command:
 $(json python "${training[@]}" | sed 's/^/                    - /')
+                  volumeMounts:
+                    - name: data
+                      mountPath: /data
                   resources:
                     limits:
                       google.com/tpu: $per_host
@@ -96,7 +105,7 @@ start() {
 }
 
 case $verb in
-  start) need_topology; need image; need_training; start ;;
+  start) need_topology; need image claim; need_training; start ;;
   logs)
     run kubectl logs --follow --tail=100 \
       --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"

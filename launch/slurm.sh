@@ -26,7 +26,8 @@ install() {
 }
 
 start() {
-  [[ $dry_run || -x $root/.venv/bin/python ]] || fail "there is no $root/.venv: run $0 install first"
+  [[ $dry_run || -x $root/.venv/bin/python ]] ||
+    fail "there is no $root/.venv: run $0 install first"
   # One process for each GPU is what JAX expects under SLURM.
   run sbatch --job-name="$name" --nodes="$nodes" --gpus-per-node="$gpus" \
     --ntasks-per-node="$gpus" --chdir="$root" "$root/launch/slurm_job.sh" \

@@ -2,7 +2,8 @@
 # Trains on a TPU VM pod.
 #
 #   launch/tpu_pod.sh VERB --zone=ZONE --topology=v5p:4x4x4 --config=configs/xxl.py
-#       --workdir=gs://BUCKET/run [--name=maskgil] [--spot] [--dry-run] [-- --config.x.y=value ...]
+#       --workdir=/data/run [--setup=COMMAND] [--name=maskgil] [--spot] [--dry-run]
+#       [-- --config.x.y=value ...]
 #
 #   create   asks for the pod, a queued resource that may wait for capacity
 #   install  copies this checkout to every worker and installs it there
@@ -12,14 +13,17 @@
 #   stop     has the run save a checkpoint and end (end `watch` first: it would start it again)
 #   delete   gives the pod back, whatever it does
 #
+# Each worker runs COMMAND before it starts: let it mount what holds work directory and data, as in
+# --setup='mountpoint -q /data || { sudo mkdir -p /data && sudo mount -t nfs HOST:/SHARE /data; }'
+#
 # --dry-run prints the commands instead. Project and account are those of `gcloud config`.
 
 set -euo pipefail
 source "$(dirname "$0")/options.sh"
 
-zone='' topology='' config='' workdir='' name=maskgil spot='' dry_run='' extra=()
+zone='' topology='' config='' workdir='' setup='' name=maskgil spot='' dry_run='' extra=()
 parse "create install start watch logs stop delete" \
-  "zone= topology= config= workdir= name= spot" "$@"
+  "zone= topology= config= workdir= setup= name= spot" "$@"
 need zone
 
 worker=maskgil_jax/launch/tpu_worker.sh
@@ -49,10 +53,11 @@ install() {
   run tar -czf "$archive" -C "$root" --exclude=__pycache__ \
     maskgil_jax configs launch pyproject.toml README.md &&
     tpus tpu-vm scp "$archive" "$name:maskgil_jax.tar.gz" --worker=all &&
-    on_workers all "mkdir -p maskgil_jax && tar -xzf maskgil_jax.tar.gz -C maskgil_jax && $worker install"
+    on_workers all \
+      "mkdir -p maskgil_jax && tar -xzf maskgil_jax.tar.gz -C maskgil_jax && $worker install"
 }
 
-start() { on_workers all "$worker start $(quote "${training[@]}")"; }
+start() { on_workers all "${setup:+($setup) && }$worker start $(quote "${training[@]}")"; }
 
 pod_state() {
   local state
@@ -71,7 +76,9 @@ run_state() {
     sed -n 's/^train: //p' | sort -u | tr '\n' ' ') || words=
   for word in $words; do
     # Where one worker ended with 1, the others only lost it: do not try that again.
-    [[ " 0 75 130 137 143 running new gone " == *" $word "* ]] || { echo "exit code $word" && return; }
+    case $word in 0 | 75 | 130 | 137 | 143 | running | new | gone) continue ;; esac
+    echo "exit code $word"
+    return
   done
   case " $words" in
     " ") echo unknown ;;

@@ -13,10 +13,10 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 AWKWARD = '--config.note=it\'s "$HOME" \\n * & {}: #'  # to reach the training as it is
-TRAINING = ["-m", "maskgil_jax.main", "--config=configs/xxl.py", "--workdir=gs://b/my run"]
+TRAINING = ["-m", "maskgil_jax.main", "--config=configs/xxl.py", "--workdir=/data/my run"]
 TRAINING += ["--distributed=auto", AWKWARD]
-OPTIONS = ["--config=configs/xxl.py", "--workdir=gs://b/my run"]
-GKE = ["--topology=v5p:4x4x4", "--image=registry/image:1", *OPTIONS]
+OPTIONS = ["--config=configs/xxl.py", "--workdir=/data/my run"]
+GKE = ["--topology=v5p:4x4x4", "--image=registry/image:1", "--claim=disk", *OPTIONS]
 TPU = ["--zone=us-east5-a", "--topology=v5p:4x4x4", *OPTIONS]
 SLURM = ["--nodes=4", "--gpus=8", "--cuda=13", *OPTIONS]
 
@@ -115,6 +115,12 @@ def test_without_a_verb_a_script_says_how_it_is_used(tools, script):
         ("gke.sh", ["start", *GKE, "--zone=z"], "unknown option --zone=z"),
         ("gke.sh", ["start", *GKE, "--config=configs/none.py"], "--config=configs/none.py: there"),
         ("gke.sh", ["start", *GKE, "--topology=v5p:1x1x1"], "a host has 4 chips"),
+        ("gke.sh", ["start", *GKE, "--claim="], "--claim is missing"),
+        (
+            "gke.sh",
+            ["start", *GKE, "--workdir=gs://b/run"],
+            "--workdir=gs://b/run: expected a folder",
+        ),
         ("slurm.sh", ["start", "--gpus=8", *OPTIONS], "--nodes is missing"),
         ("slurm.sh", ["start", "--nodes", "4"], "unknown option --nodes"),
         ("slurm.sh", ["start", "configs/b.py"], "unknown option configs/b.py"),
@@ -166,6 +172,13 @@ def test_start_hands_config_workdir_and_options_to_all_workers(tools):
     assert ssh[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "maskgil"]
     assert "--worker=all" in ssh and "--zone=us-east5-a" in ssh
     assert remote(ssh) == ["maskgil_jax/launch/tpu_worker.sh", "start", *TRAINING]
+
+
+def test_the_setup_runs_on_all_workers_before_they_start(tools):
+    setup = "mountpoint -q /data || sudo mount 'a share' /data"
+    (ssh,) = commands(tools.dry_run("tpu_pod.sh", "start", *TPU, f"--setup={setup}"))
+    (command,) = [word for word in ssh if word.startswith("--command=")]
+    assert command.startswith(f"--command=({setup}) && maskgil_jax/launch/tpu_worker.sh start -m ")
 
 
 @pytest.mark.parametrize(
@@ -337,6 +350,9 @@ def test_the_jobset_fits_the_slice(tools, topology, label, pods, chips):
     }
     (container,) = pod["containers"]
     assert container["image"] == "registry/image:1"
+    (volume,), (mount,) = pod["volumes"], container["volumeMounts"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "disk"}
+    assert mount == {"name": volume["name"], "mountPath": "/data"}
     assert container["resources"]["limits"] == {"google.com/tpu": chips}
     # Kubernetes itself reads $$ as $.
     assert [w.replace("$$", "$") for w in container["command"]] == ["python", *TRAINING]
