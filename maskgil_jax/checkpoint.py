@@ -9,16 +9,21 @@ version), written last: a directory without it is not a model. Nothing in it exe
 
 import hashlib
 import json
+import logging
 import uuid
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax import sharding
+from maskgil_jax import processes, sharding
 from maskgil_jax.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 FORMAT = 1
 Tree = TypeVar("Tree")
@@ -38,16 +43,29 @@ def unflatten(like: Tree, leaves: dict[str, Any]) -> Tree:
 class Checkpoints:
     """The training checkpoints of one work directory, saved in the background.
 
-    A context: leaving it, by whatever way, waits for what is being saved.
+    A context: leaving it, by whatever way, waits for what is being saved. With several processes
+    all of them call every method.
     """
 
-    def __init__(self, directory: epath.PathLike, keep: int):
+    def __init__(self, directory: epath.Path, config: ConfigDict, about: dict[str, Any]):
+        """Open the directory, which is made if needed.
+
+        Args:
+          directory: of the checkpoints.
+          config: keep_checkpoints and keep_every say which stay.
+          about: JSON-able, kept in each checkpoint: the config and the version of the code.
+        """
         training = ocp.training
+        policies = training.preservation_policies
+        kept = [policies.LatestN(config.keep_checkpoints)]
+        if config.keep_every:
+            kept.append(policies.EveryNSteps(config.keep_every))
+        self._directory, self._about = directory, about
         self._checkpointer = training.Checkpointer(
-            epath.Path(directory),
+            directory,
             # The loop decides when; Orbax's default policy may skip a save that it is asked for.
             save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=training.preservation_policies.LatestN(keep),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,  # left by a process that was killed while saving
         )
 
@@ -58,19 +76,113 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def save(self, step: int, state: Any) -> None:
-        """Begin to save; does nothing if the step is already there."""
-        if self.latest != step:
-            self._checkpointer.save_async(step, flatten(state))
+        """Begin to save; does nothing if the step is already there.
+
+        Raises:
+          InputError: this checkpoint, or the one before, could not be written.
+        """
+        if self.latest == step:
+            return
+        flat = flatten(state)
+        try:
+            self._checkpointer.save_async(
+                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=self._about
+            )
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
 
     def restore(self, like: Tree) -> Tree:
-        """The newest state, as arrays of the shapes, dtypes and shardings of `like`."""
-        return unflatten(like, self._checkpointer.load(self.latest, abstract_state=flatten(like)))
+        """The newest state that can be read, as arrays with the shapes and shardings of `like`.
+
+        A checkpoint that is damaged is named and moved aside, and the one before it is used.
+
+        Raises:
+          InputError: none can be read; nothing is moved then.
+        """
+        flat, damaged = flatten(like), {}
+        whole = jax.tree.leaves(flat)[0].sharding.mesh
+        flat[CHECKSUMS] = jax.ShapeDtypeStruct(
+            (len(flat),), np.uint32, sharding=sharding.replicated(whole)
+        )
+        for checkpoint in reversed(self._checkpointer.checkpoints):
+            leaves, reason = self._read(checkpoint.step, flat)
+            if processes.total(bool(reason)):
+                damaged[checkpoint.step] = reason or "another process cannot read it"
+                continue
+            self._move_aside(damaged)
+            return unflatten(like, leaves)
+        reasons = "\n".join(f"  step {step}: {reason}" for step, reason in damaged.items())
+        raise InputError(
+            f"{self._directory}: no checkpoint can be read (see below). Choose another --workdir, "
+            f"or move this directory away to train anew:\n{reasons}"
+        )
+
+    def _read(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """The leaves; or why not."""
+        try:
+            leaves = dict(self._checkpointer.load(step, abstract_state=like))
+        # Orbax and TensorStore report damage in many ways, bare exceptions among them.
+        except Exception as error:
+            saved_by = self._code_of(step)
+            by = f" (saved by {saved_by}, this is {self._about['code']})" if saved_by else ""
+            return {}, " ".join(f"{type(error).__name__}: {error}".split())[:300] + by
+        found = np.asarray(_checksums({n: x for n, x in leaves.items() if n != CHECKSUMS}))
+        wrong = found != np.asarray(leaves.pop(CHECKSUMS))
+        names = [name for name, bad in zip(sorted(leaves), wrong, strict=True) if bad]
+        return leaves, f"the values of {', '.join(names[:4])} are not those saved" if names else ""
+
+    def _code_of(self, step: int) -> str:
+        try:
+            return (self._checkpointer.metadata(step).custom_metadata or {}).get("code", "")
+        except Exception:  # as above
+            return ""
+
+    def _move_aside(self, damaged: dict[int, str]) -> None:
+        for step, reason in damaged.items():
+            aside = self._directory.with_name(f"damaged-{step}-{uuid.uuid4().hex[:8]}")
+            log.warning(
+                "%s is damaged and moved to %s; the checkpoint before it is used: %s",
+                self._directory / str(step),
+                aside.name,
+                reason,
+            )
+            if processes.first():
+                (self._directory / str(step)).rename(aside)
+        if damaged:
+            processes.wait("damaged checkpoints moved")
+            self._checkpointer.reload()
+
+    def _not_written(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self._directory}: a checkpoint could not be written: {error}\nThe newest complete "
+            f"one is of step {self.latest or 0}; once the directory can be written, the same "
+            "command goes on from there"
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: Any, raised: BaseException | None, traceback: Any) -> None:
+        try:
+            self._checkpointer.close()
+        except (OSError, ValueError) as error:
+            if raised is None:
+                raise self._not_written(error) from error
+            log.error("%s", self._not_written(error))
+
+
+CHECKSUMS = "checksums"  # uint32 [leaves], in the order of their names
+
+
+@jax.jit
+def _checksums(leaves: dict[str, jax.Array]) -> jax.Array:
+    """The sum of the words of each leaf, modulo 2^32: the same on any mesh."""
+
+    def one(leaf: jax.Array) -> jax.Array:
+        words = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
+        return words.astype(jnp.uint32).sum(dtype=jnp.uint32)
+
+    return jnp.stack([one(leaves[name]) for name in sorted(leaves)])
 
 
 def write_npz(path: epath.PathLike, **arrays: Any) -> None:
@@ -94,6 +206,8 @@ def write_json(path: epath.PathLike, content: Any) -> None:
 def save_model(directory: epath.PathLike, description: dict[str, Any], params: Any) -> None:
     """Write a model directory; another one that is there is replaced only when this one is whole.
 
+    With several processes all of them call this.
+
     Args:
       directory: where to.
       description: JSON-able; `class` and `arguments` at least.
@@ -103,19 +217,25 @@ def save_model(directory: epath.PathLike, description: dict[str, Any], params: A
     flat = flatten(params)
     content = dict(description, format=FORMAT, fingerprint=fingerprint(flat))
     content = json.loads(json.dumps(content))
-    if (directory / "model.json").exists() and read_description(directory) == content:
+    there = (directory / "model.json").exists() and read_description(directory) == content
+    if processes.total(there):
         return
-    fresh = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.tmp")
+    # The same name in every process.
+    fresh = directory.with_name(f"{directory.name}.{content['fingerprint']}.tmp")
+    if processes.first() and fresh.exists():
+        fresh.rmtree()
+    processes.wait("room for the model")
     ocp.save(fresh / "params", flat)
-    write_json(fresh / "model.json", content)
-    if directory.exists():
-        old = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-        directory.rename(old)
-        fresh.rename(directory)
-        old.rmtree()
-    else:
+    if processes.first():
+        write_json(fresh / "model.json", content)
         directory.parent.mkdir(parents=True, exist_ok=True)
+        old = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+        if directory.exists():
+            directory.rename(old)
         fresh.rename(directory)
+        if old.exists():
+            old.rmtree()
+    processes.wait("model is saved")
 
 
 def read_description(directory: epath.PathLike) -> dict[str, Any]:
@@ -161,7 +281,7 @@ def fingerprint(params: Any) -> str:
     digest = hashlib.sha256()
     flat = params if isinstance(params, dict) else flatten(params)
     for name in sorted(flat):
-        value = np.asarray(jax.device_get(flat[name]))
+        value = processes.whole(flat[name])
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()[:16]

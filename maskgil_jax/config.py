@@ -16,6 +16,8 @@ MAY_CHANGE = (
     "checkpoint_every",
     "pictures_every",
     "keep_checkpoints",
+    "keep_every",
+    "skips_allowed",
     "mesh",
     "data.threads",
     "data.bad_image_limit",
@@ -48,6 +50,8 @@ def _training() -> dict:
         checkpoint_every=1000,  # steps
         pictures_every=1000,  # steps between sample grids or reconstructions in TensorBoard
         keep_checkpoints=2,  # newest ones kept
+        keep_every=0,  # steps; checkpoints of multiples of it are kept for good; 0: none
+        skips_allowed=10,  # steps in a row whose loss or gradients are not finite (each is skipped)
     )
 
 

@@ -25,11 +25,21 @@ Made = dict[str, epath.Path]  # what: where
 def main() -> None:
     """Parse the flags and run."""
     workdir = epath.Path(command.required("workdir")).expanduser().resolve()
-    print_results(run(read_config(), workdir))
+    config, values = read_config(), flags.FLAGS
+    if not values.distributed:
+        print_results(run(config, workdir))
+        return
+    from maskgil_jax import processes
+
+    with processes.joined(values.distributed, values.heartbeat_timeout):
+        print_results(run(config, workdir))
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
-    """Run the stages of a config in order; returns what lies where, for each stage."""
+    """Run the stages of a config in order; returns what lies where, for each stage.
+
+    With several processes, the first draws the samples and measures; the others get nothing back.
+    """
     stages = stages_of(config)
     for stage in stages.values():
         defaults.check_counts(stage)
@@ -88,10 +98,12 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
                 f"--workdir={workdir} holds a run of another config; choose another directory, or "
                 "go on with the same values:\n  " + "\n  ".join(lines)
             )
-    workdir.mkdir(parents=True, exist_ok=True)
+    from maskgil_jax import processes
     from maskgil_jax.checkpoint import write_json
 
-    write_json(path, content)
+    processes.wait("the config is checked")
+    if processes.first():
+        write_json(path, content)
 
 
 def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
@@ -107,7 +119,7 @@ def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 
 def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a tokenizer, show and measure its reconstructions."""
-    from maskgil_jax import api, pictures
+    from maskgil_jax import api, pictures, processes
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.data import sources
     from maskgil_jax.decoding import draw
@@ -118,6 +130,8 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     source = sources.open_source(settings.reference or config.data.source)
     tokenizer_stage.run(config, workdir)
     tokenizer = api.load_tokenizer(workdir / "model")
+    if not processes.first():
+        return {}
     originals, _ = sources.center_crops(source, config.data.image_size, settings.count)
     reconstructions, codes = draw.reconstruct(tokenizer, originals)
     shown = config.samples.count
@@ -152,7 +166,7 @@ def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
 
 def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a generator, draw samples, measure them."""
-    from maskgil_jax import api
+    from maskgil_jax import api, processes
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.decoding import draw
     from maskgil_jax.metrics import compare
@@ -163,12 +177,14 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
             config.evaluation.reference, config.evaluation.metrics, config.evaluation.inception
         )
     shown = generator_stage.run(config, workdir)
-    made = _common_results(workdir, "generator")
+    made = {} if not processes.first() else _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")
     if not (config.tokenizer or epath.Path(generator.tokenizer["path"]).exists()):
         return made
     settings = config.samples
     generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
+    if not processes.first():
+        return made
     options = draw.checked_options(settings, generator.network.config)
     draw.write_samples(
         draw.sampler(generator, config.seed, shown.table, **options),
@@ -215,7 +231,8 @@ def _common_results(workdir: epath.Path, name: str) -> Made:
 def print_results(made: dict[str, Made]) -> None:
     """Say where everything is."""
     for name, results in made.items():
-        print(f"{name}:")
+        if results:
+            print(f"{name}:")
         for what, path in results.items():
             print(f"  {what:16} {path}")
 
@@ -224,6 +241,15 @@ def define_flags() -> None:
     """The command's flags."""
     config_flags.DEFINE_config_file("config", None, "config file, such as configs/b.py")
     flags.DEFINE_string("workdir", None, "directory for checkpoints, model, samples, metrics")
+    flags.DEFINE_string(
+        "distributed",
+        "",
+        "where the run has several processes: auto (as the TPU pod, SLURM, Open MPI or Kubernetes "
+        "says) or HOST:PORT,PROCESSES,INDEX with the address of process 0",
+    )
+    flags.DEFINE_integer(
+        "heartbeat_timeout", 100, "seconds of silence after which a process counts as lost"
+    )
 
 
 if __name__ == "__main__":

@@ -72,6 +72,14 @@ def check_batch(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:
         )
 
 
+def rows_of_process(batch_size: int, mesh: Mesh) -> list[int]:
+    """The rows of a batch that the devices of this process hold."""
+    indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+    return sorted(
+        {row for index in indices.values() if index for row in range(batch_size)[index[0]]}
+    )
+
+
 def name_of(path: tuple[Any, ...]) -> str:
     """`model/blocks/qkv` for the path of a leaf of a train state."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")

@@ -1,12 +1,13 @@
 """Batches as a pure function of the step.
 
-Shuffled and repeated globally, batched, then sliced by process: the global batch of a step is the
-same, in the same order, for any number of processes, and a run resumes at step n by starting at
-batch n. No iterator state is ever saved.
+Shuffled and repeated globally, then each process loads its rows of each batch: the global batch of
+a step is the same, in the same order, for any number of processes, and a run resumes at step n by
+starting at batch n. No iterator state is ever saved.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -37,26 +38,52 @@ def batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    process: int = 0,
-    processes: int = 1,
+    rows: Sequence[int] | None = None,
     threads: int = 16,
 ) -> Iterator[Example]:
-    """This process's part of the batches start_step, start_step + 1, ...
+    """Some rows of the batches start_step, start_step + 1, ...
 
     Args:
       load: (index, rng) -> example, a function of its arguments alone.
       length: number of examples in an epoch.
       batch_size: global.
       seed: of the order and of the random crops.
-      process, processes: which contiguous part of each batch.
+      rows: of each batch, for this process; None: all.
       threads: that load examples.
     """
-    # Grain's endless repeat() is sys.maxsize long, which overflows once it is sliced.
-    epochs = 2**40 // length
-    data = grain.MapDataset.range(length).seed(seed).shuffle().repeat(epochs).random_map(load)
-    data = data.batch(batch_size // processes)[process::processes][start_step:]
+    examples = _order(length, seed).random_map(load)
+    mine = _Rows(examples, batch_size, rows or range(batch_size), start_step)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1))
+    data = grain.MapDataset.source(mine).batch(len(mine.rows))
     return iter(data.to_iter_dataset(options))
+
+
+def batch_indices(length: int, *, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which examples of the epoch the whole batch of a step holds (the first step is 1)."""
+    order = _order(length, seed)
+    return [int(order[i]) for i in range((step - 1) * batch_size, step * batch_size)]
+
+
+def _order(length: int, seed: int) -> grain.MapDataset:
+    # Grain's endless repeat() is sys.maxsize long, which overflows once it is sliced.
+    return grain.MapDataset.range(length).seed(seed).shuffle().repeat(2**40 // length)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The examples at `rows` of each batch, from batch `start` on."""
+
+    examples: grain.MapDataset
+    batch_size: int
+    rows: Sequence[int]
+    start: int
+
+    def __len__(self) -> int:
+        return (len(self.examples) // self.batch_size - self.start) * len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        batch, row = divmod(int(index), len(self.rows))
+        return self.examples[(self.start + batch) * self.batch_size + self.rows[row]]
 
 
 def image_loader(

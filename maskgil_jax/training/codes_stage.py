@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from maskgil_jax import api
+from maskgil_jax import api, processes
 from maskgil_jax.config import differences
 from maskgil_jax.data import images, shards, sources
 from maskgil_jax.decoding import draw
@@ -56,12 +55,13 @@ def run(config: ConfigDict, output: epath.Path) -> None:
             records = encoder.records(indices, progress)
             count = shards.write_shard(output / index.shards[i], records)
             log.info("%s: %d examples", index.shards[i], count)
-    multihost_utils.sync_global_devices("shards written")
-    if jax.process_index() == 0:
+    processes.wait("shards are written")
+    if processes.first():
         examples = shards.count_examples(output, index)
         counts = {"examples": examples, "unreadable": len(source) - examples, "complete": True}
         shards.write_index(output, index, counts)
         log.info("%d examples in %s", examples, output)
+    processes.wait("the index is complete")
 
 
 def _plan(config: ConfigDict) -> tuple[api.Tokenizer, sources.Source, shards.Index]:

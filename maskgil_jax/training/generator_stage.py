@@ -13,7 +13,7 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api, generators, networks, pictures, sharding
+from maskgil_jax import api, generators, networks, pictures, processes, sharding
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.shards import CodeShards
@@ -81,17 +81,19 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
             f"{config.model.preset} has no null condition: expected 0"
         )
 
-    def generator_of(state: TrainState) -> generators.Generator:
-        weights = state.model if state.ema is None else state.ema
+    def generator_of(weights: Any) -> generators.Generator:
         known = names if by_class else ()
         return generators.generator(weights, tokenizer=data.provenance, class_names=known)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         if data.tokenizer is None:
             return {}
+        weights = processes.local(averaged(state))
+        if not processes.first():
+            return {}
         columns = config.samples.per_class
         images = draw.draw_images(
-            draw.sampler(generator_of(state), config.seed, shown.table, **options),
+            draw.sampler(generator_of(weights), config.seed, shown.table, **options),
             data.tokenizer,
             np.repeat(shown.labels, columns),
             config.samples.batch_size,
@@ -111,8 +113,13 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         tokens_per_example=data.grid[0] * data.grid[1],
     )
     state = train(stage, config, workdir, mesh)
-    generator_of(state).save(workdir / "model")
+    generator_of(averaged(state)).save(workdir / "model")
     return shown
+
+
+def averaged(state: TrainState) -> TokenModel:
+    """The weights to keep: the averaged ones where there are any."""
+    return state.model if state.ema is None else state.ema
 
 
 def to_show(data: "Data", by_class: bool, count: int) -> Shown:

@@ -5,12 +5,12 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from etils import epath
@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax import sharding
+from maskgil_jax import processes, sharding, version
 from maskgil_jax.checkpoint import Checkpoints, write_json
 from maskgil_jax.data import pipeline
 from maskgil_jax.errors import InputError, Interrupted
@@ -28,6 +28,7 @@ from maskgil_jax.training.writer import Writer
 log = logging.getLogger("maskgil_jax")
 
 Batch = dict[str, jax.Array]
+NAMES_SHOWN = 8  # of a batch, in a message
 
 
 @jax.tree_util.register_dataclass
@@ -41,6 +42,7 @@ class TrainState:
       optimizer: optax state of the same structure.
       ema: averaged weights, or None.
       memory: what else the next step needs to know of those before, or None.
+      skipped: int32 [2], steps that were skipped: in all, and the last ones in a row.
     """
 
     step: jax.Array
@@ -48,6 +50,7 @@ class TrainState:
     optimizer: Any
     ema: Any
     memory: Any = None
+    skipped: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros(2, jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +60,13 @@ class Stage:
     Attributes:
       init: (start_from) -> TrainState, pure.
       start_from: trained networks that `init` takes, or None.
-      step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars.
+      step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars, `loss` and
+        `gradient_norm` among them.
       load: (index, rng) -> example (see data/pipeline.py).
       examples: number of examples in an epoch.
       name_of_example: index -> name, for messages about unreadable images.
       frozen: what the step reads and never changes.
-      pictures: (state) -> {name: uint8 [H, W, 3]}.
+      pictures: (state) -> {name: uint8 [H, W, 3]}; called by all processes, the first one's count.
       tokens_per_example: for tokens_per_second.
     """
 
@@ -83,9 +87,10 @@ def train(
     """Train to `config.steps`, from the newest checkpoint in `workdir` if there is one.
 
     Raises:
-      Interrupted: a signal came; the state was saved.
-      InputError: too many unreadable images, and the state was saved; or a loss that is not
-        finite, and the newest checkpoint is from before.
+      Interrupted: a signal came to a process; the state was saved.
+      InputError: too many unreadable images, and the state was saved; too many steps in a row
+        that had to be skipped, and the newest checkpoint is from before; or a checkpoint could
+        not be written or read.
     """
     # Finds what is wrong before anything is written.
     shapes = jax.eval_shape(stage.init, stage.start_from)
@@ -93,42 +98,102 @@ def train(
     unreadable, clock = UnreadableImages(stage, workdir, config.data.bad_image_limit), Clock()
     if unreadable.too_many():
         raise InputError(unreadable.too_many())
+    about = {"config": json.loads(config.to_json_best_effort()), "code": version.of_code()}
     with (
-        Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
-        Writer(workdir, start_step=checkpoints.latest or 0, steps=config.steps) as writer,
+        Checkpoints(workdir / "checkpoints", config, about) as checkpoints,
         StopRequest() as stop,
     ):
-        start = checkpoints.latest or 0
         state = initial_state(stage, shapes, shardings, checkpoints, mesh)
+        start = checkpoints.latest or 0
         frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
-        step_fn = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, None))
+        step_fn = jax.jit(
+            functools.partial(finite_step, stage.step),
+            donate_argnums=0,
+            out_shardings=(shardings, None),
+        )
         batches = device_batches(stage, config, start, mesh, unreadable, clock)
-        for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
-            with jax.set_mesh(mesh):  # for sharding.split_batch
-                state, metrics = step_fn(state, frozen, batch)
-            writer.advance(step)
-            last = step == config.steps
-            if last or step % config.log_every == 0:
-                values = {name: float(v) for name, v in jax.device_get(metrics).items()}
-                values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
-                values["unreadable_images"] = len(unreadable.seen)
-                if not math.isfinite(values["loss"]):
-                    raise InputError(
-                        f"the loss is {values['loss']} at step {step}; the newest checkpoint is of "
-                        f"step {checkpoints.latest or 0} (a lower learning rate may help)"
+        skips = Skips(stage, config, checkpoints)
+        with Writer(workdir, start_step=start, steps=config.steps) as writer:
+            for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
+                with jax.set_mesh(mesh):  # for sharding.split_batch
+                    state, metrics = step_fn(state, frozen, batch)
+                writer.advance(step)
+                last = step == config.steps
+                skips.check(step, metrics, now=last)
+                if last or step % config.log_every == 0:
+                    values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+                    values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
+                    values["unreadable_images"] = len(unreadable.seen)
+                    writer.scalars(step, values)
+                signum, too_many = 0, ""
+                if last or step % stop.every == 0:
+                    signum, too_many = stop.agreed(), unreadable.too_many()
+                if last or step % config.checkpoint_every == 0 or signum or too_many:
+                    checkpoints.save(step, state)
+                if too_many:
+                    raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
+                if signum:
+                    raise Interrupted(
+                        signum, f"stopped at step {step}; run the same command to go on"
                     )
-                writer.scalars(step, values)
-            signum, too_many = stop.agreed(step), unreadable.too_many()
-            if last or step % config.checkpoint_every == 0 or signum or too_many:
-                checkpoints.save(step, state)
-            if too_many:
-                raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
-            if signum:
-                raise Interrupted(signum, f"stopped at step {step}; run the same command to go on")
-            if last or step % config.pictures_every == 0:
-                with clock.paused():
-                    writer.pictures(step, stage.pictures(state))
+                if last or step % config.pictures_every == 0:
+                    with clock.paused():
+                        writer.pictures(step, stage.pictures(state))
     return state
+
+
+def finite_step(
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    state: TrainState,
+    frozen: Any,
+    batch: Batch,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`step`, but one whose loss or gradients are not finite changes nothing and is counted."""
+    new, metrics = step(state, frozen, batch)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    in_all, in_a_row = state.skipped
+    skipped = jnp.stack([in_all + ~finite, jnp.where(finite, 0, in_a_row + 1)])
+    metrics |= {"skipped_steps": skipped[0], "skipped_in_a_row": skipped[1]}
+    return dataclasses.replace(kept, step=new.step, skipped=skipped), metrics
+
+
+class Skips:
+    """Stops a run of which too many steps in a row were skipped, and says what they had read."""
+
+    def __init__(self, stage: Stage, config: ConfigDict, checkpoints: Checkpoints):
+        self._stage, self._config, self._checkpoints = stage, config, checkpoints
+        self._before: jax.Array | None = None
+
+    def check(self, step: int, metrics: dict[str, jax.Array], now: bool) -> None:
+        """Look at the step before this one, while this one runs; at this one if `now`."""
+        for number, skipped in ((step - 1, self._before), (step, metrics["skipped_in_a_row"])):
+            if skipped is None or (number == step and not now):
+                continue
+            if 0 < int(skipped) == self._config.skips_allowed + 1:
+                raise InputError(self._complaint(number))
+            if skipped:
+                log.warning("skipped step %d: its loss or gradients are not finite", number)
+        self._before = metrics["skipped_in_a_row"]
+
+    def _complaint(self, step: int) -> str:
+        count, config = self._config.skips_allowed + 1, self._config
+        lines = [
+            f"the loss or gradients of {count} steps in a row are not finite, "
+            f"config.skips_allowed = {config.skips_allowed}; the newest checkpoint is of step "
+            f"{self._checkpoints.latest or 0} (a lower learning rate may help). They had read:"
+        ]
+        for skipped in range(step - count + 1, step + 1):
+            indices = pipeline.batch_indices(
+                self._stage.examples,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                step=skipped,
+            )
+            names = [self._stage.name_of_example(i) for i in indices[:NAMES_SHOWN]]
+            more = f", and {len(indices) - NAMES_SHOWN} more" if len(indices) > NAMES_SHOWN else ""
+            lines.append(f"  step {skipped}: {', '.join(names)}{more}")
+        return "\n".join(lines)
 
 
 def initial_state(
@@ -139,16 +204,17 @@ def initial_state(
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
     """The newest checkpoint, or else a fresh state; laid out by `shardings` from the start."""
-    if checkpoints.latest is None:
-        start_from = jax.device_put(stage.start_from, sharding.replicated(mesh))
-        state = jax.jit(stage.init, out_shardings=shardings)(start_from)
-        overview(state.model)
+    if checkpoints.latest is not None:
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+        )
+        state = checkpoints.restore(like)
+        log.info("resuming from step %d", checkpoints.latest)
         return state
-    log.info("resuming from step %d", checkpoints.latest)
-    like = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
-    return checkpoints.restore(like)
+    start_from = jax.device_put(stage.start_from, sharding.replicated(mesh))
+    state = jax.jit(stage.init, out_shardings=shardings)(start_from)
+    overview(state.model)
+    return state
 
 
 def device_batches(
@@ -160,17 +226,19 @@ def device_batches(
     clock: "Clock",
 ) -> Iterator[Batch]:
     """The batches after step `start`, as global arrays on the mesh."""
-    to_mesh = functools.partial(
-        jax.make_array_from_process_local_data, NamedSharding(mesh, sharding.BATCH)
-    )
+    on_mesh, size = NamedSharding(mesh, sharding.BATCH), config.batch_size
+
+    def to_mesh(rows: np.ndarray) -> jax.Array:
+        shape = (size, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(on_mesh, rows, shape)
+
     batches = pipeline.batches(
         stage.load,
         stage.examples,
-        batch_size=config.batch_size,
+        batch_size=size,
         seed=config.seed,
         start_step=start,
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        rows=sharding.rows_of_process(size, mesh),
         threads=config.data.threads,
     )
     while True:
@@ -193,16 +261,18 @@ def overview(model: Any) -> None:
 class UnreadableImages:
     """Names each image that cannot be read once, and says when there are too many.
 
-    They are kept in the work directory, so that running the same command again does not forget
-    them; those that were repaired since are forgiven.
+    They are kept in the work directory, in one file for each process, so that running the same
+    command again does not forget them; those that were repaired since are forgiven.
     """
 
     def __init__(self, stage: Stage, workdir: epath.Path, limit: float):
         self._path = workdir / f"unreadable-{jax.process_index()}.json"
         self._stage, self._limit = stage, limit
-        known = json.loads(self._path.read_text()) if self._path.exists() else []
+        files = workdir.glob("unreadable-*.json") if workdir.exists() else []
+        known = {i for path in files for i in json.loads(path.read_text())}
         rng = np.random.default_rng(0)
         self.seen = {i for i in known if stage.load(i, rng)["unreadable"] == i}
+        self._common = len(self.seen)
 
     def note(self, indices: np.ndarray | np.generic | None) -> None:
         """Take in the `unreadable` field of a batch."""
@@ -217,12 +287,13 @@ class UnreadableImages:
             log.warning("skipped an image that cannot be read: %s", name)
 
     def too_many(self) -> str:
-        """The complaint, or ""."""
-        share = len(self.seen) / self._stage.examples
+        """The complaint, or "", of all processes together; all call this."""
+        count = self._common + processes.total(len(self.seen) - self._common)
+        share = count / self._stage.examples
         if share <= self._limit:
             return ""
         return (
-            f"{len(self.seen)} of {self._stage.examples} images cannot be read ({share:.1%}), "
+            f"{count} of {self._stage.examples} images cannot be read ({share:.1%}), "
             f"config.data.bad_image_limit allows {self._limit:.1%}"
         )
 

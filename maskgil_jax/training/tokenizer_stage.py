@@ -10,7 +10,7 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import checkpoint, pictures, sharding
+from maskgil_jax import checkpoint, pictures, processes, sharding
 from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.decoding import draw
@@ -41,7 +41,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     shown, _ = sources.center_crops(source, config.data.image_size, config.samples.count)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
-        tokenizer = Tokenizer(averaged(state))
+        tokenizer = Tokenizer(processes.local(averaged(state)))
+        if not processes.first():
+            return {}
         reconstructions, _ = draw.reconstruct(tokenizer, shown, batch_size=len(shown))
         return {"reconstructions": pictures.pairs(shown, reconstructions)}
 

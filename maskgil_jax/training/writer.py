@@ -5,11 +5,12 @@ import os
 import sys
 import time
 
-import jax
 import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from maskgil_jax import processes
 
 LOG = "training.jsonl"
 
@@ -21,7 +22,7 @@ class Writer:
     """
 
     def __init__(self, directory: epath.Path, *, start_step: int, steps: int):
-        self._active = jax.process_index() == 0
+        self._active = processes.first()
         if not self._active:
             return
         self._log = directory / LOG

@@ -23,13 +23,15 @@ def test_a_resumed_pipeline_gives_the_rest_of_the_same_batches():
         np.testing.assert_array_equal(a["noise"], b["noise"])
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_hold_consecutive_parts_of_the_same_global_batch(processes):
-    parts = [take(6, process=p, processes=processes) for p in range(processes)]
+@pytest.mark.parametrize("parts", [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0,), (1, 2, 3))])
+def test_processes_load_their_rows_of_the_same_global_batch_and_no_others(parts):
+    loaded = [take(6, rows=rows) for rows in parts]
     for step, whole in enumerate(take(6)):
-        for name in ("index", "noise"):
-            joined = np.concatenate([part[step][name] for part in parts])
-            np.testing.assert_array_equal(joined, whole[name])
+        for rows, part in zip(parts, loaded, strict=True):
+            for name in ("index", "noise"):
+                np.testing.assert_array_equal(part[step][name], whole[name][list(rows)])
+        indices = pipeline.batch_indices(10, batch_size=4, seed=3, step=step + 1)
+        np.testing.assert_array_equal(indices, whole["index"])
 
 
 def test_an_epoch_holds_every_example_once_and_the_next_is_in_another_order():

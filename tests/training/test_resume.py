@@ -21,8 +21,17 @@ TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per
 
 
 def final_state(workdir):
+    """The newest checkpoint on one device, whatever it was saved on."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.training.Checkpointer(epath.Path(workdir) / "checkpoints") as checkpoints:
-        return {k: np.asarray(v) for k, v in checkpoints.load(checkpoints.latest).items()}
+        leaves = checkpoints.metadata(checkpoints.latest).metadata
+        like = {
+            k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=device) for k, v in leaves.items()
+        }
+        return {
+            k: np.asarray(v)
+            for k, v in checkpoints.load(checkpoints.latest, abstract_state=like).items()
+        }
 
 
 def losses(workdir):
@@ -135,19 +144,6 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
             for run in ("straight", "killed")
         )
         assert straight == killed
-
-
-def test_one_device_and_eight_train_alike(finished, tmp_path):
-    """Mesh shapes change the order of sums, not the training."""
-    expected = [line["loss"] for line in read_log(finished)]
-    for i, mesh in enumerate((dict(fsdp=8, data=1), dict(fsdp=2, tensor=2, data=2))):
-        config = tiny.generator()
-        config.data.source = f"arrayrecord:{finished}/codes"
-        config.mesh = mesh | dict(tensor=mesh.get("tensor", 1))
-        main.run(config, epath.Path(tmp_path / str(i)))
-        found = [line["loss"] for line in read_log(tmp_path / str(i))]
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert jax.device_count() == 8
 
 
 def test_micro_batches_add_up_to_the_batch(finished, tmp_path):
