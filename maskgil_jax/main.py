@@ -103,7 +103,10 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
 
     processes.wait("the config is checked")
     if processes.first():
-        write_json(path, content)
+        try:
+            write_json(path, content)
+        except OSError as error:
+            raise InputError(f"--workdir={workdir} cannot be written: {error}") from None
 
 
 def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:

@@ -20,6 +20,10 @@ def config(stage, finished):
     if stage == "generator":
         config.data.source = f"arrayrecord:{finished}/codes"
         config.samples.update(classes=1, per_class=1)
+    else:
+        # Ten times this rate, and a rounding error has become another code by step 11: the play of
+        # tokenizer and discriminator (from step 2) is chaotic. Without it, that rate passes too.
+        config.optimizer.learning_rate = 1e-5
     return config
 
 

@@ -20,18 +20,16 @@ from tests import tiny
 TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per_second")
 
 
-def final_state(workdir):
-    """The newest checkpoint on one device, whatever it was saved on."""
+def final_state(workdir, step=None):
+    """The newest checkpoint, or that of `step`, on one device, whatever it was saved on."""
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.training.Checkpointer(epath.Path(workdir) / "checkpoints") as checkpoints:
-        leaves = checkpoints.metadata(checkpoints.latest).metadata
+        step = step or checkpoints.latest
+        leaves = checkpoints.metadata(step).metadata
         like = {
             k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=device) for k, v in leaves.items()
         }
-        return {
-            k: np.asarray(v)
-            for k, v in checkpoints.load(checkpoints.latest, abstract_state=like).items()
-        }
+        return {k: np.asarray(v) for k, v in checkpoints.load(step, abstract_state=like).items()}
 
 
 def losses(workdir):
