@@ -40,6 +40,12 @@ def unflatten(like: Tree, leaves: dict[str, Any]) -> Tree:
     return jax.tree.map_with_path(lambda path, _: leaves[sharding.name_of(path)], like)
 
 
+def same_shapes(a: Any, b: Any) -> bool:
+    """Whether two trees, of arrays or of shapes, have the same names and shapes."""
+    shapes = [{name: leaf.shape for name, leaf in flatten(tree).items()} for tree in (a, b)]
+    return shapes[0] == shapes[1]
+
+
 class Checkpoints:
     """The training checkpoints of one work directory, saved in the background.
 

@@ -197,6 +197,9 @@ def generator() -> ConfigDict:
             condition_dropout=0.1,
             chunk=64,  # positions whose logits exist at a time
         ),
+        start_from=dict(
+            generator="",  # directory of a generator to go on from, of any grid; "": random weights
+        ),
         optimizer=_optimizer(1e-4, beta1=0.9, beta2=0.96, weight_decay=1e-5),
         samples=dict(
             classes=10,  # rows of the grid: this many classes, evenly spaced

@@ -89,7 +89,7 @@ def training_step(
             tokens = config.model.condition_tokens
             shapes["features"] = ((B, tokens, config.model.feature_dim), jnp.float32)
             shapes["mask"] = ((B, tokens), jnp.bool_)
-        init = lambda: generator_stage.init(config, network)  # noqa: E731
+        init = lambda: generator_stage.init(config, network, None)  # noqa: E731
         frozen = None
         tokens_per_example = grid[0] * grid[1]
     else:

@@ -13,7 +13,8 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api, generators, networks, pictures, processes, sharding
+from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
+from maskgil_jax.config import differences
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.shards import CodeShards
@@ -102,8 +103,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         return {"samples": pictures.labelled_rows(images, rows, columns)}
 
     stage = Stage(
-        init=lambda _: init(config, network),
-        start_from=None,
+        init=lambda start_from: init(config, network, start_from),
+        start_from=load_start(config.start_from.generator, network, data.provenance),
         step=lambda state, tokenizer, batch: step(state, tokenizer, batch, config),
         load=data.load,
         examples=data.examples,
@@ -299,9 +300,56 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-def init(config: ConfigDict, network: Any) -> TrainState:
-    """The network from `config.seed`."""
+# What a generator may differ in from the one that it starts from.
+OF_A_RUN = ("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "dtype")
+
+
+def load_start(directory: str, network: Any, tokenizer: dict[str, Any]) -> Any:
+    """The trained network of a generator directory, None if `directory` is "".
+
+    Args:
+      directory: config.start_from.generator.
+      network: config of the network to train.
+      tokenizer: of the codes to train on.
+
+    Raises:
+      InputError: not a generator, or of another network or other codes.
+    """
+    if not directory:
+        return None
+    generator = api.load_generator(directory)
+    trained, where = generator.network, f"config.start_from.generator = {directory}"
+    kept, wanted = (
+        {"network": type(config).__name__, **dataclasses.asdict(config)}
+        for config in (trained.config, network)
+    )
+    lines = differences(
+        {name: value for name, value in kept.items() if name not in OF_A_RUN},
+        {name: value for name, value in wanted.items() if name not in OF_A_RUN},
+    )
+    if lines:
+        raise InputError(f"{where} is another network than config.model:\n  " + "\n  ".join(lines))
+    like = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
+    if not checkpoint.same_shapes(trained, like):
+        raise InputError(
+            f"{where} has learned positions for a grid of {trained.config.grid} tokens, and the "
+            f"data's is {network.grid}: expected the same, or a model with rotary positions"
+        )
+    known = generator.tokenizer.get("fingerprint")
+    if known != tokenizer["fingerprint"]:
+        raise InputError(
+            f"{where} was trained on codes of tokenizer {known}, and the data's are of "
+            f"{tokenizer['fingerprint']}: expected the same"
+        )
+    return trained
+
+
+def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
+    """The network from `config.seed`, or with the weights of `start_from` if there is one."""
     model = networks.init_network(network, jax.random.key(config.seed))
+    if start_from is not None:
+        # Weights only: the structure holds the grid and the computation's dtype.
+        model = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(start_from))
     adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

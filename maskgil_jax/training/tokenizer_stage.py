@@ -162,11 +162,7 @@ def load_start(
         "discriminator": lambda: make(discriminator, jax.random.key(0)),
     }
     for name, network in found.items():
-        shapes = [
-            {path: leaf.shape for path, leaf in checkpoint.flatten(tree).items()}
-            for tree in (network, jax.eval_shape(like[name]))
-        ]
-        if shapes[0] != shapes[1]:
+        if not checkpoint.same_shapes(network, jax.eval_shape(like[name])):
             section = "model" if name == "tokenizer" else "discriminator"
             raise InputError(
                 f"config.start_from.{name} = {config.start_from[name]} is {network.config}, but "

@@ -38,20 +38,32 @@ def config_of(name):
     return importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
 
 
-GENERATORS = ["b", "l", "xl", "xxl", "xxxl", "ar_b", "bert_b", "bert_b:maskgit", "bert_b:halton"]
+GENERATORS = [
+    "b",
+    "l",
+    "xl",
+    "xxl",
+    "xxl_512",
+    "xxxl",
+    "ar_b",
+    "bert_b",
+    "bert_b:maskgit",
+    "bert_b:halton",
+]
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_training_step_of_each_generator(name):
     config = config_of(name)
-    network = generator_stage.network_config(config.model, 16384, (16, 16))
+    grid = (config.data.image_size // 16,) * 2
+    network = generator_stage.network_config(config.model, 16384, grid)
     assert network.dtype == "bfloat16" and config.batch_size == 256
     batch = {
-        "codes": jax.ShapeDtypeStruct((config.batch_size, 16, 16), jnp.int32),
+        "codes": jax.ShapeDtypeStruct((config.batch_size, *grid), jnp.int32),
         "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
     }
     check(
-        lambda: generator_stage.init(config, network),
+        lambda: generator_stage.init(config, network, None),
         lambda state, batch: generator_stage.step(state, None, batch, config),
         batch,
         config,

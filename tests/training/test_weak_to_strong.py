@@ -1,0 +1,88 @@
+"""A generator goes on from a model directory, on a larger grid."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from etils import epath
+
+import maskgil_jax
+from maskgil_jax import checkpoint, main
+from maskgil_jax.errors import InputError
+from maskgil_jax.training import generator_stage
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def larger(finished):
+    """A config of images twice as large, so of twice the grid, that starts from `finished`."""
+    config = tiny.generator()
+    config.data.source, config.data.image_size = "embedded", 16
+    config.tokenizer = f"{finished}/tokenizer/model"
+    config.start_from.generator = f"{finished}/model"
+    config.samples.update(classes=1, per_class=1)
+    config.evaluation.reference = ""
+    return config
+
+
+def test_it_starts_from_the_weights_of_the_smaller_grid_and_trains(larger, finished, tmp_path):
+    config = larger.copy_and_resolve_references()
+    config.steps, config.optimizer.learning_rate = 1, 1e-30  # the weights stay
+    main.run(config, epath.Path(tmp_path / "as_it_was"))
+    small = maskgil_jax.load(finished / "model")
+    large = maskgil_jax.load(tmp_path / "as_it_was" / "model")
+    assert large.grid == tuple(2 * side for side in small.grid)
+    a, b = checkpoint.flatten(small.network), checkpoint.flatten(large.network)
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=1e-6, err_msg=name)
+    codes = large.sample(np.arange(2), rng=0, steps=2)
+    assert codes.shape == (2, *large.grid)
+    config = larger.copy_and_resolve_references()
+    main.run(config, epath.Path(tmp_path / "trained"))
+    trained = maskgil_jax.load(tmp_path / "trained" / "model")
+    moved = checkpoint.flatten(trained.network)["head"]
+    assert np.abs(np.asarray(moved) - np.asarray(a["head"])).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(layers=3), "layers: 2 -> 3"),
+        (dict(preset="maskgil_released"), "rope: 2d -> 1d"),
+        (dict(preset="besnier"), "network: LlamaConfig -> BertConfig"),
+    ],
+)
+def test_another_network_is_refused(change, message, larger, tmp_path):
+    config = larger.copy_and_resolve_references()
+    config.model.update(change)
+    with pytest.raises(
+        InputError, match="config.start_from.generator = .* is another network"
+    ) as e:
+        main.run(config, epath.Path(tmp_path))
+    assert message in str(e.value)
+
+
+def test_codes_of_another_tokenizer_are_refused(finished):
+    model = maskgil_jax.load(finished / "model")
+    other = dict(model.tokenizer, fingerprint="0" * 16)
+    with pytest.raises(InputError, match="was trained on codes of tokenizer .*: expected the same"):
+        generator_stage.load_start(f"{finished}/model", model.network.config, other)
+
+
+def test_a_tokenizer_is_no_start(finished):
+    with pytest.raises(InputError, match="holds a tokenizer, expected a generator"):
+        generator_stage.load_start(f"{finished}/tokenizer/model", None, {})
+
+
+def test_learned_positions_fit_one_grid(finished, tmp_path):
+    config = tiny.generator()
+    config.data.source = f"arrayrecord:{finished}/codes"
+    config.model.preset = "besnier"
+    config.samples.update(classes=1, per_class=1)
+    config.evaluation.reference = ""
+    config.steps = 1
+    main.run(config, epath.Path(tmp_path))
+    model = maskgil_jax.load(tmp_path / "model")
+    larger = dataclasses.replace(model.network.config, grid=(8, 8))
+    with pytest.raises(InputError, match="learned positions for a grid of"):
+        generator_stage.load_start(tmp_path / "model", larger, model.tokenizer)
