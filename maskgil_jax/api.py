@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import checkpoint, networks
+from maskgil_jax import checkpoint, networks, paths
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator, generator
 from maskgil_jax.tokenizers.vq import VQTokenizer
@@ -33,7 +33,7 @@ def load(
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
     """
-    directory = epath.Path(directory).expanduser().resolve()
+    directory = paths.absolute(directory)
     description = checkpoint.read_description(directory)
     name = description["class"]
     if name not in networks.NETWORKS:

@@ -20,7 +20,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax import processes, sharding
+from maskgil_jax import paths, processes, sharding
 from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -219,7 +219,7 @@ def save_model(directory: epath.PathLike, description: dict[str, Any], params: A
       description: JSON-able; `class` and `arguments` at least.
       params: the module or tree of parameters.
     """
-    directory = epath.Path(directory).resolve()
+    directory = paths.absolute(directory)
     flat = flatten(params)
     content = dict(description, format=FORMAT, fingerprint=fingerprint(flat))
     content = json.loads(json.dumps(content))

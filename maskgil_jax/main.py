@@ -13,7 +13,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from maskgil_jax import command
+from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax.errors import InputError
 
@@ -24,7 +24,7 @@ Made = dict[str, epath.Path]  # what: where
 
 def main() -> None:
     """Parse the flags and run."""
-    workdir = epath.Path(command.required("workdir")).expanduser().resolve()
+    workdir = paths.absolute(command.required("workdir"))
     config, values = read_config(), flags.FLAGS
     if not values.distributed:
         print_results(run(config, workdir))

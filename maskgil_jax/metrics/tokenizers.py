@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax import pictures
+from maskgil_jax import paths, pictures
 from maskgil_jax.api import Tokenizer, load_tokenizer
 from maskgil_jax.checkpoint import write_json, write_npz
 from maskgil_jax.data import images as image_files
@@ -134,7 +134,7 @@ def write_comparison(
 
 def name_of(directory: str) -> str:
     """What a tokenizer is called in tables."""
-    path = epath.Path(directory).expanduser().resolve()
+    path = paths.absolute(directory)
     return path.parent.name if path.name == "model" else path.name
 
 

@@ -10,7 +10,7 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from maskgil_jax import processes
+from maskgil_jax import paths, processes
 
 LOG = "training.jsonl"
 
@@ -18,7 +18,8 @@ LOG = "training.jsonl"
 class Writer:
     """Scalars to `training.jsonl` and TensorBoard, progress to the terminal; process 0 alone.
 
-    What an earlier run wrote after `start_step` is dropped, since those steps are done again.
+    What an earlier run wrote after `start_step` is dropped, since those steps are done again. In a
+    bucket the lines appear once a minute.
     """
 
     def __init__(self, directory: epath.Path, *, start_step: int, steps: int):
@@ -27,8 +28,8 @@ class Writer:
             return
         self._log = directory / LOG
         self._lines = [line for line in read_log(directory) if line["step"] <= start_step]
-        self._log.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
-        self._file = self._log.open("a")
+        self._write_whole_log()
+        self._file = None if paths.is_remote(directory) else self._log.open("a")
         self._board = SummaryWriter(
             str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None
         )
@@ -36,6 +37,10 @@ class Writer:
         self._bar = None
         if _on_terminal():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
+
+    def _write_whole_log(self) -> None:
+        self._log.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+        self._written = time.monotonic()
 
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
@@ -46,8 +51,12 @@ class Writer:
         """Log numbers; on a terminal beside the bar, else as a line with the time that is left."""
         if not self._active:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._lines.append({"step": step, **values})
+        if self._file is not None:
+            self._file.write(json.dumps(self._lines[-1]) + "\n")
+            self._file.flush()
+        elif time.monotonic() - self._written > 60:
+            self._write_whole_log()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         shown = {k: values[k] for k in ("loss", "accuracy", "psnr") if k in values}
@@ -75,7 +84,10 @@ class Writer:
 
     def __exit__(self, *error: object) -> None:
         if self._active:
-            self._file.close()
+            if self._file is None:
+                self._write_whole_log()
+            else:
+                self._file.close()
             self._board.close()
             if self._bar is not None:
                 self._bar.close()
