@@ -2,7 +2,7 @@
 # Trains on a TPU slice of a GKE cluster that has JobSet (https://jobset.sigs.k8s.io).
 #
 #   launch/gke.sh VERB --topology=v5p:4x4x4 --image=IMAGE --claim=CLAIM --config=configs/xxl.py
-#       --workdir=/data/run [--name=maskgil] [--dry-run] [-- --config.x.y=value ...]
+#       --workdir=gs://BUCKET/run [--name=maskgil] [--dry-run] [-- --config.x.y=value ...]
 #
 #   start    creates the JobSet; it starts again after a preemption until the run is done
 #   logs     follows the log of worker 0
@@ -11,7 +11,7 @@
 # --dry-run prints the commands instead. Cluster and namespace are those of `kubectl config`. The
 # image holds this checkout: docker build -t IMAGE -f launch/Dockerfile . && docker push IMAGE
 # The PersistentVolumeClaim (ReadWriteMany, such as Filestore) is at /data in every worker, for the
-# work directory and the data.
+# data (and the work directory, if that is no bucket).
 
 set -euo pipefail
 source "$(dirname "$0")/options.sh"

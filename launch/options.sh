@@ -47,8 +47,6 @@ need() {
 # Sets `training`, what Python is called with on every worker.
 need_training() {
   need config workdir
-  [[ $workdir != *://* ]] ||
-    fail "--workdir=$workdir: expected a folder, on a file system that all workers mount"
   [[ -f $root/${config%%:*} ]] || fail "--config=$config: there is no such file in $root"
   # An empty array counts as unset in bash 3.2.
   training=(-m maskgil_jax.main "--config=$config" "--workdir=$workdir" --distributed=auto

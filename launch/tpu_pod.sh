@@ -2,7 +2,7 @@
 # Trains on a TPU VM pod.
 #
 #   launch/tpu_pod.sh VERB --zone=ZONE --topology=v5p:4x4x4 --config=configs/xxl.py
-#       --workdir=/data/run [--setup=COMMAND] [--name=maskgil] [--spot] [--dry-run]
+#       --workdir=gs://BUCKET/run [--setup=COMMAND] [--name=maskgil] [--spot] [--dry-run]
 #       [-- --config.x.y=value ...]
 #
 #   create   asks for the pod, a queued resource that may wait for capacity
@@ -13,7 +13,7 @@
 #   stop     has the run save a checkpoint and end (end `watch` first: it would start it again)
 #   delete   gives the pod back, whatever it does
 #
-# Each worker runs COMMAND before it starts: let it mount what holds work directory and data, as in
+# Each worker runs COMMAND before it starts: let it mount what holds the data, as in
 # --setup='mountpoint -q /data || { sudo mkdir -p /data && sudo mount -t nfs HOST:/SHARE /data; }'
 #
 # --dry-run prints the commands instead. Project and account are those of `gcloud config`.

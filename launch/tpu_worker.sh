@@ -29,7 +29,7 @@ case $1 in
     # TPU VMs come with Python 3.10 and the package needs 3.11, which uv fetches.
     python3 -m pip install --quiet --user uv
     [[ -d .venv ]] || python3 -m uv venv --quiet --seed --python=3.11 .venv
-    .venv/bin/python -m pip install --quiet -e '.[tpu]'
+    .venv/bin/python -m pip install --quiet -e '.[tpu,gcs]'
     ;;
   start)
     if ! alive; then

@@ -116,11 +116,6 @@ def test_without_a_verb_a_script_says_how_it_is_used(tools, script):
         ("gke.sh", ["start", *GKE, "--config=configs/none.py"], "--config=configs/none.py: there"),
         ("gke.sh", ["start", *GKE, "--topology=v5p:1x1x1"], "a host has 4 chips"),
         ("gke.sh", ["start", *GKE, "--claim="], "--claim is missing"),
-        (
-            "gke.sh",
-            ["start", *GKE, "--workdir=gs://b/run"],
-            "--workdir=gs://b/run: expected a folder",
-        ),
         ("slurm.sh", ["start", "--gpus=8", *OPTIONS], "--nodes is missing"),
         ("slurm.sh", ["start", "--nodes", "4"], "unknown option --nodes"),
         ("slurm.sh", ["start", "configs/b.py"], "unknown option configs/b.py"),
