@@ -60,7 +60,9 @@ class Fit:
         """K_i."""
         at = 1 + len(self.middle_M) + i
         return self._number(
-            lambda numbers: np.exp(numbers[..., 1 + i] + np.exp(numbers[..., at]) * self.middle_M[i])
+            lambda numbers: np.exp(
+                numbers[..., 1 + i] + np.exp(numbers[..., at]) * self.middle_M[i]
+            )
         )
 
     def loss(self, x_M: Sequence[float]) -> Number:
@@ -177,8 +179,10 @@ def _closest(
         of_exponents_SPM = -shares_SPI[..., 1:] * exponents_SM[:, None] * centred_PM
         slopes_SPJ = np.concatenate([shares_SPI, of_exponents_SPM], axis=-1)
         squares_SJJ = slopes_SPJ.mT @ slopes_SPJ + damping_S[:, None, None] * np.eye(len(low_J))
-        pulls_SJ = (slopes_SPJ.mT @ residuals_SP[..., None])
-        moved_SJ = np.clip(numbers_SJ - np.linalg.solve(squares_SJJ, pulls_SJ)[..., 0], low_J, high_J)
+        pulls_SJ = slopes_SPJ.mT @ residuals_SP[..., None]
+        moved_SJ = np.clip(
+            numbers_SJ - np.linalg.solve(squares_SJJ, pulls_SJ)[..., 0], low_J, high_J
+        )
         moved_SP = _log_loss(moved_SJ[:, None], centred_PM) - log_SP
         better_S = (moved_SP**2).sum(axis=-1) < (residuals_SP**2).sum(axis=-1)
         numbers_SJ = np.where(better_S[:, None], moved_SJ, numbers_SJ)
