@@ -10,6 +10,7 @@ own; runs that are there already are read.
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
@@ -58,7 +59,7 @@ def main() -> None:
     config = read_config()
     runs = [
         planned_run(config, size, steps, workdir)
-        for steps in parse_numbers("steps", values.steps)
+        for steps in parse_steps(values.steps)
         for size in parse_sizes(values.sizes)
     ]
     from maskgil_jax.data.shards import CodeShards
@@ -103,21 +104,19 @@ def read_config() -> ConfigDict:
     return config
 
 
-def parse_numbers(name: str, texts: list[str]) -> list[int]:
-    """Different positive numbers, the values of flag --name."""
+def parse_steps(texts: list[str]) -> list[int]:
+    """`["200", "400"]` as numbers, each once, in order."""
     if not texts or not all(text.isdecimal() and int(text) for text in texts):
-        raise InputError(
-            f"--{name}={','.join(texts)}: expected numbers, as {flags.FLAGS[name].help}"
-        )
+        raise InputError(f"--steps={','.join(texts)}: expected numbers, as 200,400,800")
     return sorted({int(text) for text in texts})
 
 
 def parse_sizes(texts: list[str]) -> list[tuple[int, int]]:
-    """`["2x64", "4x128"]` as layers and widths."""
-    sizes = [tuple(text.split("x")) for text in texts]
-    if not sizes or not all(len(s) == 2 and all(n.isdecimal() for n in s) for s in sizes):
+    """`["2x64", "4x128"]` as layers and widths, each once, in order."""
+    found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text) for text in texts]
+    if not texts or not all(found):
         raise InputError(f"--sizes={','.join(texts)}: expected LAYERSxWIDTH, as 2x64,4x128")
-    return sorted({(int(layers), int(width)) for layers, width in sizes})
+    return sorted({(int(size[1]), int(size[2])) for size in found if size})
 
 
 def planned_run(config: ConfigDict, size: tuple[int, int], steps: int, workdir: epath.Path) -> Run:

@@ -1,4 +1,4 @@
-"""A scaling study, as a user asks for it."""
+"""A scaling study, as a user asks for it: of nine tiny runs, all but one of which are there."""
 
 import json
 import os
@@ -6,26 +6,27 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import pytest
 
-PLAN = {
-    "config": "configs/xxl.py",
-    "topology": "v5p:4x4x4",
-    "chips": 64,
-    "parameters": 10**9,
-    "steps": 100,
-    "batch_size": 2048,
-    "tokens_per_example": 256,
-    "model_flops_per_step": 10**15,
-    "mfu": 0.33,
-    "tokens_per_second": 1e6,
-    "chip_hours": 1500.0,
-}
+from maskgil_jax import generators, main, networks, scaling
+from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.errors import InputError
+from maskgil_jax.training import generator_stage
+from tests import tiny
+
+SIZES, STEPS = ((1, 16), (1, 32), (2, 32)), (2, 4, 8)
+MISSING = "1x16-4"
 
 
-def scaling(*options):
+def study(finished, workdir, *options):
     return subprocess.run(
-        [sys.executable, "-m", "maskgil_jax.scaling", *map(str, options)],
+        [
+            *(sys.executable, "-m", "maskgil_jax.scaling", "--config=tests/tiny.py:generator"),
+            *(f"--config.data.source=arrayrecord:{finished}/codes", f"--workdir={workdir}"),
+            *("--sizes=1x16,1x32,2x32", "--steps=2,4,8", f"--codes={finished}/codes", "--num=64"),
+            *options,
+        ],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
         text=True,
@@ -33,104 +34,104 @@ def scaling(*options):
     )
 
 
-@pytest.fixture(scope="module")
-def options(finished, tmp_path_factory):
-    """Of a study of three sizes and three budgets."""
-    directory = tmp_path_factory.mktemp("scaling")
-    (directory / "plan.json").write_text(json.dumps({"plans": [PLAN]}))
-    return {
-        "config": "tests/tiny.py:generator",
-        "config.data.source": f"arrayrecord:{finished}/codes",
-        "config.evaluation.reference": "",
-        "config.optimizer.learning_rate": 3e-3,
-        "workdir": directory / "runs",
-        "sizes": "1x16,1x32,2x32",
-        "steps": "4,8,16",
-        "codes": f"{finished}/codes",
-        "num": 64,
-        "plans": directory / "plan.json",
-        "output": directory / "out",
-    }
-
-
-def written(options):
-    return [f"--{name}={value}" for name, value in options.items()]
+def config_of(finished):
+    config = tiny.generator()
+    config.data.source = f"arrayrecord:{finished}/codes"
+    return config
 
 
 @pytest.fixture(scope="module")
-def study(options):
-    """The first study, and the directory of its results."""
-    return scaling(*written(options)), options["output"]
+def runs(finished, tmp_path_factory):
+    """Work directories with generators as training leaves them, though of random weights."""
+    workdir = main.epath.Path(tmp_path_factory.mktemp("scaling"))
+    shards = CodeShards(f"{finished}/codes")
+    for size in SIZES:
+        for steps in STEPS:
+            run = scaling.planned_run(config_of(finished), size, steps, workdir)
+            if run.name == MISSING:
+                continue
+            network = networks.init_network(
+                generator_stage.network_config(run.config.model, 64, shards.index.grid),
+                jax.random.key(steps),
+            )
+            made = generators.generator(network, shards.index.tokenizer, shards.class_names)
+            made.save(run.directory / "model")
+            main.keep_config(run.config, run.directory)
+            (run.directory / "training.jsonl").write_text(json.dumps({"step": steps}) + "\n")
+            assert run.finished
+    return workdir
 
 
-def test_a_family_of_runs_gives_laws_tables_and_a_plot(study, options):
-    done, output = study
-    assert done.returncode == 0, done.stderr
-    content = json.loads((output / "scaling.json").read_text())
-    runs = {run["run"]: run for run in content["runs"]}
-    assert list(runs) == [f"{s}-{n}" for n in (4, 8, 16) for s in ("1x16", "1x32", "2x32")]
-    for name, run in runs.items():
-        steps = int(name.split("-")[1])
-        assert run["tokens"] == steps * 32 * 16  # 32 images of 4 x 4 tokens a step
-        assert 6 * run["parameters"] * run["tokens"] < 3 * run["training_flops"]
-        config = json.loads((options["workdir"] / name / "config.json").read_text())
-        assert f"{config['model']['layers']}x{config['model']['dim']}" == run["size"]
-        assert config["steps"] == steps and config["model"]["heads"] == config["model"]["dim"] // 16
-        assert 0 < run["validation_loss"] < 4.5
-    laws = {fit["loss_against"]: fit for fit in content["fits"]}
-    assert laws["parameters"]["runs"] == laws["tokens"]["runs"] == 9
-    for fit in laws.values():
-        for number in (fit["exponent"], fit["factor"], fit["floor"]):
-            assert number["low"] <= number["high"]
-    (plan,) = content["plans"]
-    assert plan["training_flops"] == 1e17 and plan["tokens"] == 100 * 2048 * 256
-    assert ("extended_law" in plan) == laws["parameters"]["determined"]
-    assert {"tokens", "training_flops", "intervals", "plans"} <= content["notes"].keys()
-    assert (output / "scaling.csv").read_text().count("\n") == 10
-    assert "| parameters | 9 |" in done.stdout and "| xxl | v5p:4x4x4 |" in done.stdout
-    assert (output / "scaling.png").stat().st_size > 5000
-
-
-def test_finished_runs_are_read_and_the_others_trained(study, options):
-    _, output = study
-    before = (output / "scaling.json").read_text()
-    shutil.rmtree(options["workdir"] / "1x16-8")
-    done = scaling(*written(options))
+def test_runs_that_are_there_are_read_and_the_missing_one_is_trained(finished, runs, tmp_path):
+    done = study(finished, runs, f"--output={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is finished, and read") == 8
-    assert (output / "scaling.json").read_text() == before  # the same to the last bit
+    assert f"stage generator in {runs}/{MISSING}" in done.stderr
+    content = json.loads((tmp_path / "out" / "scaling.json").read_text())
+    rows = {row["run"]: row for row in content["runs"]}
+    assert list(rows) == [f"{layers}x{width}-{n}" for n in STEPS for layers, width in SIZES]
+    for row in rows.values():
+        assert row["tokens"] == row["steps"] * 32 * 16  # 32 images of 4 x 4 tokens a step
+        assert row["validation_loss"] == pytest.approx(4.2, abs=0.5)
+    assert "| parameters | 9 |" in done.stdout
+
+    done = study(finished, runs, f"--output={tmp_path}/again")
+    assert done.stderr.count("is finished, and read") == 9
+    again = json.loads((tmp_path / "again" / "scaling.json").read_text())
+    assert again == content
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "option, words",
     [
-        ({"sizes": "1x16,wide"}, "--sizes=1x16,wide: expected LAYERSxWIDTH"),
-        ({"sizes": "1x16,1x24"}, "--sizes=1x24: expected a width that is a multiple of 16"),
-        ({"sizes": "1x16,1x32"}, "6 points with 2 different values"),
-        ({"steps": ""}, "--steps=: expected numbers"),
-        ({"config.optimizer.warmup_steps": 4}, "--steps=4 is all warm-up"),
-        ({"config.optimizer.learning_rate": 1e-3}, "learning_rate: 0.003 -> 0.001"),
-        ({"config.data.source": "embedded"}, "expected arrayrecord:DIR"),
-        ({"config.model.preset": "besnier"}, "expected a LLaMA"),
-        ({"config": "tests/tiny.py:tokenizer"}, "expected one generator"),
-        ({"codes": "other"}, "--codes has tokenizer other, but"),
-        ({"plans": "tests/tiny.py"}, "--plans=tests/tiny.py: expected the output of"),
-        ({"output": ""}, "--output is missing"),
+        ("--config.optimizer.learning_rate=0.1", "optimizer.learning_rate: 0.0001 -> 0.1"),
+        ("--sizes=1x16,1x32", "6 points with 2 different values"),
     ],
 )
-def test_bad_input_is_one_clear_line_before_any_work(changes, words, study, options, tmp_path):
-    if "codes" in changes:
-        shutil.copytree(options["codes"], tmp_path / "codes")
-        index = tmp_path / "codes" / "index.json"
-        content = json.loads(index.read_text())
-        content["tokenizer"]["fingerprint"] = changes["codes"]
-        index.write_text(json.dumps(content))
-        changes = {"codes": index.parent}
-    given = options | {"output": tmp_path / "out"} | changes
-    if changes.keys() & {"config", "config.model.preset"}:
-        given = {name: value for name, value in given.items() if "optimizer" not in name}
-    done = scaling(*written(given))
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert words in done.stderr and "Traceback" not in done.stderr, line
+def test_bad_input_is_one_clear_message_before_any_work(option, words, finished, runs, tmp_path):
+    done = study(finished, runs, f"--output={tmp_path}/out", option)
+    assert done.returncode == 1 and done.stderr.count("error: ") == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
     assert "is finished" not in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_sizes_and_budgets_are_read():
+    assert scaling.parse_sizes(["4x128", "2x64", "4x128"]) == [(2, 64), (4, 128)]
+    assert scaling.parse_steps(["400", "200"]) == [200, 400]
+    for texts in ([], ["2x"], ["2x64", "wide"], ["0x64"]):
+        with pytest.raises(InputError, match="expected LAYERSxWIDTH"):
+            scaling.parse_sizes(texts)
+    for texts in ([], ["0"], ["-1"], ["many"]):
+        with pytest.raises(InputError, match="expected numbers"):
+            scaling.parse_steps(texts)
+
+
+def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
+    config = config_of(finished)
+    with pytest.raises(InputError, match="1x24: expected a width that is a multiple of 16"):
+        scaling.planned_run(config, (1, 24), 4, tmp_path)
+    config.optimizer.warmup_steps = 4
+    with pytest.raises(InputError, match="--steps=4 is all warm-up"):
+        scaling.planned_run(config, (1, 32), 4, tmp_path)
+    config.model.preset = "besnier"
+    run = scaling.planned_run(config, (1, 32), 5, tmp_path)
+    with pytest.raises(InputError, match="expected a LLaMA"):
+        scaling.known(run, CodeShards(f"{finished}/codes").index)
+
+
+def test_a_run_of_other_steps_in_its_place_is_refused(finished, runs):
+    run = scaling.planned_run(config_of(finished), (1, 16), 2, runs)
+    scaling.check_directory(run)
+    run.config.steps = 3
+    with pytest.raises(InputError, match="steps: 2 -> 3"):
+        scaling.check_directory(run)
+
+
+def test_validation_codes_of_another_tokenizer_are_refused(finished, tmp_path):
+    shutil.copytree(finished / "codes", tmp_path / "codes")
+    index = tmp_path / "codes" / "index.json"
+    content = json.loads(index.read_text())
+    content["tokenizer"]["fingerprint"] = "other"
+    index.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="--codes has tokenizer other, but arrayrecord"):
+        scaling.check_codes(config_of(finished), CodeShards(f"{tmp_path}/codes"))

@@ -17,10 +17,10 @@ from scipy import special
 from maskgil_jax.errors import InputError
 
 LEVEL = 0.95  # of all intervals
-RESAMPLES = 1000
+RESAMPLES = 400
 EXPONENTS = (1e-3, 3.0)  # smallest and largest
 SMALLEST_SHARE = 1e-6  # of a term in the loss, at the middle of the points
-ITERATIONS = 200
+ITERATIONS = 100
 
 
 class Number(NamedTuple):
