@@ -178,10 +178,10 @@ def _closest(
         exponents_SM = np.exp(numbers_SJ[:, 1 + variables :])
         of_exponents_SPM = -shares_SPI[..., 1:] * exponents_SM[:, None] * centred_PM
         slopes_SPJ = np.concatenate([shares_SPI, of_exponents_SPM], axis=-1)
-        squares_SJJ = slopes_SPJ.mT @ slopes_SPJ + damping_S[:, None, None] * np.eye(len(low_J))
+        curvature_SJJ = slopes_SPJ.mT @ slopes_SPJ + damping_S[:, None, None] * np.eye(len(low_J))
         pulls_SJ = slopes_SPJ.mT @ residuals_SP[..., None]
         moved_SJ = np.clip(
-            numbers_SJ - np.linalg.solve(squares_SJJ, pulls_SJ)[..., 0], low_J, high_J
+            numbers_SJ - np.linalg.solve(curvature_SJJ, pulls_SJ)[..., 0], low_J, high_J
         )
         moved_SP = _log_loss(moved_SJ[:, None], centred_PM) - log_SP
         better_S = (moved_SP**2).sum(axis=-1) < (residuals_SP**2).sum(axis=-1)
