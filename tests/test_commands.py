@@ -284,7 +284,8 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["main", "sample", "sweep", "compare", "evaluate", "tokenize", "convert"]
+    "module",
+    ["main", "sample", "sweep", "compare", "scaling", "evaluate", "tokenize", "convert"],
 )
 def test_help_is_complete_and_fast(module):
     import time

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -24,18 +24,34 @@ def write(
         columns of the rows, numbers with four digits.
     """
     if columns is None:
-        columns = {name: _short for row in rows for name in row}
-    present = [name for name in columns if any(name in row for row in rows)]
+        columns = {name: _short for name in _names(rows)}
+    path = epath.Path(path)
+    path.with_name(f"{path.name}.csv").write_text(as_csv(rows, columns))
+    path.with_name(f"{path.name}.md").write_text(as_markdown(rows, columns))
+
+
+def as_csv(rows: Sequence[Row], columns: Iterable[str] | None = None) -> str:
+    """CSV with the numbers in full, of these columns in this order; None: those of the rows."""
+    names = _names(rows)
+    present = names if columns is None else [name for name in columns if name in names]
     text = io.StringIO()
     table = csv.DictWriter(text, present, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    path = epath.Path(path)
-    path.with_name(f"{path.name}.csv").write_text(text.getvalue())
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Row], columns: Mapping[str, Callable[[Any], str]]) -> str:
+    """A Markdown table; `columns` as in `write`."""
+    names = _names(rows)
+    present = [name for name in columns if name in names]
     lines = [[name.replace("_", " ") for name in present], ["---"] * len(present)]
     lines += [[columns[name](row[name]) if name in row else "" for name in present] for row in rows]
-    markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    path.with_name(f"{path.name}.md").write_text(markdown)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _short(value: Any) -> str:
