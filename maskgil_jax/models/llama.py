@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models import factors, orders, rope
+from maskgil_jax import sharding
+from maskgil_jax.models import attention_tpu, factors, orders, rope
 from maskgil_jax.models.conditions import Condition, Features
 from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers, two_dropouts
 from maskgil_jax.models.llama_config import LlamaConfig
@@ -24,6 +25,7 @@ from maskgil_jax.models.products import (
     attention_cut,
     attention_of_parts,
     cache_dtype,
+    kept,
     parts_pay,
     product,
     product_of_turned,
@@ -184,6 +186,37 @@ class Layer(nnx.Module):
         return layer
 
 
+class FusedLayer(Layer):
+    """A Layer on TPUs: norms, rotations and attention of its heads are one kernel."""
+
+    def __init__(self, block: Block):
+        super().__init__(block)
+        qkv_DCHK = block.qkv[...].astype(self.config.dtype)
+        self.qkv = nnx.Param(attention_tpu.grouped(qkv_DCHK))
+        self.norms = nnx.Param(jnp.zeros((4, self.config.head_dim)))
+        if self.config.qk_norm != "none":  # in the published order of channels
+            norms = (block.query_norm, block.key_norm)
+            of_norms = [
+                row
+                for norm in norms
+                for row in (norm.scale[...], getattr(norm, "bias", jnp.zeros_like(norm.scale[...])))
+            ]
+            self.norms = nnx.Param(jnp.stack(of_norms))
+
+    def attention(
+        self, x: list[jax.Array], tables: Tables, attend: Attend, multiply: Multiply
+    ) -> list[jax.Array]:
+        """As that of Layer; `attend` is not asked."""
+        order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
+        qkv = [multiply("BSD,DM->BSM", part, self.qkv[...]) for part in x[order]]
+        shape = attention_tpu.Shape(self.config.head_dim, self.config.qk_norm, qkv[1].shape[1])
+        outputs = attention_tpu.attention(
+            *qkv, self.norms[...], attention_tpu.constants(tables[order], shape), shape
+        )
+        out_MD = self.out[...].reshape(-1, self.config.dim)
+        return [multiply("BSM,MD->BSD", kept(o, "attention"), out_MD) for o in outputs][order]
+
+
 class Llama(nnx.Module):
     """Logits of image tokens: hidden ones, given the visible; or the next, given those before."""
 
@@ -251,12 +284,20 @@ class Llama(nnx.Module):
             )
             attend = lambda *qkv: (cut(*(part for (part,) in qkv)),)  # noqa: E731
             parts = (jnp.concatenate(parts, axis=1),)
+        fused = (
+            sharding.platform() == "tpu"
+            and mask is None
+            and attention_tpu.fits(
+                config.head_dim, config.heads, height * width, config.condition_tokens
+            )
+        )
+        made = FusedLayer if fused else Layer
         ends = np.cumsum([x.shape[1] for x in parts])
         tables = tuple(np.split(self.rotations(height, width)[:T], ends[:-1]))
         parts = through_layers(
             self.blocks,
             parts,
-            lambda block, parts, key: Layer(block)(parts, tables, attend, key),
+            lambda block, parts, key: made(block)(parts, tables, attend, key),
             key,
             layers=config.layers,
             remat=config.remat,
