@@ -9,6 +9,7 @@ head dimension, G groups of heads, W channels of a group, M = 3 G W.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 from maskgil_jax import sharding
 
 LANES = 128
-ROWS = 16  # of a register of bfloat16: parts of a sequence are padded to a multiple
+ROWS = 16  # of a register of bfloat16: what a condition's tokens are padded to a multiple of
 EPSILON = 1e-5
 
 
@@ -31,7 +32,7 @@ class Shape:
     """What a kernel is compiled for.
 
     Attributes:
-      head_dim: K, that divides LANES or is a multiple.
+      head_dim: K.
       qk_norm: "layer", "rms" or "none".
       few: c.
     """
@@ -54,129 +55,116 @@ def fits(head_dim: int, heads: int, tokens: int, few: int) -> bool:
     return whole and tokens % LANES == 0 and tokens <= 512 and few <= LANES
 
 
-def grouped(qkv_DCHK: jax.Array) -> jax.Array:
-    """Weights of queries, keys and values in the order of the kernel, [D, M].
-
-    Those of a group stand together, so that the groups can be split over devices.
-    """
-    D, _, H, K = qkv_DCHK.shape
-    return qkv_DCHK.reshape(D, 3, -1, max(K, LANES)).swapaxes(1, 2).reshape(D, 3 * H * K)
-
-
-def constants(tables: tuple[Any, ...], shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """What the kernel multiplies by: cosines and sines [2, T, W]; means and swaps [2, W, W].
-
-    Args:
-      tables: of `rope.rotation_table`, those of the image tokens, then those of the condition.
-      shape: of the kernel.
-    """
-    K, W = shape.head_dim, shape.width
-    rows = np.concatenate([*tables, np.zeros((-shape.few % ROWS, K // 2, 2), np.float32)])
-    cos, sin = np.repeat(rows[..., 0], 2, axis=1), np.repeat(rows[..., 1], 2, axis=1)
-    turns_2TK = np.stack([cos, sin * np.tile([-1.0, 1.0], K // 2)])
-    channel = np.arange(W)
-    means = (channel[:, None] // K == channel // K) / K
-    swaps = channel[:, None] == channel ^ 1  # the other of a pair
-    turns = np.tile(turns_2TK, (1, 1, W // K)).astype(np.float32)
-    return turns, np.stack([means, swaps]).astype(np.float32)
-
-
-def _multiply(x: jax.Array, y: jax.Array, axis_x: int, axis_y: int) -> jax.Array:
-    """Product of matrices, summed over these axes, in float32."""
+def _dot(x: jax.Array, y: jax.Array, axis_y: int = 0) -> jax.Array:
+    """Product of matrices, over the last axis of x and this one of y, in float32."""
     return jax.lax.dot_general(
         x,
         y,
-        (((axis_x,), (axis_y,)), ((), ())),
+        (((1,), (axis_y,)), ((), ())),
         precision=jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
         preferred_element_type=jnp.float32,
     )
 
 
-def _exactly(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x @ y of float32 x and a y without rounding in its dtype; x in two parts of bfloat16."""
-    if y.dtype == jnp.float32:
-        return _multiply(x, y, 1, 0)
-    high = x.astype(y.dtype)
-    return _multiply(high, y, 1, 0) + _multiply((x - high).astype(y.dtype), y, 1, 0)
-
-
 class _Turned:
-    """Queries or keys, normed and rotated, and the way back; float32 [T, W] in and out."""
+    """Queries or keys of a head, normed and rotated, and the way back."""
 
-    def __init__(self, x, norm_2W, turns_2TW, matrices_2WW, shape: Shape, scale: float):  # type: ignore[no-untyped-def]
-        self.norm, self.turns, self.shape, self.scale = norm_2W, turns_2TW, shape, scale
-        self.means = functools.partial(_exactly, y=matrices_2WW[0])
-        self.swaps, dtype = matrices_2WW[1], matrices_2WW.dtype
-        if shape.qk_norm != "none":
-            x = x - self.means(x) if shape.qk_norm == "layer" else x
-            self.inverse = jax.lax.rsqrt(self.means(x * x) + EPSILON)
+    def __init__(self, x_KT, norm_2K1, turns_2KT, swap_KK, qk_norm, scale):  # type: ignore[no-untyped-def]
+        self.qk_norm, self.norm, self.scale = qk_norm, norm_2K1, scale
+        self.turns, self.swap, x = turns_2KT, swap_KK, x_KT.astype(jnp.float32)
+        if qk_norm != "none":
+            x = x - x.mean(axis=0, keepdims=True) if qk_norm == "layer" else x
+            self.inverse = jax.lax.rsqrt((x * x).mean(axis=0, keepdims=True) + EPSILON)
             self.normed = x * self.inverse
-            x = (self.normed * norm_2W[0:1] + norm_2W[1:2]).astype(dtype).astype(jnp.float32)
-        swapped = _multiply(x.astype(dtype), self.swaps, 1, 0)
-        self.result = ((x * turns_2TW[0] + swapped * turns_2TW[1]) * scale).astype(dtype)
+            x = self.normed * norm_2K1[0] + norm_2K1[1]
+        turned = x * turns_2KT[0] + self.swapped(x) * turns_2KT[1]
+        self.result = (turned * scale).astype(x_KT.dtype)
 
-    def back(self, g):  # type: ignore[no-untyped-def]
-        """Gradients of x, and of the scale and bias of the norm, [1, W] each."""
-        g = g * self.scale
-        swapped = _multiply((g * self.turns[1]).astype(self.swaps.dtype), self.swaps, 1, 0)
-        g = g * self.turns[0] + swapped
-        if self.shape.qk_norm == "none":
-            return g, jnp.zeros_like(self.norm)
-        of_norm = [(g * self.normed).sum(0, keepdims=True), g.sum(0, keepdims=True)]
-        g = g * self.norm[0:1]
-        mean = self.means(g * self.normed) * self.normed
-        if self.shape.qk_norm == "layer":
-            mean = mean + self.means(g)
-        return (g - mean) * self.inverse, jnp.concatenate(of_norm)
+    def swapped(self, x_KT):  # type: ignore[no-untyped-def]
+        """Rows 1, 0, 3, 2, ...: the other of each pair that is rotated."""
+        return _dot(self.swap, x_KT.astype(self.swap.dtype))
+
+    def back(self, g_KT):  # type: ignore[no-untyped-def]
+        """Gradients of x, and of the scale and bias of the norm at every token."""
+        g = g_KT * self.scale
+        g = g * self.turns[0] + self.swapped(g * self.turns[1])
+        if self.qk_norm == "none":
+            return g, (jnp.zeros_like(g),) * 2
+        of_norm = g * self.normed, g
+        g = g * self.norm[0]
+        mean = (g * self.normed).mean(axis=0, keepdims=True) * self.normed
+        mean = mean + g.mean(axis=0, keepdims=True) if self.qk_norm == "layer" else mean
+        return (g - mean) * self.inverse, of_norm
 
 
-def _queries_keys_values(image_ref, few_ref, norms_ref, turns_ref, matrices_ref, shape):  # type: ignore[no-untyped-def]
-    W = shape.width
-    qkv = jnp.concatenate([image_ref[0], few_ref[0]])
-    turns, matrices = turns_ref[...], matrices_ref[...]
-    queries, keys = (
-        _Turned(
-            qkv[:, i * W : (i + 1) * W].astype(jnp.float32),
-            norms_ref[2 * i : 2 * i + 2],
-            turns,
-            matrices,
-            shape,
-            scale,
+def _inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape):  # type: ignore[no-untyped-def]
+    """Queries, keys and values of each head, [K, T]."""
+    K = shape.head_dim
+    qkv = [jnp.concatenate([image_ref[0, i], few_ref[0, i].T], axis=1) for i in range(3)]
+    turns, swap = turns_ref[...], swap_ref[...]
+    for start in range(0, shape.width, K):
+        q, k, v = (x[start : start + K] for x in qkv)
+        yield (
+            _Turned(q, norms_ref[:2], turns, swap, shape.qk_norm, K**-0.5 / math.log(2)),
+            _Turned(k, norms_ref[2:], turns, swap, shape.qk_norm, 1.0),
+            v,
         )
-        for i, scale in enumerate((shape.head_dim**-0.5, 1.0))
-    )
-    return queries, keys, qkv[:, 2 * W :]
 
 
-def _weights(q, k, keys_axis, real):  # type: ignore[no-untyped-def]
-    """Softmax over keys, float32 [t, s] or [s, t]; the first `real` keys are no padding."""
-    scores = _multiply(k, q, 1, 1) if keys_axis == 0 else _multiply(q, k, 1, 1)
-    index = jax.lax.broadcasted_iota(jnp.int32, scores.shape, keys_axis)
-    scores = jnp.where(index < real, scores, jnp.finfo(jnp.float32).min)
-    weights = jnp.exp(scores - scores.max(axis=keys_axis, keepdims=True))
-    return weights / weights.sum(axis=keys_axis, keepdims=True)
+def _parts(turns_ref, shape):  # type: ignore[no-untyped-def]
+    """Columns of queries, and the axis of their keys.
+
+    Image tokens fill the lanes, so that sums over keys are over registers; the few do not.
+    """
+    L = turns_ref.shape[-1] - -(-shape.few // ROWS) * ROWS
+    return [(slice(i, i + LANES), 0) for i in range(0, L, LANES)] + [(slice(L, None), 1)]
 
 
-def _parts(L, T):  # type: ignore[no-untyped-def]
-    """Rows of queries, and the axis of their keys: image tokens fill the lanes, the few do not."""
-    return ((slice(0, L), 0), (slice(L, T), 1))
+def _pairs(x_KT, y_KT, parts):  # type: ignore[no-untyped-def]
+    """Products of all columns of x with those of y, part by part."""
+    x_TK = x_KT.T
+    return [
+        _dot(x_TK, y_KT[:, columns]) if axis == 0 else _dot(y_KT[:, columns].T, x_KT)
+        for columns, axis in parts
+    ]
+
+
+def _softmax(scores, axis, real):  # type: ignore[no-untyped-def]
+    """Powers of 2, normed over keys, of which the first `real` are no padding."""
+    images, few = jnp.split(scores, [real // LANES * LANES], axis=axis)
+    index = jax.lax.broadcasted_iota(jnp.int32, few.shape, axis)
+    few = jnp.where(index < real % LANES, few, jnp.finfo(jnp.float32).min)
+    scores = jnp.concatenate([images, few], axis=axis)
+    weights = jnp.exp2(scores - scores.max(axis=axis, keepdims=True))
+    return weights / weights.sum(axis=axis, keepdims=True)
+
+
+def _joined(of_parts, parts, dtype):  # type: ignore[no-untyped-def]
+    """Keys by queries, [T, T]."""
+    columns = [x if axis == 0 else x.T for x, (_, axis) in zip(of_parts, parts, strict=True)]
+    return jnp.concatenate([x.astype(dtype) for x in columns], axis=1)
+
+
+# The kernels do one thing after another for all heads: what does not depend on what comes before
+# it is scheduled beside it.
 
 
 def _forward_kernel(  # type: ignore[no-untyped-def]
-    image_ref, few_ref, norms_ref, turns_ref, matrices_ref, out_ref, out_few_ref, *, shape
+    image_ref, few_ref, norms_ref, turns_ref, swap_ref, out_ref, out_few_ref, *, shape
 ):
-    L, T, K = image_ref.shape[1], turns_ref.shape[1], shape.head_dim
-    queries, keys, values = _queries_keys_values(
-        image_ref, few_ref, norms_ref, turns_ref, matrices_ref, shape
-    )
-    for (rows, axis), ref in zip(_parts(L, T), (out_ref, out_few_ref), strict=True):
-        outputs = []
-        for start in range(0, shape.width, K):
-            head = slice(start, start + K)
-            q, k, v = queries.result[rows, head], keys.result[:, head], values[:, head]
-            w = _weights(q, k, axis, L + shape.few).astype(v.dtype)
-            outputs.append(_multiply(w, v, axis, 0))
-        ref[0] = jnp.concatenate(outputs, axis=1).astype(ref.dtype)
+    parts, L = _parts(turns_ref, shape), image_ref.shape[-1]
+    heads = list(_inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape))
+    scores = [_pairs(k.result, q.result, parts) for q, k, _ in heads]
+    weights = [
+        [_softmax(s, axis, L + shape.few) for s, (_, axis) in zip(of_head, parts, strict=True)]
+        for of_head in scores
+    ]
+    outputs = [
+        _dot(v, _joined(w, parts, v.dtype)) for (_, _, v), w in zip(heads, weights, strict=True)
+    ]
+    out = jnp.concatenate(outputs)
+    out_ref[0] = out[:, :L].astype(out_ref.dtype)
+    out_few_ref[0] = out[:, L:].T.astype(out_ref.dtype)
 
 
 def _backward_kernel(  # type: ignore[no-untyped-def]
@@ -184,7 +172,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     few_ref,
     norms_ref,
     turns_ref,
-    matrices_ref,
+    swap_ref,
     of_out_ref,
     of_out_few_ref,
     of_image_ref,
@@ -193,127 +181,142 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     *,
     shape,
 ):
-    L, T, K = image_ref.shape[1], turns_ref.shape[1], shape.head_dim
-    queries, keys, values = _queries_keys_values(
-        image_ref, few_ref, norms_ref, turns_ref, matrices_ref, shape
-    )
-    found = []
-    for start in range(0, shape.width, K):
-        head = slice(start, start + K)
-        k, v = keys.result[:, head], values[:, head]
-        of_q, of_k, of_v = [], [], []
-        for (rows, axis), ref in zip(_parts(L, T), (of_out_ref, of_out_few_ref), strict=True):
-            q, g = queries.result[rows, head], ref[0][:, head]
-            w = _weights(q, k, axis, L + shape.few)
-            of_w = _multiply(v, g, 1, 1) if axis == 0 else _multiply(g, v, 1, 1)
-            mean = (w * of_w).sum(axis=axis, keepdims=True)
-            of_scores = (w * (of_w - mean)).astype(v.dtype)
-            of_q.append(_multiply(of_scores, k, axis, 0))
-            of_k.append(_multiply(of_scores, q, 1 - axis, 0))
-            of_v.append(_multiply(w.astype(v.dtype), g, 1 - axis, 0))
-        found.append((jnp.concatenate(of_q), sum(of_k), sum(of_v)))
-    of_q, of_k, of_v = (jnp.concatenate(part, axis=1) for part in zip(*found, strict=True))
-    of_q, of_q_norm = queries.back(of_q)
-    of_k, of_k_norm = keys.back(of_k)
-    of_qkv = jnp.concatenate([of_q, of_k, of_v], axis=1).astype(of_image_ref.dtype)
-    of_image_ref[0], of_few_ref[0] = of_qkv[:L], of_qkv[L:]
-    of_norms_ref[0, 0] = jnp.concatenate([of_q_norm, of_k_norm])
+    parts, L, K = _parts(turns_ref, shape), image_ref.shape[-1], shape.head_dim
+    heads = list(_inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape))
+    of_out = jnp.concatenate([of_out_ref[0], of_out_few_ref[0].T], axis=1)
+    gradients = [of_out[start : start + K] for start in range(0, shape.width, K)]
+    scores = [_pairs(k.result, q.result, parts) for q, k, _ in heads]
+    of_weights = [_pairs(v, g, parts) for (_, _, v), g in zip(heads, gradients, strict=True)]
+    joined = []
+    for of_head, of_head_weights in zip(scores, of_weights, strict=True):
+        weights, of_scores = [], []
+        for s, g, (_, axis) in zip(of_head, of_head_weights, parts, strict=True):
+            w = _softmax(s, axis, L + shape.few)
+            weights.append(w)
+            of_scores.append(w * (g - (w * g).sum(axis=axis, keepdims=True)))
+        joined.append([_joined(x, parts, of_out.dtype) for x in (weights, of_scores)])
+    of_qkv, of_norms = [], []
+    for (q, k, _), g, (w, s) in zip(heads, gradients, joined, strict=True):
+        of_q, of_q_norm = q.back(_dot(k.result, s) * math.log(2))
+        of_k, of_k_norm = k.back(_dot(q.result, s, 1) * math.log(2))
+        of_qkv.append((of_q, of_k, _dot(g, w, 1)))
+        of_norms.append(of_q_norm + of_k_norm)
+    for i, of_heads in enumerate(zip(*of_qkv, strict=True)):
+        found = jnp.concatenate(of_heads)
+        of_image_ref[0, i] = found[:, :L].astype(of_out.dtype)
+        of_few_ref[0, i] = found[:, L:].T.astype(of_out.dtype)
+
+    @pl.when(pl.program_id(1) == 0)
+    def _() -> None:
+        of_norms_ref[...] = jnp.zeros_like(of_norms_ref)
+
+    for i, of_heads in enumerate(zip(*of_norms, strict=True)):
+        of_norm = sum(of_heads)
+        columns = [of_norm[:, j : j + LANES] for j in range(0, L, LANES)]
+        of_norms_ref[0, 0, i] += sum(columns)
+        of_norms_ref[0, 0, i, :, : of_norm.shape[1] - L] += of_norm[:, L:]
 
 
-def _call(kernel: Callable[..., None], arguments: tuple, outputs: str, shape: Shape) -> list:  # type: ignore[type-arg]
+def _call(kernel: Callable[..., None], arguments: tuple, backward: bool, shape: Shape) -> list:  # type: ignore[type-arg]
     """Run a kernel for each image and group of heads, on each device for those that it holds.
 
     Args:
       kernel: of `arguments` and the outputs.
-      arguments: image and few qkv [B, s, M], norms, turns, matrices, and gradients [B, s, G W].
-      outputs: "forward" or "backward".
+      arguments: image [B, 3, N, L] and few [B, 3, c, N], norms, turns, swap, and gradients of the
+        outputs, [B, N, L] and [B, c, N].
+      backward: whether there are gradients.
       shape: of the kernel.
     """
-    batch, groups = sharding.BATCH[0], "tensor"
-    split, whole = P(batch, None, groups), P()
-    in_specs = (split, split, whole, whole, whole, split, split)[: len(arguments)]
-    out_specs = (split, split) if outputs == "forward" else (split, split, P(batch, groups))
+    (batch,), K, W = sharding.BATCH, shape.head_dim, shape.width
+    of_inputs = P(batch, None, "tensor"), P(batch, None, None, "tensor")
+    of_outputs = P(batch, "tensor"), P(batch, None, "tensor")
+    in_specs = (*of_inputs, P(), P(), P(), *(of_outputs if backward else ()))
+    out_specs = (*of_inputs, P(batch, "tensor")) if backward else of_outputs
 
     def on_one(*arguments: jax.Array) -> list[jax.Array]:
-        image, few, _, turns, matrices = arguments[:5]
-        (B, L, M), W, c, T = image.shape, shape.width, few.shape[1], turns.shape[1]
-        G = M // (3 * W)
-        wide, narrow, of_norms = 3 * W, W, (1, 1, 4, W)
-
-        def block(x: jax.Array) -> pl.BlockSpec:
-            if x.ndim == 3 and x.shape[0] == B and x.shape[2] in (M, M // 3):
-                width = wide if x.shape[2] == M else narrow
-                return pl.BlockSpec((1, x.shape[1], width), lambda b, g: (b, 0, g))
-            if x.ndim == 4:
-                return pl.BlockSpec(of_norms, lambda b, g: (b, g, 0, 0))
-            return pl.BlockSpec(x.shape, lambda b, g: (0,) * x.ndim)
-
-        width = M // 3 if outputs == "forward" else M
-        results = [jax.ShapeDtypeStruct((B, rows, width), image.dtype) for rows in (L, c)]
-        if outputs == "backward":
-            results.append(jax.ShapeDtypeStruct((B, G, 4, W), jnp.float32))
+        image, few, *fixed = arguments[:5]
+        (B, _, N, L), c = image.shape, few.shape[2]
+        inputs = [
+            pl.BlockSpec((1, 3, W, L), lambda b, g: (b, 0, g, 0)),
+            pl.BlockSpec((1, 3, c, W), lambda b, g: (b, 0, 0, g)),
+        ]
+        outputs = [
+            pl.BlockSpec((1, W, L), lambda b, g: (b, g, 0)),
+            pl.BlockSpec((1, c, W), lambda b, g: (b, 0, g)),
+        ]
+        in_specs = inputs + [pl.BlockSpec(x.shape, lambda b, g, n=x.ndim: (0,) * n) for x in fixed]
+        shapes = [jax.ShapeDtypeStruct(x, image.dtype) for x in ((B, N, L), (B, c, N))]
+        out_specs = outputs
+        if backward:
+            in_specs += outputs
+            of_norms = jax.ShapeDtypeStruct((B, 1, 4, K, LANES), jnp.float32)
+            shapes = [image, few, of_norms]
+            out_specs = [*inputs, pl.BlockSpec((1, *of_norms.shape[1:]), lambda b, g: (b, 0, 0, 0, 0))]
         return pl.pallas_call(
             functools.partial(kernel, shape=shape),
-            grid=(B, G),
-            in_specs=[block(x) for x in arguments],
-            out_specs=[block(x) for x in results],
-            out_shape=results,
-            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel")),
+            grid=(B, N // W),
+            in_specs=in_specs,
+            out_specs=out_specs,
+            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
+            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
             interpret=sharding.platform() != "tpu",
         )(*arguments)
 
     if jax.sharding.get_abstract_mesh().empty:
         return on_one(*arguments)
-    return jax.shard_map(on_one, in_specs=in_specs, out_specs=out_specs, check_vma=False)(
-        *arguments
-    )
+    mapped = jax.shard_map(on_one, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return mapped(*arguments)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attention(
-    image_BLM: jax.Array,
-    few_BcM: jax.Array,
+    image_B3NL: jax.Array,
+    few_B3cN: jax.Array,
     norms_4K: jax.Array,
-    turning: tuple[Any, Any],
+    tables: tuple[jax.Array, jax.Array],
     shape: Shape,
 ) -> tuple[jax.Array, jax.Array]:
     """Softmax attention of image tokens and a condition's with each other.
 
     Args:
-      image_BLM, few_BcM: products with the `grouped` weights.
+      image_B3NL, few_B3cN: queries, keys and values.
       norms_4K: scale and bias of the norm of queries, and of keys; read by QK-norms only.
-      turning: the result of `constants`.
+      tables: of rotations, [L, K / 2, 2] and [c, K / 2, 2].
       shape: of the kernel.
 
     Returns:
-      [B, L, H K] and [B, c, H K].
+      [B, N, L] and [B, c, N].
     """
-    return _forward(image_BLM, few_BcM, norms_4K, turning, shape)[0]
+    return _forward(image_B3NL, few_B3cN, norms_4K, tables, shape)[0]
 
 
-def _arguments(image, few, norms_4K, turning, shape):  # type: ignore[no-untyped-def]
-    turns, matrices = turning
-    norms = jnp.tile(norms_4K.astype(jnp.float32), (1, shape.width // shape.head_dim))
-    return image, _padded(few), norms, jnp.asarray(turns), jnp.asarray(matrices, image.dtype)
+def _arguments(image, few, norms_4K, tables):  # type: ignore[no-untyped-def]
+    turns_TJ2 = _padded(jnp.concatenate(tables), few.shape[2], 0)
+    cos, sin = jnp.repeat(turns_TJ2, 2, axis=1).transpose(2, 1, 0)
+    channel = np.arange(len(cos))
+    turns = jnp.stack([cos, sin * np.where(channel % 2, 1, -1)[:, None]])
+    swap = jnp.asarray(channel[:, None] == channel ^ 1, image.dtype)
+    return image, _padded(few), norms_4K[..., None].astype(jnp.float32), turns, swap
 
 
-def _padded(few):  # type: ignore[no-untyped-def]
-    return jnp.pad(few, ((0, 0), (0, -few.shape[1] % ROWS), (0, 0)))
+def _padded(x, few=None, axis=-2):  # type: ignore[no-untyped-def]
+    """With tokens of the condition, at the end of the axis, for whole registers."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, -(few or x.shape[axis]) % ROWS)
+    return jnp.pad(x, pads)
 
 
-def _forward(image, few, norms_4K, turning, shape):  # type: ignore[no-untyped-def]
-    arguments = _arguments(image, few, norms_4K, turning, shape)
-    out, out_few = _call(_forward_kernel, arguments, "forward", shape)
-    return (out, out_few[:, : shape.few]), (image, few, norms_4K, turning)
+def _forward(image, few, norms_4K, tables, shape):  # type: ignore[no-untyped-def]
+    out, out_few = _call(_forward_kernel, _arguments(image, few, norms_4K, tables), False, shape)
+    return (out, out_few[:, : shape.few]), (image, few, norms_4K, tables)
 
 
 def _backward(shape, kept, gradients):  # type: ignore[no-untyped-def]
-    image, few, norms_4K, turning = kept
     of_out, of_few = gradients
-    arguments = (*_arguments(image, few, norms_4K, turning, shape), of_out, _padded(of_few))
-    of_image, of_few, of_norms = _call(_backward_kernel, arguments, "backward", shape)
-    of_norms = of_norms.sum(axis=(0, 1)).reshape(4, -1, shape.head_dim).sum(axis=1)
-    return of_image, of_few[:, : shape.few], of_norms.astype(norms_4K.dtype), None
+    arguments = (*_arguments(*kept), of_out, _padded(of_few))
+    of_image, of_few, of_norms = _call(_backward_kernel, arguments, True, shape)
+    of_norms = of_norms.sum(axis=(0, 1, 4)).astype(kept[2].dtype)
+    return of_image, of_few[:, :, : shape.few], of_norms, None
 
 
 attention.defvjp(_forward, _backward)

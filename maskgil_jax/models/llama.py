@@ -191,30 +191,37 @@ class FusedLayer(Layer):
 
     def __init__(self, block: Block):
         super().__init__(block)
-        qkv_DCHK = block.qkv[...].astype(self.config.dtype)
-        self.qkv = nnx.Param(attention_tpu.grouped(qkv_DCHK))
-        self.norms = nnx.Param(jnp.zeros((4, self.config.head_dim)))
-        if self.config.qk_norm != "none":  # in the published order of channels
-            norms = (block.query_norm, block.key_norm)
-            of_norms = [
-                row
-                for norm in norms
-                for row in (norm.scale[...], getattr(norm, "bias", jnp.zeros_like(norm.scale[...])))
-            ]
-            self.norms = nnx.Param(jnp.stack(of_norms))
+        D, _, H, K = block.qkv.shape
+        self.qkv = nnx.Param(block.qkv[...].astype(self.config.dtype).reshape(D, 3, H * K))
+        self.norms = nnx.Param(jnp.ones((4, K)))
+        if self.config.qk_norm != "none":
+            rows = (
+                (norm.scale[...], getattr(norm, "bias", 0 * norm.scale[...]))
+                for norm in (block.query_norm, block.key_norm)
+            )
+            self.norms = nnx.Param(jnp.stack([row for pair in rows for row in pair]))
 
     def attention(
         self, x: list[jax.Array], tables: Tables, attend: Attend, multiply: Multiply
     ) -> list[jax.Array]:
         """As that of Layer; `attend` is not asked."""
         order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
-        qkv = [multiply("BSD,DM->BSM", part, self.qkv[...]) for part in x[order]]
-        shape = attention_tpu.Shape(self.config.head_dim, self.config.qk_norm, qkv[1].shape[1])
-        outputs = attention_tpu.attention(
-            *qkv, self.norms[...], attention_tpu.constants(tables[order], shape), shape
+        image_BLD, few_BcD = x[order]
+        shape = attention_tpu.Shape(
+            self.config.head_dim, self.config.qk_norm, self.config.condition_tokens
         )
-        out_MD = self.out[...].reshape(-1, self.config.dim)
-        return [multiply("BSM,MD->BSD", kept(o, "attention"), out_MD) for o in outputs][order]
+        image_BNL, few_BcN = attention_tpu.attention(
+            multiply("BLD,DCN->BCNL", image_BLD, self.qkv[...]),
+            multiply("BcD,DCN->BCcN", few_BcD, self.qkv[...]),
+            self.norms[...],
+            tables[order],
+            shape,
+        )
+        out_ND = self.out[...].reshape(-1, self.config.dim)
+        return [
+            multiply("BNL,ND->BLD", kept(image_BNL, "attention"), out_ND),
+            multiply("BcN,ND->BcD", kept(few_BcN, "attention"), out_ND),
+        ][order]
 
 
 class Llama(nnx.Module):
