@@ -258,7 +258,10 @@ def _call(kernel: Callable[..., None], arguments: tuple, backward: bool, shape: 
             in_specs=in_specs,
             out_specs=out_specs,
             out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
-            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=("parallel", "arbitrary"),
+                allow_input_fusion=[True] * len(arguments),
+            ),
             interpret=sharding.platform() != "tpu",
         )(*arguments)
 

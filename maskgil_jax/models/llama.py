@@ -176,7 +176,10 @@ class Layer(nnx.Module):
         """SwiGLU."""
         gate_BSF = multiply(EQUATIONS["gate"], x_BSD, self.gate[...])
         up_BSF = multiply(EQUATIONS["up"], x_BSD, self.up[...])
-        return multiply(EQUATIONS["down"], swiglu(gate_BSF, up_BSF), self.down[...])
+        hidden_BSF = swiglu(gate_BSF, up_BSF)
+        if sharding.platform() == "tpu":
+            hidden_BSF = kept(hidden_BSF, "product")
+        return multiply(EQUATIONS["down"], hidden_BSF, self.down[...])
 
     def turned(self) -> "Layer":
         """The same with its matrices as product_of_turned takes them."""

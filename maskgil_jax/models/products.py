@@ -38,6 +38,8 @@ def _product_backward(
     x, y = operands
     of_x, of_y, result = _letters(equation)
     gradient = gradient.astype(x.dtype)
+    if sharding.platform() == "tpu":
+        gradient = stored(gradient)
     return (
         product(f"{result},{of_y}->{of_x}", gradient, y),
         product(f"{of_x},{result}->{of_y}", x, gradient),
