@@ -1,16 +1,17 @@
 """Attention of a LLaMA's layer as one TPU kernel: QK-norm, rotation, softmax and their derivative.
 
-Left to the compiler, each of them reads and writes its arrays in a layout of its own, and a head of
-64 channels fills half of a row of 128 lanes. Here the heads that fill one row stay together.
+Left to the compiler, each of them reads and writes its arrays in a layout of its own, in which a
+head of 64 channels takes the place of 128. Here channels stand in rows and tokens in columns, so
+that the sums of norms and softmax are over registers, and what is in between never leaves the chip.
 
-Letters: B batch, L image tokens, c tokens of the condition, T = L + c padded, D width, H heads, K
-head dimension, G groups of heads, W channels of a group, M = 3 G W.
+Letters: B batch, L image tokens, c tokens of the condition, T = L + c (with padding), K head
+dimension, N = H K channels of all heads, W channels of a group of heads.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,6 +26,9 @@ from maskgil_jax import sharding
 LANES = 128
 ROWS = 16  # of a register of bfloat16: what a condition's tokens are padded to a multiple of
 EPSILON = 1e-5
+
+Ref = Any  # of a kernel's block in memory
+Parts = list[tuple[slice, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ def fits(head_dim: int, heads: int, tokens: int, few: int) -> bool:
     width = max(head_dim, LANES)
     shards = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
     whole = width % head_dim == 0 and (heads * head_dim) % (width * shards) == 0
-    return whole and tokens % LANES == 0 and tokens <= 512 and few <= LANES
+    return whole and tokens in (LANES, 2 * LANES) and few <= ROWS
 
 
 def _dot(x: jax.Array, y: jax.Array, axis_y: int = 0) -> jax.Array:
@@ -69,7 +73,15 @@ def _dot(x: jax.Array, y: jax.Array, axis_y: int = 0) -> jax.Array:
 class _Turned:
     """Queries or keys of a head, normed and rotated, and the way back."""
 
-    def __init__(self, x_KT, norm_2K1, turns_2KT, swap_KK, qk_norm, scale):  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        x_KT: jax.Array,
+        norm_2K1: jax.Array,
+        turns_2KT: jax.Array,
+        swap_KK: jax.Array,
+        qk_norm: str,
+        scale: float,
+    ):
         self.qk_norm, self.norm, self.scale = qk_norm, norm_2K1, scale
         self.turns, self.swap, x = turns_2KT, swap_KK, x_KT.astype(jnp.float32)
         if qk_norm != "none":
@@ -80,11 +92,11 @@ class _Turned:
         turned = x * turns_2KT[0] + self.swapped(x) * turns_2KT[1]
         self.result = (turned * scale).astype(x_KT.dtype)
 
-    def swapped(self, x_KT):  # type: ignore[no-untyped-def]
+    def swapped(self, x_KT: jax.Array) -> jax.Array:
         """Rows 1, 0, 3, 2, ...: the other of each pair that is rotated."""
         return _dot(self.swap, x_KT.astype(self.swap.dtype))
 
-    def back(self, g_KT):  # type: ignore[no-untyped-def]
+    def back(self, g_KT: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Gradients of x, and of the scale and bias of the norm at every token."""
         g = g_KT * self.scale
         g = g * self.turns[0] + self.swapped(g * self.turns[1])
@@ -97,7 +109,9 @@ class _Turned:
         return (g - mean) * self.inverse, of_norm
 
 
-def _inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape):  # type: ignore[no-untyped-def]
+def _inputs(
+    image_ref: Ref, few_ref: Ref, norms_ref: Ref, turns_ref: Ref, swap_ref: Ref, shape: Shape
+) -> Iterator[tuple[_Turned, _Turned, jax.Array]]:
     """Queries, keys and values of each head, [K, T]."""
     K = shape.head_dim
     qkv = [jnp.concatenate([image_ref[0, i], few_ref[0, i].T], axis=1) for i in range(3)]
@@ -111,16 +125,15 @@ def _inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape):  # type:
         )
 
 
-def _parts(turns_ref, shape):  # type: ignore[no-untyped-def]
+def _parts(L: int) -> Parts:
     """Columns of queries, and the axis of their keys.
 
     Image tokens fill the lanes, so that sums over keys are over registers; the few do not.
     """
-    L = turns_ref.shape[-1] - -(-shape.few // ROWS) * ROWS
     return [(slice(i, i + LANES), 0) for i in range(0, L, LANES)] + [(slice(L, None), 1)]
 
 
-def _pairs(x_KT, y_KT, parts):  # type: ignore[no-untyped-def]
+def _pairs(x_KT: jax.Array, y_KT: jax.Array, parts: Parts) -> list[jax.Array]:
     """Products of all columns of x with those of y, part by part."""
     x_TK = x_KT.T
     return [
@@ -129,7 +142,7 @@ def _pairs(x_KT, y_KT, parts):  # type: ignore[no-untyped-def]
     ]
 
 
-def _softmax(scores, axis, real):  # type: ignore[no-untyped-def]
+def _softmax(scores: jax.Array, axis: int, real: int) -> jax.Array:
     """Powers of 2, normed over keys, of which the first `real` are no padding."""
     images, few = jnp.split(scores, [real // LANES * LANES], axis=axis)
     index = jax.lax.broadcasted_iota(jnp.int32, few.shape, axis)
@@ -139,7 +152,7 @@ def _softmax(scores, axis, real):  # type: ignore[no-untyped-def]
     return weights / weights.sum(axis=axis, keepdims=True)
 
 
-def _joined(of_parts, parts, dtype):  # type: ignore[no-untyped-def]
+def _joined(of_parts: list[jax.Array], parts: Parts, dtype: Any) -> jax.Array:
     """Keys by queries, [T, T]."""
     columns = [x if axis == 0 else x.T for x, (_, axis) in zip(of_parts, parts, strict=True)]
     return jnp.concatenate([x.astype(dtype) for x in columns], axis=1)
@@ -149,10 +162,18 @@ def _joined(of_parts, parts, dtype):  # type: ignore[no-untyped-def]
 # it is scheduled beside it.
 
 
-def _forward_kernel(  # type: ignore[no-untyped-def]
-    image_ref, few_ref, norms_ref, turns_ref, swap_ref, out_ref, out_few_ref, *, shape
-):
-    parts, L = _parts(turns_ref, shape), image_ref.shape[-1]
+def _forward_kernel(
+    image_ref: Ref,
+    few_ref: Ref,
+    norms_ref: Ref,
+    turns_ref: Ref,
+    swap_ref: Ref,
+    out_ref: Ref,
+    out_few_ref: Ref,
+    *,
+    shape: Shape,
+) -> None:
+    parts, L = _parts(image_ref.shape[-1]), image_ref.shape[-1]
     heads = list(_inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape))
     scores = [_pairs(k.result, q.result, parts) for q, k, _ in heads]
     weights = [
@@ -167,21 +188,21 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     out_few_ref[0] = out[:, L:].T.astype(out_ref.dtype)
 
 
-def _backward_kernel(  # type: ignore[no-untyped-def]
-    image_ref,
-    few_ref,
-    norms_ref,
-    turns_ref,
-    swap_ref,
-    of_out_ref,
-    of_out_few_ref,
-    of_image_ref,
-    of_few_ref,
-    of_norms_ref,
+def _backward_kernel(
+    image_ref: Ref,
+    few_ref: Ref,
+    norms_ref: Ref,
+    turns_ref: Ref,
+    swap_ref: Ref,
+    of_out_ref: Ref,
+    of_out_few_ref: Ref,
+    of_image_ref: Ref,
+    of_few_ref: Ref,
+    of_norms_ref: Ref,
     *,
-    shape,
-):
-    parts, L, K = _parts(turns_ref, shape), image_ref.shape[-1], shape.head_dim
+    shape: Shape,
+) -> None:
+    parts, L, K = _parts(image_ref.shape[-1]), image_ref.shape[-1], shape.head_dim
     heads = list(_inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape))
     of_out = jnp.concatenate([of_out_ref[0], of_out_few_ref[0].T], axis=1)
     gradients = [of_out[start : start + K] for start in range(0, shape.width, K)]
@@ -207,7 +228,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         of_few_ref[0, i] = found[:, L:].T.astype(of_out.dtype)
 
     @pl.when(pl.program_id(1) == 0)
-    def _() -> None:
+    def start() -> None:
         of_norms_ref[...] = jnp.zeros_like(of_norms_ref)
 
     for i, of_heads in enumerate(zip(*of_norms, strict=True)):
@@ -217,7 +238,28 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         of_norms_ref[0, 0, i, :, : of_norm.shape[1] - L] += of_norm[:, L:]
 
 
-def _call(kernel: Callable[..., None], arguments: tuple, backward: bool, shape: Shape) -> list:  # type: ignore[type-arg]
+def _cost(image: jax.Array, few: jax.Array, backward: bool, K: int) -> pl.CostEstimate:
+    """What a kernel does on one device, with all that registers of LANES add to it."""
+    (B, _, N, L), c = image.shape, few.shape[2]
+    T, H = L + c, N // K
+
+    def product(m: int, k: int, n: int) -> int:
+        return 2 * m * math.prod(-(-size // LANES) * LANES for size in (k, n))
+
+    swap, outputs = product(K, K, T), product(K, T, T)
+    pairs = product(T, K, L) + product(c, K, T)
+    flops = 4 * swap + 2 * pairs + 3 * outputs if backward else 2 * swap + pairs + outputs
+    arrays = 7 / 3 if backward else 4 / 3  # as large as queries, keys and values
+    return pl.CostEstimate(
+        flops=B * H * flops,
+        transcendentals=B * H * T * T,
+        bytes_accessed=int(arrays * (image.size + few.size) * image.dtype.itemsize),
+    )
+
+
+def _call(
+    kernel: Callable[..., None], arguments: tuple[jax.Array, ...], backward: bool, shape: Shape
+) -> list[jax.Array]:
     """Run a kernel for each image and group of heads, on each device for those that it holds.
 
     Args:
@@ -245,23 +287,26 @@ def _call(kernel: Callable[..., None], arguments: tuple, backward: bool, shape: 
             pl.BlockSpec((1, c, W), lambda b, g: (b, 0, g)),
         ]
         in_specs = inputs + [pl.BlockSpec(x.shape, lambda b, g, n=x.ndim: (0,) * n) for x in fixed]
-        shapes = [jax.ShapeDtypeStruct(x, image.dtype) for x in ((B, N, L), (B, c, N))]
+        shapes: list[tuple[int, ...]] = [(B, N, L), (B, c, N)]
+        dtypes = [image.dtype, image.dtype]
         out_specs = outputs
         if backward:
             in_specs += outputs
-            of_norms = jax.ShapeDtypeStruct((B, 1, 4, K, LANES), jnp.float32)
-            shapes = [image, few, of_norms]
-            out_specs = [*inputs, pl.BlockSpec((1, *of_norms.shape[1:]), lambda b, g: (b, 0, 0, 0, 0))]
+            of_norms = (1, 1, 4, K, LANES)
+            shapes = [image.shape, few.shape, (B, *of_norms[1:])]
+            dtypes.append(jnp.dtype(jnp.float32))
+            out_specs = [*inputs, pl.BlockSpec(of_norms, lambda b, g: (b, 0, 0, 0, 0))]
         return pl.pallas_call(
             functools.partial(kernel, shape=shape),
             grid=(B, N // W),
             in_specs=in_specs,
             out_specs=out_specs,
-            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
+            out_shape=[*map(jax.ShapeDtypeStruct, shapes, dtypes)],
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "arbitrary"),
                 allow_input_fusion=[True] * len(arguments),
             ),
+            cost_estimate=_cost(image, few, backward, K),
             interpret=sharding.platform() != "tpu",
         )(*arguments)
 
@@ -293,7 +338,9 @@ def attention(
     return _forward(image_B3NL, few_B3cN, norms_4K, tables, shape)[0]
 
 
-def _arguments(image, few, norms_4K, tables):  # type: ignore[no-untyped-def]
+def _arguments(
+    image: jax.Array, few: jax.Array, norms_4K: jax.Array, tables: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, ...]:
     turns_TJ2 = _padded(jnp.concatenate(tables), few.shape[2], 0)
     cos, sin = jnp.repeat(turns_TJ2, 2, axis=1).transpose(2, 1, 0)
     channel = np.arange(len(cos))
@@ -302,19 +349,27 @@ def _arguments(image, few, norms_4K, tables):  # type: ignore[no-untyped-def]
     return image, _padded(few), norms_4K[..., None].astype(jnp.float32), turns, swap
 
 
-def _padded(x, few=None, axis=-2):  # type: ignore[no-untyped-def]
+def _padded(x: jax.Array, few: int | None = None, axis: int = -2) -> jax.Array:
     """With tokens of the condition, at the end of the axis, for whole registers."""
     pads = [(0, 0)] * x.ndim
     pads[axis] = (0, -(few or x.shape[axis]) % ROWS)
     return jnp.pad(x, pads)
 
 
-def _forward(image, few, norms_4K, tables, shape):  # type: ignore[no-untyped-def]
+def _forward(
+    image: jax.Array,
+    few: jax.Array,
+    norms_4K: jax.Array,
+    tables: tuple[jax.Array, jax.Array],
+    shape: Shape,
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
     out, out_few = _call(_forward_kernel, _arguments(image, few, norms_4K, tables), False, shape)
     return (out, out_few[:, : shape.few]), (image, few, norms_4K, tables)
 
 
-def _backward(shape, kept, gradients):  # type: ignore[no-untyped-def]
+def _backward(
+    shape: Shape, kept: Any, gradients: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     of_out, of_few = gradients
     arguments = (*_arguments(*kept), of_out, _padded(of_few))
     of_image, of_few, of_norms = _call(_backward_kernel, arguments, True, shape)

@@ -8,7 +8,7 @@ the head (the sum of several, where codes have digits), N layers, C width of fea
 import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,12 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
         dtype=config.dtype,
         rngs=nnx.Rngs(0),  # scale 1 and bias 0 draw nothing
     )
+
+
+def scale_and_bias(norm: Any) -> jax.Array:
+    """Of a `qk_norm`, [2, K]; RMSNorm has no bias."""
+    scale_K = norm.scale[...]
+    return jnp.stack([scale_K, norm.bias[...] if hasattr(norm, "bias") else 0 * scale_K])
 
 
 # Of queries, keys and values, [B, H, s, K] each, to [B, H, s, K] each.
@@ -176,10 +182,7 @@ class Layer(nnx.Module):
         """SwiGLU."""
         gate_BSF = multiply(EQUATIONS["gate"], x_BSD, self.gate[...])
         up_BSF = multiply(EQUATIONS["up"], x_BSD, self.up[...])
-        hidden_BSF = swiglu(gate_BSF, up_BSF)
-        if sharding.platform() == "tpu":
-            hidden_BSF = kept(hidden_BSF, "product")
-        return multiply(EQUATIONS["down"], hidden_BSF, self.down[...])
+        return multiply(EQUATIONS["down"], swiglu(gate_BSF, up_BSF), self.down[...])
 
     def turned(self) -> "Layer":
         """The same with its matrices as product_of_turned takes them."""
@@ -198,16 +201,13 @@ class FusedLayer(Layer):
         self.qkv = nnx.Param(block.qkv[...].astype(self.config.dtype).reshape(D, 3, H * K))
         self.norms = nnx.Param(jnp.ones((4, K)))
         if self.config.qk_norm != "none":
-            rows = (
-                (norm.scale[...], getattr(norm, "bias", 0 * norm.scale[...]))
-                for norm in (block.query_norm, block.key_norm)
-            )
-            self.norms = nnx.Param(jnp.stack([row for pair in rows for row in pair]))
+            norms = (block.query_norm, block.key_norm)  # their channels in the published order
+            self.norms = nnx.Param(jnp.concatenate([scale_and_bias(norm) for norm in norms]))
 
     def attention(
         self, x: list[jax.Array], tables: Tables, attend: Attend, multiply: Multiply
     ) -> list[jax.Array]:
-        """As that of Layer; `attend` is not asked."""
+        """The same; `attend` is not asked."""
         order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
         image_BLD, few_BcD = x[order]
         shape = attention_tpu.Shape(
