@@ -22,6 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 
 from maskgil_jax import sharding
+from maskgil_jax.models.products import kept
 
 LANES = 128
 ROWS = 16  # of a register of bfloat16: what a condition's tokens are padded to a multiple of
@@ -364,16 +365,17 @@ def _forward(
     shape: Shape,
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
     out, out_few = _call(_forward_kernel, _arguments(image, few, norms_4K, tables), False, shape)
-    return (out, out_few[:, : shape.few]), (image, few, norms_4K, tables)
+    outputs = kept(out, "attention"), kept(out_few[:, : shape.few], "attention")
+    return outputs, (image, few, norms_4K, tables)
 
 
 def _backward(
-    shape: Shape, kept: Any, gradients: tuple[jax.Array, jax.Array]
+    shape: Shape, operands: Any, gradients: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     of_out, of_few = gradients
-    arguments = (*_arguments(*kept), of_out, _padded(of_few))
+    arguments = (*_arguments(*operands), of_out, _padded(of_few))
     of_image, of_few, of_norms = _call(_backward_kernel, arguments, True, shape)
-    of_norms = of_norms.sum(axis=(0, 1, 4)).astype(kept[2].dtype)
+    of_norms = of_norms.sum(axis=(0, 1, 4)).astype(operands[2].dtype)
     return of_image, of_few[:, :, : shape.few], of_norms, None
 
 

@@ -25,7 +25,6 @@ from maskgil_jax.models.products import (
     attention_cut,
     attention_of_parts,
     cache_dtype,
-    kept,
     parts_pay,
     product,
     product_of_turned,
@@ -222,8 +221,8 @@ class FusedLayer(Layer):
         )
         out_ND = self.out[...].reshape(-1, self.config.dim)
         return [
-            multiply("BNL,ND->BLD", kept(image_BNL, "attention"), out_ND),
-            multiply("BcN,ND->BcD", kept(few_BcN, "attention"), out_ND),
+            multiply("BNL,ND->BLD", image_BNL, out_ND),
+            multiply("BcN,ND->BcD", few_BcN, out_ND),
         ][order]
 
 

@@ -89,7 +89,8 @@ def parse(text: str) -> Program:
     """Read what `jax.stages.Compiled.as_text` gives."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
-    for line in text.splitlines():
+    # What a kernel states of itself may be printed over several lines.
+    for line in re.sub(r'\n(?="|}, )', " ", text).splitlines():
         header = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
         if header:
             current = computations.setdefault(header[2], {})
@@ -178,8 +179,8 @@ def kernels(program: Program) -> list[Kernel]:
             inside = list(program.computations[instruction.called("calls")].values())
         for call in inside:
             if call.target == "tpu_custom_call":
-                stated = re.search(r'"cost_estimate":\{([^}]*)\}', call.attributes)
-                cost = dict(re.findall(r'"(\w+)":"(\d+)"', stated[1])) if stated else {}
+                stated = re.search(r'"cost_estimate":\s*\{([^}]*)\}', call.attributes)
+                cost = dict(re.findall(r'"(\w+)":\s*"?(\d+)', stated[1])) if stated else {}
                 numbers = (int(cost.get(name, 0)) for name in Kernel._fields[2:])
                 found.append(Kernel(instruction, times, *numbers))
     return found

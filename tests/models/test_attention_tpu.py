@@ -15,7 +15,7 @@ from maskgil_jax.models.llama import Block, FusedLayer, Layer, Llama
 from maskgil_jax.models.products import attention_of_parts
 from tests.models.test_llama import TINY
 
-CONFIG = dataclasses.replace(TINY, dim=256, heads=4, grid=(8, 16), ffn_multiple=64)
+CONFIG = dataclasses.replace(TINY, dim=128, heads=2, grid=(8, 16), ffn_multiple=64)
 
 
 def outputs_and_gradients(made, dtype, **changes):
@@ -52,21 +52,26 @@ def largest_error(found, expected):
 @pytest.mark.parametrize(
     "changes",
     [
-        dict(),
+        dict(dim=256, heads=4),
         dict(qk_norm="rms", condition_position="last"),
-        dict(qk_norm="none", condition_rope="identity"),
-        dict(heads=2),
-        dict(rope="1d", condition_position="last", post_norm="none"),
+        dict(qk_norm="none", condition_rope="identity", post_norm="none"),
+        dict(heads=1),
     ],
 )
 def test_a_fused_layer_and_its_gradients_are_those_of_a_layer(changes):
-    exact = outputs_and_gradients(Layer, "float32", **changes)
-    assert largest_error(outputs_and_gradients(FusedLayer, "float32", **changes), exact) < 1e-4
+    exact, found = (
+        outputs_and_gradients(made, "float32", **changes) for made in (Layer, FusedLayer)
+    )
+    assert largest_error(found, exact) < 1e-4
+
+
+def test_a_fused_layer_in_bfloat16_is_as_exact_as_a_layer():
+    exact = outputs_and_gradients(Layer, "float32")
     plain, fused = (
-        largest_error(outputs_and_gradients(made, "bfloat16", **changes), exact)
+        largest_error(outputs_and_gradients(made, "bfloat16"), exact)
         for made in (Layer, FusedLayer)
     )
-    assert fused < max(1.2 * plain, 0.02)
+    assert fused < 1.2 * plain < 0.03
 
 
 def test_what_the_kernel_does_not_fit_is_left_to_the_compiler():
