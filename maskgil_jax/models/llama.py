@@ -28,6 +28,7 @@ from maskgil_jax.models.products import (
     parts_pay,
     product,
     product_of_turned,
+    read_often,
     turned,
     turning_pays,
 )
@@ -152,7 +153,7 @@ class Layer(nnx.Module):
         y = self.attention(y, tables, attend, multiply)
         y = [self.attention_post_norm(part) if after else part for part in y]
         x = tuple(part + drop(more) for part, (drop, _), more in zip(x, drops, y, strict=True))
-        y = [self.mlp_norm(part) if before else part for part in x]
+        y = [read_often(self.mlp_norm(part)) if before else part for part in x]
         y = [self.mlp(part, multiply) for part in y]
         y = [self.mlp_post_norm(part) if after else part for part in y]
         return tuple(part + drop(more) for part, (_, drop), more in zip(x, drops, y, strict=True))
