@@ -106,6 +106,11 @@ def lines(plan: dict[str, Any]) -> list[str]:
         f"  compute               {plan['compute_seconds'] * 1e3:.1f} ms (estimated: "
         f"{plan['estimated_cycles']:,} cycles)",
     ]
+    if plan["kernel_seconds"]:
+        found.append(
+            f"    kernels             {plan['kernel_seconds'] * 1e3:.1f} ms of it (our estimate, "
+            "there is none of the compiler)"
+        )
     for kind, one in plan["collectives"].items():
         found.append(
             f"    {kind:19} {one['bytes_sent'] / 1e9:.3f} GB sent by a chip (counted), "
@@ -132,6 +137,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
         found.append(
             f"    {one['seconds'] * 1e3:7.2f} ms {one['share']:6.1%} x{one['times']:<4} "
             f"{one['result'][:44]:44} {one['source'][-70:]}"
+            + (" (kernel, our estimate)" if one["is_kernel"] else "")
         )
     found.append(f"  compiled in {plan['compile_seconds']:.1f} s")
     if "sampler" in plan:

@@ -8,14 +8,15 @@ the head (the sum of several, where codes have digits), N layers, C width of fea
 import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models import factors, orders, rope
+from maskgil_jax import sharding
+from maskgil_jax.models import attention_tpu, factors, orders, rope
 from maskgil_jax.models.conditions import Condition, Features
 from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers, two_dropouts
 from maskgil_jax.models.llama_config import LlamaConfig
@@ -27,6 +28,7 @@ from maskgil_jax.models.products import (
     parts_pay,
     product,
     product_of_turned,
+    read_often,
     turned,
     turning_pays,
 )
@@ -43,6 +45,12 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
         dtype=config.dtype,
         rngs=nnx.Rngs(0),  # scale 1 and bias 0 draw nothing
     )
+
+
+def scale_and_bias(norm: Any) -> jax.Array:
+    """Of a `qk_norm`, [2, K]; RMSNorm has no bias."""
+    scale_K = norm.scale[...]
+    return jnp.stack([scale_K, norm.bias[...] if hasattr(norm, "bias") else 0 * scale_K])
 
 
 # Of queries, keys and values, [B, H, s, K] each, to [B, H, s, K] each.
@@ -145,7 +153,7 @@ class Layer(nnx.Module):
         y = self.attention(y, tables, attend, multiply)
         y = [self.attention_post_norm(part) if after else part for part in y]
         x = tuple(part + drop(more) for part, (drop, _), more in zip(x, drops, y, strict=True))
-        y = [self.mlp_norm(part) if before else part for part in x]
+        y = [read_often(self.mlp_norm(part)) if before else part for part in x]
         y = [self.mlp(part, multiply) for part in y]
         y = [self.mlp_post_norm(part) if after else part for part in y]
         return tuple(part + drop(more) for part, (_, drop), more in zip(x, drops, y, strict=True))
@@ -182,6 +190,41 @@ class Layer(nnx.Module):
         for name, equation in EQUATIONS.items():
             setattr(layer, name, nnx.Param(turned(equation, getattr(self, name)[...])))
         return layer
+
+
+class FusedLayer(Layer):
+    """A Layer on TPUs: norms, rotations and attention of its heads are one kernel."""
+
+    def __init__(self, block: Block):
+        super().__init__(block)
+        D, _, H, K = block.qkv.shape
+        self.qkv = nnx.Param(block.qkv[...].astype(self.config.dtype).reshape(D, 3, H * K))
+        self.norms = nnx.Param(jnp.ones((4, K)))
+        if self.config.qk_norm != "none":
+            norms = (block.query_norm, block.key_norm)  # their channels in the published order
+            self.norms = nnx.Param(jnp.concatenate([scale_and_bias(norm) for norm in norms]))
+
+    def attention(
+        self, x: list[jax.Array], tables: Tables, attend: Attend, multiply: Multiply
+    ) -> list[jax.Array]:
+        """The same; `attend` is not asked."""
+        order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
+        image_BLD, few_BcD = x[order]
+        shape = attention_tpu.Shape(
+            self.config.head_dim, self.config.qk_norm, self.config.condition_tokens
+        )
+        image_BNL, few_BcN = attention_tpu.attention(
+            multiply("BLD,DCN->BCNL", image_BLD, self.qkv[...]),
+            multiply("BcD,DCN->BCcN", few_BcD, self.qkv[...]),
+            self.norms[...],
+            tables[order],
+            shape,
+        )
+        out_ND = self.out[...].reshape(-1, self.config.dim)
+        return [
+            multiply("BNL,ND->BLD", image_BNL, out_ND),
+            multiply("BcN,ND->BcD", few_BcN, out_ND),
+        ][order]
 
 
 class Llama(nnx.Module):
@@ -251,12 +294,20 @@ class Llama(nnx.Module):
             )
             attend = lambda *qkv: (cut(*(part for (part,) in qkv)),)  # noqa: E731
             parts = (jnp.concatenate(parts, axis=1),)
+        fused = (
+            sharding.platform() == "tpu"
+            and mask is None
+            and attention_tpu.fits(
+                config.head_dim, config.heads, height * width, config.condition_tokens
+            )
+        )
+        made = FusedLayer if fused else Layer
         ends = np.cumsum([x.shape[1] for x in parts])
         tables = tuple(np.split(self.rotations(height, width)[:T], ends[:-1]))
         parts = through_layers(
             self.blocks,
             parts,
-            lambda block, parts, key: Layer(block)(parts, tables, attend, key),
+            lambda block, parts, key: made(block)(parts, tables, attend, key),
             key,
             layers=config.layers,
             remat=config.remat,

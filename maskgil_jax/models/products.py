@@ -38,6 +38,8 @@ def _product_backward(
     x, y = operands
     of_x, of_y, result = _letters(equation)
     gradient = gradient.astype(x.dtype)
+    if sharding.platform() == "tpu":  # as in `read_often`
+        gradient = stored(gradient)
     return (
         product(f"{result},{of_y}->{of_x}", gradient, y),
         product(f"{of_x},{result}->{of_y}", x, gradient),
@@ -96,6 +98,18 @@ def kept(x: jax.Array, name: str) -> jax.Array:
 def stored(x: jax.Array) -> jax.Array:
     """x, made once for all that read it, where XLA would rather make it anew for each of them."""
     return jax.lax.optimization_barrier(x)
+
+
+@jax.custom_vjp
+def read_often(x: jax.Array) -> jax.Array:
+    """x, which several products read; its gradient is free to be joined with theirs.
+
+    On TPUs it is stored: joined with a product, each tile of it would make its rows anew.
+    """
+    return stored(x) if sharding.platform() == "tpu" else x
+
+
+read_often.defvjp(lambda x: (read_often(x), None), lambda _, gradient: (gradient,))
 
 
 def cache_dtype(dtype: Any) -> Any:

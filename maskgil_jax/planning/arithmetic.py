@@ -11,7 +11,8 @@ def traced_flops(jaxpr: Any) -> int:
     """FLOPs of all matrix products and convolutions, over all devices; a multiply-add is two.
 
     Counted in what JAX traced, before any compiler sees it: the body of a scan as often as it runs,
-    what is recomputed for the backward pass twice, the costlier branch of a condition.
+    what is recomputed for the backward pass twice, the costlier branch of a condition, a kernel as
+    often as its grid has points.
 
     Args:
       jaxpr: of `jax.stages.Traced.jaxpr`, or an inner one.
@@ -30,8 +31,10 @@ def traced_flops(jaxpr: Any) -> int:
             depth = kernel.size // kernel.shape[features]
             total += 2 * equation.outvars[0].aval.size * depth
         inner = [traced_flops(j) for j in jax.extend.core.jaxprs_in_params(equation.params)]
-        if name == "cond":
-            total += max(inner)
-        else:
-            total += equation.params.get("length", 1) * sum(inner)
+        times = equation.params.get("length", 1)
+        if name == "pallas_call":
+            times = math.prod(equation.params["grid_mapping"].grid)
+        elif name == "shard_map":
+            times = equation.params["mesh"].size
+        total += max(inner) if name == "cond" else times * sum(inner)
     return total

@@ -89,7 +89,8 @@ def parse(text: str) -> Program:
     """Read what `jax.stages.Compiled.as_text` gives."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
-    for line in text.splitlines():
+    # What a kernel states of itself may be printed over several lines.
+    for line in re.sub(r'\n(?="|}, )', " ", text).splitlines():
         header = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
         if header:
             current = computations.setdefault(header[2], {})
@@ -151,6 +152,38 @@ def _executions(program: Program, name: str, times: int) -> Iterator[tuple[Instr
             branches = re.findall(r"branch_computations=\{([^}]*)\}", instruction.attributes)
             for branch in re.findall(r"%([\w.\-]+)", branches[0]):
                 yield from _executions(program, branch, times)
+
+
+class Kernel(NamedTuple):
+    """A Pallas kernel, of which the compiler estimates no cycles: what its author says of it.
+
+    Attributes:
+      instruction: that runs it: the call, or a fusion around the call.
+      times: it runs.
+      flops, transcendentals, bytes_accessed: of one run.
+    """
+
+    instruction: Instruction
+    times: int
+    flops: int
+    transcendentals: int
+    bytes_accessed: int
+
+
+def kernels(program: Program) -> list[Kernel]:
+    """All kernels of a program."""
+    found = []
+    for instruction, times in executions(program):
+        inside = [instruction]
+        if instruction.opcode == "fusion":
+            inside = list(program.computations[instruction.called("calls")].values())
+        for call in inside:
+            if call.target == "tpu_custom_call":
+                stated = re.search(r'"cost_estimate":\s*\{([^}]*)\}', call.attributes)
+                cost = dict(re.findall(r'"(\w+)":\s*"?(\d+)', stated[1])) if stated else {}
+                numbers = (int(cost.get(name, 0)) for name in Kernel._fields[2:])
+                found.append(Kernel(instruction, times, *numbers))
+    return found
 
 
 # Bytes that a chip sends (or gets) for each byte of the whole array, in a ring of n chips.

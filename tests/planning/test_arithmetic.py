@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 
 from maskgil_jax.planning.arithmetic import traced_flops
 
@@ -29,6 +30,25 @@ def test_a_backward_pass_is_two_products_and_recomputation_one_more():
     assert count(jax.grad(layers, argnums=(0, 1)), X, W) == 3 * N * ONE
     again = lambda x, w: layers(x, w, remat=True)  # noqa: E731
     assert count(jax.grad(again, argnums=(0, 1)), X, W) == 4 * N * ONE
+
+
+def test_a_kernel_counts_at_every_point_of_its_grid():
+    def multiply(x_ref, w_ref, out_ref):
+        out_ref[...] = x_ref[...] @ w_ref[0]
+
+    def products(x, weights):
+        return pl.pallas_call(
+            multiply,
+            grid=(N,),
+            in_specs=[
+                pl.BlockSpec((B, D), lambda i: (0, 0)),
+                pl.BlockSpec((1, D, D), lambda i: (i, 0, 0)),
+            ],
+            out_specs=pl.BlockSpec((B, D), lambda i: (0, i)),
+            out_shape=jax.ShapeDtypeStruct((B, N * D), x.dtype),
+        )(x, weights)
+
+    assert count(products, X, W) == N * ONE
 
 
 def test_a_convolution_counts_its_kernel_at_every_pixel():
