@@ -29,8 +29,16 @@ class RMSNorm(nnx.Module):
         return x32.astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
-# What a layer keeps for the backward pass; the rest, element by element, is cheaper made again.
-KEPT = jax.checkpoint_policies.save_only_these_names("product", "attention", "dropout")
+_NAMED = jax.checkpoint_policies.save_only_these_names("product", "attention", "dropout")
+
+
+def keeps(primitive: Any, *arguments: Any, **parameters: Any) -> Any:
+    """What a layer keeps for the backward pass: what is named, and what cuDNN's attention gives.
+
+    The rest, element by element, is cheaper made again.
+    """
+    fused = primitive.name.startswith("dot_product_attention_fwd")
+    return fused or _NAMED(primitive, *arguments, **parameters)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -84,7 +92,7 @@ def through_layers(
     def layer(x: State, block_key: tuple[Any, jax.Array | None]) -> tuple[State, None]:
         return jax.tree.map(sharding.split_batch, apply(block_key[0], x, block_key[1])), None
 
-    policy = jax.checkpoint_policies.nothing_saveable if remat else KEPT
+    policy = jax.checkpoint_policies.nothing_saveable if remat else keeps
     layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
     keys = None if key is None else jax.random.split(key, layers)
     return jax.lax.scan(layer, jax.tree.map(sharding.split_batch, x), (blocks, keys))[0]

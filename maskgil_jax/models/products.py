@@ -1,7 +1,7 @@
 """Matrix products with sums in float32, and attention made of them."""
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,13 @@ def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any = None) -> jax
       x, y: the operands.
       dtype: of the result; None: that of the operands. Gradients have the operands' in any case.
     """
-    return _einsum(equation, x, y).astype(dtype or x.dtype)
+    return _rounded(equation, x, y, dtype or x.dtype)
 
 
 def _product_forward(
     equation: str, x: jax.Array, y: jax.Array, dtype: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    found = _einsum(equation, x, y).astype(dtype or x.dtype)
-    return kept(found, "product"), (x, y)
+    return kept(_rounded(equation, x, y, dtype or x.dtype), "product"), (x, y)
 
 
 def _product_backward(
@@ -47,6 +46,20 @@ def _product_backward(
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+def _rounded(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+    if rounding_in_products_pays():
+        return jnp.einsum(equation, x, y, preferred_element_type=dtype)
+    return _einsum(equation, x, y).astype(dtype)
+
+
+def rounding_in_products_pays() -> bool:
+    """Whether to ask a product, whose sums are in float32 all the same, for the result's dtype.
+
+    On GPUs, where nothing of what follows is fused into a product of a library.
+    """
+    return sharding.platform() == "gpu"
 
 
 def turning_pays(dtype: Any) -> bool:
@@ -85,7 +98,7 @@ def _letters(equation: str) -> tuple[str, str, str]:
 
 
 def kept(x: jax.Array, name: str) -> jax.Array:
-    """x, named for the policy that says what is kept for the backward pass (layers.KEPT).
+    """x, named for the policy that says what is kept for the backward pass (layers.keeps).
 
     Of bfloat16 the bits are: XLA's CPU backend would keep them as float32.
     """
@@ -143,17 +156,54 @@ def attention_cut(
       mask: as there.
       boundary: between the image tokens and the few others, where to cut; 0: nowhere.
     """
+    if fused_attention_pays(q_BHTK, mask):
+        return fused_attention(q_BHTK, k_BHTK, v_BHTK, mask)
     cuts = [boundary] if boundary else []
     parts = (tuple(jnp.split(x, cuts, axis=2)) for x in (q_BHTK, k_BHTK, v_BHTK))
     return jnp.concatenate(attention_of_parts(*parts, mask), axis=2)
 
 
+def fused_attention_pays(q_BHTK: jax.Array, mask: jax.Array | None) -> bool:
+    """Whether cuDNN's FlashAttention can, and then should, do it: in bfloat16, from Ampere on."""
+    if sharding.platform() != "gpu" or q_BHTK.dtype != jnp.bfloat16:
+        return False
+    tokens, head_dim = q_BHTK.shape[2:]
+    fits = head_dim % 8 == 0 and head_dim <= 128 and (mask is None or tokens % 2 == 0)
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))  # AMD: "gfx90a"
+    return fits and capability[:1].isdigit() and float(capability) >= 8.0
+
+
+def fused_attention(
+    q_BHTK: jax.Array,
+    k_BHTK: jax.Array,
+    v_BHTK: jax.Array,
+    mask: jax.Array | None = None,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> jax.Array:
+    """Softmax attention in one kernel, [B, H, T, K]; with a `mask` of an even length T only."""
+    B, _, T, _ = q_BHTK.shape
+    odd = T % 2  # cuDNN's derivative is of even lengths
+    widths = ((0, 0), (0, odd), (0, 0), (0, 0))
+    q_BTHK, k_BTHK, v_BTHK = (
+        jnp.pad(x.transpose(0, 2, 1, 3), widths) for x in (q_BHTK, k_BHTK, v_BHTK)
+    )
+    o_BTHK = jax.nn.dot_product_attention(
+        q_BTHK,
+        k_BTHK,
+        v_BTHK,
+        mask=mask,
+        key_value_seq_lengths=jnp.full(B, T, jnp.int32) if odd else None,
+        implementation=implementation,
+    )
+    return o_BTHK[:, :T].transpose(0, 2, 1, 3)
+
+
 def parts_pay() -> bool:
     """Whether a sequence runs in parts through whole layers, not only through attention.
 
-    Not on the CPU, where the few others in products of their own cost more than they save.
+    On TPUs; elsewhere the few others in products of their own cost more than they save.
     """
-    return sharding.platform() != "cpu"
+    return sharding.platform() == "tpu"
 
 
 Parts = tuple[jax.Array, ...]  # of one sequence: arrays that differ in the length of one axis

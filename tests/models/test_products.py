@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,13 @@ import pytest
 
 from maskgil_jax.models import products
 from maskgil_jax.models.llama import EQUATIONS
-from maskgil_jax.models.products import attention, attention_cut, attention_of_parts, product
+from maskgil_jax.models.products import (
+    attention,
+    attention_cut,
+    attention_of_parts,
+    fused_attention,
+    product,
+)
 
 
 def heads(seed, count=3, shape=(2, 7, 3, 4)):
@@ -62,6 +70,24 @@ def test_attention_and_its_gradients_are_those_of_jax_wherever_it_is_cut(boundar
     # Every row sees a key, not all of them its own.
     mask = jnp.tril(jnp.ones((7, 7), bool), 2)[None, None] if masked else None
     found, expected = compared(*heads(1), mask, boundary)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens, masked", [(7, False), (8, False), (8, True)])
+def test_the_fused_attention_of_gpus_is_the_same(tokens, masked):
+    q, k, v = heads(2, shape=(2, 3, tokens, 8))
+    mask = jnp.tril(jnp.ones((tokens, tokens), bool), 2)[None, None] if masked else None
+
+    def loss(attend):
+        weights = jnp.arange(1.0, 1 + tokens)[:, None]
+        return lambda *qkv: (weights * attend(*qkv, mask) ** 2).sum()
+
+    fused = functools.partial(fused_attention, implementation="xla")  # in cuDNN's place
+    found, expected = (
+        jax.value_and_grad(loss(attend), argnums=(0, 1, 2))(q, k, v)
+        for attend in (fused, attention_cut)
+    )
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
