@@ -11,6 +11,6 @@ def get_config():
     """The paper's recipe, at size XL."""
     config = defaults.generator()
     config.model.update(layers=36, dim=1280, heads=20)
-    config.model.remat = True
+    config.model.remat = "full"
     config.mesh.update(data=1, fsdp=-1)  # parameters and optimizer state spread over all devices
     return config

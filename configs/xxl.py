@@ -11,6 +11,6 @@ def get_config():
     """The paper's recipe, at size XXL."""
     config = defaults.generator()
     config.model.update(layers=48, dim=1536, heads=24)
-    config.model.remat = True
+    config.model.remat = "full"
     config.mesh.update(data=1, fsdp=-1)  # parameters and optimizer state spread over all devices
     return config

@@ -15,7 +15,7 @@ def get_config():
     """The recipe of 256 pixels for 50 epochs more (the paper does not say how many)."""
     config = defaults.generator()
     config.model.update(layers=48, dim=1536, heads=24)
-    config.model.remat = True
+    config.model.remat = "full"
     config.mesh.update(data=1, fsdp=-1)
     config.data.image_size = 512
     config.start_from.generator = "{workdir}/../xxl/model"

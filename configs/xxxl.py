@@ -11,6 +11,6 @@ def get_config():
     """The paper's recipe, at the largest size that LlamaGen has of this family."""
     config = defaults.generator()
     config.model.update(layers=48, dim=2560, heads=40)
-    config.model.remat = True
+    config.model.remat = "full"
     config.mesh.update(data=1, fsdp=-1)  # parameters and optimizer state spread over all devices
     return config

@@ -42,6 +42,8 @@ def load(
         )
     make, config_class = networks.NETWORKS[name]
     arguments = dict(description["arguments"])
+    for name in ("remat", "unroll"):  # of the training
+        arguments.pop(name, None)
     if dtype is not None:
         arguments["dtype"] = dtype
     elif name == "vq":

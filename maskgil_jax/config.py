@@ -187,7 +187,9 @@ def generator() -> ConfigDict:
             preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
             dropout=0.1,  # on the outputs of attention and MLP
-            remat=False,  # recompute each layer in the backward pass
+            remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
+            # what is cheap) | full (each layer: the least memory, the most time)
+            unroll=1,  # layers in one turn of the compiled loop; more take longer to compile
             dtype="bfloat16",  # of the computation; parameters are float32
         ),
         loss=dict(

@@ -25,6 +25,7 @@ def main() -> None:
     # Before JAX starts: no TPU is looked for, only its compiler is used.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chip is used, so none is locked
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # it cannot hold programs for absent devices
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.planning import chips, report

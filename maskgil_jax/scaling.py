@@ -17,7 +17,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from maskgil_jax import command
+from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax import main as training
 from maskgil_jax.errors import InputError
@@ -54,7 +54,7 @@ class Run(NamedTuple):
 def main() -> None:
     """Parse the flags, check everything, train what is missing, measure, fit, print."""
     values = flags.FLAGS
-    workdir = epath.Path(command.required("workdir")).expanduser().resolve()
+    workdir = paths.absolute(command.required("workdir"))
     codes, output = command.required("codes"), command.required("output")
     config = read_config()
     runs = [

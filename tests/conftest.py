@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TPU_SKIP_MDS_QUERY"] = os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # as in plan.py
 # A test's programs are compiled for long and run for an instant: the compiler's back end is told to
 # hurry, which takes a third off such tests. Users and benchmarks have it at full strength.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

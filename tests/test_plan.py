@@ -19,7 +19,7 @@ def plan(*options):
 def test_a_generator_on_two_topologies(tmp_path):
     found = plan(
         "--config=tests/tiny.py:generator",
-        "--config.model.remat=True",
+        "--config.model.remat=full",
         "--config.model.num_classes=10",
         "--topology=v5e:2x2,v6e:2x4",
         "--codebook_size=64",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.layers import dropout, through_layers
+from maskgil_jax.models.layers import check_loop, dropout, through_layers
 from maskgil_jax.models.products import attention, product
 
 
@@ -29,7 +29,9 @@ class BertConfig:
         no null class, the class token first, one bias for each class of the head).
       dropout: rate on hidden units.
       attention_dropout: rate on attention weights.
-      remat: recompute each layer in the backward pass.
+      remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
+        activations) or "full" (each layer).
+      unroll: layers in one turn of the compiled loop.
       dtype: of the computation; parameters are float32.
     """
 
@@ -43,7 +45,8 @@ class BertConfig:
     style: str = "besnier"
     dropout: float = 0.0
     attention_dropout: float = 0.0
-    remat: bool = False
+    remat: str = "minimal"
+    unroll: int = 1
     dtype: str = "float32"
 
     causal = False
@@ -52,6 +55,7 @@ class BertConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
+        check_loop(self.remat, self.unroll)
         for field in ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
@@ -139,6 +143,7 @@ class Bert(nnx.Module):
             keys[1],
             layers=config.layers,
             remat=config.remat,
+            unroll=config.unroll,
         )
         return x_BTD[:, :-1] if config.style == "besnier" else x_BTD[:, 1:]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.layers import RMSNorm, dropout, swiglu, through_layers
+from maskgil_jax.models.layers import RMSNorm, check_loop, dropout, swiglu, through_layers
 from maskgil_jax.models.products import attention, product
 
 # Layers, width and heads of the published sizes.
@@ -34,7 +34,9 @@ class HaltonConfig:
       grid: (height, width) in tokens, the only one that its positions are for.
       registers: tokens without a position, appended.
       dropout: rate on the outputs of attention and MLP.
-      remat: recompute each layer in the backward pass.
+      remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
+        activations) or "full" (each layer).
+      unroll: layers in one turn of the compiled loop.
       dtype: of the computation; parameters are float32.
     """
 
@@ -47,7 +49,8 @@ class HaltonConfig:
     grid: tuple[int, int]
     registers: int = 1
     dropout: float = 0.0
-    remat: bool = False
+    remat: str = "minimal"
+    unroll: int = 1
     dtype: str = "float32"
 
     causal = False
@@ -57,6 +60,7 @@ class HaltonConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
+        check_loop(self.remat, self.unroll)
         fields = ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes", "registers")
         for field in fields:
             if getattr(self, field) < 1:
@@ -127,6 +131,7 @@ class HaltonTransformer(nnx.Module):
             key,
             layers=config.layers,
             remat=config.remat,
+            unroll=config.unroll,
         )
         x_BLD = self.norm(x_BTD[:, : x_BLD.shape[1]]) + self.norm_bias[...].astype(config.dtype)
         shift, scale = modulation(class_BD, self.modulation, self.modulation_bias)

@@ -41,6 +41,14 @@ def keeps(primitive: Any, *arguments: Any, **parameters: Any) -> Any:
     return fused or _NAMED(primitive, *arguments, **parameters)
 
 
+# By name: what a layer keeps for the backward pass; None: everything.
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "minimal": keeps,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Zero a share `rate` of x and scale the rest to keep the mean; does nothing without a key."""
     if key is None or rate == 0.0:
@@ -76,7 +84,8 @@ def through_layers(
     key: jax.Array | None,
     *,
     layers: int,
-    remat: bool,
+    remat: str,
+    unroll: int,
 ) -> State:
     """x through all layers of a model, one after another.
 
@@ -86,16 +95,26 @@ def through_layers(
       apply: (block, x, key or None) -> x.
       key: split among the layers; None is eval.
       layers: their number.
-      remat: keep nothing of a layer but its input for the backward pass.
+      remat: what is recomputed for the backward pass, a key of REMAT.
+      unroll: layers in one turn of the compiled loop: more are slower to compile.
     """
 
     def layer(x: State, block_key: tuple[Any, jax.Array | None]) -> tuple[State, None]:
         return jax.tree.map(sharding.split_batch, apply(block_key[0], x, block_key[1])), None
 
-    policy = jax.checkpoint_policies.nothing_saveable if remat else keeps
-    layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
+    if REMAT[remat] is not None:
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
     keys = None if key is None else jax.random.split(key, layers)
-    return jax.lax.scan(layer, jax.tree.map(sharding.split_batch, x), (blocks, keys))[0]
+    x = jax.tree.map(sharding.split_batch, x)
+    return jax.lax.scan(layer, x, (blocks, keys), unroll=unroll)[0]
+
+
+def check_loop(remat: str, unroll: int) -> None:
+    """Raise ValueError for what `through_layers` does not take."""
+    if remat not in REMAT:
+        raise ValueError(f"remat = {remat!r}, expected one of {', '.join(REMAT)}")
+    if unroll < 1:
+        raise ValueError(f"unroll = {unroll}, expected 1 or more")
 
 
 def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:

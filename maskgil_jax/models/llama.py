@@ -311,6 +311,7 @@ class Llama(nnx.Module):
             key,
             layers=config.layers,
             remat=config.remat,
+            unroll=config.unroll,
         )
         first, c = config.condition_position == "first", config.condition_tokens
         if len(parts) == 2:

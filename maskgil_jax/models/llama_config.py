@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from maskgil_jax.models import factors, orders
-from maskgil_jax.models.layers import swiglu_width
+from maskgil_jax.models.layers import check_loop, swiglu_width
 
 # Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
 SIZES = {
@@ -84,7 +84,9 @@ class LlamaConfig:
       factors: vocabularies of a code's digits (factors.py), as (64, 4096); (): one of all codes.
       qk_norm: "layer" (per head, with scale and bias), "rms" or "none".
       post_norm: "sandwich" (x + norm(f(norm(x)))), "output" (x + norm(f(x))) or "none".
-      remat: recompute each layer in the backward pass.
+      remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
+        activations) or "full" (each layer).
+      unroll: layers in one turn of the compiled loop.
       dtype: of the computation; parameters are float32.
     """
 
@@ -109,12 +111,14 @@ class LlamaConfig:
     factors: tuple[int, ...] = ()
     qk_norm: str = "layer"
     post_norm: str = "sandwich"
-    remat: bool = False
+    remat: str = "minimal"
+    unroll: int = 1
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
+        check_loop(self.remat, self.unroll)
         object.__setattr__(self, "factors", tuple(self.factors))
         positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
         for field in positive + (() if self.feature_dim else ("num_classes",)):

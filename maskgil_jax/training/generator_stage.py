@@ -301,7 +301,9 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 # What a generator may differ in from the one that it starts from.
-OF_A_RUN = ("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "dtype")
+OF_A_RUN = (
+    *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
+)
 
 
 def load_start(directory: str, network: Any, tokenizer: dict[str, Any]) -> Any:

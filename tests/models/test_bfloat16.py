@@ -22,7 +22,7 @@ NETWORKS = {
     ),
     "causal": lambda **dtype: LlamaConfig(**SHAPE, **CLASSES, **PRESETS["llamagen"], **dtype),
     "text": lambda **dtype: LlamaConfig(
-        **SHAPE, **FEATURES, condition_rope="identity", remat=True, **dtype
+        **SHAPE, **FEATURES, condition_rope="identity", remat="full", **dtype
     ),
     "besnier": lambda **dtype: BertConfig(**SHAPE, **CLASSES, mlp_dim=512, **dtype),
     "maskgit": lambda **dtype: BertConfig(

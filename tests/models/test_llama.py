@@ -155,7 +155,10 @@ def test_in_parts_as_on_accelerators_it_gives_the_same(switch, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_remat_changes_no_gradient():
+@pytest.mark.parametrize(
+    "change", [dict(remat="none"), dict(remat="full"), dict(unroll=2)], ids=str
+)
+def test_neither_remat_nor_unrolling_changes_gradients(change):
     codes, classes = inputs()
 
     def loss(model):
@@ -163,10 +166,16 @@ def test_remat_changes_no_gradient():
             model.classify(model.normed(model.hidden(codes, classes, jax.random.key(3)))) ** 2
         ).mean()
 
-    plain, saved = (built(remat=remat, dropout=0.1) for remat in (False, True))
+    plain, saved = built(dropout=0.1), built(**change, dropout=0.1)
     a, b = (jax.tree.leaves(jax.grad(loss)(model)) for model in (plain, saved))
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [dict(remat="some"), dict(unroll=0)], ids=str)
+def test_unknown_policies_are_refused(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} = .*, expected"):
+        built(**change)
 
 
 def test_dropout_acts_with_a_key_only():
