@@ -20,7 +20,7 @@ from maskgil_jax.models import flops
 from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
-from maskgil_jax.training import generator_stage, tokenizer_stage
+from maskgil_jax.training import generator_stage, loop, tokenizer_stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +113,10 @@ def training_step(
         for name, (shape, dtype) in shapes.items()
     }
 
-    def function(state: Any, frozen: Any, batch: Any) -> Any:
+    def of_config(state: Any, frozen: Any, batch: Any) -> Any:
         return step(state, frozen, batch, config)
 
+    function = functools.partial(loop.finite_step, of_config)
     arguments = (_laid_out(state, layout), _replicated(frozen, mesh), batch)
     if config.stage == "generator" and isinstance(network, LlamaConfig):
         model_flops = flops.training_flops(network, B)

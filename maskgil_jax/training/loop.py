@@ -96,8 +96,8 @@ def train(
     shapes = jax.eval_shape(stage.init, stage.start_from)
     shardings = sharding.state_shardings(shapes, mesh)
     unreadable, clock = UnreadableImages(stage, workdir, config.data.bad_image_limit), Clock()
-    if unreadable.too_many():
-        raise InputError(unreadable.too_many())
+    if complaint := unreadable.too_many():
+        raise InputError(complaint)
     about = {"config": json.loads(config.to_json_best_effort()), "code": version.of_code()}
     with (
         Checkpoints(workdir / "checkpoints", config, about) as checkpoints,
@@ -119,7 +119,7 @@ def train(
                     state, metrics = step_fn(state, frozen, batch)
                 writer.advance(step)
                 last = step == config.steps
-                skips.check(step, metrics, now=last)
+                skips.note(step, metrics["skipped_in_a_row"], last=last)
                 if last or step % config.log_every == 0:
                     values = {name: float(v) for name, v in jax.device_get(metrics).items()}
                     values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
@@ -165,16 +165,19 @@ class Skips:
         self._stage, self._config, self._checkpoints = stage, config, checkpoints
         self._before: jax.Array | None = None
 
-    def check(self, step: int, metrics: dict[str, jax.Array], now: bool) -> None:
-        """Look at the step before this one, while this one runs; at this one if `now`."""
-        for number, skipped in ((step - 1, self._before), (step, metrics["skipped_in_a_row"])):
-            if skipped is None or (number == step and not now):
-                continue
-            if 0 < int(skipped) == self._config.skips_allowed + 1:
-                raise InputError(self._complaint(number))
-            if skipped:
-                log.warning("skipped step %d: its loss or gradients are not finite", number)
-        self._before = metrics["skipped_in_a_row"]
+    def note(self, step: int, in_a_row: jax.Array, *, last: bool) -> None:
+        """Check the step before this one, while this one runs; and the last one too."""
+        if self._before is not None:
+            self._check(step - 1, int(self._before))
+        self._before = in_a_row
+        if last:
+            self._check(step, int(in_a_row))
+
+    def _check(self, step: int, in_a_row: int) -> None:
+        if in_a_row > self._config.skips_allowed:
+            raise InputError(self._complaint(step))
+        if in_a_row:
+            log.warning("skipped step %d: its loss or gradients are not finite", step)
 
     def _complaint(self, step: int) -> str:
         count, config = self._config.skips_allowed + 1, self._config
