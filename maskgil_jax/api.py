@@ -42,8 +42,8 @@ def load(
         )
     make, config_class = networks.NETWORKS[name]
     arguments = dict(description["arguments"])
-    for name in ("remat", "unroll"):  # of the training
-        arguments.pop(name, None)
+    for of_training in ("remat", "unroll"):
+        arguments.pop(of_training, None)
     if dtype is not None:
         arguments["dtype"] = dtype
     elif name == "vq":
