@@ -406,7 +406,7 @@ def step(
         "masked_share": hidden_Bhw.mean(),
         "output_norm": sums["output_norm"] / hidden_Bhw.size,
         "gradient_norm": optax.tree.norm(grads),
-        "parameter_norm": optax.tree.norm(model),
+        "parameter_norm": optax.tree.norm(state.model),  # of what the loss is of
         "learning_rate": rate(state.step),
     }
     return TrainState(state.step + 1, model, moments, ema), metrics

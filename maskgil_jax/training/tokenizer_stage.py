@@ -246,7 +246,7 @@ def step(
         "codebook_usage": used_V.mean(),
         "learning_rate": rate(state.step),
         "gradient_norm": optax.tree.norm(found.gradients["tokenizer"]),
-        "parameter_norm": optax.tree.norm(model["tokenizer"]),
+        "parameter_norm": optax.tree.norm(state.model["tokenizer"]),  # of what the loss is of
     }
     if config.codebook.restart_every:
         full = (state.step + 1) * codes.size >= len(history)
