@@ -1,7 +1,7 @@
 """How the loss falls with size, data and compute.
 
 python -m maskgil_jax.scaling --config=configs/small_generators.py:llama --workdir=RUNS
-    --sizes=1x32,2x64,3x96,4x128 --steps=125,250,500,1000 --codes=VALIDATION_CODES --output=DIR
+    --sizes=1x16,1x32,2x48,3x64 --steps=400,800,1600 --codes=VALIDATION_CODES --output=DIR
     [--plans=b.json,xxl.json] [--config.x.y=value]
 
 Trains each size for each number of steps, in RUNS/SIZE-STEPS, with a learning rate schedule of its

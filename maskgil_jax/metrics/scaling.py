@@ -227,6 +227,7 @@ def _plot(path: epath.Path, rows: Sequence[Row], joint: Fit, compute: Fit | None
             if law:
                 _band(axes, span, [law(n, ours[0]) for n in span], color)
         axes.set(xscale="log", xlabel=variable.replace("_", " "))
+        axes.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
         axes.legend(frameon=False, fontsize=8)
     if compute:
         _band(all_axes[-1], span, [compute.loss([n]) for n in span], "black")
