@@ -24,6 +24,13 @@ from maskgil_jax import main
 from tests import tiny
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """What a module of tests compiled is of no use to the next, and would fill the memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The work directory of a whole tiny run: tokenizer, code shards, generator."""

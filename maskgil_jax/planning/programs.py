@@ -91,12 +91,14 @@ def training_step(
             shapes["mask"] = ((B, tokens), jnp.bool_)
         init = lambda: generator_stage.init(config, network, None)  # noqa: E731
         frozen = None
+        to_average: Callable[[Any], Any] = lambda model: model  # noqa: E731
         tokens_per_example = grid[0] * grid[1]
     else:
         networks_of = (
             tokenizer_stage.tokenizer_config(config),
             tokenizer_stage.discriminator_config(config),
         )
+        to_average = lambda model: model["tokenizer"]  # noqa: E731
         side = config.data.image_size
         shapes = {"image": ((B, side, side, 3), jnp.uint8)}
         init = lambda: tokenizer_stage.init(config, *networks_of, {})  # noqa: E731
@@ -116,7 +118,7 @@ def training_step(
     def of_config(state: Any, frozen: Any, batch: Any) -> Any:
         return step(state, frozen, batch, config)
 
-    function = functools.partial(loop.finite_step, of_config)
+    function = functools.partial(loop.whole_step, of_config, to_average, config.ema_decay)
     arguments = (_laid_out(state, layout), _replicated(frozen, mesh), batch)
     if config.stage == "generator" and isinstance(network, LlamaConfig):
         model_flops = flops.training_flops(network, B)

@@ -110,6 +110,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         examples=data.examples,
         name_of_example=data.name_of_example,
         frozen=data.encoder,
+        to_average=lambda model: model,
         pictures=show,
         tokens_per_example=data.grid[0] * data.grid[1],
     )
@@ -397,9 +398,6 @@ def step(
     adam, rate = optimizer.adamw(**config.optimizer, steps=config.steps)
     updates, moments = adam.update(grads, state.optimizer, state.model)
     model = optax.apply_updates(state.model, updates)
-    ema = state.ema
-    if ema is not None:
-        ema = optimizer.average(ema, model, config.ema_decay, state.step)
     metrics = {
         "loss": loss,
         "accuracy": sums["correct"] / jnp.maximum(hidden_Bhw.sum(), 1),
@@ -409,7 +407,7 @@ def step(
         "parameter_norm": optax.tree.norm(state.model),  # of what the loss is of
         "learning_rate": rate(state.step),
     }
-    return TrainState(state.step + 1, model, moments, ema), metrics
+    return TrainState(state.step + 1, model, moments, state.ema), metrics
 
 
 def condition_of(batch: Batch) -> Condition:

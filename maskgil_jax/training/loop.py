@@ -22,6 +22,7 @@ from maskgil_jax import processes, sharding, version
 from maskgil_jax.checkpoint import Checkpoints, write_json
 from maskgil_jax.data import pipeline
 from maskgil_jax.errors import InputError, Interrupted
+from maskgil_jax.training import optimizer
 from maskgil_jax.training.interrupt import StopRequest
 from maskgil_jax.training.writer import Writer
 
@@ -60,12 +61,13 @@ class Stage:
     Attributes:
       init: (start_from) -> TrainState, pure.
       start_from: trained networks that `init` takes, or None.
-      step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars, `loss` and
-        `gradient_norm` among them.
+      step: (state, frozen, batch) -> (state, metrics), pure; leaves the average of the weights to
+        the loop; metrics are scalars, `loss` and `gradient_norm` among them.
       load: (index, rng) -> example (see data/pipeline.py).
       examples: number of examples in an epoch.
       name_of_example: index -> name, for messages about unreadable images.
       frozen: what the step reads and never changes.
+      to_average: (state.model) -> the part of it that `state.ema` follows.
       pictures: (state) -> {name: uint8 [H, W, 3]}; called by all processes, the first one's count.
       tokens_per_example: for tokens_per_second.
     """
@@ -77,6 +79,7 @@ class Stage:
     examples: int
     name_of_example: Callable[[int], str]
     frozen: Any
+    to_average: Callable[[Any], Any]
     pictures: Callable[[TrainState], dict[str, np.ndarray]]
     tokens_per_example: int
 
@@ -107,7 +110,7 @@ def train(
         start = checkpoints.latest or 0
         frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
         step_fn = jax.jit(
-            functools.partial(finite_step, stage.step),
+            functools.partial(whole_step, stage.step, stage.to_average, config.ema_decay),
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
@@ -142,16 +145,26 @@ def train(
     return state
 
 
-def finite_step(
+def whole_step(
     step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    to_average: Callable[[Any], Any],
+    ema_decay: float,
     state: TrainState,
     frozen: Any,
     batch: Batch,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`step`, but one whose loss or gradients are not finite changes nothing and is counted."""
+    """A stage's step, and the average of its weights.
+
+    A step whose loss or gradients are not finite changes nothing and is counted.
+    """
     new, metrics = step(state, frozen, batch)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
     kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    if kept.ema is not None:
+        # Of the weights kept, so that the compiler makes old, new and average in one pass.
+        ema = optimizer.average(kept.ema, to_average(kept.model), ema_decay, state.step)
+        ema = jax.tree.map(lambda a, b: jnp.where(finite, a, b), ema, kept.ema)
+        kept = dataclasses.replace(kept, ema=ema)
     in_all, in_a_row = state.skipped
     skipped = jnp.stack([in_all + ~finite, jnp.where(finite, 0, in_a_row + 1)])
     metrics |= {"skipped_steps": skipped[0], "skipped_in_a_row": skipped[1]}

@@ -55,6 +55,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         examples=len(source),
         name_of_example=lambda index: source[index].id,
         frozen=lpips,
+        to_average=lambda model: model["tokenizer"],
         pictures=show,
         tokens_per_example=(config.data.image_size // networks[0].downsample) ** 2,
     )
@@ -236,9 +237,6 @@ def step(
     model["discriminator"] = functools.reduce(
         lambda judge, of_batch: judge.with_moments(of_batch), found.moments, model["discriminator"]
     )
-    ema = state.ema
-    if ema is not None:
-        ema = optimizer.average(ema, model["tokenizer"], config.ema_decay, state.step)
     history = codebook.push(state.memory["codes"], codes)
     used_V = codebook.used(history, config.model.codebook_size)
     metrics = found.metrics | {
@@ -248,6 +246,7 @@ def step(
         "gradient_norm": optax.tree.norm(found.gradients["tokenizer"]),
         "parameter_norm": optax.tree.norm(state.model["tokenizer"]),  # of what the loss is of
     }
+    ema = state.ema
     if config.codebook.restart_every:
         full = (state.step + 1) * codes.size >= len(history)
         dead_V = ~used_V & full & ((state.step + 1) % config.codebook.restart_every == 0)
