@@ -95,3 +95,10 @@ def test_a_matrix_product_is_estimated_at_nearly_the_peak(mesh):
     estimate = cycles(compiled(mesh, lambda x, y: x @ y, (N, N), (N, N)))
     seconds = estimate / CHIPS["v5e"].clock
     assert 0.9 < 2 * N**3 / seconds / CHIPS["v5e"].flops < 1
+
+
+@pytest.mark.parametrize("topology, fsdp", [("v6e:16x16", 4), ("v5p:4x8x8", 16), ("v5p:4x4x4", 4)])
+def test_meshes_that_split_an_axis_of_the_slice_are_made(topology, fsdp):
+    devices = programs.devices_of(topology)
+    mesh = sharding.make_mesh(dict(data=-1, fsdp=fsdp, tensor=1), devices)
+    assert mesh.shape["data"] * fsdp == len(devices) == len(set(mesh.devices.flat))
