@@ -197,7 +197,8 @@ def run_under(prefix, workdir, *options):
     ]
     return subprocess.run(
         [*command, f"--workdir={workdir}", *options],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        # The compilation cache of the tests would keep what such a run could write only in part.
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_ENABLE_COMPILATION_CACHE": "0"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -211,8 +212,8 @@ def test_a_full_disk_stops_the_run_with_its_checkpoints_intact(trained, finished
     done = run_under(["prlimit", "--fsize=60000"], workdir, *options, "--config.steps=10")
     assert done.returncode == 1, done.stderr
     assert f"error: {workdir}/checkpoints: a checkpoint could not be written: " in done.stderr
-    assert "The newest complete one is of step 6" in done.stderr
-    assert "Traceback" not in done.stderr.partition("error: ")[2]
+    # Orbax's threads report the same failure in their own words, with tracebacks; ours comes last.
+    assert done.stderr.splitlines()[-1].startswith("The newest complete one is of step 6")
     assert final_state(workdir)["step"] == 6
     done = run_under([], workdir, *options, "--config.steps=8")
     assert done.returncode == 0, done.stderr
