@@ -19,11 +19,12 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One image: the bytes of its file, its class, and a name for messages."""
+    """One image: the bytes of its file, its class, a name for messages, and its captions."""
 
     image: bytes
     label: int
     id: str
+    captions: tuple[str, ...] = ()
 
 
 class Source(Protocol):
