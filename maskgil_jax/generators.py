@@ -88,6 +88,7 @@ class Generator:
         condition: Any,
         rng: jax.Array | int,
         *,
+        negative: Any = None,
         codes: npt.ArrayLike | None = None,
         start: int = 0,
         **options: Any,
@@ -98,6 +99,8 @@ class Generator:
           condition: as in the class's documentation. A jax.Array that is spread over devices, as
             the network then has to be, is sampled there.
           rng: a JAX key or a seed.
+          negative: condition of each image that guidance goes away from; None: the one that says
+            nothing.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
             others stay as they are. None: nothing is known.
           start: index of the first image. Image i depends on rng, i and its condition only, so
@@ -110,7 +113,7 @@ class Generator:
         Raises:
           InputError: an option out of range, or a condition of wrong shape, dtype or range.
         """
-        condition = self._checked_condition(condition, None)
+        condition, negative = self._checked_pair(condition, negative)
         B = jax.tree.leaves(condition)[0].shape[0]
         if codes is None:
             codes_Bhw = jnp.full((B, *self.grid), self.mask_id, jnp.int32)
@@ -126,19 +129,25 @@ class Generator:
             plan, counts_SB = masked.plan(hidden_B, **options)
         except ValueError as error:
             raise InputError(str(error)) from None
-        if plan.guided and not self.network.config.has_null_condition:
+        if plan.guided and negative is None and not self.network.config.has_null_condition:
             raise InputError(
                 f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
                 "expected none (scale 1)"
             )
         return sampler.sample_codes(
-            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, plan=plan
+            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
         )
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
         known = {"tokenizer": self.tokenizer, "class_names": self.class_names}
         networks.save(directory, self.kind, self.network, known)
+
+    def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
+        checked = self._checked_condition(condition, None)
+        if negative is None:
+            return checked, None
+        return checked, self._checked_condition(negative, jax.tree.leaves(checked)[0].shape[0])
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         checked = (
@@ -194,6 +203,7 @@ class CausalGenerator(Generator):
         condition: Any,
         rng: jax.Array | int,
         *,
+        negative: Any = None,
         tokens: int | None = None,
         start: int = 0,
         **options: Any,
@@ -203,6 +213,7 @@ class CausalGenerator(Generator):
         Args:
           condition: as in Generator.
           rng: a JAX key or a seed.
+          negative: as in Generator.sample.
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           start: as in Generator.sample.
           **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
@@ -214,7 +225,7 @@ class CausalGenerator(Generator):
         Raises:
           InputError: an option out of range, or a condition of wrong shape, dtype or range.
         """
-        condition = self._checked_condition(condition, None)
+        condition, negative = self._checked_pair(condition, negative)
         most = self.grid[0] * self.grid[1]
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
@@ -227,7 +238,7 @@ class CausalGenerator(Generator):
             B = jax.tree.leaves(condition)[0].shape[0]
             return jnp.full((B, *self.grid), self.mask_id, jnp.int32)
         return autoregressive.sample_codes(
-            self.network, condition, _key(rng), start, options=chosen, tokens=tokens
+            self.network, condition, _key(rng), start, negative, options=chosen, tokens=tokens
         )
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from maskgil_jax.decoding import draws
-from maskgil_jax.models.conditions import Condition
+from maskgil_jax.models.conditions import Condition, with_unwanted
 from maskgil_jax.models.layers import cast_once
 from maskgil_jax.models.llama import Cache, Llama
 
@@ -54,6 +54,7 @@ def sample_codes(
     condition: Condition,
     key: jax.Array,
     start: jax.Array | int,
+    negative: Condition | None = None,
     *,
     options: Options,
     tokens: int,
@@ -76,8 +77,7 @@ def sample_codes(
     )
     both = condition
     if guided:
-        null = network.drop_condition(condition, jnp.ones(B, bool))
-        both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, null)
+        both = with_unwanted(network, condition, negative)
 
     def draw(x_BD: jax.Array, index: jax.Array | int) -> jax.Array:
         x_BD = network.normed(x_BD[:, None])[:, 0]

@@ -76,7 +76,11 @@ def draw_images(
 
 
 def sampler(
-    generator: Generator, seed: int, table: Features | None = None, **options: Any
+    generator: Generator,
+    seed: int,
+    table: Features | None = None,
+    negative: Features | None = None,
+    **options: Any,
 ) -> Sample:
     """Draws codes by `Generator.sample`: image i depends on the seed, on i and on its label.
 
@@ -84,15 +88,24 @@ def sampler(
       generator: draws.
       seed: of all draws.
       table: features that the sampler's labels are rows of; None: they are class ids.
+      negative: one row, what guidance goes away from for all; None: the null condition.
       **options: as `Generator.sample` takes them.
     """
     return lambda labels, start: generator.sample(
-        _conditions(table, labels), seed, start=start, **options
+        _conditions(table, labels),
+        seed,
+        negative=_for_all(negative, labels),
+        start=start,
+        **options,
     )
 
 
 def _conditions(table: Features | None, labels: np.ndarray) -> Any:
     return labels if table is None else Features(*(x[labels] for x in table))
+
+
+def _for_all(negative: Features | None, labels: np.ndarray) -> Features | None:
+    return None if negative is None else _conditions(negative, np.zeros_like(labels))
 
 
 def hybrid_sampler(
@@ -103,6 +116,7 @@ def hybrid_sampler(
     prefix: int,
     prefix_options: dict[str, Any],
     table: Features | None = None,
+    negative: Features | None = None,
     **options: Any,
 ) -> Sample:
     """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
@@ -113,7 +127,7 @@ def hybrid_sampler(
       seed: of all draws.
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
-      table: as in `sampler`.
+      table, negative: as in `sampler`.
       **options: fields of decoding.masked.Options.
 
     Raises:
@@ -137,9 +151,10 @@ def hybrid_sampler(
         )
 
     def sample(labels: np.ndarray, start: int) -> Any:
+        common = dict(negative=_for_all(negative, labels), start=start)
         condition = _conditions(table, labels)
-        codes = causal.sample(condition, seed, tokens=prefix, start=start, **prefix_options)
-        return generator.sample(condition, seed, codes=codes, start=start, **options)
+        codes = causal.sample(condition, seed, tokens=prefix, **common, **prefix_options)
+        return generator.sample(condition, seed, codes=codes, **common, **options)
 
     return sample
 

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 
 class Features(NamedTuple):
@@ -45,3 +46,16 @@ class TokenModel(Protocol):
 
     def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
         """The condition that says nothing where `drop_B`."""
+
+
+def with_unwanted(
+    network: TokenModel, condition: Condition, negative: Condition | None
+) -> Condition:
+    """Conditions [2 B] of guidance: B that are wanted, then B to go away from.
+
+    Those are `negative`, or where it is None the condition that says nothing.
+    """
+    if negative is None:
+        B = jax.tree.leaves(condition)[0].shape[0]
+        negative = network.drop_condition(condition, jnp.ones(B, bool))
+    return jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, negative)
