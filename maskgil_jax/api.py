@@ -58,7 +58,8 @@ def load(
         return Tokenizer(network, str(directory), description["fingerprint"])
     if hasattr(network, "classify"):
         class_names = tuple(description.get("class_names", ()))
-        return generator(network, description.get("tokenizer", {}), class_names)
+        tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
+        return generator(network, tokenizer, class_names, encoder)
     return Auxiliary(network)
 
 

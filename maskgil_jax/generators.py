@@ -32,10 +32,12 @@ class Generator:
         network: TokenModel,
         tokenizer: dict[str, Any] | None = None,
         class_names: tuple[str, ...] = (),
+        encoder: dict[str, Any] | None = None,
     ):
         self.network = network
         self.tokenizer = tokenizer or {}
         self.class_names = class_names
+        self.encoder = encoder or {}
 
     @property
     def mask_id(self) -> int:
@@ -140,7 +142,11 @@ class Generator:
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
-        known = {"tokenizer": self.tokenizer, "class_names": self.class_names}
+        known = {
+            "tokenizer": self.tokenizer,
+            "class_names": self.class_names,
+            "encoder": self.encoder,
+        }
         networks.save(directory, self.kind, self.network, known)
 
     def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
@@ -250,10 +256,18 @@ def generator(
     network: TokenModel,
     tokenizer: dict[str, Any] | None = None,
     class_names: tuple[str, ...] = (),
+    encoder: dict[str, Any] | None = None,
 ) -> "Generator":
-    """A Generator of the kind of this network."""
+    """A Generator of the kind of this network.
+
+    Args:
+      network: the token model.
+      tokenizer: provenance of the image tokenizer that made the codes it was trained on.
+      class_names: one for each class.
+      encoder: provenance of the text or speech encoder that made its features.
+    """
     kind = CausalGenerator if network.config.causal else Generator
-    return kind(network, tokenizer, class_names)
+    return kind(network, tokenizer, class_names, encoder)
 
 
 @jax.jit
