@@ -83,6 +83,37 @@ def test_crops_have_the_asked_size(size):
     assert images.ten_crop(image, 32).shape == (10, 32, 32, 3)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (300, 20), (97, 301), (640, 480), (65, 31)])
+def test_a_bucket_crop_covers_its_shape_and_cuts_only_one_way(size):
+    gradient = np.linspace(0, 255, size[0])[None, :, None] + np.zeros((size[1], 1, 3))
+    image = Image.fromarray(gradient.astype(np.uint8))
+    crop = images.bucket_crop(image, 32, 64)
+    assert crop.shape == (32, 64, 3) and crop.dtype == np.uint8
+    if size[0] < 2 * size[1]:  # narrower than the bucket: both sides are still there
+        assert crop[..., 0].min() < 20 and crop[..., 0].max() > 235
+    assert abs(float(crop.mean()) - 127) < 12  # the middle is cut
+    places = {images.bucket_crop(image, 32, 64, np.random.default_rng(s)).tobytes() for s in (1, 2)}
+    assert len(places) == 1 + (size[0] > 2 * size[1])
+
+
+def test_a_square_bucket_is_the_centre_crop():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (173, 90, 3), np.uint8))
+    np.testing.assert_array_equal(images.bucket_crop(image, 32, 32), images.center_crop(image, 32))
+
+
+def test_random_views_are_crops_of_training_half_of_them_mirrored():
+    image = Image.new("RGB", (64, 64), "white")
+    image.paste(RED, (0, 0, 32, 64))
+    views = images.random_views(image, 32, 20, np.random.default_rng(0))
+    assert views.shape == (20, 32, 32, 3) and views.dtype == np.uint8
+    mirrored = (views[:, :, -1] == RED).all((1, 2))
+    assert 5 <= mirrored.sum() <= 15
+    again = images.random_views(image, 32, 20, np.random.default_rng(0))
+    np.testing.assert_array_equal(views, again)
+    assert len({view.tobytes() for view in views}) > 10
+
+
 def test_the_centre_crop_keeps_the_middle():
     image = Image.new("RGB", (96, 32), "white")
     image.paste(RED, (32, 0, 64, 32))
