@@ -4,12 +4,15 @@ Letters: N images, S sizes of a list.
 """
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from maskgil_jax.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 Size = tuple[int, int]  # (height, width)
 
@@ -63,6 +66,27 @@ def named(name: str, image_size: int, downsample: int) -> Buckets:
             f"{parts * downsample}, for sides in whole tokens of {downsample} pixels"
         )
     return Buckets(name, LISTS[name].sizes(image_size, downsample))
+
+
+class Compilations:
+    """Says when a size comes for the first time, for which programs are then compiled.
+
+    Args:
+      sizes: all that may come, as the messages give them.
+    """
+
+    def __init__(self, sizes: Sequence[Size]):
+        self._sizes = sizes
+        self._seen: set[int] = set()
+
+    def note(self, number: int) -> None:
+        """Take in the number of a size that is about to be used."""
+        if number in self._seen or len(self._sizes) == 1:
+            return
+        self._seen.add(number)
+        height, width = self._sizes[number]
+        count, most = len(self._seen), len(self._sizes)
+        log.info("compiling for %d x %d (%d of at most %d sizes)", width, height, count, most)
 
 
 # Sides of PixArt-sigma's ASPECT_RATIO_512, as height x width over 32.

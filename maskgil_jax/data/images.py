@@ -70,19 +70,26 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def random_crop(
-    image: Image.Image, size: int, rng: np.random.Generator, smallest: float = 0.8
+    image: Image.Image,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    smallest: float = 0.8,
 ) -> np.ndarray:
-    """Scale the short side to between `size` and size / smallest and cut anywhere.
+    """Scale until a frame of 1 to 1 / smallest times the size is covered, and cut anywhere.
 
-    Source: the same file, `random_crop_arr`, with the defaults of LlamaGen.
+    Source: the same file, `random_crop_arr` (of squares), with the defaults of LlamaGen.
     """
-    side = int(rng.integers(size, math.ceil(size / smallest) + 1))
-    return _cut(_cover(image, side, side), size, size, rng)
+    side = int(rng.integers(height, math.ceil(height / smallest) + 1))
+    covered = _cover(image, side, round(side * width / height))
+    return _cut(covered, height, width, rng)
 
 
-def random_views(image: Image.Image, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random crops, half of them mirrored, as training draws them: uint8 [count, size, size, 3]."""
-    crops = [random_crop(image, size, rng) for _ in range(count)]
+def random_views(
+    image: Image.Image, height: int, width: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Random crops, half of them mirrored, as training draws them: uint8 [count, H, W, 3]."""
+    crops = [random_crop(image, height, width, rng) for _ in range(count)]
     return np.stack([crop[:, ::-1] if rng.random() < 0.5 else crop for crop in crops])
 
 
