@@ -161,8 +161,13 @@ def codes() -> ConfigDict:
             stage="codes",
             tokenizer="",  # tokenizer directory
             source="",  # as in data.source
-            crops="center",  # center | flip (center and its mirror) | ten (ten-crop)
-            image_size=256,  # pixels
+            image_size=256,  # pixels: side of the squares
+            buckets="",  # "": all images become squares | pixart | lumina: each the size of that
+            # list that fits it best, of about the area of the square (data/buckets.py)
+            crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
+            # squares only)
+            views=1,  # of each image, for crops random
+            seed=0,  # of random crops
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
@@ -262,7 +267,7 @@ def causal_generator() -> ConfigDict:
 # Fields that count something: less than 1 makes no sense in any of them.
 COUNTS = (
     *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
-    *("pictures_every", "keep_checkpoints", "image_size", "shard_size"),
+    *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
     *(
         "loss.chunk",

@@ -23,11 +23,11 @@ Example = dict[str, np.ndarray | np.generic]
 Load = Callable[[int, np.random.Generator], Example]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
 
-# (image, size, rng) -> uint8 [size, size, 3], by the name in config.data.crop.
-CROPS: dict[str, Callable[[Image.Image, int, np.random.Generator], np.ndarray]] = {
+# (image, height, width, rng) -> uint8 [height, width, 3], by the name in config.data.crop.
+CROPS: dict[str, Callable[[Image.Image, int, int, np.random.Generator], np.ndarray]] = {
     "random": images.random_crop,
     "whole_side": functools.partial(images.random_crop, smallest=1.0),
-    "center": lambda image, size, rng: images.center_crop(image, size),
+    "center": lambda image, height, width, rng: images.bucket_crop(image, height, width),
 }
 
 
@@ -107,7 +107,7 @@ def image_loader(
             image, found = images.decode(record.image), _features(features, record.id)
         except Unreadable as error:
             raise Unreadable(f"{record.id}: {error}") from error
-        pixels = CROPS[crop](image, size, rng)
+        pixels = CROPS[crop](image, size, size, rng)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return {"image": np.ascontiguousarray(pixels), "label": np.int32(record.label), **found}
@@ -126,9 +126,9 @@ def code_loader(shards: CodeShards, features: FeatureFiles | None = None) -> Loa
     """
 
     def load(index: int, rng: np.random.Generator) -> Example:
-        codes, label, name = shards[index]
-        view = codes[rng.integers(len(codes))]
-        return {"codes": view, "label": np.int32(label), **_features(features, name)}
+        record = shards[index]
+        view = record.codes[rng.integers(len(record.codes))]
+        return {"codes": view, "label": np.int32(record.label), **_features(features, record.id)}
 
     return _readable(load, len(shards))
 
