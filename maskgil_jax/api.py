@@ -86,6 +86,14 @@ def load_generator(directory: epath.PathLike) -> "Generator":
     return model
 
 
+def load_text_encoder(directory: epath.PathLike) -> TextEncoder:
+    """Read the directory of a text encoder; InputError where it holds something else."""
+    model = load(directory)
+    if not isinstance(model, TextEncoder):
+        raise InputError(f"{directory} holds a {model.kind}, expected a text encoder")
+    return model
+
+
 def load_auxiliary(directory: epath.PathLike, kind: str, dtype: str | None = None) -> Any:
     """The network of a directory of this kind; InputError where it holds something else."""
     model = load(directory, dtype)

@@ -167,6 +167,9 @@ def codes() -> ConfigDict:
             crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
             # squares only)
             views=1,  # of each image, for crops random
+            encoder="",  # directory of a text encoder: captions are kept too, as its token ids
+            features=False,  # and as its features, which training then need not compute
+            caption_tokens=256,  # that are kept of a caption
             seed=0,  # of random crops
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
@@ -267,7 +270,7 @@ def causal_generator() -> ConfigDict:
 # Fields that count something: less than 1 makes no sense in any of them.
 COUNTS = (
     *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
-    *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views"),
+    *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views", "caption_tokens"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
     *(
         "loss.chunk",

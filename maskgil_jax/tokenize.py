@@ -17,6 +17,9 @@ def main() -> None:
         source=command.required("data"),
         crops=names.get(values.crops, values.crops),
         views=values.views,
+        encoder=values.encoder,
+        features=values.features,
+        caption_tokens=values.caption_tokens,
         seed=values.seed,
         image_size=values.image_size,
         buckets=values.buckets,
@@ -38,6 +41,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "crops", "center", "center (1), flip (2), ten (10) or random (--views) per image"
     )
+    flags.DEFINE_string("encoder", "", "text encoder directory: keeps the captions' token ids")
+    flags.DEFINE_bool("features", False, "keeps the captions' features too")
+    flags.DEFINE_integer("caption_tokens", 256, "kept of a caption", lower_bound=1)
     flags.DEFINE_integer("views", 1, "of each image, for --crops=random", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of random crops", lower_bound=0)
     flags.DEFINE_integer("image_size", 256, "pixels: side of the squares", lower_bound=1)

@@ -2,7 +2,7 @@
 
 `index.json` names the tokenizer (fingerprint), the source, the crops, the bucket list and the
 counts, and says `complete` once every shard is there. A record is msgpack `{codes: bytes, grid,
-label, id, size}`. Beside each shard lies NAME.grids.npy with the number of each record's grid, so
+label, id, size, captions, features}`. Beside each shard lies NAME.grids.npy with the number of each record's grid, so
 that the records of a grid are known without reading any.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import msgpack
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -37,6 +38,10 @@ class Index:
       buckets: name of the bucket list; "": squares only.
       crops: crop policy; `views` codes are kept per image.
       seed: of random crops.
+      encoder: {path, fingerprint, width, ...} of the text encoder of the captions; {}: none are
+        kept.
+      caption_tokens: most that are kept of a caption.
+      features: dtype of the features that are kept of each caption; "": none.
       grids: (height, width) in tokens of each size.
       dtype: of the stored codes, uint16 or int32.
       class_names: one per class.
@@ -49,6 +54,9 @@ class Index:
     crops: str
     views: int
     seed: int
+    encoder: dict[str, Any]
+    caption_tokens: int
+    features: str
     grids: tuple[Size, ...]
     dtype: str
     class_names: tuple[str, ...]
@@ -108,12 +116,16 @@ class CodeRecord(NamedTuple):
       label: the class.
       id: of the image that it was made from.
       size: (height, width) of that image in pixels.
+      captions: int32 [n], token ids of each of its captions.
+      features: [n, C] of each of its captions, or none.
     """
 
     codes: np.ndarray
     label: int
     id: str
     size: Size
+    captions: tuple[np.ndarray, ...] = ()
+    features: tuple[np.ndarray, ...] = ()
 
 
 def write_shard(path: epath.Path, records: Iterable[CodeRecord], grids: tuple[Size, ...]) -> int:
@@ -127,7 +139,12 @@ def write_shard(path: epath.Path, records: Iterable[CodeRecord], grids: tuple[Si
     for record in records:
         grid = record.codes.shape[1:]
         numbers.append(grids.index(grid))
-        content = {**record._asdict(), "codes": record.codes.tobytes(), "grid": grid}
+        arrays = {
+            "codes": record.codes.tobytes(),
+            "captions": [ids.tobytes() for ids in record.captions],
+            "features": [values.tobytes() for values in record.features],
+        }
+        content = {**record._asdict(), **arrays, "grid": grid}
         writer.write(msgpack.packb(content))
     writer.close()
     with _grids_of(path).open("wb") as file:
@@ -208,8 +225,19 @@ class CodeShards:
     def __getitem__(self, index: int) -> CodeRecord:
         record = msgpack.unpackb(self._data[index])
         codes = np.frombuffer(record["codes"], self.index.dtype).astype(np.int32)
-        codes = codes.reshape(-1, *record["grid"])
-        return CodeRecord(codes, record["label"], record["id"], tuple(record["size"]))
+        captions = tuple(np.frombuffer(ids, np.int32) for ids in record["captions"])
+        features = tuple(
+            np.frombuffer(values, jnp.dtype(self.index.features)).reshape(len(ids), -1)
+            for values, ids in zip(record["features"], captions, strict=False)
+        )
+        return CodeRecord(
+            codes.reshape(-1, *record["grid"]),
+            record["label"],
+            record["id"],
+            tuple(record["size"]),
+            captions,
+            features,
+        )
 
 
 def _open(directory: epath.Path, index: Index) -> ArrayRecordDataSource:

@@ -16,7 +16,8 @@ from maskgil_jax import api, processes
 from maskgil_jax.config import differences
 from maskgil_jax.data import buckets, images, shards, sources
 from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.training.captions import CaptionEncoder, Captions
 
 log = logging.getLogger("maskgil_jax")
 
@@ -36,14 +37,14 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     Raises:
       InputError: what the config names does not fit together, or too many unreadable images.
     """
-    tokenizer, source, sizes, index = _plan(config)
+    tokenizer, source, sizes, captions, index = _plan(config)
     output.mkdir(parents=True, exist_ok=True)
     if _complete(output, index):
         log.info("%s is complete", output)
         return
     shards.write_index(output, index, {"complete": False})
 
-    encoder = Encoder(tokenizer, source, sizes, index, config)
+    encoder = Encoder(tokenizer, source, sizes, captions, index, config)
     size, mine = (
         config.shard_size,
         range(jax.process_index(), len(index.shards), jax.process_count()),
@@ -67,7 +68,9 @@ def run(config: ConfigDict, output: epath.Path) -> None:
 
 def _plan(
     config: ConfigDict,
-) -> tuple[api.Tokenizer, sources.Source, buckets.Buckets, shards.Index]:
+) -> tuple[
+    api.Tokenizer, sources.Source, buckets.Buckets, CaptionEncoder | None, shards.Index
+]:
     if config.crops not in (*VIEWS, "random"):
         raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
     if config.crops == "ten" and config.buckets:
@@ -83,7 +86,10 @@ def _plan(
             f"image_size = {config.image_size}, expected a multiple of {tokenizer.downsample} "
             "(the tokenizer's downsampling)"
         )
+    if config.features and not config.encoder:
+        raise InputError("features without encoder: expected the directory of a text encoder")
     sizes = buckets.named(config.buckets, config.image_size, tokenizer.downsample)
+    encoder = api.load_text_encoder(config.encoder) if config.encoder else None
     source = sources.open_source(config.source)
     count = -(-len(source) // config.shard_size)
     index = shards.Index(
@@ -94,12 +100,18 @@ def _plan(
         crops=config.crops,
         views=VIEWS.get(config.crops, config.views),
         seed=config.seed,
+        encoder=encoder.provenance if encoder else {},
+        caption_tokens=config.caption_tokens if encoder else 0,
+        features=encoder.network.config.dtype if encoder and config.features else "",
         grids=sizes.grids(tokenizer.downsample),
         dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
         class_names=source.class_names,
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
-    return tokenizer, source, sizes, index
+    captions = None
+    if encoder:
+        captions = CaptionEncoder(encoder, config.caption_tokens, config.batch_size)
+    return tokenizer, source, sizes, captions, index
 
 
 def _complete(output: epath.Path, index: shards.Index) -> bool:
@@ -107,7 +119,9 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
     if found is None:
         return False
     before, counts = found[0].to_json(), found[1]
-    before["tokenizer"]["path"] = index.tokenizer["path"]  # the same tokenizer may have moved
+    for name in ("tokenizer", "encoder"):  # the same may have moved
+        if "path" in before[name]:
+            before[name]["path"] = getattr(index, name).get("path")
     lines = differences(before, index.to_json())
     if lines:
         raise InputError(
@@ -128,6 +142,7 @@ class Loaded(NamedTuple):
       bucket: number of its size.
       views: uint8 [views, H, W, 3], of that size.
       size: (height, width) of the whole image.
+      captions: of it, if they are kept.
     """
 
     place: int
@@ -135,6 +150,7 @@ class Loaded(NamedTuple):
     bucket: int
     views: np.ndarray
     size: buckets.Size
+    captions: Captions
 
 
 class Encoder:
@@ -145,9 +161,11 @@ class Encoder:
         tokenizer: api.Tokenizer,
         source: sources.Source,
         sizes: buckets.Buckets,
+        captions: CaptionEncoder | None,
         index: shards.Index,
         config: ConfigDict,
     ):
+        self._captions = captions
         self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self._unreadable = 0
@@ -181,23 +199,29 @@ class Encoder:
         pixels = np.concatenate([image.views for image in images_of_a_size])
         codes = draw.encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
         codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
+        captions = [image.captions for image in images_of_a_size]
+        if self._captions and self._index.features:
+            captions = self._captions.with_features(captions)
         return {
-            image.place: shards.CodeRecord(views, image.record.label, image.record.id, image.size)
-            for views, image in zip(codes, images_of_a_size, strict=True)
+            image.place: shards.CodeRecord(
+                views, image.record.label, image.record.id, image.size, *kept
+            )
+            for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
         }
 
     def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
         try:
             image = images.decode(record.image)
-        except images.UnreadableImage as error:
+            captions = self._captions.read(record) if self._captions else Captions(())
+        except Unreadable as error:
             log.warning("left out an image that cannot be read: %s: %s", record.id, error)
             return None
         size = image.height, image.width
         (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
         height, width = self._buckets.sizes[bucket]
         views = self._views(image, height, width, index)
-        return Loaded(index, record, int(bucket), views, size)
+        return Loaded(index, record, int(bucket), views, size, captions)
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
         if self._index.crops == "ten":
