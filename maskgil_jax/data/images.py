@@ -5,10 +5,14 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from maskgil_jax.errors import Unreadable
 
+# What a file may hold, whatever its name says; Pillow knows others that start foreign programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MOST_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: 256 MiB as RGB
+SHORTEST_SIDE = 8  # of what is smaller, as the 1x1 that trackers count visits with, nothing is seen
 LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
 
 
@@ -20,29 +24,59 @@ def decode(data: bytes) -> Image.Image:
     """An upright RGB image.
 
     EXIF orientation is applied; transparency is blended on white; CMYK, palette, grey, 16-bit and
-    bilevel images are converted.
+    bilevel images are converted; of an animation the first frame is taken.
 
     Raises:
-      UnreadableImage: broken, truncated or unknown data, or a decompression bomb.
+      UnreadableImage: broken, truncated or unknown data; an image of more than MOST_PIXELS, which
+        is not decoded, or with a side below SHORTEST_SIDE, or longer than LONGEST_STRIP sides.
     """
     try:
-        file = Image.open(io.BytesIO(data))
-        if max(file.size) > LONGEST_STRIP * min(file.size):
-            raise UnreadableImage(f"a strip of {file.size[0]} x {file.size[1]} pixels")
-        file.load()
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
-            values = np.asarray(image).astype(np.float64)
-            image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"{len(data)} bytes that are not an image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as error:
+        file = _open(data)
+        _check_size(*file.size)
+        return _upright_rgb(file)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """An image of which only the header is read.
+
+    Image.open would print a warning about a large one before its size can be looked at.
+    """
+    Image.init()
+    for name in FORMATS:
+        opener, accepts = Image.OPEN[name]
+        if accepts and accepts(data[:16]) is True:
+            return opener(io.BytesIO(data), "")
+    raise UnreadableImage(f"{len(data)} bytes that are not an image")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UnreadableImage(
+            f"a decompression bomb of {width} x {height} pixels, expected at most {MOST_PIXELS:,}"
+        )
+    if max(width, height) > LONGEST_STRIP * min(width, height):
+        raise UnreadableImage(f"a strip of {width} x {height} pixels")
+    if min(width, height) < SHORTEST_SIDE:
+        raise UnreadableImage(
+            f"only {width} x {height} pixels, expected at least {SHORTEST_SIDE} a side"
+        )
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def bucket_crop(
