@@ -1,8 +1,9 @@
-"""Trained models as a user holds them: `load` gives a Tokenizer or a Generator.
+"""Trained models as a user holds them: `load` gives a Tokenizer, a Generator or a TextEncoder.
 
 Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V codes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,22 +14,25 @@ from etils import epath
 from maskgil_jax import checkpoint, networks, paths
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator, generator
+from maskgil_jax.models.gemma import Gemma
+from maskgil_jax.text_encoders import VOCABULARY, TextEncoder
 from maskgil_jax.tokenizers.vq import VQTokenizer
 
 
 def load(
     directory: epath.PathLike, dtype: str | None = None
-) -> "Tokenizer | Generator | Auxiliary":
+) -> "Tokenizer | Generator | TextEncoder | Auxiliary":
     """Read a model directory.
 
     Args:
       directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert import`.
       dtype: of the computation, "float32" or "bfloat16". By default a generator computes as it was
-        trained, and a tokenizer in float32, since bfloat16 changes codes.
+        trained, a text encoder as it was released, and a tokenizer in float32, since bfloat16
+        changes codes.
 
     Returns:
-      A Tokenizer or a Generator, by what the directory holds; an Auxiliary for the networks that
-      training and metrics use.
+      A Tokenizer, a Generator or a TextEncoder, by what the directory holds; an Auxiliary for the
+      networks that training and metrics use.
 
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
@@ -56,6 +60,9 @@ def load(
     network = checkpoint.load_params(directory, like)
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
+    if name == "gemma":
+        vocabulary = checkpoint.read_beside(directory, VOCABULARY)
+        return TextEncoder(network, vocabulary, str(directory), description["fingerprint"])
     if hasattr(network, "classify"):
         class_names = tuple(description.get("class_names", ()))
         tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
@@ -63,10 +70,14 @@ def load(
     return Auxiliary(network)
 
 
-def wrap(network: Any) -> "Tokenizer | Generator | Auxiliary":
-    """A network as `load` would give it."""
+def wrap(
+    network: Any, beside: Mapping[str, bytes] | None = None
+) -> "Tokenizer | Generator | TextEncoder | Auxiliary":
+    """A network, with the contents of the files that belong to it, as `load` would give it."""
     if isinstance(network, VQTokenizer):
         return Tokenizer(network)
+    if isinstance(network, Gemma):
+        return TextEncoder(network, (beside or {})[VOCABULARY])
     return generator(network) if hasattr(network, "classify") else Auxiliary(network)
 
 

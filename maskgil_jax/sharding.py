@@ -20,12 +20,12 @@ BATCH = P(("data", "fsdp"))
 
 # First match wins; names are paths in the train state, so optimizer moments and EMA match too.
 RULES = {
-    # LLaMA; the leading axis of a block's parameters is the depth
-    r"blocks/qkv$": P(None, "fsdp", None, "tensor"),
+    # LLaMA and Gemma; the leading axis of a block's parameters is the depth
+    r"blocks/(qkv|key_value)$": P(None, "fsdp", None, "tensor"),
     r"blocks/out$": P(None, "tensor", None, "fsdp"),
     r"blocks/gate_up$": P(None, "fsdp", None, "tensor"),
     r"blocks/down$": P(None, "tensor", "fsdp"),
-    r"blocks/up$": P(None, "fsdp", "tensor"),
+    r"blocks/(up|query)$": P(None, "fsdp", "tensor"),
     r"blocks/modulation$": P(None, "fsdp", None, None),
     r"blocks/.*(scale|bias)$": P(),
     r"modulation$": P("fsdp"),
