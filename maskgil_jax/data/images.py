@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from maskgil_jax.errors import Unreadable
 
@@ -43,6 +43,23 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadableImage(f"{len(data)} bytes that are not an image") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as error:
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) that `decode` would give, read from the header.
+
+    But for PNG files that are to be turned, which may say so behind their pixels.
+
+    Raises:
+      UnreadableImage: broken or unknown data, or a decompression bomb.
+    """
+    try:
+        file = Image.open(io.BytesIO(data))
+        turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+    width, height = file.size
+    return (width, height) if turned else (height, width)
 
 
 def bucket_crop(

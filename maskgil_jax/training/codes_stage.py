@@ -151,7 +151,7 @@ class Encoder:
         self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self._unreadable = 0
-        self._compilations = buckets.Compilations(sizes.sizes)
+        self._compilations = buckets.Compilations(index.grids)
 
     def records(self, indices: range, progress: tqdm) -> list[shards.CodeRecord]:
         """Records of the readable images among `indices`, in their order.
