@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "skips_allowed",
     "mesh",
     "data.threads",
+    "data.workers",
     "data.bad_image_limit",
     "samples",
     "evaluation",
@@ -33,7 +34,8 @@ def _images() -> dict:
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: the short side
         # is scaled to image_size and the cut is random along the other) | center (ADM)
         flip=True,  # mirror half of the images
-        threads=16,  # threads that decode images, per process
+        threads=16,  # threads that load examples, of each worker
+        workers=0,  # processes beside each process of the run that load examples; 0: none, it does
         bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
     )
 
@@ -181,6 +183,10 @@ def codes() -> ConfigDict:
 def generator() -> ConfigDict:
     """A class-conditional MaskGIL generator (size B unless changed), the paper's recipe."""
     config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
+    config.data.mixture = ()  # (("SOURCE", WEIGHT), ...) instead of data.source: examples are drawn
+    # from these by weight; all images, or all code shards of one tokenizer
+    config.data.buckets = ""  # "": squares | pixart | lumina: each batch has one of the sizes of
+    # that list, which fits its images best; of code shards it is known
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(

@@ -6,10 +6,14 @@ Letters: N images, S sizes of a list.
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
+from maskgil_jax.data import images
+from maskgil_jax.data.sources import Source
 from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -38,6 +42,32 @@ class Buckets:
         parts = np.array_split(heights_N / widths_N, max(1, len(heights_N) // 4096))
         fit = LISTS[self.name].fit
         return np.concatenate([fit(part[:, None], ratios_S).argmax(axis=1) for part in parts])
+
+    def of_images(self, source: Source) -> np.ndarray:
+        """The number in `sizes` of the size that each image of a source gets: uint16 [N].
+
+        All their headers are read, where there are several sizes. What cannot be read counts as
+        square.
+        """
+        total = len(source)
+        if len(self.sizes) == 1:
+            return np.zeros(total, np.uint16)
+
+        def size(index: int) -> Size:
+            try:
+                return images.upright_size(source[index].image)
+            except images.UnreadableImage:
+                return 1, 1
+
+        found: list[Size] = []
+        with (
+            ThreadPoolExecutor(16) as pool,
+            tqdm(total=total, desc="sizes of images", unit="image", disable=None) as progress,
+        ):
+            for start in range(0, total, 4096):
+                found += pool.map(size, range(start, min(start + 4096, total)))
+                progress.update(len(found) - start)
+        return self.nearest(*np.array(found).T).astype(np.uint16)
 
     def grids(self, downsample: int) -> tuple[Size, ...]:
         """The sizes in tokens."""
@@ -72,21 +102,23 @@ class Compilations:
     """Says when a size comes for the first time, for which programs are then compiled.
 
     Args:
-      sizes: all that may come, as the messages give them.
+      grids: (height, width) in tokens of all that may come.
     """
 
-    def __init__(self, sizes: Sequence[Size]):
-        self._sizes = sizes
+    def __init__(self, grids: Sequence[Size]):
+        self._grids = grids
         self._seen: set[int] = set()
 
     def note(self, number: int) -> None:
         """Take in the number of a size that is about to be used."""
-        if number in self._seen or len(self._sizes) == 1:
+        if number in self._seen or len(self._grids) == 1:
             return
         self._seen.add(number)
-        height, width = self._sizes[number]
-        count, most = len(self._seen), len(self._sizes)
-        log.info("compiling for %d x %d (%d of at most %d sizes)", width, height, count, most)
+        height, width = self._grids[number]
+        count, most = len(self._seen), len(self._grids)
+        log.info(
+            "compiling for %d x %d tokens (%d of at most %d sizes)", width, height, count, most
+        )
 
 
 # Sides of PixArt-sigma's ASPECT_RATIO_512, as height x width over 32.

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from maskgil_jax.errors import Unreadable
 
@@ -38,6 +38,24 @@ def decode(data: bytes) -> Image.Image:
         raise
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) that `decode` would give, read from the header.
+
+    But for PNG files that are to be turned, which may say so behind their pixels.
+
+    Raises:
+      UnreadableImage: broken or unknown data, or a decompression bomb.
+    """
+    try:
+        file = _open(data)
+        _check_size(*file.size)
+        turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+    width, height = file.size
+    return (width, height) if turned else (height, width)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -68,9 +68,7 @@ def run(config: ConfigDict, output: epath.Path) -> None:
 
 def _plan(
     config: ConfigDict,
-) -> tuple[
-    api.Tokenizer, sources.Source, buckets.Buckets, CaptionEncoder | None, shards.Index
-]:
+) -> tuple[api.Tokenizer, sources.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
     if config.crops not in (*VIEWS, "random"):
         raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
     if config.crops == "ten" and config.buckets:
@@ -169,7 +167,7 @@ class Encoder:
         self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self._unreadable = 0
-        self._compilations = buckets.Compilations(sizes.sizes)
+        self._compilations = buckets.Compilations(index.grids)
 
     def records(self, indices: range, progress: tqdm) -> list[shards.CodeRecord]:
         """Records of the readable images among `indices`, in their order.
