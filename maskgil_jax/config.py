@@ -191,13 +191,14 @@ def generator() -> ConfigDict:
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(
         tokenizer="",  # tokenizer directory; may be left out for shards, which name theirs
+        encoder="",  # directory of a text encoder that the model is conditioned on captions by
         model=dict(
             layers=12,
             dim=768,
             heads=12,
             num_classes=1000,  # where the condition is the class
-            feature_dim=0,  # C of data.features; 0: the condition is the class
-            condition_tokens=1,  # T of data.features: more are cut off, fewer are padded
+            feature_dim=0,  # C of the features of encoder or data.features; 0: of a class
+            condition_tokens=1,  # T of those: more are cut off, fewer are padded
             preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
             dropout=0.1,  # on the outputs of attention and MLP
@@ -270,6 +271,23 @@ def causal_generator() -> ConfigDict:
         top_p=1.0,  # the fewest codes that reach this probability; 1: all
         batch_size=64,
     )
+    return config.lock()
+
+
+def prompted_generator(size: str) -> ConfigDict:
+    """MaskGIL-XL of text or speech, of many sizes of about 256 or 512 pixels a side (`size`).
+
+    What the paper leaves open, batch, epochs and the list of sizes, is ours and Lumina's.
+    """
+    epochs = {"256": 5, "512": 1}
+    if size not in epochs:
+        raise InputError(f"--config=...:{size}: expected {' or '.join(epochs)}")
+    config = generator().unlock()
+    config.model.update(layers=36, dim=1280, heads=20, num_classes=0, remat="full")
+    config.mesh.update(data=1, fsdp=-1)
+    config.data.update(image_size=int(size), buckets="lumina")
+    config.batch_size = 1024
+    config.steps = epochs[size] * 20_000_000 // config.batch_size  # 20 million images
     return config.lock()
 
 

@@ -190,7 +190,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
         return made
     options = draw.checked_options(settings, generator.network.config)
     draw.write_samples(
-        draw.sampler(generator, config.seed, shown.table, **options),
+        draw.sampler(generator, config.seed, shown.conditions, **options),
         tokenizer,
         workdir / "samples",
         labels=shown.labels,

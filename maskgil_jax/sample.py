@@ -1,6 +1,7 @@
 """Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR.
 
-A model of text or speech takes features that were computed beforehand: --features=A.npy,B.npy.
+A model of text takes --prompts=FILE, a prompt a line. One of features that were computed
+elsewhere takes those: --features=A.npy,B.npy.
 """
 
 import dataclasses
@@ -23,23 +24,32 @@ def main() -> None:
     """Parse the flags, draw, say where the images are."""
     values = flags.FLAGS
     model, output = command.required("model"), command.required("output")
-    classes = np.array([parse_class(text) for text in values.classes], np.int64)
-    if bool(values.classes) == bool(values.features):
+    given = [name for name in ("classes", "prompts", "features") if values[name].value]
+    if len(given) != 1:
         raise InputError(
-            "--classes=207,360 (class ids) or --features=A.npy,B.npy is missing, or both are given"
+            "one of --classes=207,360 (class ids), --prompts=FILE and --features=A.npy,B.npy is "
+            f"expected, {' and '.join('--' + name for name in given) or 'none'} given"
         )
+    if values.negative_prompt is not None and given != ["prompts"]:
+        raise InputError(f"--negative_prompt goes with --prompts, not with --{given[0]}")
+    classes = np.array([parse_class(text) for text in values.classes], np.int64)
+    prompts = read_prompts(values.prompts) if values.prompts else []
     from maskgil_jax.decoding import draw
 
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
-    if values.features:
-        table = read_features(generator, values.features)
+    conditions, negative = draw.by_class, None
+    if prompts:
+        conditions, negative = of_text(generator, values.encoder, prompts, values.negative_prompt)
+        labels, names = np.arange(len(prompts)), prompts
+    elif values.features:
+        conditions = draw.rows_of(read_features(generator, values.features))
         labels, names = np.arange(len(values.features)), values.features
     else:
         check_classes(generator, classes)
-        table, labels = None, classes
+        labels = classes
         names = generator.class_names or [str(c) for c in range(generator.num_classes)]
     draw.write_samples(
-        chosen_sampler(generator, given_options(), values.seed, table),
+        chosen_sampler(generator, given_options(), values.seed, conditions, negative),
         tokenizer,
         output,
         labels=labels,
@@ -48,6 +58,45 @@ def main() -> None:
         batch_size=values.batch_size,
     )
     log.info("wrote %d images to %s", len(labels) * values.num, output)
+
+
+def read_prompts(path: str) -> list[str]:
+    """The lines of a file of prompts, without the empty ones.
+
+    Raises:
+      InputError: no such file, not UTF-8, no prompt in it, or one that is too long.
+    """
+    from etils import epath
+
+    from maskgil_jax.data import captions
+    from maskgil_jax.errors import Unreadable
+
+    try:
+        text = captions.decode(epath.Path(path).read_bytes())
+        return list(captions.checked(text.splitlines()))
+    except (OSError, Unreadable) as error:
+        raise InputError(f"--prompts={path}: {error}") from None
+
+
+def of_text(
+    generator: Any, encoder: str, prompts: Sequence[str], negative: str | None
+) -> tuple[Callable[[np.ndarray], Any], Callable[[np.ndarray], Any] | None]:
+    """Conditions of labels that are places in `prompts`, and the negative ones, if any.
+
+    Raises:
+      InputError: the generator is not of text, or its encoder is not there.
+    """
+    from maskgil_jax import conditioning
+
+    text_encoder = conditioning.encoder_of(generator, encoder)
+    tokens = generator.network.config.condition_tokens
+
+    def conditions(labels: np.ndarray) -> Any:
+        return text_encoder.features([prompts[label] for label in labels], tokens)
+
+    if negative is None:
+        return conditions, None
+    return conditions, lambda labels: text_encoder.features([negative] * len(labels), tokens)
 
 
 def check_classes(generator: Any, classes: np.ndarray) -> None:
@@ -88,14 +137,20 @@ def given_options() -> dict[str, Any]:
     return {name: flags.FLAGS[name].value for name in DECODING if flags.FLAGS[name].present}
 
 
-def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: Any = None) -> Any:
+def chosen_sampler(
+    generator: Any,
+    given: Mapping[str, Any],
+    seed: int,
+    conditions: Callable[[np.ndarray], Any] | None = None,
+    negative: Callable[[np.ndarray], Any] | None = None,
+) -> Any:
     """The sampler that decoding flags ask for.
 
     Args:
       generator: the model.
       given: flags by name.
       seed: of all draws.
-      table: features, as in draw.sampler.
+      conditions, negative: as in draw.sampler; None: of class ids, and the null condition.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -103,7 +158,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
     from maskgil_jax import api
     from maskgil_jax.decoding import draw, masked
 
-    options = dict(given)
+    options, conditions = dict(given), conditions or draw.by_class
     method = options.pop("method", METHODS[generator.kind])
     needed = "causal" if method == "autoregressive" else "masked"
     if generator.kind != needed:
@@ -130,7 +185,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
     if method != "hybrid":
         if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, seed, table, **options)
+        return draw.sampler(generator, seed, conditions, negative, **options)
     if prefix is None or not prefix_model:
         raise InputError(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
@@ -141,7 +196,8 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
         seed,
         prefix=prefix,
         prefix_options=prefix_options,
-        table=table,
+        conditions=conditions,
+        negative=negative,
         **options,
     )
 
@@ -164,8 +220,11 @@ def define_flags() -> None:
     flags.DEFINE_string("tokenizer", "", "tokenizer directory; default: the generator's own")
     flags.DEFINE_string("output", None, "directory for the images")
     flags.DEFINE_list("classes", [], "class ids")
+    flags.DEFINE_string("prompts", "", "instead of classes: file of prompts, one a line")
+    flags.DEFINE_string("negative_prompt", None, "that guidance goes away from, for all prompts")
+    flags.DEFINE_string("encoder", "", "text encoder directory; default: the generator's own")
     flags.DEFINE_list("features", [], "instead of classes: .npy files, float [T, C]")
-    flags.DEFINE_integer("num", 8, "images per class or file", lower_bound=1)
+    flags.DEFINE_integer("num", 8, "images per class, prompt or file", lower_bound=1)
     flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of all draws")
     define_decoding_flags()

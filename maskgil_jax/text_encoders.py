@@ -31,47 +31,20 @@ class Tokens(NamedTuple):
     mask_BT: np.ndarray
 
 
-class TextEncoder:
-    """Captions to features that a generator is conditioned on.
+class Vocabulary:
+    """The pieces of text that token ids stand for, of a sentencepiece file.
 
-    Attributes:
-      network: the module; inside a step of one's own, `network.features(*tokens)` is what
-        `features` gives.
+    Args:
+      data: content of the file.
+      size: rows of the embedding that it is for.
+
+    Raises:
+      InputError: something else, or more pieces than that; or sentencepiece is not installed.
     """
 
-    kind = "text_encoder"
-
-    def __init__(
-        self, network: Gemma, vocabulary: bytes, path: str = "", fingerprint: str | None = None
-    ):
-        """Take a network, and the content of its sentencepiece file."""
-        self.network = network
-        self._vocabulary = vocabulary
-        self._pieces = _sentencepiece(vocabulary, network.config.vocab_size)
-        self._path = path
-        self._fingerprint = fingerprint
-
-    @property
-    def width(self) -> int:
-        """C."""
-        return self.network.config.dim
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the weights and the vocabulary."""
-        if self._fingerprint is None:
-            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
-        return self._fingerprint
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What shards of features and generators record of the encoder that they depend on."""
-        return {
-            "path": self._path,
-            "fingerprint": self.fingerprint,
-            "width": self.width,
-            "layer": self.network.config.layer,
-        }
+    def __init__(self, data: bytes, size: int):
+        self.data = data
+        self._pieces = _sentencepiece(data, size)
 
     def tokenize(self, captions: Sequence[str], tokens: int) -> Tokens:
         """Token ids, the beginning-of-sequence id first; of text that spells an id's name too.
@@ -98,6 +71,62 @@ class TextEncoder:
             mask_BT[row, -len(kept) :] = True
         return Tokens(ids_BT, mask_BT)
 
+    def text(self, ids: np.ndarray) -> str:
+        """The text that token ids [n] stand for."""
+        return self._pieces.decode([int(i) for i in ids])
+
+
+class TextEncoder:
+    """Captions to features that a generator is conditioned on.
+
+    Attributes:
+      network: the module; inside a step of one's own, `network.features(*tokens)` is what
+        `encode` gives.
+      vocabulary: makes token ids of captions.
+    """
+
+    kind = "text_encoder"
+
+    def __init__(
+        self, network: Gemma, vocabulary: bytes, path: str = "", fingerprint: str | None = None
+    ):
+        """Take a network, and the content of its sentencepiece file."""
+        self.network = network
+        self.vocabulary = Vocabulary(vocabulary, network.config.vocab_size)
+        self._path = path
+        self._fingerprint = fingerprint
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return self.network.config.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights and the vocabulary."""
+        if self._fingerprint is None:
+            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
+        return self._fingerprint
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What shards of features and generators record of the encoder that they depend on."""
+        return {
+            "path": self._path,
+            "fingerprint": self.fingerprint,
+            "width": self.width,
+            "layer": self.network.config.layer,
+        }
+
+    def tokenize(self, captions: Sequence[str], tokens: int) -> Tokens:
+        """As Vocabulary.tokenize."""
+        return self.vocabulary.tokenize(captions, tokens)
+
+    def encode(self, tokens: Tokens) -> Features:
+        """Features of token ids, [B, T, C], zero at padding, in the network's `config.dtype`."""
+        ids_BT, mask_BT = tokens
+        return Features(_features(self.network, ids_BT, mask_BT), jnp.asarray(mask_BT))
+
     def features(self, captions: Sequence[str], tokens: int) -> Features:
         """Features of captions, computed as one batch.
 
@@ -106,13 +135,12 @@ class TextEncoder:
           tokens: as in `tokenize`.
 
         Returns:
-          Features of [B, T, C], zero at padding, in the network's `config.dtype`.
+          As `encode`.
 
         Raises:
           InputError: as in `tokenize`.
         """
-        ids_BT, mask_BT = self.tokenize(captions, tokens)
-        return Features(_features(self.network, ids_BT, mask_BT), jnp.asarray(mask_BT))
+        return self.encode(self.tokenize(captions, tokens))
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
@@ -120,7 +148,7 @@ class TextEncoder:
 
     @property
     def _beside(self) -> dict[str, bytes]:
-        return {VOCABULARY: self._vocabulary}
+        return {VOCABULARY: self.vocabulary.data}
 
 
 @jax.jit

@@ -16,12 +16,12 @@ class PaddedFeatures(NamedTuple):
     """Features of one image.
 
     Attributes:
-      features_TC: float32 [T, C].
-      mask_T: bool [T], false at padding, which comes first.
+      features: float32 [T, C].
+      mask: bool [T], false at padding, which comes first.
     """
 
-    features_TC: np.ndarray
-    mask_T: np.ndarray
+    features: np.ndarray
+    mask: np.ndarray
 
 
 def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:

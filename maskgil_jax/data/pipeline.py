@@ -17,10 +17,9 @@ from PIL import Image
 
 from maskgil_jax.data import images
 from maskgil_jax.data.buckets import Size
-from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.mixture import Examples
+from maskgil_jax.data.records import Record, image_of
 from maskgil_jax.data.shards import CodeRecord
-from maskgil_jax.data.sources import Record
 from maskgil_jax.errors import InputError, Unreadable
 
 Example = dict[str, np.ndarray | np.generic]
@@ -220,6 +219,11 @@ class _Rows:
         return self.streams[part][position]
 
 
+def unconditional(record: Record, rng: np.random.Generator) -> Example:
+    """Nothing."""
+    return {}
+
+
 def image_loader(
     source: Examples[Record],
     buckets: np.ndarray,
@@ -227,9 +231,9 @@ def image_loader(
     sizes: Sequence[Size],
     crop: str,
     flip: bool,
-    features: FeatureFiles | None = None,
+    condition: Callable[[Record, np.random.Generator], Example] = unconditional,
 ) -> Load:
-    """Examples {image: uint8 [H, W, 3], label: int32, unreadable: int32}, see `_readable`.
+    """Examples {image: uint8 [H, W, 3], unreadable: int32, ...}, see `_readable`.
 
     Args:
       source: of the images.
@@ -237,52 +241,44 @@ def image_loader(
       sizes: (height, width) that the images of each bucket are cropped to.
       crop: key of CROPS.
       flip: mirror half of the images.
-      features: also gives {features: float32 [T, C], mask: bool [T]}.
+      condition: gives the rest of an example; may raise Unreadable.
     """
     if crop not in CROPS:
         raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
 
     def load(index: int, rng: np.random.Generator) -> Example:
         record = source[index]
-        try:
-            image, found = images.decode(record.image), _features(features, record.id)
-        except Unreadable as error:
-            raise Unreadable(f"{record.id}: {error}") from error
+        image = image_of(record)
         height, width = sizes[buckets[index]]
         pixels = CROPS[crop](image, height, width, rng)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
-        return {"image": np.ascontiguousarray(pixels), "label": np.int32(record.label), **found}
+        return {"image": np.ascontiguousarray(pixels), **condition(record, rng)}
 
     return _readable(load, buckets)
 
 
 def code_loader(
-    shards: Examples[CodeRecord], buckets: np.ndarray, features: FeatureFiles | None = None
+    shards: Examples[CodeRecord],
+    buckets: np.ndarray,
+    condition: Callable[[CodeRecord, np.random.Generator], Example],
 ) -> Load:
-    """Examples {codes: int32 [h, w], label: int32, unreadable: int32}, see `_readable`.
+    """Examples {codes: int32 [h, w], unreadable: int32, ...}, see `_readable`.
 
     One of the stored crops is taken at random.
 
     Args:
       shards: of the codes.
       buckets: of each example, int [N].
-      features: as in image_loader.
+      condition: as in image_loader.
     """
 
     def load(index: int, rng: np.random.Generator) -> Example:
         record = shards[index]
         view = record.codes[rng.integers(len(record.codes))]
-        return {"codes": view, "label": np.int32(record.label), **_features(features, record.id)}
+        return {"codes": view, **condition(record, rng)}
 
     return _readable(load, buckets)
-
-
-def _features(features: FeatureFiles | None, name: str) -> Example:
-    if features is None:
-        return {}
-    found = features[name]
-    return {"features": found.features_TC, "mask": found.mask_T}
 
 
 def _readable(load: Load, buckets: np.ndarray) -> Load:

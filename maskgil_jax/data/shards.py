@@ -2,8 +2,8 @@
 
 `index.json` names the tokenizer (fingerprint), the source, the crops, the bucket list and the
 counts, and says `complete` once every shard is there. A record is msgpack `{codes: bytes, grid,
-label, id, size, captions, features}`. Beside each shard lies NAME.grids.npy with the number of each record's grid, so
-that the records of a grid are known without reading any.
+label, id, size, captions: [bytes], features: [bytes]}`. Beside each shard lies NAME.grids.npy with
+the number of each record's grid, so that the records of a grid are known without reading any.
 """
 
 import dataclasses

@@ -54,7 +54,9 @@ def spread(total: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
-# (class ids, or rows of a table of conditions [B]; index of the first) -> codes [B, h, w].
+# Labels, int [B], to their conditions: the class ids that they are, or features.
+Conditions = Callable[[np.ndarray], Any]
+# (labels [B], index of the first) -> codes [B, h, w].
 Sample = Callable[[np.ndarray, int], Any]
 
 
@@ -75,11 +77,21 @@ def draw_images(
     return np.concatenate(parts)
 
 
+def by_class(labels: np.ndarray) -> np.ndarray:
+    """Conditions of labels that are class ids."""
+    return labels
+
+
+def rows_of(table: Features) -> Conditions:
+    """Conditions of labels that are rows of these features."""
+    return lambda labels: Features(*(x[labels] for x in table))
+
+
 def sampler(
     generator: Generator,
     seed: int,
-    table: Features | None = None,
-    negative: Features | None = None,
+    conditions: Conditions = by_class,
+    negative: Conditions | None = None,
     **options: Any,
 ) -> Sample:
     """Draws codes by `Generator.sample`: image i depends on the seed, on i and on its label.
@@ -87,25 +99,17 @@ def sampler(
     Args:
       generator: draws.
       seed: of all draws.
-      table: features that the sampler's labels are rows of; None: they are class ids.
-      negative: one row, what guidance goes away from for all; None: the null condition.
+      conditions: of the sampler's labels.
+      negative: of them, what guidance goes away from; None: the null condition.
       **options: as `Generator.sample` takes them.
     """
     return lambda labels, start: generator.sample(
-        _conditions(table, labels),
+        conditions(labels),
         seed,
-        negative=_for_all(negative, labels),
+        negative=negative(labels) if negative else None,
         start=start,
         **options,
     )
-
-
-def _conditions(table: Features | None, labels: np.ndarray) -> Any:
-    return labels if table is None else Features(*(x[labels] for x in table))
-
-
-def _for_all(negative: Features | None, labels: np.ndarray) -> Features | None:
-    return None if negative is None else _conditions(negative, np.zeros_like(labels))
 
 
 def hybrid_sampler(
@@ -115,8 +119,8 @@ def hybrid_sampler(
     *,
     prefix: int,
     prefix_options: dict[str, Any],
-    table: Features | None = None,
-    negative: Features | None = None,
+    conditions: Conditions = by_class,
+    negative: Conditions | None = None,
     **options: Any,
 ) -> Sample:
     """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
@@ -127,7 +131,7 @@ def hybrid_sampler(
       seed: of all draws.
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
-      table, negative: as in `sampler`.
+      conditions, negative: as in `sampler`.
       **options: fields of decoding.masked.Options.
 
     Raises:
@@ -151,8 +155,9 @@ def hybrid_sampler(
         )
 
     def sample(labels: np.ndarray, start: int) -> Any:
-        common = dict(negative=_for_all(negative, labels), start=start)
-        condition = _conditions(table, labels)
+        away = negative(labels) if negative else None
+        common: dict[str, Any] = dict(negative=away, start=start)
+        condition = conditions(labels)
         codes = causal.sample(condition, seed, tokens=prefix, **common, **prefix_options)
         return generator.sample(condition, seed, codes=codes, **common, **options)
 

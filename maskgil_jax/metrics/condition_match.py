@@ -91,9 +91,9 @@ def mean_losses(
     Of a causal model, of all tokens, each given those before it, and `masks` does not count.
     """
     N, L = len(codes_Nhw), codes_Nhw[0].size
-    rounds, hidden = masks, None
-    if generator.kind == "causal":
-        rounds, hidden = 1, np.ones(codes_Nhw.shape, bool)
+    rounds, hidden = 1, np.ones((N, L), bool)
+    if generator.kind == "masked":
+        rounds = masks
     total_N, tokens_N = np.zeros(N), np.zeros(N)
     for i in range(rounds):
         if generator.kind == "masked":
@@ -106,7 +106,7 @@ def mean_losses(
                 "condition": jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), conditions),
             }
             total_N[start : start + count] += np.asarray(_sums(generator.network, examples))[:count]
-        tokens_N += hidden.reshape(N, -1).sum(axis=1)
+        tokens_N += hidden.sum(axis=1)
     return total_N / np.maximum(tokens_N, 1)
 
 

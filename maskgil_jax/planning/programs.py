@@ -91,7 +91,7 @@ def training_step(
             shapes["features"] = ((B, tokens, config.model.feature_dim), jnp.float32)
             shapes["mask"] = ((B, tokens), jnp.bool_)
         init = lambda: generator_stage.init(config, network, None)  # noqa: E731
-        frozen = None
+        frozen: Any = generator_stage.Frozen()
         to_average: Callable[[Any], Any] = lambda model: model  # noqa: E731
         tokens_per_example = grid[0] * grid[1]
     else:
@@ -153,9 +153,8 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
     condition: Any = jax.ShapeDtypeStruct((B,), jnp.int32)
     if network.feature_dim:  # made by an encoder, which is not a part of this program
         shape = (B, network.condition_tokens)
-        condition = Features(
-            jax.ShapeDtypeStruct((*shape, network.feature_dim), jnp.float32),
-            jax.ShapeDtypeStruct(shape, jnp.bool_),
+        condition = jax.eval_shape(
+            lambda: Features(jnp.zeros((*shape, network.feature_dim)), jnp.zeros(shape, bool))
         )
     each = flops.forward_flops(network)
     start = jax.ShapeDtypeStruct((), jnp.int32)

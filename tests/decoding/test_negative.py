@@ -35,13 +35,13 @@ def test_away_from_what_is_wanted_is_no_guidance(kind):
     np.testing.assert_array_equal(guided, plain)
 
 
-def test_one_negative_condition_serves_all_rows_of_a_sampler():
+def test_a_sampler_has_the_negative_condition_of_each_label():
     generator = model(**OF_FEATURES)
     table = Features(jnp.asarray(VALUES), jnp.ones((3, 2), bool))
-    negative = Features(jnp.asarray(VALUES[:1]), jnp.ones((1, 2), bool))
+    away = draw.rows_of(Features(table.features_BTC[::-1], table.mask_BT))
     rows = np.array([2, 1])
-    sample = draw.sampler(generator, 0, table, negative, steps=3)
-    expected = generator.sample(VALUES[rows], 0, negative=np.repeat(VALUES[:1], 2, axis=0), steps=3)
+    sample = draw.sampler(generator, 0, draw.rows_of(table), away, steps=3)
+    expected = generator.sample(VALUES[rows], 0, negative=VALUES[::-1][rows], steps=3)
     np.testing.assert_array_equal(sample(rows, 0), expected)
 
 
