@@ -30,7 +30,7 @@ def main() -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("tokenizer", None, "tokenizer directory")
-    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tfds:NAME/SPLIT")
+    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tar:PATTERN, ...")
     flags.DEFINE_string("output", None, "directory for the shards")
     flags.DEFINE_string("crops", "center", "center (1), flip (2) or ten (10) views per image")
     flags.DEFINE_integer("image_size", 256, "pixels", lower_bound=1)
