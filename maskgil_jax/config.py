@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "skips_allowed",
     "mesh",
     "data.threads",
+    "data.workers",
     "data.bad_image_limit",
     "samples",
     "evaluation",
@@ -33,7 +34,8 @@ def _images() -> dict:
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: the short side
         # is scaled to image_size and the cut is random along the other) | center (ADM)
         flip=True,  # mirror half of the images
-        threads=16,  # threads that decode images, per process
+        threads=16,  # threads that load examples, of each worker
+        workers=0,  # processes beside each process of the run that load examples; 0: none, it does
         bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
     )
 
@@ -161,8 +163,13 @@ def codes() -> ConfigDict:
             stage="codes",
             tokenizer="",  # tokenizer directory
             source="",  # as in data.source
-            crops="center",  # center | flip (center and its mirror) | ten (ten-crop)
-            image_size=256,  # pixels
+            image_size=256,  # pixels: side of the squares
+            buckets="",  # "": all images become squares | pixart | lumina: each the size of that
+            # list that fits it best, of about the area of the square (data/buckets.py)
+            crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
+            # squares only)
+            views=1,  # of each image, for crops random
+            seed=0,  # of random crops
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
@@ -173,6 +180,10 @@ def codes() -> ConfigDict:
 def generator() -> ConfigDict:
     """A class-conditional MaskGIL generator (size B unless changed), the paper's recipe."""
     config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
+    config.data.mixture = ()  # (("SOURCE", WEIGHT), ...) instead of data.source: examples are drawn
+    # from these by weight; all images, or all code shards of one tokenizer
+    config.data.buckets = ""  # "": squares | pixart | lumina: each batch has one of the sizes of
+    # that list, which fits its images best; of code shards it is known
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(
@@ -262,7 +273,7 @@ def causal_generator() -> ConfigDict:
 # Fields that count something: less than 1 makes no sense in any of them.
 COUNTS = (
     *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
-    *("pictures_every", "keep_checkpoints", "image_size", "shard_size"),
+    *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
     *(
         "loss.chunk",

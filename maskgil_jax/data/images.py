@@ -1,11 +1,13 @@
 """From the bytes of an image file to a square uint8 array."""
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from maskgil_jax.errors import Unreadable
 
@@ -30,10 +32,29 @@ def decode(data: bytes) -> Image.Image:
       UnreadableImage: broken, truncated or unknown data; an image of more than MOST_PIXELS, which
         is not decoded, or with a side below SHORTEST_SIDE, or longer than LONGEST_STRIP sides.
     """
-    try:
+    with _unreadable():
+        return _upright_rgb(_open(data))
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) that `decode` would give, read from the header.
+
+    But for PNG files that are to be turned, which may say so behind their pixels.
+
+    Raises:
+      UnreadableImage: as in `decode`, where the header tells.
+    """
+    with _unreadable():
         file = _open(data)
-        _check_size(*file.size)
-        return _upright_rgb(file)
+        turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        width, height = file.size
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
+    try:
+        yield
     except UnreadableImage:
         raise
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
@@ -49,7 +70,9 @@ def _open(data: bytes) -> Image.Image:
     for name in FORMATS:
         opener, accepts = Image.OPEN[name]
         if accepts and accepts(data[:16]) is True:
-            return opener(io.BytesIO(data), "")
+            file = opener(io.BytesIO(data), "")
+            _check_size(*file.size)
+            return file
     raise UnreadableImage(f"{len(data)} bytes that are not an image")
 
 
@@ -104,19 +127,26 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def random_crop(
-    image: Image.Image, size: int, rng: np.random.Generator, smallest: float = 0.8
+    image: Image.Image,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    smallest: float = 0.8,
 ) -> np.ndarray:
-    """Scale the short side to between `size` and size / smallest and cut anywhere.
+    """Scale until a frame of 1 to 1 / smallest times the size is covered, and cut anywhere.
 
-    Source: the same file, `random_crop_arr`, with the defaults of LlamaGen.
+    Source: the same file, `random_crop_arr` (of squares), with the defaults of LlamaGen.
     """
-    side = int(rng.integers(size, math.ceil(size / smallest) + 1))
-    return _cut(_cover(image, side, side), size, size, rng)
+    side = int(rng.integers(height, math.ceil(height / smallest) + 1))
+    covered = _cover(image, side, round(side * width / height))
+    return _cut(covered, height, width, rng)
 
 
-def random_views(image: Image.Image, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random crops, half of them mirrored, as training draws them: uint8 [count, size, size, 3]."""
-    crops = [random_crop(image, size, rng) for _ in range(count)]
+def random_views(
+    image: Image.Image, height: int, width: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Random crops, half of them mirrored, as training draws them: uint8 [count, H, W, 3]."""
+    crops = [random_crop(image, height, width, rng) for _ in range(count)]
     return np.stack([crop[:, ::-1] if rng.random() < 0.5 else crop for crop in crops])
 
 

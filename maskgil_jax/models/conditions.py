@@ -26,8 +26,9 @@ class TokenModel(Protocol):
     Letters: B batch, h w grid, L = h * w, n some of the positions, D width, V classes of the head.
 
     Attributes:
-      config: has codebook_size, mask_id, num_classes, grid, dtype, and `vocabularies`: sizes of
-        those that the head predicts, one, or one for each digit of a code (factors.py).
+      config: has codebook_size, mask_id, num_classes, grid, fits_any_grid (whether codes may have
+        other grids), dtype, and `vocabularies`: sizes of those that the head predicts, one, or one
+        for each digit of a code (factors.py).
     """
 
     config: Any

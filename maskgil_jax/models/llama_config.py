@@ -180,6 +180,11 @@ class LlamaConfig:
         return self.codebook_size
 
     @property
+    def fits_any_grid(self) -> bool:
+        """Whether codes may have other grids than `grid`."""
+        return self.rope == "2d"
+
+    @property
     def has_null_condition(self) -> bool:
         """Whether there is a condition that says nothing, which guidance needs."""
         return True

@@ -1,8 +1,9 @@
 """Between the stages: encode an image set to code shards."""
 
+import collections
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,13 +14,13 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import images, shards, sources
+from maskgil_jax.data import buckets, images, shards, sources
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
-VIEWS = {"center": 1, "flip": 2, "ten": 10}
+VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config.views
 
 
 def run(config: ConfigDict, output: epath.Path) -> None:
@@ -35,14 +36,14 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     Raises:
       InputError: what the config names does not fit together, or too many unreadable images.
     """
-    tokenizer, source, index = _plan(config)
+    tokenizer, source, sizes, index = _plan(config)
     output.mkdir(parents=True, exist_ok=True)
     if _complete(output, index):
         log.info("%s is complete", output)
         return
     shards.write_index(output, index, {"complete": False})
 
-    encoder = Encoder(tokenizer, source, index, config)
+    encoder = Encoder(tokenizer, source, sizes, index, config)
     size, mine = (
         config.shard_size,
         range(jax.process_index(), len(index.shards), jax.process_count()),
@@ -53,40 +54,52 @@ def run(config: ConfigDict, output: epath.Path) -> None:
         for i in todo:
             indices = range(i * size, min((i + 1) * size, len(source)))
             records = encoder.records(indices, progress)
-            count = shards.write_shard(output / index.shards[i], records)
+            count = shards.write_shard(output / index.shards[i], records, index.grids)
             log.info("%s: %d examples", index.shards[i], count)
     processes.wait("shards are written")
     if processes.first():
-        examples = shards.count_examples(output, index)
-        counts = {"examples": examples, "unreadable": len(source) - examples, "complete": True}
-        shards.write_index(output, index, counts)
-        log.info("%d examples in %s", examples, output)
+        counts = shards.counts_of(output, index)
+        unreadable = len(source) - counts["examples"]
+        shards.write_index(output, index, {**counts, "unreadable": unreadable, "complete": True})
+        log.info("%d examples in %s", counts["examples"], output)
     processes.wait("the index is complete")
 
 
-def _plan(config: ConfigDict) -> tuple[api.Tokenizer, sources.Source, shards.Index]:
-    if config.crops not in VIEWS:
-        raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}")
+def _plan(
+    config: ConfigDict,
+) -> tuple[api.Tokenizer, sources.Source, buckets.Buckets, shards.Index]:
+    if config.crops not in (*VIEWS, "random"):
+        raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
+    if config.crops == "ten" and config.buckets:
+        raise InputError(
+            f"crops = 'ten' with buckets = {config.buckets!r}: expected no buckets, since ten-crop "
+            "is of squares, or other crops"
+        )
+    if config.crops != "random" and config.views != 1:
+        raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
     tokenizer = api.load_tokenizer(config.tokenizer)
     if config.image_size % tokenizer.downsample:
         raise InputError(
             f"image_size = {config.image_size}, expected a multiple of {tokenizer.downsample} "
             "(the tokenizer's downsampling)"
         )
+    sizes = buckets.named(config.buckets, config.image_size, tokenizer.downsample)
     source = sources.open_source(config.source)
-    side, count = config.image_size // tokenizer.downsample, -(-len(source) // config.shard_size)
+    count = -(-len(source) // config.shard_size)
     index = shards.Index(
         tokenizer=tokenizer.provenance,
         source={"name": config.source, "images": len(source)},
         image_size=config.image_size,
+        buckets=config.buckets,
         crops=config.crops,
-        views=VIEWS[config.crops],
-        grid=(side, side),
+        views=VIEWS.get(config.crops, config.views),
+        seed=config.seed,
+        grids=sizes.grids(tokenizer.downsample),
         dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
         class_names=source.class_names,
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
-    return tokenizer, source, index
+    return tokenizer, source, sizes, index
 
 
 def _complete(output: epath.Path, index: shards.Index) -> bool:
@@ -106,6 +119,24 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
     return bool(counts.get("complete"))
 
 
+class Loaded(NamedTuple):
+    """An image on its way to its codes.
+
+    Attributes:
+      place: its index in the source.
+      record: of the source.
+      bucket: number of its size.
+      views: uint8 [views, H, W, 3], of that size.
+      size: (height, width) of the whole image.
+    """
+
+    place: int
+    record: sources.Record
+    bucket: int
+    views: np.ndarray
+    size: buckets.Size
+
+
 class Encoder:
     """Turns images into the records of a shard, and counts those that cannot be read."""
 
@@ -113,42 +144,69 @@ class Encoder:
         self,
         tokenizer: api.Tokenizer,
         source: sources.Source,
+        sizes: buckets.Buckets,
         index: shards.Index,
         config: ConfigDict,
     ):
-        self._tokenizer, self._source, self._index = tokenizer, source, index
+        self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self._unreadable = 0
+        self._compilations = buckets.Compilations(index.grids)
 
-    def records(self, indices: range, progress: tqdm) -> Iterator[tuple[np.ndarray, int, str]]:
-        """(codes [views, h, w], label, id) of the readable images among `indices`."""
+    def records(self, indices: range, progress: tqdm) -> list[shards.CodeRecord]:
+        """Records of the readable images among `indices`, in their order.
+
+        Images wait until there is a batch of their size, so that there is one shape of each.
+        """
+        found: dict[int, shards.CodeRecord] = {}
+        waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(indices), self._batch_size):
-                batch = indices[start : start + self._batch_size]
-                loaded = [item for item in pool.map(self._load, batch) if item is not None]
-                self._check(len(batch) - len(loaded))
-                if loaded:
-                    pixels = np.concatenate([views for views, _ in loaded])
-                    codes = draw.encode(self._tokenizer, pixels, self._batch_size)
-                    codes = codes.astype(self._index.dtype).reshape(
-                        len(loaded), self._index.views, *self._index.grid
-                    )
-                    for views, (_, record) in zip(codes, loaded, strict=True):
-                        yield views, record.label, record.id
-                progress.update(len(batch))
+                part = indices[start : start + self._batch_size]
+                loaded = [item for item in pool.map(self._load, part) if item is not None]
+                self._check(len(part) - len(loaded))
+                for item in loaded:
+                    queue = waiting[item.bucket]
+                    queue.append(item)
+                    if len(queue) == self._batch_size:
+                        found |= self._encoded(waiting.pop(item.bucket))
+                progress.update(len(part))
+        for queue in waiting.values():
+            found |= self._encoded(queue)
+        return [found[index] for index in sorted(found)]
 
-    def _load(self, index: int) -> tuple[np.ndarray, sources.Record] | None:
+    def _encoded(self, images_of_a_size: list[Loaded]) -> dict[int, shards.CodeRecord]:
+        bucket = images_of_a_size[0].bucket
+        self._compilations.note(bucket)
+        pixels = np.concatenate([image.views for image in images_of_a_size])
+        codes = draw.encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
+        codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
+        return {
+            image.place: shards.CodeRecord(views, image.record.label, image.record.id, image.size)
+            for views, image in zip(codes, images_of_a_size, strict=True)
+        }
+
+    def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
         try:
-            return self._views(images.decode(record.image)), record
+            image = images.decode(record.image)
         except images.UnreadableImage as error:
             log.warning("left out an image that cannot be read: %s: %s", record.id, error)
             return None
+        size = image.height, image.width
+        (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
+        height, width = self._buckets.sizes[bucket]
+        views = self._views(image, height, width, index)
+        return Loaded(index, record, int(bucket), views, size)
 
-    def _views(self, image: Image.Image) -> np.ndarray:
+    def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
         if self._index.crops == "ten":
-            return images.ten_crop(image, self._index.image_size)
-        view = images.center_crop(image, self._index.image_size)
+            return images.ten_crop(image, height)
+        if self._index.crops == "random":
+            # Of the image's own, so that a run that is cut short goes on to the same codes.
+            rng = np.random.default_rng((self._index.seed, index))
+            return images.random_views(image, height, width, self._index.views, rng)
+        view = images.bucket_crop(image, height, width)
         return np.stack([view, view[:, ::-1]] if self._index.crops == "flip" else [view])
 
     def _check(self, unreadable: int) -> None:

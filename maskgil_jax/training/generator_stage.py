@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
 from maskgil_jax.config import differences
-from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data import buckets, mixture, pipeline, sources
 from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards import CodeShards, Index
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
@@ -59,11 +59,16 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     names = data.class_names
     if by_class and len(names) != config.model.num_classes:
         raise InputError(
-            f"data source {config.data.source!r} has {len(names)} classes, but "
-            f"config.model.num_classes = {config.model.num_classes}; if the data is right, set "
+            f"data source {config.data.source or config.data.mixture!r} has {len(names)} classes, "
+            f"but config.model.num_classes = {config.model.num_classes}; if the data is right, set "
             f"--config.model.num_classes={len(names)}"
         )
     network = network_config(config.model, data.provenance["codebook_size"], data.grid)
+    if len(data.grids) > 1 and not network.fits_any_grid:
+        raise InputError(
+            f"config.model.preset = {config.model.preset} has positions of one grid, but the data "
+            f"has {len(data.grids)} (buckets): expected a LLaMA with 2D RoPE (paper, llamagen)"
+        )
     if not network.causal and config.loss.mask_schedule not in objectives.MASK_RATIOS:
         raise InputError(
             f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
@@ -107,12 +112,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         start_from=load_start(config.start_from.generator, network, data.provenance),
         step=lambda state, tokenizer, batch: step(state, tokenizer, batch, config),
         load=data.load,
-        examples=data.examples,
+        parts=data.parts,
         name_of_example=data.name_of_example,
         frozen=data.encoder,
         to_average=lambda model: model,
         pictures=show,
-        tokens_per_example=data.grid[0] * data.grid[1],
+        grids=data.grids,
     )
     state = train(stage, config, workdir, mesh)
     generator_of(averaged(state)).save(workdir / "model")
@@ -146,23 +151,30 @@ class Data:
 
     Attributes:
       load: (index, rng) -> example with `codes`, or with `image` for `encoder`.
-      examples: in an epoch.
+      parts: of the examples, by source and bucket.
       class_names: one per class.
       name_of_example: index -> name, for messages.
       provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
-      grid: (height, width) in tokens.
+      grid: (height, width) in tokens of the square.
+      grids: of each bucket.
       tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
       encoder: turns images into codes in the step; None for code shards.
     """
 
-    load: Callable[[int, np.random.Generator], pipeline.Example]
-    examples: int
+    load: pipeline.Load
+    parts: Sequence[pipeline.Part]
     class_names: tuple[str, ...]
     name_of_example: Callable[[int], str]
     provenance: dict[str, Any]
-    grid: tuple[int, int]
+    grid: buckets.Size
+    grids: Sequence[buckets.Size]
     tokenizer: api.Tokenizer | None
     encoder: VQTokenizer | None
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in all parts."""
+        return pipeline.examples_in(self.parts)
 
 
 def open_data(config: ConfigDict) -> Data:
@@ -182,17 +194,23 @@ def open_data(config: ConfigDict) -> Data:
         features = FeatureFiles(
             config.data.features, config.model.condition_tokens, config.model.feature_dim
         )
-    kind, _, path = config.data.source.partition(":")
-    if kind == "arrayrecord":
-        shards = CodeShards(path)
-        _check_features(features, shards[0].id)
-        return _code_data(shards, features, config)
-    source = sources.open_source(config.data.source)
+    chosen = mixture.chosen(config.data)
+    if mixture.is_shards(chosen[0].source):
+        return _code_data(chosen, features, config)
+    return _image_data(chosen, features, config)
+
+
+def _image_data(
+    chosen: list[mixture.Weighted], features: FeatureFiles | None, config: ConfigDict
+) -> Data:
+    names, weights = zip(*chosen, strict=True)
+    opened = [sources.open_source(name) for name in names]
+    source = mixture.Joined(names, opened)
     _check_features(features, source[0].id)
     if not config.tokenizer:
         raise InputError(
-            f"config.tokenizer is missing: data source {config.data.source!r} holds images, which "
-            "need a tokenizer directory"
+            f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
+            "tokenizer directory"
         )
     tokenizer = api.load_tokenizer(config.tokenizer)
     size = config.data.image_size
@@ -201,15 +219,23 @@ def open_data(config: ConfigDict) -> Data:
             f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
             "tokenizer's downsampling)"
         )
+    shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
+    numbers = [shapes.of_images(one) for one in opened]
     return Data(
         load=pipeline.image_loader(
-            source, size=size, crop=config.data.crop, flip=config.data.flip, features=features
+            source,
+            np.concatenate(numbers),
+            sizes=shapes.sizes,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            features=features,
         ),
-        examples=len(source),
+        parts=pipeline.parts_of(numbers, weights),
         class_names=source.class_names,
         name_of_example=lambda index: source[index].id,
         provenance=tokenizer.provenance,
         grid=(size // tokenizer.downsample,) * 2,
+        grids=shapes.grids(tokenizer.downsample),
         tokenizer=tokenizer,
         encoder=tokenizer.network,
     )
@@ -223,8 +249,22 @@ def _check_features(features: FeatureFiles | None, name: str) -> None:
         raise InputError(f"config.data.features: {error}, for the first image, {name}") from None
 
 
-def _code_data(codes: CodeShards, features: FeatureFiles | None, config: ConfigDict) -> Data:
-    provenance = codes.index.tokenizer
+def _code_data(
+    chosen: list[mixture.Weighted], features: FeatureFiles | None, config: ConfigDict
+) -> Data:
+    names, weights = zip(*chosen, strict=True)
+    opened = [CodeShards(name.partition(":")[2]) for name in names]
+    codes = mixture.Joined(names, opened)
+    _check_features(features, codes[0].id)
+    index = opened[0].index
+    for name, other in zip(names, opened, strict=True):
+        _check_alike(names[0], index, name, other.index)
+    if config.data.buckets not in ("", index.buckets):
+        raise InputError(
+            f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
+            f"= {index.buckets!r}: expected the same, or '' (as it was made)"
+        )
+    provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]
     tokenizer = None
     if config.tokenizer or epath.Path(path).exists():
@@ -232,21 +272,37 @@ def _code_data(codes: CodeShards, features: FeatureFiles | None, config: ConfigD
         if tokenizer.fingerprint != provenance["fingerprint"]:
             raise InputError(
                 f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
-                f"{config.data.source} were made with {provenance['fingerprint']}"
+                f"{names[0]} were made with {provenance['fingerprint']}"
             )
         provenance = tokenizer.provenance
     else:
         log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
+    numbers = [shards.grids for shards in opened]
     return Data(
-        load=pipeline.code_loader(codes, features),
-        examples=len(codes),
+        load=pipeline.code_loader(codes, np.concatenate(numbers), features),
+        parts=pipeline.parts_of(numbers, weights),
         class_names=codes.class_names,
         name_of_example=lambda index: codes[index].id,
         provenance=provenance,
-        grid=codes.index.grid,
+        grid=(index.image_size // provenance["downsample"],) * 2,
+        grids=index.grids,
         tokenizer=tokenizer,
         encoder=None,
     )
+
+
+def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None:
+    """Raise InputError unless the codes of two directories can be trained on together."""
+    for what, ours, theirs in (
+        ("tokenizer", index.tokenizer["fingerprint"], other.tokenizer["fingerprint"]),
+        ("image_size", index.image_size, other.image_size),
+        ("buckets", index.buckets, other.buckets),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"config.data.mixture: {other_name} was made with {what} = {theirs!r}, but {name} "
+                f"with {ours!r}: expected the same"
+            )
 
 
 # Fields of config.model that other networks do not know, and their defaults.

@@ -158,7 +158,7 @@ def test_a_strip_that_would_fill_the_memory_is_unreadable():
 def test_crops_have_the_asked_size(size):
     image = Image.new("RGB", size, RED)
     rng = np.random.default_rng(0)
-    for crop in (images.center_crop(image, 32), images.random_crop(image, 32, rng)):
+    for crop in (images.center_crop(image, 32), images.random_crop(image, 32, 32, rng)):
         assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8 and (crop == RED).all()
     assert images.ten_crop(image, 32).shape == (10, 32, 32, 3)
 
@@ -185,11 +185,11 @@ def test_a_square_bucket_is_the_centre_crop():
 def test_random_views_are_crops_of_training_half_of_them_mirrored():
     image = Image.new("RGB", (64, 64), "white")
     image.paste(RED, (0, 0, 32, 64))
-    views = images.random_views(image, 32, 20, np.random.default_rng(0))
+    views = images.random_views(image, 32, 32, 20, np.random.default_rng(0))
     assert views.shape == (20, 32, 32, 3) and views.dtype == np.uint8
     mirrored = (views[:, :, -1] == RED).all((1, 2))
     assert 5 <= mirrored.sum() <= 15
-    again = images.random_views(image, 32, 20, np.random.default_rng(0))
+    again = images.random_views(image, 32, 32, 20, np.random.default_rng(0))
     np.testing.assert_array_equal(views, again)
     assert len({view.tobytes() for view in views}) > 10
 
@@ -211,16 +211,16 @@ def test_ten_crops_are_five_and_their_mirrors():
 def test_a_random_crop_may_keep_the_whole_short_side():
     column = np.arange(32, dtype=np.uint8)[:, None, None]
     image = Image.fromarray(np.broadcast_to(column, (32, 64, 3)).copy())
-    crop = images.random_crop(image, 32, np.random.default_rng(1), smallest=1.0)
+    crop = images.random_crop(image, 32, 32, np.random.default_rng(1), smallest=1.0)
     np.testing.assert_array_equal(crop, np.broadcast_to(column, (32, 32, 3)))
 
 
 def test_random_crops_differ_and_follow_the_generator():
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
-    one, two = (images.random_crop(image, 32, np.random.default_rng(s)) for s in (1, 2))
+    one, two = (images.random_crop(image, 32, 32, np.random.default_rng(s)) for s in (1, 2))
     assert (one != two).any()
-    np.testing.assert_array_equal(one, images.random_crop(image, 32, np.random.default_rng(1)))
+    np.testing.assert_array_equal(one, images.random_crop(image, 32, 32, np.random.default_rng(1)))
 
 
 def test_uint8_round_trip():
