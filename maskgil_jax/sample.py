@@ -37,13 +37,15 @@ def main() -> None:
     from maskgil_jax.decoding import draw
 
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
-    conditions, negative = draw.by_class, None
+    conditions: draw.Conditions = draw.by_class
+    negative: draw.Conditions | None = None
+    names: Sequence[str] = prompts or values.features
     if prompts:
         conditions, negative = of_text(generator, values.encoder, prompts, values.negative_prompt)
-        labels, names = np.arange(len(prompts)), prompts
+        labels = np.arange(len(prompts))
     elif values.features:
         conditions = draw.rows_of(read_features(generator, values.features))
-        labels, names = np.arange(len(values.features)), values.features
+        labels = np.arange(len(values.features))
     else:
         check_classes(generator, classes)
         labels = classes

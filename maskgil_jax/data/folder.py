@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskgil_jax.data import captions
-from maskgil_jax.data.records import EXTENSIONS, Record
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.data.records import EXTENSIONS, Record, unusable
+from maskgil_jax.errors import InputError
 
 
 class Folder:
@@ -53,7 +53,7 @@ class Folder:
             with open(path, "rb") as file:
                 image = file.read()
         except OSError as error:
-            raise Unreadable(f"{name}: {error.strerror}") from None
+            return unusable(name, str(error.strerror))
         captions_beside = functools.partial(_captions, os.path.splitext(path)[0])
         return Record(image, int(self._labels[index]), name, captions_beside)
 

@@ -1,7 +1,9 @@
 """From the bytes of an image file to a square uint8 array."""
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +32,8 @@ def decode(data: bytes) -> Image.Image:
       UnreadableImage: broken, truncated or unknown data; an image of more than MOST_PIXELS, which
         is not decoded, or with a side below SHORTEST_SIDE, or longer than LONGEST_STRIP sides.
     """
-    try:
-        file = _open(data)
-        _check_size(*file.size)
-        return _upright_rgb(file)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+    with _unreadable():
+        return _upright_rgb(_open(data))
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -46,16 +42,23 @@ def upright_size(data: bytes) -> tuple[int, int]:
     But for PNG files that are to be turned, which may say so behind their pixels.
 
     Raises:
-      UnreadableImage: broken or unknown data, or a decompression bomb.
+      UnreadableImage: as in `decode`, where the header tells.
     """
-    try:
+    with _unreadable():
         file = _open(data)
-        _check_size(*file.size)
         turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        width, height = file.size
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise UnreadableImage(str(error) or type(error).__name__) from error
-    width, height = file.size
-    return (width, height) if turned else (height, width)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -67,7 +70,9 @@ def _open(data: bytes) -> Image.Image:
     for name in FORMATS:
         opener, accepts = Image.OPEN[name]
         if accepts and accepts(data[:16]) is True:
-            return opener(io.BytesIO(data), "")
+            file = opener(io.BytesIO(data), "")
+            _check_size(*file.size)
+            return file
     raise UnreadableImage(f"{len(data)} bytes that are not an image")
 
 

@@ -9,10 +9,12 @@ A batch holds examples of one shape, its bucket.
 
 import dataclasses
 import functools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from maskgil_jax.data import images
@@ -194,11 +196,20 @@ def batches(
     """
     streams = [stream.random_map(load) for stream in order.streams]
     mine = _Rows(streams, order, rows or range(order.batch_size), start_step)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1))
-    data = grain.MapDataset.source(mine).batch(len(mine.rows)).to_iter_dataset(options)
+    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1))
+    data = grain.MapDataset.source(mine).batch(len(mine.rows)).to_iter_dataset(reading)
     if workers:
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        if not flags.FLAGS.is_parsed():  # outside a command; Grain asks for flags of its own
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        data = data.mp_prefetch(options, worker_init_fn=_ignore_interrupts)
     return iter(data)
+
+
+def _ignore_interrupts(worker: int, workers: int) -> None:
+    """Ctrl-C reaches workers too, while the process that trains needs their batches to the end."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,14 +20,21 @@ class Record:
       image: the bytes of its file.
       label: its class.
       id: a name for messages.
-      read_captions: gives its captions as they are stored; what only needs the class does not read
-        them. See `captions_of`.
+      fault: why nothing of it can be used, known before its image is decoded, or "".
+      read_captions: gives its captions as they are stored, for `captions_of`; what only needs the
+        class does not read them.
     """
 
     image: bytes
     label: int
     id: str
     read_captions: Callable[[], tuple[str, ...]] = tuple
+    fault: str = ""
+
+
+def unusable(name: str, fault: str) -> Record:
+    """Stands for something that should be an image, so that it is named and counted."""
+    return Record(b"", 0, name, fault=fault)
 
 
 def image_of(record: Record) -> Image.Image:
@@ -36,6 +43,8 @@ def image_of(record: Record) -> Image.Image:
     Raises:
       Unreadable: names the image, which cannot be used.
     """
+    if record.fault:
+        raise Unreadable(f"{record.id}: {record.fault}")
     try:
         return images.decode(record.image)
     except Unreadable as error:
@@ -64,8 +73,4 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """The record at `index`, whose image may still turn out to be broken.
-
-        Raises:
-          Unreadable: names the record; its bytes or its class cannot be read.
-        """
+        """The record at `index`; whether its image and captions are whole is not known yet."""

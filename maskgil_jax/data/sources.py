@@ -68,8 +68,8 @@ def center_crops(source: Source, size: int | None, count: int) -> tuple[np.ndarr
     indices = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
     pixels, labels, reason = [], [], ""
     for index in indices.tolist():
+        record = source[index]
         try:
-            record = source[index]
             image = image_of(record)
         except Unreadable as error:
             reason = str(error)

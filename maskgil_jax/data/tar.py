@@ -16,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgil_jax.data import captions, patterns
-from maskgil_jax.data.records import EXTENSIONS, Record
+from maskgil_jax.data.records import EXTENSIONS, Record, unusable
 from maskgil_jax.data.tar_headers import Damaged, Member, members
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -94,15 +94,15 @@ class Tar:
         shard = self._shards[number]
         place = index - int(self._ends[number]) + len(shard)
         if place == len(shard.rows):
-            raise Unreadable(f"{shard.path}: {shard.damage}")
+            return unusable(shard.path, shard.damage)
         row = shard.rows[place]
         name, label = shard.name(place), int(row["label"]) if self._labelled else 0
         if label < 0:
-            raise Unreadable(f"{name}: {_WITHOUT_CLASS[label]}")
+            return unusable(name, _WITHOUT_CLASS[label])
         try:
             image = shard.read(row["image"], row["image_size"])
         except OSError as error:
-            raise Unreadable(f"{name}: {error.strerror}") from None
+            return unusable(name, str(error.strerror))
         return Record(image, label, name, functools.partial(shard.captions, place))
 
     def _name_classes(self, count: int) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def test_an_image_that_went_away_is_unreadable(tmp_path):
     source = sources.open_source(f"folder:{tmp_path}")
     (tmp_path / "a.png").unlink()
     with pytest.raises(Unreadable, match="a.png: No such file"):
-        source[0]
+        sources.image_of(source[0])
 
 
 def test_a_file_name_that_is_not_utf8_still_gives_a_printable_id(tmp_path):

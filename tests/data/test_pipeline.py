@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from jax._src import xla_bridge
 
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.errors import InputError
@@ -162,3 +163,25 @@ def test_flips_mirror_half_of_the_images():
 def test_an_unknown_crop_is_refused():
     with pytest.raises(InputError, match="config.data.crop = 'middle'"):
         loader(sources.open_source("embedded"), crop="middle")
+
+
+def without_devices(load):
+    """Fails where the process has asked JAX for devices."""
+
+    def checked(index, rng):
+        assert not xla_bridge.backends_are_initialized()
+        return load(index, rng)
+
+    return checked
+
+
+def test_processes_beside_this_one_load_the_same_batches():
+    source = sources.open_source("embedded")
+    buckets = np.arange(len(source)) % 3
+    load = loader(source, buckets, sizes=((8, 8), (4, 8), (8, 4)), crop="random", flip=True)
+    order = order_of([buckets])
+    here = list(itertools.islice(pipeline.batches(load, order, threads=2), 5))
+    beside = pipeline.batches(without_devices(load), order, threads=2, workers=2)
+    for a, b in zip(here, itertools.islice(beside, 5), strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])

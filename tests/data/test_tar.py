@@ -140,7 +140,7 @@ def test_an_image_without_a_usable_class_is_unreadable(tmp_path, members, reason
     members = [("x.png", picture(0)), *members, ("y.png", picture(1)), ("y.cls", "1")]
     source = sources.open_source(f"tar:{write(tmp_path / 'a.tar', members)}")
     with pytest.raises(Unreadable, match=f"a.tar/x.png: {reason}"):
-        source[0]
+        sources.image_of(source[0])
     assert source[1].label == 1 and len(source.class_names) == 2
 
 
@@ -182,7 +182,7 @@ def test_what_stands_before_damage_is_used_and_the_rest_is_one_unreadable_image(
     assert [source[i].image for i in range(whole)] == [picture(i) for i in range(whole)]
     assert len(source) == whole + 1
     with pytest.raises(Unreadable, match=f"a.tar: .*{message}"):
-        source[whole]
+        sources.image_of(source[whole])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_tfds_gives_encoded_images_without_tensorflow(tmp_path):
         ("one", "text", TEXT, "ein roter Würfel", ("ein roter Würfel",)),
         ("several", "caption", TEXTS, ["a", " b "], ("a", "b")),
         (
-            "coco",
+            "as_coco",
             "captions",
             COCO,
             [{"id": "1", "text": "x"}, {"id": "2", "text": "y"}],
