@@ -77,6 +77,37 @@ def chosen(config: ConfigDict, shards: Sequence[Index] = ()) -> Conditioning:
             f"config.model.feature_dim = {width}; if the encoder is right, set "
             f"--config.model.feature_dim={encoder.width}"
         )
+    return of_captions(encoder, tokens, shards)
+
+
+def of_generator(generator: Generator, shards: Index, encoder: str = "") -> Conditioning:
+    """The conditioning that a trained generator has, on code shards.
+
+    Args:
+      generator: the model.
+      shards: their index.
+      encoder: directory, as `encoder_of` takes it.
+
+    Raises:
+      InputError: the model takes features of files, or the shards are of another encoder.
+    """
+    if generator.num_classes:
+        return Conditioning(read_class, name_of_image)
+    tokens = generator.network.config.condition_tokens
+    return of_captions(encoder_of(generator, encoder), tokens, [shards])
+
+
+def of_captions(encoder: TextEncoder, tokens: int, shards: Sequence[Index]) -> Conditioning:
+    """Captions as a condition of some tokens.
+
+    Args:
+      encoder: of them.
+      tokens: T.
+      shards: indices of the code shards that hold them; none for images.
+
+    Raises:
+      InputError: shards of another encoder, or that keep less of each caption.
+    """
     for index in shards:
         _check_captions(index, encoder, tokens)
     beforehand = bool(shards) and all(index.features for index in shards)
@@ -101,13 +132,13 @@ def _check_captions(index: Index, encoder: TextEncoder, tokens: int) -> None:
         raise InputError(
             f"{where} hold "
             + (f"captions as encoder {found} reads them" if found else "no captions")
-            + f", but config.encoder is {encoder.fingerprint}: tokenize with --encoder="
+            + f", but the encoder here is {encoder.fingerprint}: tokenize with --encoder="
             + encoder.provenance["path"]
         )
     if index.caption_tokens < tokens:
         raise InputError(
             f"{where} keep {index.caption_tokens} tokens of a caption, but "
-            f"config.model.condition_tokens = {tokens}: expected as many or fewer"
+            f"the model takes condition_tokens = {tokens}: expected as many or fewer"
         )
 
 

@@ -85,11 +85,13 @@ def training_step(
     B, step = config.batch_size, STEPS[config.stage]
     if config.stage == "generator":
         network = generator_stage.network_config(config.model, codebook_size, grid)
-        shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32), "label": ((B,), jnp.int32)}
-        if config.model.feature_dim:
+        shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32)}
+        if config.model.feature_dim:  # of code shards that hold them
             tokens = config.model.condition_tokens
             shapes["features"] = ((B, tokens, config.model.feature_dim), jnp.float32)
             shapes["mask"] = ((B, tokens), jnp.bool_)
+        else:
+            shapes["label"] = ((B,), jnp.int32)
         init = lambda: generator_stage.init(config, network, None)  # noqa: E731
         frozen: Any = generator_stage.Frozen()
         to_average: Callable[[Any], Any] = lambda model: model  # noqa: E731

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from maskgil_jax import conditioning
 from maskgil_jax.data import features, pipeline, sources
 from maskgil_jax.errors import InputError, Unreadable
 
@@ -58,11 +59,17 @@ def test_an_example_has_the_features_of_its_image_or_is_passed_over(tmp_path):
     source = sources.open_source("embedded")
     values = {i: write(tmp_path / f"{source[i].id}.npy", (4, 3)) for i in (0, 1, 3)}
     files = features.FeatureFiles(str(tmp_path), tokens=4, width=3)
-    load = pipeline.image_loader(source, size=8, crop="center", flip=False, features=files)
+    load = pipeline.image_loader(
+        source,
+        np.zeros(len(source), int),
+        sizes=[(8, 8)],
+        crop="center",
+        flip=False,
+        condition=conditioning.FileReader(files),
+    )
     for index, used in ((0, 0), (1, 1), (2, 3), (3, 3)):
         example = load(index, np.random.default_rng(0))
         np.testing.assert_array_equal(example["features"], values[used].astype(np.float32))
-        assert example["label"] == source[used].label
         assert example["unreadable"] == (index if index != used else -1)
     with pytest.raises(InputError, match="100 images in a row cannot be read, .*digit 4.npy"):
         load(4, np.random.default_rng(0))
