@@ -1,4 +1,4 @@
-"""Whether a generator heeds its condition: python -m maskgil_jax.condition_match --model=D --codes=D.
+"""Whether a generator heeds its condition: python -m maskgil_jax.condition_match --model=D ...
 
 How often the codes of an image are likelier under its own caption, recording or class than under
 those of another image, on code shards that the model was not trained on.
@@ -33,8 +33,8 @@ def main() -> None:
             f"but the shards in --codes={codes} are of {made_by}"
         )
     of_model = conditioning.of_generator(generator, shards.index, encoder=values.encoder)
-    count = min(values.num, int((shards.grids == shards.grids[0]).sum()))
-    places = np.flatnonzero(shards.grids == shards.grids[0])[:count]
+    # Of one grid, the most frequent: losses of others are not comparable.
+    places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())[: values.num]
     records = [shards[int(place)] for place in places]
     examples = [
         of_model.read(record, np.random.default_rng((values.seed, int(place))))

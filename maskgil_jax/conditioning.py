@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -214,11 +213,17 @@ def condition_of(batch: Mapping[str, jax.Array], encoder: Any) -> Condition:
 PARTS = ("label", "features", "prompt", "mask")  # of an example, that are its condition's
 
 
+ENCODED_AT_ONCE = 64  # prompts
+
+
 def stacked(examples: Sequence[Example], conditioning: Conditioning) -> Condition:
-    """The condition of examples that are not in a batch yet."""
-    names = [name for name in PARTS if name in examples[0]]
-    batch = {name: jnp.asarray(np.stack([e[name] for e in examples])) for name in names}
-    return jax.jit(condition_of)(batch, conditioning.network)
+    """The condition of examples that are not in a batch yet, as NumPy arrays."""
+    encode, parts = jax.jit(condition_of), []
+    for start in range(0, len(examples), ENCODED_AT_ONCE):
+        part = examples[start : start + ENCODED_AT_ONCE]
+        batch = {name: np.stack([e[name] for e in part]) for name in PARTS if name in part[0]}
+        parts.append(jax.device_get(encode(batch, conditioning.network)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def encoder_of(generator: Generator, directory: str) -> TextEncoder:

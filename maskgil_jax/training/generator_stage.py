@@ -153,7 +153,7 @@ def to_show(data: "Data", by_class: bool, count: int) -> Shown:
         except Unreadable:
             continue
     table: Any = conditioning.stacked(examples, data.conditioning)
-    return Shown(np.arange(len(names)), tuple(names), draw.rows_of(jax.device_get(table)))
+    return Shown(np.arange(len(names)), tuple(names), draw.rows_of(table))
 
 
 class Frozen(NamedTuple):
