@@ -33,7 +33,7 @@ def main() -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("tokenizer", None, "tokenizer directory")
-    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tfds:NAME/SPLIT")
+    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tar:PATTERN, ...")
     flags.DEFINE_string("output", None, "directory for the shards")
     flags.DEFINE_string(
         "crops", "center", "center (1), flip (2), ten (10) or random (--views) per image"

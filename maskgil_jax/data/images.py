@@ -1,14 +1,20 @@
 """From the bytes of an image file to a square uint8 array."""
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from maskgil_jax.errors import Unreadable
 
+# What a file may hold, whatever its name says; Pillow knows others that start foreign programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MOST_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: 256 MiB as RGB
+SHORTEST_SIDE = 8  # of what is smaller, as the 1x1 that trackers count visits with, nothing is seen
 LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
 
 
@@ -20,29 +26,14 @@ def decode(data: bytes) -> Image.Image:
     """An upright RGB image.
 
     EXIF orientation is applied; transparency is blended on white; CMYK, palette, grey, 16-bit and
-    bilevel images are converted.
+    bilevel images are converted; of an animation the first frame is taken.
 
     Raises:
-      UnreadableImage: broken, truncated or unknown data, or a decompression bomb.
+      UnreadableImage: broken, truncated or unknown data; an image of more than MOST_PIXELS, which
+        is not decoded, or with a side below SHORTEST_SIDE, or longer than LONGEST_STRIP sides.
     """
-    try:
-        file = Image.open(io.BytesIO(data))
-        if max(file.size) > LONGEST_STRIP * min(file.size):
-            raise UnreadableImage(f"a strip of {file.size[0]} x {file.size[1]} pixels")
-        file.load()
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
-            values = np.asarray(image).astype(np.float64)
-            image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"{len(data)} bytes that are not an image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as error:
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+    with _unreadable():
+        return _upright_rgb(_open(data))
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -51,15 +42,64 @@ def upright_size(data: bytes) -> tuple[int, int]:
     But for PNG files that are to be turned, which may say so behind their pixels.
 
     Raises:
-      UnreadableImage: broken or unknown data, or a decompression bomb.
+      UnreadableImage: as in `decode`, where the header tells.
     """
-    try:
-        file = Image.open(io.BytesIO(data))
+    with _unreadable():
+        file = _open(data)
         turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        width, height = file.size
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise UnreadableImage(str(error) or type(error).__name__) from error
-    width, height = file.size
-    return (width, height) if turned else (height, width)
+
+
+def _open(data: bytes) -> Image.Image:
+    """An image of which only the header is read.
+
+    Image.open would print a warning about a large one before its size can be looked at.
+    """
+    Image.init()
+    for name in FORMATS:
+        opener, accepts = Image.OPEN[name]
+        if accepts and accepts(data[:16]) is True:
+            file = opener(io.BytesIO(data), "")
+            _check_size(*file.size)
+            return file
+    raise UnreadableImage(f"{len(data)} bytes that are not an image")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UnreadableImage(
+            f"a decompression bomb of {width} x {height} pixels, expected at most {MOST_PIXELS:,}"
+        )
+    if max(width, height) > LONGEST_STRIP * min(width, height):
+        raise UnreadableImage(f"a strip of {width} x {height} pixels")
+    if min(width, height) < SHORTEST_SIDE:
+        raise UnreadableImage(
+            f"only {width} x {height} pixels, expected at least {SHORTEST_SIDE} a side"
+        )
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def bucket_crop(
