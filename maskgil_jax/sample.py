@@ -50,8 +50,9 @@ def main() -> None:
         check_classes(generator, classes)
         labels = classes
         names = generator.class_names or [str(c) for c in range(generator.num_classes)]
+    grid = parse_size(values.size, tokenizer.downsample) if values.size else None
     draw.write_samples(
-        chosen_sampler(generator, given_options(), values.seed, conditions, negative),
+        chosen_sampler(generator, given_options(), values.seed, conditions, negative, grid),
         tokenizer,
         output,
         labels=labels,
@@ -145,6 +146,7 @@ def chosen_sampler(
     seed: int,
     conditions: Callable[[np.ndarray], Any] | None = None,
     negative: Callable[[np.ndarray], Any] | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Any:
     """The sampler that decoding flags ask for.
 
@@ -153,6 +155,7 @@ def chosen_sampler(
       given: flags by name.
       seed: of all draws.
       conditions, negative: as in draw.sampler; None: of class ids, and the null condition.
+      grid: (height, width) in tokens; None: the model's own.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -187,7 +190,7 @@ def chosen_sampler(
     if method != "hybrid":
         if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, seed, conditions, negative, **options)
+        return draw.sampler(generator, seed, conditions, negative, grid=grid, **options)
     if prefix is None or not prefix_model:
         raise InputError(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
@@ -200,6 +203,7 @@ def chosen_sampler(
         prefix_options=prefix_options,
         conditions=conditions,
         negative=negative,
+        grid=grid,
         **options,
     )
 
@@ -216,6 +220,23 @@ def parse_class(text: str) -> int:
         raise InputError(f"--classes: {text!r} is not a class id (a whole number)") from None
 
 
+def parse_size(text: str, downsample: int) -> tuple[int, int]:
+    """The grid, (height, width) in tokens, of images of WIDTHxHEIGHT pixels.
+
+    Raises:
+      InputError: no size, or one that is not in whole tokens.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise InputError(f"--size={text}, expected WIDTHxHEIGHT in pixels, such as 512x256")
+    width, height = map(int, sides)
+    if width % downsample or height % downsample:
+        raise InputError(
+            f"--size={text}, expected multiples of {downsample} (the tokenizer's downsampling)"
+        )
+    return height // downsample, width // downsample
+
+
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("model", None, "generator directory")
@@ -226,6 +247,12 @@ def define_flags() -> None:
     flags.DEFINE_string("negative_prompt", None, "that guidance goes away from, for all prompts")
     flags.DEFINE_string("encoder", "", "text encoder directory; default: the generator's own")
     flags.DEFINE_list("features", [], "instead of classes: .npy files, float [T, C]")
+    flags.DEFINE_string(
+        "size",
+        "",
+        "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
+        "was trained on",
+    )
     flags.DEFINE_integer("num", 8, "images per class, prompt or file", lower_bound=1)
     flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of all draws")

@@ -121,6 +121,7 @@ def hybrid_sampler(
     prefix_options: dict[str, Any],
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
+    grid: tuple[int, int] | None = None,
     **options: Any,
 ) -> Sample:
     """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
@@ -132,6 +133,7 @@ def hybrid_sampler(
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
+      grid: (height, width) in tokens; None: that of the models.
       **options: fields of decoding.masked.Options.
 
     Raises:
@@ -141,7 +143,7 @@ def hybrid_sampler(
     """
     pairs = {
         name: (getattr(causal, name), getattr(generator, name))
-        for name in ("kind", "codebook_size", "num_classes", "grid")
+        for name in ("kind", "codebook_size", "num_classes", *(() if grid else ("grid",)))
     }
     kinds = pairs.pop("kind")
     if kinds != ("causal", "masked"):
@@ -158,7 +160,7 @@ def hybrid_sampler(
         away = negative(labels) if negative else None
         common: dict[str, Any] = dict(negative=away, start=start)
         condition = conditions(labels)
-        codes = causal.sample(condition, seed, tokens=prefix, **common, **prefix_options)
+        codes = causal.sample(condition, seed, tokens=prefix, grid=grid, **common, **prefix_options)
         return generator.sample(condition, seed, codes=codes, **common, **options)
 
     return sample

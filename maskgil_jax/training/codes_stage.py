@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, shards, sources
+from maskgil_jax.data import buckets, images, records, shards, sources
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.training.captions import CaptionEncoder, Captions
@@ -68,7 +68,7 @@ def run(config: ConfigDict, output: epath.Path) -> None:
 
 def _plan(
     config: ConfigDict,
-) -> tuple[api.Tokenizer, sources.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
     if config.crops not in (*VIEWS, "random"):
         raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
     if config.crops == "ten" and config.buckets:
@@ -144,7 +144,7 @@ class Loaded(NamedTuple):
     """
 
     place: int
-    record: sources.Record
+    record: records.Record
     bucket: int
     views: np.ndarray
     size: buckets.Size
@@ -157,7 +157,7 @@ class Encoder:
     def __init__(
         self,
         tokenizer: api.Tokenizer,
-        source: sources.Source,
+        source: records.Source,
         sizes: buckets.Buckets,
         captions: CaptionEncoder | None,
         index: shards.Index,
@@ -210,10 +210,10 @@ class Encoder:
     def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
         try:
-            image = images.decode(record.image)
+            image = records.image_of(record)
             captions = self._captions.read(record) if self._captions else Captions(())
         except Unreadable as error:
-            log.warning("left out an image that cannot be read: %s: %s", record.id, error)
+            log.warning("left out an image that cannot be read: %s", error)
             return None
         size = image.height, image.width
         (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
