@@ -89,6 +89,7 @@ class Generator:
         rng: jax.Array | int,
         *,
         codes: npt.ArrayLike | None = None,
+        grid: tuple[int, int] | None = None,
         start: int = 0,
         **options: Any,
     ) -> jax.Array:
@@ -100,6 +101,7 @@ class Generator:
           rng: a JAX key or a seed.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
             others stay as they are. None: nothing is known.
+          grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
           **options: fields of decoding.masked.Options: steps=8, guidance=3.0, schedule="arccos" ...
@@ -108,17 +110,23 @@ class Generator:
           int32 [B, h, w] in 0 .. codebook_size - 1.
 
         Raises:
-          InputError: an option out of range, or a condition of wrong shape, dtype or range.
+          InputError: an option out of range, a condition of wrong shape, dtype or range, or a grid
+            that the model has no positions for.
         """
         condition = self._checked_condition(condition, None)
         B = jax.tree.leaves(condition)[0].shape[0]
         if codes is None:
-            codes_Bhw = jnp.full((B, *self.grid), self.mask_id, jnp.int32)
-            hidden_B = np.full(B, self.grid[0] * self.grid[1])
+            height, width = self._checked_grid(grid)
+            codes_Bhw = jnp.full((B, height, width), self.mask_id, jnp.int32)
+            hidden_B = np.full(B, height * width)
         else:
             codes_Bhw = networks.checked_codes(codes, self.mask_id + 1)
-            if codes_Bhw.shape[0] != B:
-                raise InputError(f"codes of {codes_Bhw.shape[0]} images for {B} conditions")
+            found = self._checked_grid(codes_Bhw.shape[1:])
+            if codes_Bhw.shape[0] != B or grid not in (None, found):
+                raise InputError(
+                    f"codes of {codes_Bhw.shape[0]} images of {found} tokens for {B} conditions"
+                    + (f" and grid = {grid}" if grid else "")
+                )
             hidden_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not hidden_B.any():
             return codes_Bhw
@@ -139,6 +147,18 @@ class Generator:
         """Write a model directory."""
         known = {"tokenizer": self.tokenizer, "class_names": self.class_names}
         networks.save(directory, self.kind, self.network, known)
+
+    def _checked_grid(self, grid: tuple[int, ...] | None) -> tuple[int, int]:
+        """A grid to draw, the model's own where none is given."""
+        height, width = grid or self.grid
+        if min(height, width) < 1:
+            raise InputError(f"grid = {grid}, expected (height, width) of 1 or more")
+        if (height, width) != self.grid and not self.network.config.fits_any_grid:
+            raise InputError(
+                f"grid = {(height, width)}, but this model has positions for {self.grid} only: "
+                "expected that, or a model with 2D rotary positions"
+            )
+        return int(height), int(width)
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         checked = (
@@ -195,6 +215,7 @@ class CausalGenerator(Generator):
         rng: jax.Array | int,
         *,
         tokens: int | None = None,
+        grid: tuple[int, int] | None = None,
         start: int = 0,
         **options: Any,
     ) -> jax.Array:
@@ -204,6 +225,7 @@ class CausalGenerator(Generator):
           condition: as in Generator.
           rng: a JAX key or a seed.
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
+          grid: (height, width) in tokens; None: the model's own.
           start: as in Generator.sample.
           **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
             top_k=0 ...
@@ -212,10 +234,11 @@ class CausalGenerator(Generator):
           int32 [B, h, w].
 
         Raises:
-          InputError: an option out of range, or a condition of wrong shape, dtype or range.
+          InputError: as Generator.sample.
         """
         condition = self._checked_condition(condition, None)
-        most = self.grid[0] * self.grid[1]
+        height, width = self._checked_grid(grid)
+        most = height * width
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
@@ -225,9 +248,15 @@ class CausalGenerator(Generator):
             raise InputError(str(error)) from None
         if not tokens:
             B = jax.tree.leaves(condition)[0].shape[0]
-            return jnp.full((B, *self.grid), self.mask_id, jnp.int32)
+            return jnp.full((B, height, width), self.mask_id, jnp.int32)
         return autoregressive.sample_codes(
-            self.network, condition, _key(rng), start, options=chosen, tokens=tokens
+            self.network,
+            condition,
+            _key(rng),
+            start,
+            options=chosen,
+            grid=(height, width),
+            tokens=tokens,
         )
 
 

@@ -38,8 +38,9 @@ def main() -> None:
         check_classes(generator, classes)
         table, labels = None, classes
         names = generator.class_names or [str(c) for c in range(generator.num_classes)]
+    grid = parse_size(values.size, tokenizer.downsample) if values.size else None
     draw.write_samples(
-        chosen_sampler(generator, given_options(), values.seed, table),
+        chosen_sampler(generator, given_options(), values.seed, table, grid),
         tokenizer,
         output,
         labels=labels,
@@ -88,7 +89,13 @@ def given_options() -> dict[str, Any]:
     return {name: flags.FLAGS[name].value for name in DECODING if flags.FLAGS[name].present}
 
 
-def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: Any = None) -> Any:
+def chosen_sampler(
+    generator: Any,
+    given: Mapping[str, Any],
+    seed: int,
+    table: Any = None,
+    grid: tuple[int, int] | None = None,
+) -> Any:
     """The sampler that decoding flags ask for.
 
     Args:
@@ -96,6 +103,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
       given: flags by name.
       seed: of all draws.
       table: features, as in draw.sampler.
+      grid: (height, width) in tokens; None: the model's own.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -130,7 +138,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
     if method != "hybrid":
         if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, seed, table, **options)
+        return draw.sampler(generator, seed, table, grid=grid, **options)
     if prefix is None or not prefix_model:
         raise InputError(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
@@ -142,6 +150,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
         prefix=prefix,
         prefix_options=prefix_options,
         table=table,
+        grid=grid,
         **options,
     )
 
@@ -158,6 +167,23 @@ def parse_class(text: str) -> int:
         raise InputError(f"--classes: {text!r} is not a class id (a whole number)") from None
 
 
+def parse_size(text: str, downsample: int) -> tuple[int, int]:
+    """The grid, (height, width) in tokens, of images of WIDTHxHEIGHT pixels.
+
+    Raises:
+      InputError: no size, or one that is not in whole tokens.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise InputError(f"--size={text}, expected WIDTHxHEIGHT in pixels, such as 512x256")
+    width, height = map(int, sides)
+    if width % downsample or height % downsample:
+        raise InputError(
+            f"--size={text}, expected multiples of {downsample} (the tokenizer's downsampling)"
+        )
+    return height // downsample, width // downsample
+
+
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("model", None, "generator directory")
@@ -165,6 +191,12 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "directory for the images")
     flags.DEFINE_list("classes", [], "class ids")
     flags.DEFINE_list("features", [], "instead of classes: .npy files, float [T, C]")
+    flags.DEFINE_string(
+        "size",
+        "",
+        "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
+        "was trained on",
+    )
     flags.DEFINE_integer("num", 8, "images per class or file", lower_bound=1)
     flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of all draws")

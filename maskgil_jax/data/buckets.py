@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgil_jax.data import images
-from maskgil_jax.data.sources import Source
+from maskgil_jax.data.records import Source
 from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")

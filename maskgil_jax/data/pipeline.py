@@ -21,8 +21,8 @@ from maskgil_jax.data import images
 from maskgil_jax.data.buckets import Size
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.mixture import Examples
+from maskgil_jax.data.records import Record, image_of
 from maskgil_jax.data.shards import CodeRecord
-from maskgil_jax.data.sources import Record
 from maskgil_jax.errors import InputError, Unreadable
 
 Example = dict[str, np.ndarray | np.generic]
@@ -255,10 +255,7 @@ def image_loader(
 
     def load(index: int, rng: np.random.Generator) -> Example:
         record = source[index]
-        try:
-            image, found = images.decode(record.image), _features(features, record.id)
-        except Unreadable as error:
-            raise Unreadable(f"{record.id}: {error}") from error
+        image, found = image_of(record), _features(features, record.id)
         height, width = sizes[buckets[index]]
         pixels = CROPS[crop](image, height, width, rng)
         if flip and rng.random() < 0.5:

@@ -48,7 +48,7 @@ class Options:
             )
 
 
-@functools.partial(jax.jit, static_argnames=("options", "tokens"))
+@functools.partial(jax.jit, static_argnames=("options", "grid", "tokens"))
 def sample_codes(
     network: Llama,
     condition: Condition,
@@ -56,9 +56,10 @@ def sample_codes(
     start: jax.Array | int,
     *,
     options: Options,
+    grid: tuple[int, int],
     tokens: int,
 ) -> jax.Array:
-    """Draw the first `tokens` tokens of the network's order; see CausalGenerator.sample.
+    """Draw the first `tokens` tokens of a grid in the network's order; see CausalGenerator.sample.
 
     The draws of image i are keyed by i, those of a token by its place in the order.
 
@@ -66,7 +67,7 @@ def sample_codes(
       int32 [B, h, w]; mask_id where nothing was drawn.
     """
     config, network = network.config, cast_once(network)
-    height, width = config.grid
+    height, width = grid
     B = jax.tree.leaves(condition)[0].shape[0]
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
     guided = options.guidance != 1.0
@@ -108,7 +109,7 @@ def sample_codes(
         ) -> tuple[tuple[Cache, jax.Array], jax.Array]:
             cache, codes_B = carry
             twice = jnp.tile(codes_B, len(cache.keys[0]) // B)
-            cache, x_BD = network.step(layers, cache, twice, index, condition)
+            cache, x_BD = network.step(layers, cache, twice, index, condition, grid)
             codes_B = draw(x_BD, index + 1)
             return (cache, codes_B), codes_B
 

@@ -103,6 +103,7 @@ def hybrid_sampler(
     prefix: int,
     prefix_options: dict[str, Any],
     table: Features | None = None,
+    grid: tuple[int, int] | None = None,
     **options: Any,
 ) -> Sample:
     """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
@@ -114,6 +115,7 @@ def hybrid_sampler(
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
       table: as in `sampler`.
+      grid: (height, width) in tokens; None: that of the models.
       **options: fields of decoding.masked.Options.
 
     Raises:
@@ -123,7 +125,7 @@ def hybrid_sampler(
     """
     pairs = {
         name: (getattr(causal, name), getattr(generator, name))
-        for name in ("kind", "codebook_size", "num_classes", "grid")
+        for name in ("kind", "codebook_size", "num_classes", *(() if grid else ("grid",)))
     }
     kinds = pairs.pop("kind")
     if kinds != ("causal", "masked"):
@@ -138,7 +140,9 @@ def hybrid_sampler(
 
     def sample(labels: np.ndarray, start: int) -> Any:
         condition = _conditions(table, labels)
-        codes = causal.sample(condition, seed, tokens=prefix, start=start, **prefix_options)
+        codes = causal.sample(
+            condition, seed, tokens=prefix, grid=grid, start=start, **prefix_options
+        )
         return generator.sample(condition, seed, codes=codes, start=start, **options)
 
     return sample

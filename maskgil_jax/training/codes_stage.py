@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, shards, sources
+from maskgil_jax.data import buckets, images, records, shards, sources
 from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
 
@@ -67,7 +67,7 @@ def run(config: ConfigDict, output: epath.Path) -> None:
 
 def _plan(
     config: ConfigDict,
-) -> tuple[api.Tokenizer, sources.Source, buckets.Buckets, shards.Index]:
+) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, shards.Index]:
     if config.crops not in (*VIEWS, "random"):
         raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
     if config.crops == "ten" and config.buckets:
@@ -131,7 +131,7 @@ class Loaded(NamedTuple):
     """
 
     place: int
-    record: sources.Record
+    record: records.Record
     bucket: int
     views: np.ndarray
     size: buckets.Size
@@ -143,7 +143,7 @@ class Encoder:
     def __init__(
         self,
         tokenizer: api.Tokenizer,
-        source: sources.Source,
+        source: records.Source,
         sizes: buckets.Buckets,
         index: shards.Index,
         config: ConfigDict,
@@ -189,9 +189,9 @@ class Encoder:
     def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
         try:
-            image = images.decode(record.image)
-        except images.UnreadableImage as error:
-            log.warning("left out an image that cannot be read: %s: %s", record.id, error)
+            image = records.image_of(record)
+        except Unreadable as error:
+            log.warning("left out an image that cannot be read: %s", error)
             return None
         size = image.height, image.width
         (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
