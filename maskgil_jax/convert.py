@@ -177,7 +177,9 @@ def main(direction: str) -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
-    flags.DEFINE_string("source", None, "file to import, or model directory to export")
+    flags.DEFINE_string(
+        "source", None, "file (for gemma also a directory) to import, or model directory to export"
+    )
     flags.DEFINE_string("output", None, "model directory to write, or file")
     flags.DEFINE_multi_string(
         "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"

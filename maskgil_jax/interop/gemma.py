@@ -101,6 +101,11 @@ def config(
     if generation == 3:
         told["head_dim"] = tensors[f"{attention}.q_norm.weight"].shape[0]
     head_dim = rows["q"] // heads if heads else told["head_dim"]
+    if any(size % head_dim for size in rows.values()):
+        raise ValueError(
+            f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: say "
+            "how many of queries there are by --arg=heads=N, or give config.json"
+        )
     layers = 1 + max(int(name.split(".")[2]) for name in tensors if ".layers." in name)
     dtype = "bfloat16" if embedding.dtype == jnp.bfloat16 else "float32"
     return GemmaConfig(

@@ -6,6 +6,9 @@ from maskgil_jax.errors import InputError
 from maskgil_jax.interop.files import Content, check_file
 from maskgil_jax.text_encoders import VOCABULARY
 
+# Of special pieces: sentencepiece's names and llama.cpp's.
+IDS = {"pad": "padding", "eos": "eos", "bos": "bos", "unk": "unknown"}
+
 
 def read(path: str) -> Content:
     """The tensors, dequantised to float32, by llama.cpp's names; the header; the vocabulary.
@@ -26,29 +29,28 @@ def read(path: str) -> Content:
 
 def _vocabulary(path: str, header: dict[str, Any]) -> bytes:
     """The sentencepiece model that the header was made from; its types of pieces are the same."""
-
-    def told(name: str, default: Any = None) -> Any:
-        return header.get(f"tokenizer.ggml.{name}", default)
-
-    if told("model") != "llama":
-        raise InputError(
-            f"--source={path} has a vocabulary {told('model')!r}, expected 'llama' (sentencepiece)"
-        )
+    kind = header.get("tokenizer.ggml.model")
+    if kind != "llama":
+        raise InputError(f"--source={path} has a vocabulary {kind!r}, expected 'llama'")
     _, pb2 = _libraries()
-    # llama.cpp spells the spaces of pieces that users defined as spaces.
-    model, pieces = pb2.ModelProto(), [piece.replace(" ", "\u2581") for piece in told("tokens")]
-    for piece, score, kind in zip(pieces, told("scores"), told("token_type"), strict=True):
-        model.pieces.add(piece=piece, score=score, type=kind)
-    spec = model.trainer_spec
-    spec.model_type, spec.vocab_size, spec.byte_fallback = spec.BPE, len(pieces), True
-    for ours, theirs in (("pad", "padding"), ("eos", "eos"), ("bos", "bos"), ("unk", "unknown")):
-        index = told(f"{theirs}_token_id")
-        setattr(spec, f"{ours}_id", index)
-        setattr(spec, f"{ours}_piece", pieces[index])
+    model = pb2.ModelProto()
+    spec, normalizer = model.trainer_spec, model.normalizer_spec
+    try:
+        # llama.cpp spells the spaces of pieces that users defined as spaces.
+        texts = [text.replace(" ", "\u2581") for text in header["tokenizer.ggml.tokens"]]
+        columns = (texts, *(header[f"tokenizer.ggml.{name}"] for name in ("scores", "token_type")))
+        for text, score, kind in zip(*columns, strict=True):
+            model.pieces.add(piece=text, score=score, type=kind)
+        for ours, theirs in IDS.items():
+            index = header[f"tokenizer.ggml.{theirs}_token_id"]
+            setattr(spec, f"{ours}_id", index)
+            setattr(spec, f"{ours}_piece", texts[index])
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(f"--source={path} has no whole vocabulary: {error!r}") from None
+    spec.model_type, spec.vocab_size, spec.byte_fallback = spec.BPE, len(texts), True
     model.pieces[spec.unk_id].type = pb2.ModelProto.SentencePiece.UNKNOWN
-    normalizer = model.normalizer_spec
     normalizer.name = "identity"
-    normalizer.add_dummy_prefix = told("add_space_prefix", True)
+    normalizer.add_dummy_prefix = header.get("tokenizer.ggml.add_space_prefix", True)
     normalizer.remove_extra_whitespaces = False
     return model.SerializeToString(deterministic=True)
 
