@@ -29,7 +29,8 @@ MAY_CHANGE = (
 
 def _images() -> dict:
     return dict(
-        source="",  # embedded | folder:PATH | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
+        source="",  # embedded | folder:PATH | tar:PATTERN | tfds:NAME/SPLIT |
+        # arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: the short side
         # is scaled to image_size and the cut is random along the other) | center (ADM)
