@@ -126,13 +126,11 @@ def _value(config: ConfigDict, name: str) -> Any:
 
 def _check_captions(index: Index, encoder: TextEncoder, tokens: int) -> None:
     where = f"the code shards of {index.source['name']}"
-    found = index.encoder.get("fingerprint")
-    if found != encoder.fingerprint:
+    if identity(index.encoder) != identity(encoder.provenance):
+        found = f"captions for {identity(index.encoder)}" if index.encoder else "no captions"
         raise InputError(
-            f"{where} hold "
-            + (f"captions as encoder {found} reads them" if found else "no captions")
-            + f", but the encoder here is {encoder.fingerprint}: tokenize with --encoder="
-            + encoder.provenance["path"]
+            f"{where} hold {found}, but the encoder here is {identity(encoder.provenance)}: "
+            f"tokenize with --encoder={encoder.provenance['path']}"
         )
     if index.caption_tokens < tokens:
         raise InputError(
@@ -240,9 +238,14 @@ def encoder_of(generator: Generator, directory: str) -> TextEncoder:
     if not known:
         raise InputError("--model was not trained with an encoder, so that it takes no prompts")
     encoder = api.load_text_encoder(directory or known["path"])
-    if encoder.fingerprint != known["fingerprint"]:
+    if identity(encoder.provenance) != identity(known):
         raise InputError(
-            f"--encoder={directory or known['path']} has weights {encoder.fingerprint}, but "
-            f"--model was trained on features of {known['fingerprint']} (then at {known['path']})"
+            f"--encoder={directory or known['path']} is {identity(encoder.provenance)}, but "
+            f"--model was trained on features of {identity(known)} (then at {known['path']})"
         )
     return encoder
+
+
+def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What must agree of an encoder; where it lies need not."""
+    return {name: value for name, value in provenance.items() if name != "path"}

@@ -122,7 +122,8 @@ def training_step(
         return step(state, frozen, batch, config)
 
     function = functools.partial(loop.whole_step, of_config, to_average, config.ema_decay)
-    arguments = (_laid_out(state, layout), _replicated(frozen, mesh), batch)
+    frozen = _laid_out(frozen, sharding.state_shardings(frozen, mesh))
+    arguments = (_laid_out(state, layout), frozen, batch)
     if config.stage == "generator" and isinstance(network, LlamaConfig):
         model_flops = flops.training_flops(network, B)
     else:

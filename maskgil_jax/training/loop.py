@@ -115,7 +115,7 @@ def train(
     ):
         state = initial_state(stage, shapes, shardings, checkpoints, mesh)
         start = checkpoints.latest or 0
-        frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
+        frozen = jax.device_put(stage.frozen, sharding.state_shardings(stage.frozen, mesh))
         step_fn = jax.jit(
             functools.partial(whole_step, stage.step, stage.to_average, config.ema_decay),
             donate_argnums=0,

@@ -149,36 +149,38 @@ def test_shards_without_captions_and_of_another_encoder_are_refused(
         main.run(config, epath.Path(tmp_path))
     tiny_gemma.encoder(layer=-1).save(tmp_path / "other")
     config = config_of(f"arrayrecord:{trained / 'ids'}", tmp_path / "other", finished)
-    with pytest.raises(InputError, match="hold captions as encoder .* reads them"):
+    with pytest.raises(InputError, match="hold captions for .*, but the encoder here is"):
         main.run(config, epath.Path(tmp_path))
 
 
 def test_images_without_usable_captions_are_left_out_and_counted(
     finished, encoder, tmp_path, caplog
 ):
+    folder = tmp_path / "pairs"
+    folder.mkdir()
     bad = {"empty": b"\n \n", "latin": "caf\xe9".encode("latin-1"), "long": b"word " * 10_000}
     for i in range(20):
-        Image.fromarray(np.full((8, 8, 3), 12 * i, np.uint8)).save(tmp_path / f"{i:02}.png")
-        (tmp_path / f"{i:02}.txt").write_text("zero")
+        Image.fromarray(np.full((8, 8, 3), 12 * i, np.uint8)).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text("zero")
     for i, content in enumerate(bad.values()):
-        (tmp_path / f"{i:02}.txt").write_bytes(content)
-    (tmp_path / "03.txt").unlink()
-    config = config_of(f"folder:{tmp_path}", encoder, finished)
+        (folder / f"{i:02}.txt").write_bytes(content)
+    (folder / "03.txt").unlink()
+    config = config_of(f"folder:{folder}", encoder, finished)
     config.data.bad_image_limit = 0.3
     with pytest.raises(InputError, match="condition of the first image, .*00.png.*no caption"):
         main.run(config, epath.Path(tmp_path / "run"))
-    (tmp_path / "00.txt").write_text("\n\none\n")
+    (folder / "00.txt").write_text("\n\none\n")
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
         main.run(config, epath.Path(tmp_path / "run"))
     assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 3
     for name in ("01.png", "02.png", "03.png"):
         assert any(name in record.message for record in caplog.records)
     written = shards(
-        finished, tmp_path, tmp_path / "codes", encoder=str(encoder), bad_image_limit=0.3
+        finished, folder, tmp_path / "codes", encoder=str(encoder), bad_image_limit=0.3
     )
     assert len(CodeShards(written.partition(":")[2])) == 17
     with pytest.raises(InputError, match="bad_image_limit"):
-        shards(finished, tmp_path, tmp_path / "few", encoder=str(encoder), bad_image_limit=0.1)
+        shards(finished, folder, tmp_path / "few", encoder=str(encoder), bad_image_limit=0.1)
 
 
 def test_an_encoder_is_split_over_devices_like_the_rest(
