@@ -1,8 +1,9 @@
-"""Trained models as a user holds them: `load` gives a Tokenizer or a Generator.
+"""Trained models as a user holds them: `load` gives a Tokenizer, a Generator or an encoder.
 
 Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V codes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,12 +14,14 @@ from etils import epath
 from maskgil_jax import checkpoint, networks, paths
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator, generator
+from maskgil_jax.models.whisper import Whisper
+from maskgil_jax.speech_encoders import SpeechEncoder
 from maskgil_jax.tokenizers.vq import VQTokenizer
 
 
 def load(
     directory: epath.PathLike, dtype: str | None = None
-) -> "Tokenizer | Generator | Auxiliary":
+) -> "Tokenizer | Generator | SpeechEncoder | Auxiliary":
     """Read a model directory.
 
     Args:
@@ -27,8 +30,8 @@ def load(
         trained, and a tokenizer in float32, since bfloat16 changes codes.
 
     Returns:
-      A Tokenizer or a Generator, by what the directory holds; an Auxiliary for the networks that
-      training and metrics use.
+      A Tokenizer, a Generator or a SpeechEncoder, by what the directory holds; an Auxiliary for
+      the networks that training and metrics use.
 
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
@@ -56,16 +59,23 @@ def load(
     network = checkpoint.load_params(directory, like)
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
+    if name == "whisper":
+        vocabulary = (directory / "tokenizer.json").read_text()
+        return SpeechEncoder(network, vocabulary, str(directory), description["fingerprint"])
     if hasattr(network, "classify"):
         class_names = tuple(description.get("class_names", ()))
         return generator(network, description.get("tokenizer", {}), class_names)
     return Auxiliary(network)
 
 
-def wrap(network: Any) -> "Tokenizer | Generator | Auxiliary":
-    """A network as `load` would give it."""
+def wrap(
+    network: Any, beside: Mapping[str, str] | None = None
+) -> "Tokenizer | Generator | SpeechEncoder | Auxiliary":
+    """A network as `load` would give it, with the texts, by name, that are kept `beside` it."""
     if isinstance(network, VQTokenizer):
         return Tokenizer(network)
+    if isinstance(network, Whisper):
+        return SpeechEncoder(network, (beside or {})["tokenizer.json"])
     return generator(network) if hasattr(network, "classify") else Auxiliary(network)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import uuid
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -209,7 +210,12 @@ def write_json(path: epath.PathLike, content: Any) -> None:
     temporary.replace(path)
 
 
-def save_model(directory: epath.PathLike, description: dict[str, Any], params: Any) -> None:
+def save_model(
+    directory: epath.PathLike,
+    description: dict[str, Any],
+    params: Any,
+    beside: Mapping[str, str] | None = None,
+) -> None:
     """Write a model directory; another one that is there is replaced only when this one is whole.
 
     With several processes all of them call this.
@@ -218,6 +224,7 @@ def save_model(directory: epath.PathLike, description: dict[str, Any], params: A
       directory: where to.
       description: JSON-able; `class` and `arguments` at least.
       params: the module or tree of parameters.
+      beside: texts by the names of more files, such as that of a tokenizer.
     """
     directory = paths.absolute(directory)
     flat = flatten(params)
@@ -233,6 +240,8 @@ def save_model(directory: epath.PathLike, description: dict[str, Any], params: A
     processes.wait("room for the model")
     ocp.save(fresh / "params", flat)
     if processes.first():
+        for name, text in (beside or {}).items():
+            (fresh / name).write_text(text)
         write_json(fresh / "model.json", content)
         directory.parent.mkdir(parents=True, exist_ok=True)
         old = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.old.tmp")

@@ -34,6 +34,8 @@ def formats() -> dict[str, ModuleType]:
         maskgit_vq,
         open_magvit2,
         taming_vqgan,
+        whisper,
+        whisper_ctranslate2,
     )
 
     return {
@@ -51,6 +53,8 @@ def formats() -> dict[str, ModuleType]:
         "llamagen-discriminator": llamagen_discriminator,
         "lpips": lpips,
         "fid-inception": fid_inception,
+        "whisper": whisper,
+        "whisper-ctranslate2": whisper_ctranslate2,
     }
 
 
@@ -59,7 +63,8 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
 
     Args:
       format_name: a key of `formats`.
-      source: .safetensors, .pt, .pth, .ckpt or .msgpack; several with commas in between.
+      source: .safetensors, .pt, .pth, .ckpt or .msgpack; several with commas in between; or a
+        directory with model.safetensors and JSON files.
       output: directory that is not there yet.
       arguments: what the tensors do not tell, such as {"heads": 4}; {"weights": "ema"} or "model"
         chooses among the sets of weights that a file holds.
@@ -77,18 +82,25 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
     takes = inspect.signature(family.config).parameters
-    known = {"weights", *takes} - {"tensors", "metadata"}
+    known = {"weights", *takes} - {"tensors", "metadata", "beside"}
     if set(arguments) - known:
         raise InputError(
             f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"
         )
     arguments = dict(arguments)
     weights = arguments.pop("weights", "")
-    tensors = files.read(source, family.STATE_DICT_KEYS, weights)
+    if hasattr(family, "read"):
+        tensors = family.read(source)
+    else:
+        tensors = files.read(source, family.STATE_DICT_KEYS, weights)
     if "metadata" in takes:
         arguments["metadata"] = files.metadata(source)
+    beside = files.beside(source)
+    if "beside" in takes:
+        arguments["beside"] = beside
     try:
         config = family.config(tensors, **arguments)
+        kept = {name: beside[name] for name in getattr(family, "KEPT", ())}
     except KeyError as error:
         raise InputError(f"--source={source} is not {format_name}: it has no {error}") from None
     except (TypeError, ValueError) as error:
@@ -96,7 +108,7 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     log.info("%s", config)  # with what the tensors do not tell and --arg did not say
     like = jax.eval_shape(lambda: networks.init_network(config, jax.random.key(0)))
     network = engine.load(family.entries(config), tensors, like, family.IGNORED)
-    api.wrap(network).save(output)
+    api.wrap(network, kept).save(output)
     log.info("wrote %s", output)
 
 
@@ -110,6 +122,8 @@ def export_model(format_name: str, source: str, output: str) -> None:
     from maskgil_jax.interop import engine, files
 
     family, model = _family(format_name), api.load(source)
+    if hasattr(family, "read"):
+        raise InputError(f"--format={format_name} is imported only")
     config = model.network.config
     if not isinstance(config, family.CONFIG):
         found, expected = (c.__name__.removesuffix("Config") for c in (type(config), family.CONFIG))

@@ -1,6 +1,7 @@
 """Reading and writing the files of foreign checkpoints. PyTorch is imported here alone."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ Tensors = dict[str, np.ndarray]
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
 # Google's Flax files have no suffix, as tokenizer_imagenet256_checkpoint.
 FLAX = (".msgpack", "_checkpoint")
+# What a Hugging Face snapshot keeps its weights in.
+SNAPSHOT = r"model(-\d+-of-\d+)?\.safetensors"
 EMA = "model_ema."  # of the averaged copies in Lightning files; their names have lost all dots
 
 
@@ -24,7 +27,8 @@ def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
 
     Args:
       path: .safetensors; .pt, .pth, .ckpt or .bin, read with `weights_only=True`; Flax .msgpack,
-        whose names are joined by "/". Several files, separated by commas, are taken together.
+        whose names are joined by "/". Several files, separated by commas, are taken together; of a
+        directory, those of a Hugging Face snapshot.
       keys: names under which a PyTorch file may keep its state dict, in order of preference; a raw
         state dict is taken too.
       weights: which of several sets a file holds: "" (the first of `keys`; averaged copies of
@@ -37,11 +41,44 @@ def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
     if weights not in ("", "ema", "model"):
         raise InputError(f"--arg=weights={weights}: expected ema or model")
     tensors: Tensors = {}
-    for part in path.split(","):
-        if not os.path.isfile(part):
-            raise InputError(f"--source={part}: there is no such file")
+    parts = [part for part in members(path, SNAPSHOT) if not part.endswith(".json")]
+    if not parts:
+        raise InputError(f"--source={path}: found no weights, expected model.safetensors")
+    for part in parts:
         tensors |= _read_one(part, keys, weights)
     return tensors
+
+
+def members(path: str, names: str) -> list[str]:
+    """The files that a source stands for: those between its commas, or some of a directory.
+
+    Args:
+      path: the source.
+      names: regular expression of what to take from directories.
+
+    Raises:
+      InputError: no such file.
+    """
+    found = []
+    for part in path.split(","):
+        if os.path.isdir(part):
+            inside = sorted(name for name in os.listdir(part) if re.fullmatch(names, name))
+            found += [os.path.join(part, name) for name in inside]
+        elif os.path.isfile(part):
+            found.append(part)
+        else:
+            raise InputError(f"--source={part}: there is no such file")
+    return found
+
+
+def beside(path: str) -> dict[str, str]:
+    """The JSON files of a source, as text by their names."""
+    texts = {}
+    for part in members(path, r".*\.json"):
+        if part.endswith(".json"):
+            with open(part, encoding="utf-8") as file:
+                texts[os.path.basename(part)] = file.read()
+    return texts
 
 
 def metadata(path: str) -> dict[str, str]:
