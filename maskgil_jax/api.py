@@ -60,7 +60,7 @@ def load(
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
     if name == "whisper":
-        vocabulary = (directory / "tokenizer.json").read_text()
+        vocabulary = checkpoint.read_beside(directory, "tokenizer.json")
         return SpeechEncoder(network, vocabulary, str(directory), description["fingerprint"])
     if hasattr(network, "classify"):
         class_names = tuple(description.get("class_names", ()))

@@ -273,6 +273,18 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     return description
 
 
+def read_beside(directory: epath.PathLike, name: str) -> str:
+    """The text that `save_model` kept beside the parameters under this name.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = epath.Path(directory) / name
+    if not path.exists():
+        raise InputError(f"{directory} has no {name}, which belongs to its network")
+    return path.read_text()
+
+
 def load_params(directory: epath.PathLike, like: Tree) -> Tree:
     """The parameters of a model directory in the shape of `like` (arrays or shapes), on one device.
 

@@ -82,23 +82,24 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
     takes = inspect.signature(family.config).parameters
-    known = {"weights", *takes} - {"tensors", "metadata", "beside"}
+    reads_itself = hasattr(family, "read")
+    known = {*takes, *([] if reads_itself else ["weights"])} - {"tensors", "metadata", "beside"}
     if set(arguments) - known:
         raise InputError(
             f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"
         )
     arguments = dict(arguments)
     weights = arguments.pop("weights", "")
-    if hasattr(family, "read"):
+    if reads_itself:
         tensors = family.read(source)
     else:
         tensors = files.read(source, family.STATE_DICT_KEYS, weights)
     if "metadata" in takes:
         arguments["metadata"] = files.metadata(source)
-    beside = files.beside(source)
-    if "beside" in takes:
-        arguments["beside"] = beside
     try:
+        beside = files.beside(source)
+        if "beside" in takes:
+            arguments["beside"] = beside
         config = family.config(tensors, **arguments)
         kept = {name: beside[name] for name in getattr(family, "KEPT", ())}
     except KeyError as error:
@@ -172,7 +173,7 @@ def main(direction: str) -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
-    flags.DEFINE_string("source", None, "file to import, or model directory to export")
+    flags.DEFINE_string("source", None, "file or snapshot to import, or model directory to export")
     flags.DEFINE_string("output", None, "model directory to write, or file")
     flags.DEFINE_multi_string(
         "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"

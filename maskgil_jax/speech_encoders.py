@@ -101,7 +101,7 @@ class SpeechEncoder:
         prompt_P, end = jnp.asarray(self._prompt(language)), self._id("<|endoftext|>")
         step = TRAINED_SECONDS * audio.RATE
         texts = []
-        for start in range(0, max(waveform.size, 1), step):
+        for start in range(0, len(waveform), step):
             mel_FM = self.log_mel(waveform[start : start + step], TRAINED_SECONDS)
             tokens_R = np.asarray(_greedy(self.network, mel_FM[None], prompt_P, end))[0]
             texts.append(
@@ -122,7 +122,10 @@ class SpeechEncoder:
             raise InputError(
                 "writing down speech needs tokenizers: pip install 'maskgil_jax[speech]'"
             ) from None
-        return tokenizers.Tokenizer.from_str(self._vocabulary)
+        try:
+            return tokenizers.Tokenizer.from_str(self._vocabulary)
+        except Exception as error:  # the library raises no other class
+            raise InputError(f"the network's tokenizer.json is not readable: {error}") from None
 
     def _prompt(self, language: str) -> list[int]:
         multilingual = self.network.config.multilingual

@@ -25,7 +25,7 @@ TINY = WhisperConfig(
     suppressed=(4, 5, 6, 7, 35),
     suppressed_first=(9, 10, 11, 12, 32),
 )
-START, NO_TIMES, END = 1, 2, 32
+START, NO_TIMES, END = 1, 49, 32  # ids above that of no times are times
 
 
 def torch_model(config, state):
@@ -49,7 +49,9 @@ def torch_model(config, state):
             eos_token_id=END,
         )
     )
-    model.load_state_dict({n: torch.tensor(x) for n, x in state.items()}, strict=False)
+    tensors = {name: torch.tensor(x) for name, x in state.items()}
+    misfits = model.load_state_dict(tensors, strict=False)
+    assert misfits.missing_keys == ["proj_out.weight"] and not misfits.unexpected_keys  # tied
     model.generation_config = transformers.GenerationConfig(
         decoder_start_token_id=START,
         no_timestamps_token_id=NO_TIMES,
@@ -68,7 +70,7 @@ def torch_model(config, state):
 @pytest.fixture(scope="module")
 def network():
     """A tiny network whose every weight is random; positions and outputs are large."""
-    model = Whisper(TINY, jax.random.key(0))
+    model = jax.jit(Whisper, static_argnums=0)(TINY, jax.random.key(0))
     leaves, structure = jax.tree.flatten(model)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noise = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
