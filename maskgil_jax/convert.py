@@ -82,8 +82,9 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
     takes = inspect.signature(family.config).parameters
-    reads_itself = hasattr(family, "read")
-    known = {*takes, *([] if reads_itself else ["weights"])} - {"tensors", "metadata", "beside"}
+    reads_itself = hasattr(family, "read")  # of files that do not fit files.read
+    chosen = set() if reads_itself else {"weights"}
+    known = chosen | set(takes) - {"tensors", "metadata", "beside"}
     if set(arguments) - known:
         raise InputError(
             f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"

@@ -247,7 +247,7 @@ class Whisper(nnx.Module):
     def logits(self, tokens_BS: jax.Array, speech_BTC: jax.Array) -> jax.Array:
         """Of the token after each, float32 [B, S, V], given the output of `encode`."""
         cache = self.listen(speech_BTC, tokens_BS.shape[1])
-        return self.classify(self.extend(cache, tokens_BS, 0)[1])
+        return self.head(self.extend(cache, tokens_BS, 0)[1])
 
     def greedy(self, speech_BTC: jax.Array, prompt_P: jax.Array, end: int) -> jax.Array:
         """The likeliest token, one after another.
@@ -274,13 +274,13 @@ class Whisper(nnx.Module):
             index, tokens_BR, cache = state
             newest_B1 = jax.lax.dynamic_slice_in_dim(tokens_BR, index - 1, 1, axis=1)
             cache, x_B1C = self.extend(cache, newest_B1, index - 1)
-            next_B1 = jnp.argmax(self.classify(x_B1C) + later_V, axis=-1)
+            next_B1 = jnp.argmax(self.head(x_B1C) + later_V, axis=-1)
             next_B1 = jnp.where(newest_B1 == end, end, next_B1)
             return index + 1, tokens_BR.at[:, index].set(next_B1[:, 0]), cache
 
         tokens_BR = jnp.full((len(speech_BTC), R), end, jnp.int32).at[:, :P].set(prompt_P)
         cache, x_BPC = self.extend(self.listen(speech_BTC, R), tokens_BR[:, :P], 0)
-        first_B = jnp.argmax(self.classify(x_BPC[:, -1:]) + first_V, axis=-1)[:, 0]
+        first_B = jnp.argmax(self.head(x_BPC[:, -1:]) + first_V, axis=-1)[:, 0]
         state = jnp.int32(P + 1), tokens_BR.at[:, P].set(first_B), cache
         return jax.lax.while_loop(unfinished, append, state)[1]
 
@@ -312,8 +312,8 @@ class Whisper(nnx.Module):
         )
         return Cache(text, cache.speech), self.decoder_norm(x_BSC)
 
-    def classify(self, x_BSC: jax.Array) -> jax.Array:
-        """The head, which is the table of the embedding: float32 [B, S, V]."""
+    def head(self, x_BSC: jax.Array) -> jax.Array:
+        """Logits by the table of the embedding: float32 [B, S, V]."""
         return product("BSC,VC->BSV", x_BSC, _cast(self, self.embedding), jnp.float32)
 
 
