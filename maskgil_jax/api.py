@@ -1,4 +1,4 @@
-"""Trained models as a user holds them: `load` gives a Tokenizer, a Generator or a TextEncoder.
+"""Trained models as a user holds them: `load` gives a Tokenizer, a Generator or an encoder.
 
 Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V codes.
 """
@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import checkpoint, networks, paths
+from maskgil_jax import checkpoint, networks, paths, speech_encoders, text_encoders
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator, generator
 from maskgil_jax.models.gemma import Gemma
-from maskgil_jax.text_encoders import VOCABULARY, TextEncoder
+from maskgil_jax.models.whisper import Whisper
+from maskgil_jax.speech_encoders import SpeechEncoder
+from maskgil_jax.text_encoders import TextEncoder
 from maskgil_jax.tokenizers.vq import VQTokenizer
 
 
 def load(
     directory: epath.PathLike, dtype: str | None = None
-) -> "Tokenizer | Generator | TextEncoder | Auxiliary":
+) -> "Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary":
     """Read a model directory.
 
     Args:
@@ -31,8 +33,8 @@ def load(
         changes codes.
 
     Returns:
-      A Tokenizer, a Generator or a TextEncoder, by what the directory holds; an Auxiliary for the
-      networks that training and metrics use.
+      A Tokenizer, a Generator, a TextEncoder or a SpeechEncoder, by what the directory holds; an
+      Auxiliary for the networks that training and metrics use.
 
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
@@ -61,8 +63,11 @@ def load(
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
     if name == "gemma":
-        vocabulary = checkpoint.read_beside(directory, VOCABULARY)
+        vocabulary = checkpoint.read_beside(directory, text_encoders.VOCABULARY)
         return TextEncoder(network, vocabulary, str(directory), description["fingerprint"])
+    if name == "whisper":
+        vocabulary = checkpoint.read_beside(directory, speech_encoders.VOCABULARY)
+        return SpeechEncoder(network, vocabulary, str(directory), description["fingerprint"])
     if hasattr(network, "classify"):
         class_names = tuple(description.get("class_names", ()))
         tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
@@ -72,12 +77,14 @@ def load(
 
 def wrap(
     network: Any, beside: Mapping[str, bytes] | None = None
-) -> "Tokenizer | Generator | TextEncoder | Auxiliary":
+) -> "Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary":
     """A network, with the contents of the files that belong to it, as `load` would give it."""
     if isinstance(network, VQTokenizer):
         return Tokenizer(network)
     if isinstance(network, Gemma):
-        return TextEncoder(network, (beside or {})[VOCABULARY])
+        return TextEncoder(network, (beside or {})[text_encoders.VOCABULARY])
+    if isinstance(network, Whisper):
+        return SpeechEncoder(network, (beside or {})[speech_encoders.VOCABULARY])
     return generator(network) if hasattr(network, "classify") else Auxiliary(network)
 
 

@@ -38,6 +38,8 @@ def formats() -> dict[str, ModuleType]:
         maskgit_vq,
         open_magvit2,
         taming_vqgan,
+        whisper,
+        whisper_ctranslate2,
     )
 
     return {
@@ -56,6 +58,8 @@ def formats() -> dict[str, ModuleType]:
         "lpips": lpips,
         "fid-inception": fid_inception,
         "gemma": gemma,
+        "whisper": whisper,
+        "whisper-ctranslate2": whisper_ctranslate2,
     }
 
 
@@ -177,9 +181,7 @@ def main(direction: str) -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
-    flags.DEFINE_string(
-        "source", None, "file (for gemma also a directory) to import, or model directory to export"
-    )
+    flags.DEFINE_string("source", None, "file or snapshot to import, or model directory to export")
     flags.DEFINE_string("output", None, "model directory to write, or file")
     flags.DEFINE_multi_string(
         "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"

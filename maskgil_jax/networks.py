@@ -18,6 +18,7 @@ from maskgil_jax.models.halton import HaltonConfig, HaltonTransformer
 from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.models.llama import Llama
 from maskgil_jax.models.llama_config import LlamaConfig
+from maskgil_jax.models.whisper import Whisper, WhisperConfig
 from maskgil_jax.tokenizers import discriminator
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
@@ -29,6 +30,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "bert": (Bert, BertConfig),
     "halton": (HaltonTransformer, HaltonConfig),
     "gemma": (Gemma, GemmaConfig),
+    "whisper": (Whisper, WhisperConfig),
     "lpips": (LPIPS, LPIPSConfig),
     "inception": (Inception, InceptionConfig),
     "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),

@@ -28,6 +28,13 @@ RULES = {
     r"blocks/(up|query)$": P(None, "fsdp", "tensor"),
     r"blocks/modulation$": P(None, "fsdp", None, None),
     r"blocks/.*(scale|bias)$": P(),
+    # Whisper
+    r"blocks/.*attention/query$": P(None, "fsdp", "tensor"),
+    r"blocks/.*attention/key_value$": P(None, "fsdp", None, "tensor"),
+    r"blocks/.*attention/out$": P(None, "tensor", None, "fsdp"),
+    r"blocks/mlp/up$": P(None, "fsdp", "tensor"),
+    r"blocks/mlp/down$": P(None, "tensor", "fsdp"),
+    # beside the layers
     r"modulation$": P("fsdp"),
     r"(head|norm|modulation)_bias$": P(),
     r"head$": P("fsdp", None),

@@ -1,5 +1,6 @@
 """Reading and writing the files of foreign checkpoints. PyTorch is imported here alone."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -55,6 +56,32 @@ def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
         check_file(part)
         tensors |= _read_one(part, keys, weights)
     return tensors
+
+
+def members(source: str) -> dict[str, str]:
+    """The files that a source stands for, those between its commas or in a directory, by name.
+
+    Raises:
+      InputError: no such file.
+    """
+    paths = source.split(",")
+    if os.path.isdir(source):
+        inside = (os.path.join(source, name) for name in sorted(os.listdir(source)))
+        paths = [path for path in inside if os.path.isfile(path)]
+    for path in paths:
+        check_file(path)
+    return {os.path.basename(path): path for path in paths}
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The object in a JSON file; InputError where there is none."""
+    try:
+        content = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"--source={path} is not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--source={path} holds a {type(content).__name__}, expected an object")
+    return content
 
 
 def read_bytes(path: str) -> bytes:

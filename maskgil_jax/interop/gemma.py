@@ -4,8 +4,6 @@ The source is a snapshot's directory (config.json, *.safetensors, tokenizer.mode
 commas in between, of which config.json may be left out, or one GGUF file.
 """
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -215,19 +213,14 @@ def _sliding(told: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _read_snapshot(source: str) -> Content:
-    paths = source.split(",")
-    if os.path.isdir(source):
-        names = sorted(os.listdir(source))
-        wanted = [n for n in names if n.endswith(".safetensors") or n in (SETTINGS, VOCABULARY)]
-        paths = [os.path.join(source, name) for name in wanted]
-    by_name = {os.path.basename(path): path for path in paths}
-    settings = by_name.pop(SETTINGS, "")
-    vocabulary = by_name.pop(VOCABULARY, "")
-    if not vocabulary or not by_name:
+    found = files.members(source)
+    settings, vocabulary = found.pop(SETTINGS, ""), found.pop(VOCABULARY, "")
+    weights = [path for name, path in found.items() if name.endswith(".safetensors")]
+    if not vocabulary or not weights:
         raise InputError(
             f"--source={source}: expected .safetensors and {VOCABULARY}, or a directory of them"
         )
-    tensors = files.read(",".join(by_name.values()), STATE_DICT_KEYS)
+    tensors = files.read(",".join(weights), STATE_DICT_KEYS)
     if "embed_tokens.weight" in tensors:  # of the network without its head
         tensors = {f"model.{name}": x for name, x in tensors.items()}
     metadata = _settings(settings) if settings else {}
@@ -236,11 +229,8 @@ def _read_snapshot(source: str) -> Content:
 
 def _settings(path: str) -> dict[str, Any]:
     """What config.json says; of rotations, in the older names whoever wrote it."""
-    try:
-        told = json.loads(files.read_bytes(path))
-    except ValueError as error:
-        raise InputError(f"--source={path} is not readable JSON: {error}") from None
-    kind = told.get("model_type") if isinstance(told, dict) else None
+    told = files.read_json(path)
+    kind = told.get("model_type")
     if kind not in MODEL_TYPES:
         raise InputError(f"--source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
     rotations: dict[str, Any] = told.get("rope_parameters") or {}
