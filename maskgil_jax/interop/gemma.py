@@ -220,6 +220,8 @@ def _read_snapshot(source: str) -> Content:
         names = sorted(os.listdir(source))
         wanted = [n for n in names if n.endswith(".safetensors") or n in (SETTINGS, VOCABULARY)]
         paths = [os.path.join(source, name) for name in wanted]
+    for path in paths:
+        files.check_file(path)
     by_name = {os.path.basename(path): path for path in paths}
     settings = by_name.pop(SETTINGS, "")
     vocabulary = by_name.pop(VOCABULARY, "")
