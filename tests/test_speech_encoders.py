@@ -89,7 +89,7 @@ def test_saved_and_loaded_it_is_the_same(tiny, tmp_path):
     mel_BFM = tiny.log_mel(np.zeros(9), 0.5)[None]
     np.testing.assert_array_equal(loaded.features(mel_BFM), tiny.features(mel_BFM))
     (tmp_path / "saved" / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="saved has no tokenizer.json"):
+    with pytest.raises(InputError, match="saved is not whole: it has no tokenizer.json"):
         maskgil_jax.load(tmp_path / "saved")
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_written_down_is_refused(model, tiny, monkeypatch):
     with pytest.raises(InputError, match="expected \\[samples\\]"):
         tiny.transcribe(np.zeros((2, 100)))
     with pytest.raises(InputError, match="tokenizer.json is not readable"):
-        SpeechEncoder(tiny.network, "{}").transcribe(np.zeros(100))
+        SpeechEncoder(tiny.network, b"{}").transcribe(np.zeros(100))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InputError, match="pip install 'maskgil_jax\\[speech\\]'"):
-        SpeechEncoder(tiny.network, "{}").transcribe(np.zeros(100))
+        SpeechEncoder(tiny.network, b"{}").transcribe(np.zeros(100))

@@ -47,6 +47,13 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
     )
 
 
+def of_unit_rms(x: jax.Array) -> jax.Array:
+    """x / rms(x) over the last axis, in float32; returns the dtype of x."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + 1e-5)).astype(x.dtype)
+
+
 def scale_and_bias(norm: Any) -> jax.Array:
     """Of a `qk_norm`, [2, K]; RMSNorm has no bias."""
     scale_K = norm.scale[...]
@@ -449,6 +456,8 @@ class Llama(nnx.Module):
     def project(self, features_BTC: jax.Array) -> jax.Array:
         """Features to the width of the model, as LlamaGen's CaptionEmbedder: [B, T, D]."""
         dtype = self.config.dtype
+        if self.config.feature_norm:
+            features_BTC = of_unit_rms(features_BTC)
         hidden_BTD = features_BTC.astype(dtype) @ self.feature_in[...].astype(dtype)
         return jax.nn.gelu(hidden_BTD, approximate=True) @ self.feature_out[...].astype(dtype)
 

@@ -348,7 +348,14 @@ def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, in
 
 
 def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:
-    return lambda arguments: llama_config.LlamaConfig(**arguments, **llama_config.PRESETS[preset])
+    def config(arguments: dict[str, Any]) -> llama_config.LlamaConfig:
+        of_paper = preset == "paper" and arguments["feature_dim"]
+        switches = llama_config.PRESETS[preset] | (
+            llama_config.PAPER_OF_FEATURES if of_paper else {}
+        )
+        return llama_config.LlamaConfig(**arguments, **switches)
+
+    return config
 
 
 def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:

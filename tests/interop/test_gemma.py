@@ -241,6 +241,11 @@ def test_what_is_not_a_gemma_is_refused(what, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_source_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere: there is no such file"):
+        imported(tmp_path / "nowhere", tmp_path / "model")
+
+
 def write_gguf(path, model, architecture, **changes):
     """As llama.cpp's converter does, with the names of its library."""
     config = model.config
