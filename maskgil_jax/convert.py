@@ -133,6 +133,8 @@ def export_model(format_name: str, source: str, output: str) -> None:
     from maskgil_jax.interop import engine, files
 
     family, model = _family(format_name), api.load(source)
+    if not hasattr(family, "STATE_DICT_KEYS"):
+        raise InputError(f"--format={format_name} is imported only")
     config = model.network.config
     if not isinstance(config, family.CONFIG):
         found, expected = (c.__name__.removesuffix("Config") for c in (type(config), family.CONFIG))

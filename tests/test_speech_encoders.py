@@ -65,9 +65,8 @@ def tiny():
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.add_special_tokens([f"<|{name}|>" for name in names])
     config = dataclasses.replace(TINY, vocabulary=51_865)
-    return SpeechEncoder(
-        jax.jit(Whisper, static_argnums=0)(config, jax.random.key(0)), tokenizer.to_str()
-    )
+    network = jax.jit(Whisper, static_argnums=0)(config, jax.random.key(0))
+    return SpeechEncoder(network, tokenizer.to_str().encode())
 
 
 def test_features_of_short_windows(tiny):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax._src import xla_bridge
 
+from maskgil_jax.conditioning import read_class
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.errors import InputError
 
@@ -119,7 +120,9 @@ class Broken:
 
 def loader(source, buckets=None, sizes=((8, 8),), crop="center", flip=False):
     buckets = np.zeros(len(source), int) if buckets is None else buckets
-    return pipeline.image_loader(source, buckets, sizes=sizes, crop=crop, flip=flip)
+    return pipeline.image_loader(
+        source, buckets, sizes=sizes, crop=crop, flip=flip, condition=read_class
+    )
 
 
 def test_an_image_has_the_size_of_its_bucket_and_so_has_what_stands_in_for_it():
