@@ -20,8 +20,9 @@ def main() -> None:
     model, codes = command.required("model"), command.required("codes")
     import numpy as np
 
-    from maskgil_jax import api, conditioning
+    from maskgil_jax import api
     from maskgil_jax.checkpoint import write_json
+    from maskgil_jax.conditioning import base, choice
     from maskgil_jax.data.shards import CodeShards
     from maskgil_jax.metrics.condition_match import condition_match
 
@@ -32,7 +33,7 @@ def main() -> None:
             f"--model={model} was trained on codes of {generator.tokenizer.get('fingerprint')}, "
             f"but the shards in --codes={codes} are of {made_by}"
         )
-    of_model = conditioning.of_generator(generator, shards.index, encoder=values.encoder)
+    of_model = choice.of_generator(generator, shards.index, values.encoder, values.speech)
     # Of one grid, the most frequent: losses of others are not comparable.
     places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())[: values.num]
     records = [shards[int(place)] for place in places]
@@ -43,7 +44,7 @@ def main() -> None:
     result = condition_match(
         generator,
         np.stack([record.codes[0] for record in records]),
-        conditioning.stacked(examples, of_model),
+        base.stacked(examples, of_model),
         masks=values.masks,
         batch_size=values.batch_size,
         seed=values.seed,
@@ -64,7 +65,8 @@ def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("model", None, "generator directory")
     flags.DEFINE_string("codes", None, "code shards that it was not trained on")
-    flags.DEFINE_string("encoder", "", "text encoder directory; default: the generator's own")
+    flags.DEFINE_string("encoder", "", "encoder directory; default: the generator's own")
+    flags.DEFINE_string("speech", "", "folder of recordings, of a generator of speech")
     flags.DEFINE_string("output", None, "F.json to write")
     flags.DEFINE_integer("num", 1000, "images, at most", lower_bound=2)
     flags.DEFINE_integer("masks", 8, "drawn for each image", lower_bound=1)

@@ -188,11 +188,14 @@ def generator() -> ConfigDict:
     # from these by weight; all images, or all code shards of one tokenizer
     config.data.buckets = ""  # "": squares | pixart | lumina: each batch has one of the sizes of
     # that list, which fits its images best; of code shards it is known
+    config.data.speech = ""  # with an encoder of speech: folder of NAME.wav, of image NAME.jpg, or
+    # of CLASS/*.wav, of which any goes with an image of the class
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(
         tokenizer="",  # tokenizer directory; may be left out for shards, which name theirs
-        encoder="",  # directory of a text encoder that the model is conditioned on captions by
+        encoder="",  # directory of an encoder that the model is conditioned by: of text (captions)
+        # or of speech (data.speech; "log_mel" for the frames themselves)
         model=dict(
             layers=12,
             dim=768,

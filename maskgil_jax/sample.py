@@ -1,12 +1,13 @@
 """Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR.
 
-A model of text takes --prompts=FILE, a prompt a line. One of features that were computed
-elsewhere takes those: --features=A.npy,B.npy.
+A model of text takes --prompts=FILE, a prompt a line, one of speech --speech=A.wav,B.mp3. One of
+features that were computed elsewhere takes those: --features=A.npy,B.npy.
 """
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
+CONDITIONS = ("classes", "prompts", "speech", "features")  # flags of which one is given
 METHODS = {"masked": "masked", "causal": "autoregressive"}  # of a model of each kind
 
 
@@ -24,14 +26,15 @@ def main() -> None:
     """Parse the flags, draw, say where the images are."""
     values = flags.FLAGS
     model, output = command.required("model"), command.required("output")
-    given = [name for name in ("classes", "prompts", "features") if values[name].value]
+    given = [name for name in CONDITIONS if values[name].value]
     if len(given) != 1:
         raise InputError(
-            "one of --classes=207,360 (class ids), --prompts=FILE and --features=A.npy,B.npy is "
-            f"expected, {' and '.join('--' + name for name in given) or 'none'} given"
+            "one of --classes=207,360 (class ids), --prompts=FILE, --speech=A.wav,B.mp3 and "
+            f"--features=A.npy is expected, {' and '.join('--' + n for n in given) or 'none'} given"
         )
-    if values.negative_prompt is not None and given != ["prompts"]:
-        raise InputError(f"--negative_prompt goes with --prompts, not with --{given[0]}")
+    for name, goes_with in (("negative_prompt", "prompts"), ("recognizer", "speech")):
+        if values[name].value is not None and given != [goes_with]:
+            raise InputError(f"--{name} goes with --{goes_with}, not with --{given[0]}")
     classes = np.array([parse_class(text) for text in values.classes], np.int64)
     prompts = read_prompts(values.prompts) if values.prompts else []
     from maskgil_jax.decoding import draw
@@ -46,11 +49,14 @@ def main() -> None:
     elif values.features:
         conditions = draw.rows_of(read_features(generator, values.features))
         labels = np.arange(len(values.features))
-    else:
+    elif not values.speech:
         check_classes(generator, classes)
         labels = classes
         names = generator.class_names or [str(c) for c in range(generator.num_classes)]
     grid = parse_size(values.size, tokenizer.downsample) if values.size else None
+    if values.speech:
+        speak(generator, tokenizer, grid)
+        return
     draw.write_samples(
         chosen_sampler(generator, given_options(), values.seed, conditions, negative, grid),
         tokenizer,
@@ -61,6 +67,46 @@ def main() -> None:
         batch_size=values.batch_size,
     )
     log.info("wrote %d images to %s", len(labels) * values.num, output)
+
+
+def speak(generator: Any, tokenizer: Any, grid: tuple[int, int] | None) -> None:
+    """Draw what --speech says."""
+    from maskgil_jax.conditioning import choice
+    from maskgil_jax.decoding import spoken
+
+    values = flags.FLAGS
+    options, utterances = given_options(), heard(values.speech, values.silence)
+    spoken.draw_spoken(
+        utterances,
+        choice.hearing(generator, values.encoder, values.recognizer),
+        lambda of: chosen_sampler(generator, options, values.seed, conditions=of, grid=grid),
+        tokenizer,
+        values.output,
+        count=values.num,
+    )
+
+
+def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, np.ndarray]]:
+    """Recordings, or with "-" the utterances of raw sound at the standard input, one by one.
+
+    Raises:
+      InputError: a file that is not there or not usable audio; before the first is given.
+    """
+    from etils import epath
+
+    from maskgil_jax.data import audio, utterances
+    from maskgil_jax.errors import Unreadable
+
+    if list(paths) == ["-"]:
+        stream = utterances.from_stream(sys.stdin.buffer, silence)
+        return ((f"utterance {i}", waveform) for i, waveform in enumerate(stream))
+    found = []
+    for path in paths:
+        try:
+            found.append((path, audio.decode(epath.Path(path).read_bytes())))
+        except (OSError, Unreadable) as error:
+            raise InputError(f"--speech={path}: {error}") from None
+    return iter(found)
 
 
 def read_prompts(path: str) -> list[str]:
@@ -89,9 +135,12 @@ def of_text(
     Raises:
       InputError: the generator is not of text, or its encoder is not there.
     """
-    from maskgil_jax import conditioning
+    from maskgil_jax.conditioning import choice
+    from maskgil_jax.text_encoders import TextEncoder
 
-    text_encoder = conditioning.encoder_of(generator, encoder)
+    text_encoder = choice.encoder_of(generator, encoder)
+    if not isinstance(text_encoder, TextEncoder):
+        raise InputError("--prompts: --model is conditioned on speech, expected --speech=A.wav")
     tokens = generator.network.config.condition_tokens
 
     def conditions(labels: np.ndarray) -> Any:
@@ -245,7 +294,17 @@ def define_flags() -> None:
     flags.DEFINE_list("classes", [], "class ids")
     flags.DEFINE_string("prompts", "", "instead of classes: file of prompts, one a line")
     flags.DEFINE_string("negative_prompt", None, "that guidance goes away from, for all prompts")
-    flags.DEFINE_string("encoder", "", "text encoder directory; default: the generator's own")
+    flags.DEFINE_list(
+        "speech",
+        [],
+        "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
+        "input (16-bit, mono, 16 kHz), of which each utterance is drawn when it has ended",
+    )
+    flags.DEFINE_float("silence", 0.6, "seconds that end an utterance", lower_bound=0.02)
+    flags.DEFINE_string(
+        "recognizer", None, "Whisper directory that writes speech down for a model of text"
+    )
+    flags.DEFINE_string("encoder", "", "encoder directory; default: the generator's own")
     flags.DEFINE_list("features", [], "instead of classes: .npy files, float [T, C]")
     flags.DEFINE_string(
         "size",

@@ -219,14 +219,30 @@ def write_samples(
       per_label: images of each.
       batch_size: images drawn at once.
     """
-    rows, labels = len(labels), np.repeat(labels, per_label)
+    labels = np.repeat(labels, per_label)
     images = draw_images(sample, tokenizer, labels, batch_size)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
+    write_images(output, images)
+    write_together(output, images, labels, names, per_label)
+
+
+def write_images(output: epath.Path, images: np.ndarray, start: int = 0) -> None:
+    """Write uint8 [N, H, W, 3] as OUTPUT/00000.png ..., from the number `start` on."""
+    for i, image in enumerate(images, start):
         pictures.save(output / f"{i:05}.png", image)
+
+
+def write_together(
+    output: epath.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    per_label: int,
+) -> None:
+    """Write OUTPUT/grid.png and OUTPUT/samples.npz; the arguments are those of write_samples."""
     shown = min(per_label, 16)
-    first = images.reshape(rows, per_label, *images.shape[1:])[:, :shown]
+    first = images.reshape(-1, per_label, *images.shape[1:])[:, :shown]
     row_names = [names[label] for label in labels[::per_label]]
     grid = pictures.labelled_rows(np.concatenate(first), row_names, shown)
     pictures.save(output / "grid.png", grid)

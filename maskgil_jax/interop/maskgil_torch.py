@@ -43,7 +43,8 @@ class MaskGIL(nn.Module):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.config = config = {"factors": [], "feature_norm": False} | config  # not in older files
+        older: dict[str, Any] = {"factors": [], "feature_norm": False}  # files do not name these
+        self.config = config = older | config
         D, self.sizes = config["dim"], config["factors"] or [config["codebook_size"]]
         V = sum(self.sizes)
         rows, classes = V + (not config["causal"]), config["num_classes"] + 1

@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 from maskgil_jax import (
     api,
     checkpoint,
-    conditioning,
     generators,
     networks,
     pictures,
     processes,
     sharding,
 )
+from maskgil_jax.conditioning import base, choice
 from maskgil_jax.config import differences
 from maskgil_jax.data import buckets, mixture, pipeline, sources
 from maskgil_jax.data.records import Record
@@ -152,7 +152,7 @@ def to_show(data: "Data", by_class: bool, count: int) -> Shown:
             names.append(data.conditioning.name(record, np.random.default_rng(index)))
         except Unreadable:
             continue
-    table: Any = conditioning.stacked(examples, data.conditioning)
+    table: Any = base.stacked(examples, data.conditioning)
     return Shown(np.arange(len(names)), tuple(names), draw.rows_of(table))
 
 
@@ -194,7 +194,7 @@ class Data:
     grids: Sequence[buckets.Size]
     tokenizer: api.Tokenizer | None
     encoder: VQTokenizer | None
-    conditioning: conditioning.Conditioning
+    conditioning: base.Conditioning
 
     @property
     def examples(self) -> int:
@@ -218,7 +218,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [sources.open_source(name) for name in names]
     source = mixture.Joined(names, opened)
-    condition = conditioning.chosen(config)
+    condition = choice.of_config(config, source.class_names)
     _check_first(condition, source[0])
     if not config.tokenizer:
         raise InputError(
@@ -255,7 +255,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     )
 
 
-def _check_first(condition: conditioning.Conditioning, record: Record | CodeRecord) -> None:
+def _check_first(condition: base.Conditioning, record: Record | CodeRecord) -> None:
     """Raise InputError where even the first image has no condition: the data is another."""
     try:
         condition.read(record, np.random.default_rng(0))
@@ -267,7 +267,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [CodeShards(name.partition(":")[2]) for name in names]
     codes = mixture.Joined(names, opened)
-    condition = conditioning.chosen(config, [shards.index for shards in opened])
+    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
     _check_first(condition, codes[0])
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
@@ -462,9 +462,7 @@ def step(
         "codes": codes_Bhw,
         "hidden": hidden_Bhw,
         "weight": weight_Bhw / jnp.maximum(weight_Bhw.sum(), 1.0),
-        "condition": state.model.drop_condition(
-            conditioning.condition_of(batch, frozen.encoder), drop_B
-        ),
+        "condition": state.model.drop_condition(base.condition_of(batch, frozen.encoder), drop_B),
     }
 
     def gradients(part: Batch, index: jax.Array) -> Any:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maskgil_jax import conditioning
+from maskgil_jax.conditioning import base
 from maskgil_jax.data import features, pipeline, sources
 from maskgil_jax.errors import InputError, Unreadable
 
@@ -65,7 +65,7 @@ def test_an_example_has_the_features_of_its_image_or_is_passed_over(tmp_path):
         sizes=[(8, 8)],
         crop="center",
         flip=False,
-        condition=conditioning.FileReader(files),
+        condition=base.FileReader(files),
     )
     for index, used in ((0, 0), (1, 1), (2, 3), (3, 3)):
         example = load(index, np.random.default_rng(0))

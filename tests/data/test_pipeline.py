@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax._src import xla_bridge
 
-from maskgil_jax.conditioning import read_class
+from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.errors import InputError
 

@@ -10,7 +10,8 @@ from etils import epath
 from PIL import Image
 
 import maskgil_jax
-from maskgil_jax import conditioning, main
+from maskgil_jax import main
+from maskgil_jax.conditioning import choice
 from maskgil_jax.data import sources
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.errors import InputError
@@ -105,7 +106,7 @@ def test_the_model_knows_its_encoder_and_its_pictures_their_captions(trained, en
     loaded = maskgil_jax.load(encoder)
     assert generator.encoder["fingerprint"] == loaded.fingerprint
     assert generator.encoder["path"] == str(encoder)
-    assert conditioning.encoder_of(generator, "").fingerprint == loaded.fingerprint
+    assert choice.encoder_of(generator, "").fingerprint == loaded.fingerprint
     names = np.load(trained / "images" / "samples" / "samples.npz")["class_names"].tolist()
     assert len(names) == 4
     assert all(name in NAMES or name.startswith("a black ") for name in names)
@@ -115,11 +116,11 @@ def test_another_encoder_is_refused(trained, tmp_path):
     tiny_gemma.encoder(layer=-1).save(tmp_path / "other")
     generator = maskgil_jax.load(trained / "images" / "model")
     with pytest.raises(InputError, match="was trained on features of"):
-        conditioning.encoder_of(generator, str(tmp_path / "other"))
+        choice.encoder_of(generator, str(tmp_path / "other"))
     of_classes = maskgil_jax.load(trained / "images" / "model")
     of_classes.encoder = {}
-    with pytest.raises(InputError, match="takes no prompts"):
-        conditioning.encoder_of(of_classes, "")
+    with pytest.raises(InputError, match="was not trained with an encoder"):
+        choice.encoder_of(of_classes, "")
 
 
 @pytest.mark.parametrize(
