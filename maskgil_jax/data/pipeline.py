@@ -103,7 +103,7 @@ class Turns:
 
 @functools.lru_cache(1024)
 def _turn(turns: Turns, position: int) -> tuple[int, int]:
-    # Rounds are about this long: the whole number of turns of some may be one less.
+    # So many rounds have this many turns or, as fractions are cut off, fewer: begin before them.
     number = max(0, int(position / sum(turns.counts)) - 1)
     while turns.before(number + 1).sum() <= position:
         number += 1

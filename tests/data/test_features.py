@@ -60,7 +60,14 @@ def test_an_example_has_the_features_of_its_image_or_is_passed_over(tmp_path):
     source = sources.open_source("embedded")
     values = {i: write(tmp_path / f"{source[i].id}.npy", (4, 3)) for i in (0, 1, 3)}
     files = features.FeatureFiles(str(tmp_path), tokens=4, width=3)
-    load = pipeline.image_loader(source, size=8, crop="center", flip=False, features=files)
+    load = pipeline.image_loader(
+        source,
+        np.zeros(len(source), int),
+        sizes=((8, 8),),
+        crop="center",
+        flip=False,
+        features=files,
+    )
     for index, used in ((0, 0), (1, 1), (2, 3), (3, 3)):
         example = load(index, np.random.default_rng(0))
         np.testing.assert_array_equal(example["features"], values[used].astype(np.float32))

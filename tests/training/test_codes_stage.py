@@ -155,7 +155,7 @@ def test_ten_crops_are_kept_and_one_is_drawn(finished, tmp_path):
     codes_stage.run(config_for(finished, crops="ten"), epath.Path(tmp_path))
     codes = shards.CodeShards(str(tmp_path))
     assert codes[0][0].shape == (10, 4, 4) and codes.index.views == 10
-    load = pipeline.code_loader(codes)
+    load = pipeline.code_loader(codes, codes.grids)
     drawn = {load(0, np.random.default_rng(s))["codes"].tobytes() for s in range(30)}
     assert drawn <= {view.tobytes() for view in codes[0][0]} and len(drawn) > 1
 
