@@ -184,8 +184,8 @@ def batches(
     rows: Sequence[int] | None = None,
     threads: int = 16,
     workers: int = 0,
-) -> Iterator[Example]:
-    """Some rows of the batches of the steps after `start_step`.
+) -> grain.DatasetIterator[Example]:
+    """Some rows of the batches of the steps after `start_step`; to be closed where workers are.
 
     Args:
       load: (index, rng) -> example, a function of its arguments alone.
