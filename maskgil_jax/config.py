@@ -32,8 +32,8 @@ def _images() -> dict:
         source="",  # embedded | folder:PATH | tar:PATTERN | tfds:NAME/SPLIT |
         # arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
-        crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: the short side
-        # is scaled to image_size and the cut is random along the other) | center (ADM)
+        crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
+        # image as fits, cut at random) | center (the same, its middle; ADM)
         flip=True,  # mirror half of the images
         threads=16,  # threads that load examples, of each worker
         workers=0,  # processes beside each process of the run that load examples; 0: none, it does
@@ -186,8 +186,9 @@ def generator() -> ConfigDict:
     config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
     config.data.mixture = ()  # (("SOURCE", WEIGHT), ...) instead of data.source: examples are drawn
     # from these by weight; all images, or all code shards of one tokenizer
-    config.data.buckets = ""  # "": squares | pixart | lumina: each batch has one of the sizes of
-    # that list, which fits its images best; of code shards it is known
+    config.data.buckets = ""  # "": squares | pixart | lumina: images are cropped to the size that
+    # fits them best, of this list of about the area of the square, and each batch is of one size;
+    # code shards know theirs
     config.data.speech = ""  # with an encoder of speech: folder of NAME.wav, of image NAME.jpg, or
     # of CLASS/*.wav, of which any goes with an image of the class
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,

@@ -102,7 +102,7 @@ class Turns:
 
 @functools.lru_cache(1024)
 def _turn(turns: Turns, position: int) -> tuple[int, int]:
-    # Rounds are about this long: the whole number of turns of some may be one less.
+    # So many rounds have this many turns or, as fractions are cut off, fewer: begin before them.
     number = max(0, int(position / sum(turns.counts)) - 1)
     while turns.before(number + 1).sum() <= position:
         number += 1
@@ -183,8 +183,8 @@ def batches(
     rows: Sequence[int] | None = None,
     threads: int = 16,
     workers: int = 0,
-) -> Iterator[Example]:
-    """Some rows of the batches of the steps after `start_step`.
+) -> grain.DatasetIterator[Example]:
+    """Some rows of the batches of the steps after `start_step`; to be closed where workers are.
 
     Args:
       load: (index, rng) -> example, a function of its arguments alone.

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -125,7 +125,10 @@ def train(
         batches = device_batches(stage, order, config, start, mesh, unreadable, clock)
         skips = Skips(stage, order, config, checkpoints)
         compilations = Compilations(stage.grids)
-        with Writer(workdir, start_step=start, steps=config.steps) as writer:
+        with (
+            contextlib.closing(batches),
+            Writer(workdir, start_step=start, steps=config.steps) as writer,
+        ):
             for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
                 bucket = order.bucket(step)
                 compilations.note(bucket)
@@ -251,7 +254,7 @@ def device_batches(
     mesh: jax.sharding.Mesh,
     unreadable: "UnreadableImages",
     clock: "Clock",
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches after step `start`, as global arrays on the mesh."""
     on_mesh, size = NamedSharding(mesh, sharding.BATCH), config.batch_size
 
@@ -267,11 +270,12 @@ def device_batches(
         threads=config.data.threads,
         workers=config.data.workers,
     )
-    while True:
-        with clock.waiting():
-            batch = next(batches)
-        unreadable.note(batch.pop("unreadable", None))
-        yield jax.tree.map(to_mesh, batch)
+    with contextlib.closing(batches):
+        while True:
+            with clock.waiting():
+                batch = next(batches)
+            unreadable.note(batch.pop("unreadable", None))
+            yield jax.tree.map(to_mesh, batch)
 
 
 def overview(model: Any) -> None:

@@ -188,3 +188,4 @@ def test_processes_beside_this_one_load_the_same_batches():
     for a, b in zip(here, itertools.islice(beside, 5), strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+    beside.close()

@@ -117,7 +117,7 @@ def test_a_square_model_goes_on_at_several_larger_sizes(finished, photos, tmp_pa
 
 
 def test_the_shape_of_an_image_is_read_from_its_header(finished, photos):
-    config = config_for("", source=f"folder:{photos}", buckets="lumina")
+    config = config_for("", source=f"folder:{photos}", image_size=8, buckets="lumina")
     config.tokenizer = f"{finished}/tokenizer/model"
     data = generator_stage.open_data(config)
     found = {
