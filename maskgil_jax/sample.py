@@ -75,10 +75,11 @@ def speak(generator: Any, tokenizer: Any, grid: tuple[int, int] | None) -> None:
     from maskgil_jax.decoding import spoken
 
     values = flags.FLAGS
-    options, utterances = given_options(), heard(values.speech, values.silence)
+    options = given_options()
+    hear = choice.hearing(generator, values.encoder, values.recognizer)
     spoken.draw_spoken(
-        utterances,
-        choice.hearing(generator, values.encoder, values.recognizer),
+        heard(values.speech, values.silence),
+        hear,
         lambda of: chosen_sampler(generator, options, values.seed, conditions=of, grid=grid),
         tokenizer,
         values.output,

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -193,3 +195,58 @@ def test_an_encoder_is_split_over_devices_like_the_rest(
     expected = [row["loss"] for row in read_log(trained / "images")]
     np.testing.assert_allclose([row["loss"] for row in read_log(tmp_path)], expected, rtol=1e-5)
     assert jax.device_count() == 8
+
+
+def run(command, *options):
+    command = [sys.executable, "-m", f"maskgil_jax.{command}", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_prompts_of_a_file_are_drawn_at_any_size_away_from_another(trained, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("zero\n\na black 7\n")
+    options = [f"--model={trained}/images/model", f"--prompts={prompts}", "--steps=2", "--num=2"]
+    options.append("--guidance=1000")  # the model has hardly been trained
+    drawn = {}
+    for negative in ("", "--negative_prompt=nine"):
+        out = tmp_path / f"out{negative}"
+        done = run(
+            "sample", *options, "--size=16x8", f"--output={out}", *([negative] * bool(negative))
+        )
+        assert done.returncode == 0, done.stderr
+        with np.load(out / "samples.npz") as found:
+            drawn[negative] = found["arr_0"]
+            assert found["class_names"].tolist() == ["zero", "a black 7"]
+            assert found["labels"].tolist() == [0, 0, 1, 1]
+    assert drawn[""].shape == (4, 8, 16, 3)
+    assert (drawn[""] != drawn["--negative_prompt=nine"]).any()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--prompts=none.txt"], "--prompts=none.txt"),
+        (["--prompts=none.txt", "--classes=1"], "--classes and --prompts given"),
+        (["--classes=1", "--negative_prompt=x"], "--negative_prompt goes with --prompts"),
+        (["--speech=a.wav"], "expected --recognizer=DIR"),
+    ],
+)
+def test_bad_prompts_are_one_clear_line(options, message, trained, tmp_path):
+    done = run("sample", f"--model={trained}/images/model", *options, f"--output={tmp_path}")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+
+
+def test_how_well_captions_match_is_measured_by_a_command(trained, tmp_path):
+    done = run(
+        "condition_match",
+        f"--model={trained}/images/model",
+        f"--codes={trained}/features",
+        "--masks=2",
+        f"--output={tmp_path}/match.json",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "match.json").read_text())
+    assert found["images"] > 40 and 0 <= found["interval"][0] <= found["preferred"]
+    assert f"{found['preferred']:.1%} of {found['images']} images" in done.stdout
