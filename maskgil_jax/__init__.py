@@ -1,7 +1,7 @@
 """Masked-autoregressive image generation (MaskGIL) in JAX.
 
     import maskgil_jax
-    generator = maskgil_jax.load("DIR")     # a model directory: a Tokenizer or a Generator
+    generator = maskgil_jax.load("DIR")     # a model directory: a Generator, a Tokenizer ...
 
 Names are loaded on first use, so that `import maskgil_jax` and `--help` stay fast.
 """
@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskgil_jax.api import Generator, Tokenizer, load
+    from maskgil_jax.api import Generator, TextEncoder, Tokenizer, load
 
-__all__ = ["Generator", "Tokenizer", "load"]
+__all__ = ["Generator", "TextEncoder", "Tokenizer", "load"]
 
 
 def __getattr__(name: str) -> Any:

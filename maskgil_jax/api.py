@@ -1,8 +1,9 @@
-"""Trained models as a user holds them: `load` gives a Tokenizer or a Generator.
+"""Trained models as a user holds them: `load` gives a Tokenizer, a Generator or an encoder.
 
 Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V codes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,25 +11,30 @@ import jax.numpy as jnp
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import checkpoint, networks, paths
+from maskgil_jax import checkpoint, networks, paths, speech_encoders, text_encoders
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator, generator
+from maskgil_jax.models.gemma import Gemma
+from maskgil_jax.models.whisper import Whisper
+from maskgil_jax.speech_encoders import SpeechEncoder
+from maskgil_jax.text_encoders import TextEncoder
 from maskgil_jax.tokenizers.vq import VQTokenizer
 
 
 def load(
     directory: epath.PathLike, dtype: str | None = None
-) -> "Tokenizer | Generator | Auxiliary":
+) -> "Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary":
     """Read a model directory.
 
     Args:
       directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert import`.
       dtype: of the computation, "float32" or "bfloat16". By default a generator computes as it was
-        trained, and a tokenizer in float32, since bfloat16 changes codes.
+        trained, a text encoder as it was released, and a tokenizer in float32, since bfloat16
+        changes codes.
 
     Returns:
-      A Tokenizer or a Generator, by what the directory holds; an Auxiliary for the networks that
-      training and metrics use.
+      A Tokenizer, a Generator, a TextEncoder or a SpeechEncoder, by what the directory holds; an
+      Auxiliary for the networks that training and metrics use.
 
     Raises:
       InputError: not a model directory, or one whose tensors do not fit its model.json.
@@ -56,16 +62,29 @@ def load(
     network = checkpoint.load_params(directory, like)
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])
+    if name == "gemma":
+        vocabulary = checkpoint.read_beside(directory, text_encoders.VOCABULARY)
+        return TextEncoder(network, vocabulary, str(directory), description["fingerprint"])
+    if name == "whisper":
+        vocabulary = checkpoint.read_beside(directory, speech_encoders.VOCABULARY)
+        return SpeechEncoder(network, vocabulary, str(directory), description["fingerprint"])
     if hasattr(network, "classify"):
         class_names = tuple(description.get("class_names", ()))
-        return generator(network, description.get("tokenizer", {}), class_names)
+        tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
+        return generator(network, tokenizer, class_names, encoder)
     return Auxiliary(network)
 
 
-def wrap(network: Any) -> "Tokenizer | Generator | Auxiliary":
-    """A network as `load` would give it."""
+def wrap(
+    network: Any, beside: Mapping[str, bytes] | None = None
+) -> "Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary":
+    """A network, with the contents of the files that belong to it, as `load` would give it."""
     if isinstance(network, VQTokenizer):
         return Tokenizer(network)
+    if isinstance(network, Gemma):
+        return TextEncoder(network, (beside or {})[text_encoders.VOCABULARY])
+    if isinstance(network, Whisper):
+        return SpeechEncoder(network, (beside or {})[speech_encoders.VOCABULARY])
     return generator(network) if hasattr(network, "classify") else Auxiliary(network)
 
 
@@ -82,6 +101,14 @@ def load_generator(directory: epath.PathLike) -> "Generator":
     model = load(directory)
     if not isinstance(model, Generator):
         raise InputError(f"{directory} holds a {model.kind}, expected a generator")
+    return model
+
+
+def load_text_encoder(directory: epath.PathLike) -> TextEncoder:
+    """Read the directory of a text encoder; InputError where it holds something else."""
+    model = load(directory)
+    if not isinstance(model, TextEncoder):
+        raise InputError(f"{directory} holds a {model.kind}, expected a text encoder")
     return model
 
 

@@ -4,13 +4,15 @@ A tree is stored as a flat dict `path -> array`, so that a checkpoint depends ne
 on optax's classes. The data position is the step itself (see data/pipeline.py).
 
 A model directory holds `params/` (Orbax) and `model.json` (class, constructor arguments, format
-version), written last: a directory without it is not a model. Nothing in it executes.
+version), written last: a directory without it is not a model. Beside them may lie other files that
+the model needs, such as a vocabulary. Nothing in it executes.
 """
 
 import hashlib
 import json
 import logging
 import uuid
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -209,7 +211,12 @@ def write_json(path: epath.PathLike, content: Any) -> None:
     temporary.replace(path)
 
 
-def save_model(directory: epath.PathLike, description: dict[str, Any], params: Any) -> None:
+def save_model(
+    directory: epath.PathLike,
+    description: dict[str, Any],
+    params: Any,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a model directory; another one that is there is replaced only when this one is whole.
 
     With several processes all of them call this.
@@ -218,10 +225,11 @@ def save_model(directory: epath.PathLike, description: dict[str, Any], params: A
       directory: where to.
       description: JSON-able; `class` and `arguments` at least.
       params: the module or tree of parameters.
+      beside: contents of other files of the directory by name.
     """
     directory = paths.absolute(directory)
-    flat = flatten(params)
-    content = dict(description, format=FORMAT, fingerprint=fingerprint(flat))
+    flat, beside = flatten(params), beside or {}
+    content = dict(description, format=FORMAT, fingerprint=fingerprint(flat, beside))
     content = json.loads(json.dumps(content))
     there = (directory / "model.json").exists() and read_description(directory) == content
     if processes.total(there):
@@ -233,6 +241,8 @@ def save_model(directory: epath.PathLike, description: dict[str, Any], params: A
     processes.wait("room for the model")
     ocp.save(fresh / "params", flat)
     if processes.first():
+        for name, data in beside.items():
+            (fresh / name).write_bytes(data)
         write_json(fresh / "model.json", content)
         directory.parent.mkdir(parents=True, exist_ok=True)
         old = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.old.tmp")
@@ -282,12 +292,25 @@ def load_params(directory: epath.PathLike, like: Tree) -> Tree:
         raise InputError(f"{directory} does not hold what its model.json says: {error}") from error
 
 
-def fingerprint(params: Any) -> str:
-    """Sixteen hex digits that name the parameters' values, whatever their order in memory."""
+def read_beside(directory: epath.PathLike, name: str) -> bytes:
+    """One of the other files of a model directory; InputError where it is not there."""
+    path = epath.Path(directory) / name
+    if not path.exists():
+        raise InputError(f"{directory} is not whole: it has no {name}")
+    return path.read_bytes()
+
+
+def fingerprint(params: Any, beside: Mapping[str, bytes] | None = None) -> str:
+    """Sixteen hex digits that name the parameters' values, whatever their order in memory.
+
+    The contents of the files `beside` them count too.
+    """
     digest = hashlib.sha256()
     flat = params if isinstance(params, dict) else flatten(params)
     for name in sorted(flat):
         value = processes.whole(flat[name])
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
+    for name, data in sorted((beside or {}).items()):
+        digest.update(f"{name} {len(data)}".encode() + data)
     return digest.hexdigest()[:16]

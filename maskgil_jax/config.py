@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "skips_allowed",
     "mesh",
     "data.threads",
+    "data.workers",
     "data.bad_image_limit",
     "samples",
     "evaluation",
@@ -28,12 +29,14 @@ MAY_CHANGE = (
 
 def _images() -> dict:
     return dict(
-        source="",  # embedded | folder:PATH | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
+        source="",  # embedded | folder:PATH | tar:PATTERN | tfds:NAME/SPLIT |
+        # arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
-        crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: the short side
-        # is scaled to image_size and the cut is random along the other) | center (ADM)
+        crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
+        # image as fits, cut at random) | center (the same, its middle; ADM)
         flip=True,  # mirror half of the images
-        threads=16,  # threads that decode images, per process
+        threads=16,  # threads that load examples, of each worker
+        workers=0,  # processes beside each process of the run that load examples; 0: none, it does
         bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
     )
 
@@ -161,8 +164,16 @@ def codes() -> ConfigDict:
             stage="codes",
             tokenizer="",  # tokenizer directory
             source="",  # as in data.source
-            crops="center",  # center | flip (center and its mirror) | ten (ten-crop)
-            image_size=256,  # pixels
+            image_size=256,  # pixels: side of the squares
+            buckets="",  # "": all images become squares | pixart | lumina: each the size of that
+            # list that fits it best, of about the area of the square (data/buckets.py)
+            crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
+            # squares only)
+            views=1,  # of each image, for crops random
+            encoder="",  # directory of a text encoder: captions are kept too, as its token ids
+            features=False,  # and as its features, which training then need not compute
+            caption_tokens=256,  # that are kept of a caption
+            seed=0,  # of random crops
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
@@ -173,17 +184,26 @@ def codes() -> ConfigDict:
 def generator() -> ConfigDict:
     """A class-conditional MaskGIL generator (size B unless changed), the paper's recipe."""
     config = ConfigDict(dict(stage="generator", **_training(), data=_images()))
+    config.data.mixture = ()  # (("SOURCE", WEIGHT), ...) instead of data.source: examples are drawn
+    # from these by weight; all images, or all code shards of one tokenizer
+    config.data.buckets = ""  # "": squares | pixart | lumina: images are cropped to the size that
+    # fits them best, of this list of about the area of the square, and each batch is of one size;
+    # code shards know theirs
+    config.data.speech = ""  # with an encoder of speech: folder of NAME.wav, of image NAME.jpg, or
+    # of CLASS/*.wav, of which any goes with an image of the class
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(
         tokenizer="",  # tokenizer directory; may be left out for shards, which name theirs
+        encoder="",  # directory of an encoder that the model is conditioned by: of text (captions)
+        # or of speech (data.speech; "log_mel" for the frames themselves)
         model=dict(
             layers=12,
             dim=768,
             heads=12,
             num_classes=1000,  # where the condition is the class
-            feature_dim=0,  # C of data.features; 0: the condition is the class
-            condition_tokens=1,  # T of data.features: more are cut off, fewer are padded
+            feature_dim=0,  # C of the features of encoder or data.features; 0: of a class
+            condition_tokens=1,  # T of those: more are cut off, fewer are padded
             preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
             dropout=0.1,  # on the outputs of attention and MLP
@@ -259,10 +279,27 @@ def causal_generator() -> ConfigDict:
     return config.lock()
 
 
+def prompted_generator(size: str) -> ConfigDict:
+    """MaskGIL-XL of text or speech, of many sizes of about 256 or 512 pixels a side (`size`).
+
+    What the paper leaves open, batch, epochs and the list of sizes, is ours and Lumina's.
+    """
+    epochs = {"256": 5, "512": 1}
+    if size not in epochs:
+        raise InputError(f"--config=...:{size}: expected {' or '.join(epochs)}")
+    config = generator().unlock()
+    config.model.update(layers=36, dim=1280, heads=20, num_classes=0, remat="full")
+    config.mesh.update(data=1, fsdp=-1)
+    config.data.update(image_size=int(size), buckets="lumina")
+    config.batch_size = 1024
+    config.steps = epochs[size] * 20_000_000 // config.batch_size  # 20 million images
+    return config.lock()
+
+
 # Fields that count something: less than 1 makes no sense in any of them.
 COUNTS = (
     *("steps", "batch_size", "accumulate_steps", "log_every", "checkpoint_every"),
-    *("pictures_every", "keep_checkpoints", "image_size", "shard_size"),
+    *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views", "caption_tokens"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
     *(
         "loss.chunk",

@@ -8,12 +8,15 @@ import inspect
 import logging
 import re
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from maskgil_jax import command
 from maskgil_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from maskgil_jax.interop import files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -22,6 +25,7 @@ def formats() -> dict[str, ModuleType]:
     """The foreign formats by name."""
     from maskgil_jax.interop import (
         fid_inception,
+        gemma,
         halton_maskgit,
         llamagen_discriminator,
         llamagen_gpt,
@@ -34,6 +38,8 @@ def formats() -> dict[str, ModuleType]:
         maskgit_vq,
         open_magvit2,
         taming_vqgan,
+        whisper,
+        whisper_ctranslate2,
     )
 
     return {
@@ -51,6 +57,9 @@ def formats() -> dict[str, ModuleType]:
         "llamagen-discriminator": llamagen_discriminator,
         "lpips": lpips,
         "fid-inception": fid_inception,
+        "gemma": gemma,
+        "whisper": whisper,
+        "whisper-ctranslate2": whisper_ctranslate2,
     }
 
 
@@ -59,7 +68,8 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
 
     Args:
       format_name: a key of `formats`.
-      source: .safetensors, .pt, .pth, .ckpt or .msgpack; several with commas in between.
+      source: .safetensors, .pt, .pth, .ckpt or .msgpack; several with commas in between; what else
+        a format comes in, its module says.
       output: directory that is not there yet.
       arguments: what the tensors do not tell, such as {"heads": 4}; {"weights": "ema"} or "model"
         chooses among the sets of weights that a file holds.
@@ -71,33 +81,46 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     from etils import epath
 
     from maskgil_jax import api, networks
-    from maskgil_jax.interop import engine, files
+    from maskgil_jax.interop import engine
 
     if epath.Path(output).exists():
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
     takes = inspect.signature(family.config).parameters
-    known = {"weights", *takes} - {"tensors", "metadata"}
+    known = set(takes) - {"tensors", "metadata"}
+    if not hasattr(family, "read"):
+        known.add("weights")
     if set(arguments) - known:
         raise InputError(
             f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"
         )
     arguments = dict(arguments)
     weights = arguments.pop("weights", "")
-    tensors = files.read(source, family.STATE_DICT_KEYS, weights)
+    content = _read(family, source, weights)
     if "metadata" in takes:
-        arguments["metadata"] = files.metadata(source)
+        arguments["metadata"] = content.metadata
     try:
-        config = family.config(tensors, **arguments)
+        config = family.config(content.tensors, **arguments)
     except KeyError as error:
         raise InputError(f"--source={source} is not {format_name}: it has no {error}") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"--source={source} as {format_name}: {error}") from None
     log.info("%s", config)  # with what the tensors do not tell and --arg did not say
     like = jax.eval_shape(lambda: networks.init_network(config, jax.random.key(0)))
-    network = engine.load(family.entries(config), tensors, like, family.IGNORED)
-    api.wrap(network).save(output)
+    network = engine.load(family.entries(config), content.tensors, like, family.IGNORED)
+    api.wrap(network, content.beside).save(output)
     log.info("wrote %s", output)
+
+
+def _read(family: ModuleType, source: str, weights: str) -> "files.Content":
+    """What a source holds; formats that are more than tensors read it themselves."""
+    from maskgil_jax.interop import files
+
+    if hasattr(family, "read"):
+        return family.read(source)
+    tensors = files.read(source, family.STATE_DICT_KEYS, weights)
+    metadata = files.metadata(source) if hasattr(family, "metadata") else {}
+    return files.Content(tensors, metadata, {})
 
 
 def export_model(format_name: str, source: str, output: str) -> None:
@@ -110,6 +133,8 @@ def export_model(format_name: str, source: str, output: str) -> None:
     from maskgil_jax.interop import engine, files
 
     family, model = _family(format_name), api.load(source)
+    if not hasattr(family, "STATE_DICT_KEYS"):
+        raise InputError(f"--format={format_name} is imported only")
     config = model.network.config
     if not isinstance(config, family.CONFIG):
         found, expected = (c.__name__.removesuffix("Config") for c in (type(config), family.CONFIG))
@@ -135,7 +160,7 @@ def parse_arguments(pairs: list[str]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if re.fullmatch(r"\d+(x\d+)?", value):
+        if re.fullmatch(r"-?\d+|\d+x\d+", value):
             numbers = tuple(int(part) for part in value.split("x"))
             arguments[name] = numbers if "x" in value else numbers[0]
         elif name and value.isalpha():
@@ -158,7 +183,7 @@ def main(direction: str) -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
-    flags.DEFINE_string("source", None, "file to import, or model directory to export")
+    flags.DEFINE_string("source", None, "file or snapshot to import, or model directory to export")
     flags.DEFINE_string("output", None, "model directory to write, or file")
     flags.DEFINE_multi_string(
         "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"

@@ -32,10 +32,12 @@ class Generator:
         network: TokenModel,
         tokenizer: dict[str, Any] | None = None,
         class_names: tuple[str, ...] = (),
+        encoder: dict[str, Any] | None = None,
     ):
         self.network = network
         self.tokenizer = tokenizer or {}
         self.class_names = class_names
+        self.encoder = encoder or {}
 
     @property
     def mask_id(self) -> int:
@@ -88,7 +90,9 @@ class Generator:
         condition: Any,
         rng: jax.Array | int,
         *,
+        negative: Any = None,
         codes: npt.ArrayLike | None = None,
+        grid: tuple[int, int] | None = None,
         start: int = 0,
         **options: Any,
     ) -> jax.Array:
@@ -98,8 +102,11 @@ class Generator:
           condition: as in the class's documentation. A jax.Array that is spread over devices, as
             the network then has to be, is sampled there.
           rng: a JAX key or a seed.
+          negative: condition of each image that guidance goes away from; None: the one that says
+            nothing.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
             others stay as they are. None: nothing is known.
+          grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
           **options: fields of decoding.masked.Options: steps=8, guidance=3.0, schedule="arccos" ...
@@ -108,17 +115,23 @@ class Generator:
           int32 [B, h, w] in 0 .. codebook_size - 1.
 
         Raises:
-          InputError: an option out of range, or a condition of wrong shape, dtype or range.
+          InputError: an option out of range, a condition of wrong shape, dtype or range, or a grid
+            that the model has no positions for.
         """
-        condition = self._checked_condition(condition, None)
+        condition, negative = self._checked_pair(condition, negative)
         B = jax.tree.leaves(condition)[0].shape[0]
         if codes is None:
-            codes_Bhw = jnp.full((B, *self.grid), self.mask_id, jnp.int32)
-            hidden_B = np.full(B, self.grid[0] * self.grid[1])
+            height, width = self._checked_grid(grid)
+            codes_Bhw = jnp.full((B, height, width), self.mask_id, jnp.int32)
+            hidden_B = np.full(B, height * width)
         else:
             codes_Bhw = networks.checked_codes(codes, self.mask_id + 1)
-            if codes_Bhw.shape[0] != B:
-                raise InputError(f"codes of {codes_Bhw.shape[0]} images for {B} conditions")
+            found = self._checked_grid(codes_Bhw.shape[1:])
+            if codes_Bhw.shape[0] != B or grid not in (None, found):
+                raise InputError(
+                    f"codes of {codes_Bhw.shape[0]} images of {found} tokens for {B} conditions"
+                    + (f" and grid = {grid}" if grid else "")
+                )
             hidden_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not hidden_B.any():
             return codes_Bhw
@@ -126,19 +139,41 @@ class Generator:
             plan, counts_SB = masked.plan(hidden_B, **options)
         except ValueError as error:
             raise InputError(str(error)) from None
-        if plan.guided and not self.network.config.has_null_condition:
+        if plan.guided and negative is None and not self.network.config.has_null_condition:
             raise InputError(
                 f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
                 "expected none (scale 1)"
             )
         return sampler.sample_codes(
-            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, plan=plan
+            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
         )
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
-        known = {"tokenizer": self.tokenizer, "class_names": self.class_names}
+        known = {
+            "tokenizer": self.tokenizer,
+            "class_names": self.class_names,
+            "encoder": self.encoder,
+        }
         networks.save(directory, self.kind, self.network, known)
+
+    def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
+        checked = self._checked_condition(condition, None)
+        if negative is None:
+            return checked, None
+        return checked, self._checked_condition(negative, jax.tree.leaves(checked)[0].shape[0])
+
+    def _checked_grid(self, grid: tuple[int, ...] | None) -> tuple[int, int]:
+        """A grid to draw, the model's own where none is given."""
+        height, width = grid or self.grid
+        if min(height, width) < 1:
+            raise InputError(f"grid = {grid}, expected (height, width) of 1 or more")
+        if (height, width) != self.grid and not self.network.config.fits_any_grid:
+            raise InputError(
+                f"grid = {(height, width)}, but this model has positions for {self.grid} only: "
+                "expected that, or a model with 2D rotary positions"
+            )
+        return int(height), int(width)
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         checked = (
@@ -194,7 +229,9 @@ class CausalGenerator(Generator):
         condition: Any,
         rng: jax.Array | int,
         *,
+        negative: Any = None,
         tokens: int | None = None,
+        grid: tuple[int, int] | None = None,
         start: int = 0,
         **options: Any,
     ) -> jax.Array:
@@ -203,7 +240,9 @@ class CausalGenerator(Generator):
         Args:
           condition: as in Generator.
           rng: a JAX key or a seed.
+          negative: as in Generator.sample.
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
+          grid: (height, width) in tokens; None: the model's own.
           start: as in Generator.sample.
           **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
             top_k=0 ...
@@ -212,10 +251,11 @@ class CausalGenerator(Generator):
           int32 [B, h, w].
 
         Raises:
-          InputError: an option out of range, or a condition of wrong shape, dtype or range.
+          InputError: as Generator.sample.
         """
-        condition = self._checked_condition(condition, None)
-        most = self.grid[0] * self.grid[1]
+        condition, negative = self._checked_pair(condition, negative)
+        height, width = self._checked_grid(grid)
+        most = height * width
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
@@ -225,9 +265,16 @@ class CausalGenerator(Generator):
             raise InputError(str(error)) from None
         if not tokens:
             B = jax.tree.leaves(condition)[0].shape[0]
-            return jnp.full((B, *self.grid), self.mask_id, jnp.int32)
+            return jnp.full((B, height, width), self.mask_id, jnp.int32)
         return autoregressive.sample_codes(
-            self.network, condition, _key(rng), start, options=chosen, tokens=tokens
+            self.network,
+            condition,
+            _key(rng),
+            start,
+            negative,
+            options=chosen,
+            grid=(height, width),
+            tokens=tokens,
         )
 
 
@@ -239,10 +286,18 @@ def generator(
     network: TokenModel,
     tokenizer: dict[str, Any] | None = None,
     class_names: tuple[str, ...] = (),
+    encoder: dict[str, Any] | None = None,
 ) -> "Generator":
-    """A Generator of the kind of this network."""
+    """A Generator of the kind of this network.
+
+    Args:
+      network: the token model.
+      tokenizer: provenance of the image tokenizer that made the codes it was trained on.
+      class_names: one for each class.
+      encoder: provenance of the text or speech encoder that made its features.
+    """
     kind = CausalGenerator if network.config.causal else Generator
-    return kind(network, tokenizer, class_names)
+    return kind(network, tokenizer, class_names, encoder)
 
 
 @jax.jit

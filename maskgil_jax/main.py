@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 from etils import epath
@@ -111,13 +112,18 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
 
 def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     """The config with `{workdir}` filled in."""
-    filled = config.copy_and_resolve_references()
-    for key, value in filled.items():
+
+    def filled(value: Any) -> Any:
         if isinstance(value, ConfigDict):
-            filled[key] = with_workdir(value, workdir)
-        elif isinstance(value, str):
-            filled[key] = value.replace("{workdir}", str(workdir))
-    return filled
+            return with_workdir(value, workdir)
+        if isinstance(value, tuple):
+            return tuple(map(filled, value))
+        return value.replace("{workdir}", str(workdir)) if isinstance(value, str) else value
+
+    copy = config.copy_and_resolve_references()
+    for key, value in copy.items():
+        copy[key] = filled(value)
+    return copy
 
 
 def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
@@ -190,7 +196,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
         return made
     options = draw.checked_options(settings, generator.network.config)
     draw.write_samples(
-        draw.sampler(generator, config.seed, shown.table, **options),
+        draw.sampler(generator, config.seed, shown.conditions, **options),
         tokenizer,
         workdir / "samples",
         labels=shown.labels,

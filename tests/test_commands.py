@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import maskgil_jax
 
@@ -45,6 +46,16 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
     codes = generator.sample(labels, 0, steps=4)
     difference = to_uint8(tokenizer.decode(codes)).astype(int) - images
     assert np.abs(difference).max() <= 1
+
+
+def test_sample_draws_any_size(finished, tmp_path):
+    options = (f"--model={finished}/model", "--classes=3,7", "--num=2", f"--output={tmp_path}/out")
+    done = run("sample", *options, "--size=16x6")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out" / "samples.npz") as samples:
+        assert samples["arr_0"].shape == (4, 6, 16, 3)
+    with Image.open(tmp_path / "out" / "00003.png") as image:
+        assert image.size == (16, 6)
 
 
 @pytest.mark.parametrize("prefix", [0, 7, 16])
@@ -226,6 +237,10 @@ BAD = {
     "preset": (
         ("sample", "--model=M", "--classes=1", "--preset=best", "--output=O"),
         "--preset=best: expected one of maskgil, maskgit",
+    ),
+    "size": (
+        ("sample", "--model=M", "--classes=1", "--size=16x7", "--output=O"),
+        "--size=16x7, expected multiples of 2",
     ),
     "flag": (("sample", "--modle=M"), "Unknown command line flag 'modle'"),
     "word": (("sample", "M"), "unexpected arguments ['M']"),

@@ -283,13 +283,13 @@ def test_a_model_of_features_trains_and_samples(kind, finished, features, tmp_pa
 def test_features_that_do_not_fit_are_named(finished, features, tmp_path):
     config = on_features(generator_on(finished), features)
     config.model.feature_dim = 11
-    with pytest.raises(InputError, match=r"config.data.features: .* are 12 wide, expected 11"):
+    with pytest.raises(InputError, match="condition of the first image.* are 12 wide, expected 11"):
         main.run(config, epath.Path(tmp_path))
     config.model.feature_dim = 0
-    with pytest.raises(InputError, match="config.model.feature_dim = 0: expected both"):
+    with pytest.raises(InputError, match="feature_dim = 0: expected one of the first two"):
         main.run(config, epath.Path(tmp_path))
     config = on_features(generator_on(finished), tmp_path)
-    with pytest.raises(InputError, match="digit 0.npy.* for the first image, digit 0"):
+    with pytest.raises(InputError, match="condition of the first image, digit 0: .*digit 0.npy"):
         main.run(config, epath.Path(tmp_path))
     config = on_features(generator_on(finished), features)
     config.model.preset = "besnier"

@@ -54,6 +54,23 @@ def test_a_generator_on_two_topologies(tmp_path):
     assert (tmp_path / "plan.png").stat().st_size > 5000
 
 
+def test_a_generator_of_features_and_its_sampler(tmp_path):
+    found = plan(
+        "--config=tests/tiny.py:generator",
+        "--config.model.feature_dim=24",
+        "--config.model.condition_tokens=8",
+        "--topology=v5e:2x2",
+        "--codebook_size=64",
+        "--grid=4,4",
+        f"--output={tmp_path}/plan.json",
+    )
+    assert found.returncode == 0, found.stderr
+    (of_features,) = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    # Those of the sampler: 3 steps of two passes over 8 + 16 tokens in 2 layers, and the features.
+    assert of_features["sampler"]["step_seconds"] > 0
+    assert of_features["sampler"]["model_flops_per_step"] > 0
+
+
 def test_a_tokenizer():
     found = plan("--config=tests/tiny.py:tokenizer", "--topology=v5e:2x2")
     assert found.returncode == 0, found.stderr

@@ -16,12 +16,12 @@ class PaddedFeatures(NamedTuple):
     """Features of one image.
 
     Attributes:
-      features_TC: float32 [T, C].
-      mask_T: bool [T], false at padding, which comes first.
+      features: float32 [T, C].
+      mask: bool [T], false at padding, which comes first.
     """
 
-    features_TC: np.ndarray
-    mask_T: np.ndarray
+    features: np.ndarray
+    mask: np.ndarray
 
 
 def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:
@@ -53,8 +53,14 @@ def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:
     kept = found[:tokens].astype(np.float32)
     if not np.isfinite(kept).all():
         raise Unreadable(f"features {path} are not finite")
-    padding = tokens - len(kept)
-    return PaddedFeatures(np.pad(kept, ((padding, 0), (0, 0))), np.arange(tokens) >= padding)
+    return PaddedFeatures(*padded(kept, tokens))
+
+
+def padded(values: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """[n, ...] with zeros before it, or cut at its end, to [tokens, ...]; and where it is, bool."""
+    padding = max(tokens - len(values), 0)
+    widths = ((padding, 0), *((0, 0),) * (values.ndim - 1))
+    return np.pad(values[:tokens], widths), np.arange(tokens) >= padding
 
 
 class FeatureFiles:

@@ -1,14 +1,20 @@
 """From the bytes of an image file to a square uint8 array."""
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from maskgil_jax.errors import Unreadable
 
+# What a file may hold, whatever its name says; Pillow knows others that start foreign programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MOST_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: 256 MiB as RGB
+SHORTEST_SIDE = 8  # of what is smaller, as the 1x1 that trackers count visits with, nothing is seen
 LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
 
 
@@ -20,29 +26,96 @@ def decode(data: bytes) -> Image.Image:
     """An upright RGB image.
 
     EXIF orientation is applied; transparency is blended on white; CMYK, palette, grey, 16-bit and
-    bilevel images are converted.
+    bilevel images are converted; of an animation the first frame is taken.
 
     Raises:
-      UnreadableImage: broken, truncated or unknown data, or a decompression bomb.
+      UnreadableImage: broken, truncated or unknown data; an image of more than MOST_PIXELS, which
+        is not decoded, or with a side below SHORTEST_SIDE, or longer than LONGEST_STRIP sides.
     """
+    with _unreadable():
+        return _upright_rgb(_open(data))
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) that `decode` would give, read from the header.
+
+    But for PNG files that are to be turned, which may say so behind their pixels.
+
+    Raises:
+      UnreadableImage: as in `decode`, where the header tells.
+    """
+    with _unreadable():
+        file = _open(data)
+        turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        width, height = file.size
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
     try:
-        file = Image.open(io.BytesIO(data))
-        if max(file.size) > LONGEST_STRIP * min(file.size):
-            raise UnreadableImage(f"a strip of {file.size[0]} x {file.size[1]} pixels")
-        file.load()
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
-            values = np.asarray(image).astype(np.float64)
-            image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"{len(data)} bytes that are not an image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as error:
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """An image of which only the header is read.
+
+    Image.open would print a warning about a large one before its size can be looked at.
+    """
+    Image.init()
+    for name in FORMATS:
+        opener, accepts = Image.OPEN[name]
+        if accepts and accepts(data[:16]) is True:
+            file = opener(io.BytesIO(data), "")
+            _check_size(*file.size)
+            return file
+    raise UnreadableImage(f"{len(data)} bytes that are not an image")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UnreadableImage(
+            f"a decompression bomb of {width} x {height} pixels, expected at most {MOST_PIXELS:,}"
+        )
+    if max(width, height) > LONGEST_STRIP * min(width, height):
+        raise UnreadableImage(f"a strip of {width} x {height} pixels")
+    if min(width, height) < SHORTEST_SIDE:
+        raise UnreadableImage(
+            f"only {width} x {height} pixels, expected at least {SHORTEST_SIDE} a side"
+        )
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # 16 and 32 bit integers, which convert() would clip
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(np.uint8(np.clip(values / 257, 0, 255)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def bucket_crop(
+    image: Image.Image, height: int, width: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """Scale until height x width is just covered and cut there: uint8 [height, width, 3].
+
+    Args:
+      image: RGB, of any size.
+      height: of the cut, pixels.
+      width: of the cut, pixels.
+      rng: of the place of the cut; None: the middle.
+
+    Source: scaled as `center_crop`; Lumina-mGPT cuts at random.
+    """
+    return _cut(_cover(image, height, width), height, width, rng)
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -50,22 +123,31 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
 
     Source: openai/guided-diffusion, image_datasets.py, `center_crop_arr` (the ADM crop).
     """
-    array = _scale_short_side(image, size)
-    top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
-    return array[top : top + size, left : left + size]
+    return bucket_crop(image, size, size)
 
 
 def random_crop(
-    image: Image.Image, size: int, rng: np.random.Generator, smallest: float = 0.8
+    image: Image.Image,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    smallest: float = 0.8,
 ) -> np.ndarray:
-    """Scale the short side to between `size` and size / smallest and cut anywhere.
+    """Scale until a frame of 1 to 1 / smallest times the size is covered, and cut anywhere.
 
-    Source: the same file, `random_crop_arr`, with the defaults of LlamaGen.
+    Source: the same file, `random_crop_arr` (of squares), with the defaults of LlamaGen.
     """
-    array = _scale_short_side(image, int(rng.integers(size, math.ceil(size / smallest) + 1)))
-    top = int(rng.integers(array.shape[0] - size + 1))
-    left = int(rng.integers(array.shape[1] - size + 1))
-    return array[top : top + size, left : left + size]
+    side = int(rng.integers(height, math.ceil(height / smallest) + 1))
+    covered = _cover(image, side, round(side * width / height))
+    return _cut(covered, height, width, rng)
+
+
+def random_views(
+    image: Image.Image, height: int, width: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Random crops, half of them mirrored, as training draws them: uint8 [count, H, W, 3]."""
+    crops = [random_crop(image, height, width, rng) for _ in range(count)]
+    return np.stack([crop[:, ::-1] if rng.random() < 0.5 else crop for crop in crops])
 
 
 def ten_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -80,13 +162,19 @@ def ten_crop(image: Image.Image, size: int) -> np.ndarray:
     return np.concatenate([crops, crops[:, :, ::-1]])
 
 
-def _scale_short_side(image: Image.Image, size: int) -> np.ndarray:
-    while min(image.size) >= 2 * size:
+def _cover(image: Image.Image, height: int, width: int) -> np.ndarray:
+    while image.size[0] >= 2 * width and image.size[1] >= 2 * height:
         half = (image.size[0] // 2, image.size[1] // 2)
         image = image.resize(half, Image.Resampling.BOX)
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    scale = max(width / image.size[0], height / image.size[1])
+    covering = (max(width, round(image.size[0] * scale)), max(height, round(image.size[1] * scale)))
+    return np.asarray(image.resize(covering, Image.Resampling.BICUBIC))
+
+
+def _cut(array: np.ndarray, height: int, width: int, rng: np.random.Generator | None) -> np.ndarray:
+    rest = array.shape[0] - height, array.shape[1] - width
+    top, left = (r // 2 if rng is None else int(rng.integers(r + 1)) for r in rest)
+    return array[top : top + height, left : left + width]
 
 
 # How the official codes save pixels: what they add to 127.5 (x + 1) before truncating it.

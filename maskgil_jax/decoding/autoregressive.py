@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from maskgil_jax.decoding import draws
-from maskgil_jax.models.conditions import Condition
+from maskgil_jax.models.conditions import Condition, with_unwanted
 from maskgil_jax.models.layers import cast_once
 from maskgil_jax.models.llama import Cache, Llama
 
@@ -48,17 +48,19 @@ class Options:
             )
 
 
-@functools.partial(jax.jit, static_argnames=("options", "tokens"))
+@functools.partial(jax.jit, static_argnames=("options", "grid", "tokens"))
 def sample_codes(
     network: Llama,
     condition: Condition,
     key: jax.Array,
     start: jax.Array | int,
+    negative: Condition | None = None,
     *,
     options: Options,
+    grid: tuple[int, int],
     tokens: int,
 ) -> jax.Array:
-    """Draw the first `tokens` tokens of the network's order; see CausalGenerator.sample.
+    """Draw the first `tokens` tokens of a grid in the network's order; see CausalGenerator.sample.
 
     The draws of image i are keyed by i, those of a token by its place in the order.
 
@@ -66,7 +68,7 @@ def sample_codes(
       int32 [B, h, w]; mask_id where nothing was drawn.
     """
     config, network = network.config, cast_once(network)
-    height, width = config.grid
+    height, width = grid
     B = jax.tree.leaves(condition)[0].shape[0]
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
     guided = options.guidance != 1.0
@@ -76,8 +78,7 @@ def sample_codes(
     )
     both = condition
     if guided:
-        null = network.drop_condition(condition, jnp.ones(B, bool))
-        both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, null)
+        both = with_unwanted(network, condition, negative)
 
     def draw(x_BD: jax.Array, index: jax.Array | int) -> jax.Array:
         x_BD = network.normed(x_BD[:, None])[:, 0]
@@ -108,7 +109,7 @@ def sample_codes(
         ) -> tuple[tuple[Cache, jax.Array], jax.Array]:
             cache, codes_B = carry
             twice = jnp.tile(codes_B, len(cache.keys[0]) // B)
-            cache, x_BD = network.step(layers, cache, twice, index, condition)
+            cache, x_BD = network.step(layers, cache, twice, index, condition, grid)
             codes_B = draw(x_BD, index + 1)
             return (cache, codes_B), codes_B
 

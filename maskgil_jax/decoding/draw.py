@@ -54,7 +54,9 @@ def spread(total: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
-# (class ids, or rows of a table of conditions [B]; index of the first) -> codes [B, h, w].
+# Labels, int [B], to their conditions: the class ids that they are, or features.
+Conditions = Callable[[np.ndarray], Any]
+# (labels [B], index of the first) -> codes [B, h, w].
 Sample = Callable[[np.ndarray, int], Any]
 
 
@@ -75,24 +77,39 @@ def draw_images(
     return np.concatenate(parts)
 
 
+def by_class(labels: np.ndarray) -> np.ndarray:
+    """Conditions of labels that are class ids."""
+    return labels
+
+
+def rows_of(table: Features) -> Conditions:
+    """Conditions of labels that are rows of these features."""
+    return lambda labels: Features(*(x[labels] for x in table))
+
+
 def sampler(
-    generator: Generator, seed: int, table: Features | None = None, **options: Any
+    generator: Generator,
+    seed: int,
+    conditions: Conditions = by_class,
+    negative: Conditions | None = None,
+    **options: Any,
 ) -> Sample:
     """Draws codes by `Generator.sample`: image i depends on the seed, on i and on its label.
 
     Args:
       generator: draws.
       seed: of all draws.
-      table: features that the sampler's labels are rows of; None: they are class ids.
+      conditions: of the sampler's labels.
+      negative: of them, what guidance goes away from; None: the null condition.
       **options: as `Generator.sample` takes them.
     """
     return lambda labels, start: generator.sample(
-        _conditions(table, labels), seed, start=start, **options
+        conditions(labels),
+        seed,
+        negative=negative(labels) if negative else None,
+        start=start,
+        **options,
     )
-
-
-def _conditions(table: Features | None, labels: np.ndarray) -> Any:
-    return labels if table is None else Features(*(x[labels] for x in table))
 
 
 def hybrid_sampler(
@@ -102,7 +119,9 @@ def hybrid_sampler(
     *,
     prefix: int,
     prefix_options: dict[str, Any],
-    table: Features | None = None,
+    conditions: Conditions = by_class,
+    negative: Conditions | None = None,
+    grid: tuple[int, int] | None = None,
     **options: Any,
 ) -> Sample:
     """Draws the first `prefix` tokens one by one, and the rest by masked decoding.
@@ -113,7 +132,8 @@ def hybrid_sampler(
       seed: of all draws.
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
-      table: as in `sampler`.
+      conditions, negative: as in `sampler`.
+      grid: (height, width) in tokens; None: that of the models.
       **options: fields of decoding.masked.Options.
 
     Raises:
@@ -123,7 +143,7 @@ def hybrid_sampler(
     """
     pairs = {
         name: (getattr(causal, name), getattr(generator, name))
-        for name in ("kind", "codebook_size", "num_classes", "grid")
+        for name in ("kind", "codebook_size", "num_classes", *(() if grid else ("grid",)))
     }
     kinds = pairs.pop("kind")
     if kinds != ("causal", "masked"):
@@ -137,9 +157,11 @@ def hybrid_sampler(
         )
 
     def sample(labels: np.ndarray, start: int) -> Any:
-        condition = _conditions(table, labels)
-        codes = causal.sample(condition, seed, tokens=prefix, start=start, **prefix_options)
-        return generator.sample(condition, seed, codes=codes, start=start, **options)
+        away = negative(labels) if negative else None
+        common: dict[str, Any] = dict(negative=away, start=start)
+        condition = conditions(labels)
+        codes = causal.sample(condition, seed, tokens=prefix, grid=grid, **common, **prefix_options)
+        return generator.sample(condition, seed, codes=codes, **common, **options)
 
     return sample
 
@@ -197,14 +219,30 @@ def write_samples(
       per_label: images of each.
       batch_size: images drawn at once.
     """
-    rows, labels = len(labels), np.repeat(labels, per_label)
+    labels = np.repeat(labels, per_label)
     images = draw_images(sample, tokenizer, labels, batch_size)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
+    write_images(output, images)
+    write_together(output, images, labels, names, per_label)
+
+
+def write_images(output: epath.Path, images: np.ndarray, start: int = 0) -> None:
+    """Write uint8 [N, H, W, 3] as OUTPUT/00000.png ..., from the number `start` on."""
+    for i, image in enumerate(images, start):
         pictures.save(output / f"{i:05}.png", image)
+
+
+def write_together(
+    output: epath.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    per_label: int,
+) -> None:
+    """Write OUTPUT/grid.png and OUTPUT/samples.npz; the arguments are those of write_samples."""
     shown = min(per_label, 16)
-    first = images.reshape(rows, per_label, *images.shape[1:])[:, :shown]
+    first = images.reshape(-1, per_label, *images.shape[1:])[:, :shown]
     row_names = [names[label] for label in labels[::per_label]]
     grid = pictures.labelled_rows(np.concatenate(first), row_names, shown)
     pictures.save(output / "grid.png", grid)

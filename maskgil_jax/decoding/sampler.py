@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from maskgil_jax.decoding import draws, masked
 from maskgil_jax.models import orders
-from maskgil_jax.models.conditions import Condition, TokenModel
+from maskgil_jax.models.conditions import Condition, TokenModel, with_unwanted
 from maskgil_jax.models.layers import cast_once
 
 
@@ -24,6 +24,7 @@ def sample_codes(
     counts_SB: jax.Array,
     key: jax.Array,
     start: jax.Array | int,
+    negative: Condition | None = None,
     *,
     plan: masked.Plan,
 ) -> jax.Array:
@@ -37,8 +38,7 @@ def sample_codes(
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
     both = condition
     if plan.guided:
-        null = network.drop_condition(condition, jnp.ones(B, bool))
-        both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, null)
+        both = with_unwanted(network, condition, negative)
 
     def noise(
         step: jax.Array, use: int, sample: Callable[..., jax.Array], *shape: int

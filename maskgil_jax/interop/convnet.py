@@ -159,11 +159,11 @@ def attention(name: str, path: str, channels: int) -> list[Entry]:
     )
 
 
-def norm(name: str, path: str, channels: int) -> list[Entry]:
+def norm(name: str, path: str, channels: int, slot: tuple[int, ...] = ()) -> list[Entry]:
     """Scale and bias of a normalisation."""
     return [
-        Entry(f"{name}.weight", (channels,), f"{path}/scale"),
-        Entry(f"{name}.bias", (channels,), f"{path}/bias"),
+        Entry(f"{name}.weight", (channels,), f"{path}/scale", slot=slot),
+        Entry(f"{name}.bias", (channels,), f"{path}/bias", slot=slot),
     ]
 
 

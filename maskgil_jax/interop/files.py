@@ -1,8 +1,9 @@
 """Reading and writing the files of foreign checkpoints. PyTorch is imported here alone."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -19,8 +20,22 @@ FLAX = (".msgpack", "_checkpoint")
 EMA = "model_ema."  # of the averaged copies in Lightning files; their names have lost all dots
 
 
+class Content(NamedTuple):
+    """What a source holds.
+
+    Attributes:
+      tensors: by foreign name.
+      metadata: what else it says of the network.
+      beside: contents of files that a model directory keeps as they are, by name.
+    """
+
+    tensors: Tensors
+    metadata: Mapping[str, Any]
+    beside: Mapping[str, bytes]
+
+
 def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
-    """The tensors of one or more files, as float32 (or integers as they are).
+    """The tensors of one or more files: of .safetensors as they are, else floats as float32.
 
     Args:
       path: .safetensors; .pt, .pth, .ckpt or .bin, read with `weights_only=True`; Flax .msgpack,
@@ -38,10 +53,48 @@ def read(path: str, keys: Sequence[str], weights: str = "") -> Tensors:
         raise InputError(f"--arg=weights={weights}: expected ema or model")
     tensors: Tensors = {}
     for part in path.split(","):
-        if not os.path.isfile(part):
-            raise InputError(f"--source={part}: there is no such file")
+        check_file(part)
         tensors |= _read_one(part, keys, weights)
     return tensors
+
+
+def members(source: str) -> dict[str, str]:
+    """The files that a source stands for, those between its commas or in a directory, by name.
+
+    Raises:
+      InputError: no such file.
+    """
+    paths = source.split(",")
+    if os.path.isdir(source):
+        inside = (os.path.join(source, name) for name in sorted(os.listdir(source)))
+        paths = [path for path in inside if os.path.isfile(path)]
+    for path in paths:
+        check_file(path)
+    return {os.path.basename(path): path for path in paths}
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The object in a JSON file; InputError where there is none."""
+    try:
+        content = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"--source={path} is not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--source={path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file; InputError where there is none."""
+    check_file(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def check_file(path: str) -> None:
+    """Raise InputError unless there is this file."""
+    if not os.path.isfile(path):
+        raise InputError(f"--source={path}: there is no such file")
 
 
 def metadata(path: str) -> dict[str, str]:
@@ -50,8 +103,7 @@ def metadata(path: str) -> dict[str, str]:
     Raises:
       InputError: another format, or no such file.
     """
-    if not os.path.isfile(path):
-        raise InputError(f"--source={path}: there is no such file")
+    check_file(path)
     if path.endswith(".safetensors"):
         with safetensors.safe_open(path, "numpy") as file:
             return file.metadata() or {}
@@ -85,7 +137,7 @@ def write(
             file.write(content)
     else:
         torch = _torch()
-        state = {name: torch.from_numpy(x.copy()) for name, x in tensors.items()}
+        state = {name: _torch_tensor(torch, x) for name, x in tensors.items()}
         torch.save({keys[0]: state, **(beside or {})} if keys[0] else state, temporary)
     os.replace(temporary, path)
 
@@ -144,6 +196,12 @@ def _numpy(state: dict[str, Any]) -> Tensors:
         for name, value in state.items()
         if hasattr(value, "numpy")
     }
+
+
+def _torch_tensor(torch: Any, x: np.ndarray) -> Any:
+    if x.dtype != "bfloat16":
+        return torch.from_numpy(x.copy())
+    return torch.from_numpy(x.view(np.int16).copy()).view(torch.bfloat16)
 
 
 def _read_flax(path: str) -> Tensors:

@@ -43,7 +43,8 @@ class MaskGIL(nn.Module):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.config = config = {"factors": []} | config  # which older files do not name
+        older: dict[str, Any] = {"factors": [], "feature_norm": False}  # files do not name these
+        self.config = config = older | config
         D, self.sizes = config["dim"], config["factors"] or [config["codebook_size"]]
         V = sum(self.sizes)
         rows, classes = V + (not config["causal"]), config["num_classes"] + 1
@@ -97,6 +98,8 @@ class MaskGIL(nn.Module):
             tokens = tokens[:, self.order(*codes.shape[1:])][:, :-1]
         x = self.embed_codes(tokens)
         if config["feature_dim"]:
+            if config["feature_norm"]:
+                condition = F.rms_norm(condition, condition.shape[-1:], eps=1e-5)
             c = self.feature_out(F.gelu(self.feature_in(condition), approximate="tanh"))
         elif config["joint_embedding"]:
             c = self.tok_emb(config["codebook_size"] + (not config["causal"]) + condition)[:, None]

@@ -51,6 +51,7 @@ class BertConfig:
 
     causal = False
     feature_dim = 0
+    fits_any_grid = False  # positions are learned
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 
 class Features(NamedTuple):
@@ -26,8 +27,9 @@ class TokenModel(Protocol):
     Letters: B batch, h w grid, L = h * w, n some of the positions, D width, V classes of the head.
 
     Attributes:
-      config: has codebook_size, mask_id, num_classes, grid, dtype, and `vocabularies`: sizes of
-        those that the head predicts, one, or one for each digit of a code (factors.py).
+      config: has codebook_size, mask_id, num_classes, grid, fits_any_grid (whether codes may have
+        other grids), dtype, and `vocabularies`: sizes of those that the head predicts, one, or one
+        for each digit of a code (factors.py).
     """
 
     config: Any
@@ -45,3 +47,16 @@ class TokenModel(Protocol):
 
     def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
         """The condition that says nothing where `drop_B`."""
+
+
+def with_unwanted(
+    network: TokenModel, condition: Condition, negative: Condition | None
+) -> Condition:
+    """Conditions [2 B] of guidance: B that are wanted, then B to go away from.
+
+    Those are `negative`, or where it is None the condition that says nothing.
+    """
+    if negative is None:
+        B = jax.tree.leaves(condition)[0].shape[0]
+        negative = network.drop_condition(condition, jnp.ones(B, bool))
+    return jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, negative)

@@ -55,6 +55,7 @@ class HaltonConfig:
 
     causal = False
     feature_dim = 0
+    fits_any_grid = False  # positions are learned
     has_null_condition = True
 
     def __post_init__(self) -> None:

@@ -90,7 +90,7 @@ def through_layers(
     """x through all layers of a model, one after another.
 
     Args:
-      blocks: one module, whose parameters have a leading axis of `layers`.
+      blocks: one module, or any tree, whose leaves have a leading axis of `layers`.
       x: what goes in, and comes out in the same shapes: [B, ...], or a tree of them.
       apply: (block, x, key or None) -> x.
       key: split among the layers; None is eval.

@@ -47,6 +47,13 @@ def qk_norm(config: LlamaConfig) -> nnx.Module:
     )
 
 
+def of_unit_rms(x: jax.Array) -> jax.Array:
+    """x / rms(x) over the last axis, in float32; returns the dtype of x."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + 1e-5)).astype(x.dtype)
+
+
 def scale_and_bias(norm: Any) -> jax.Array:
     """Of a `qk_norm`, [2, K]; RMSNorm has no bias."""
     scale_K = norm.scale[...]
@@ -347,7 +354,8 @@ class Llama(nnx.Module):
         layers = [jax.tree.map(lambda p, i=i: p[i], stacked) for i in range(config.layers)]
         if turning_pays(config.dtype):
             layers = [layer.turned() for layer in layers]
-        cache, x_BcD = self.extend(layers, cache, x_BcD, 0, condition)
+        # The condition is turned alike on all grids.
+        cache, x_BcD = self.extend(layers, cache, x_BcD, 0, condition, config.grid)
         return layers, cache, x_BcD[:, -1]
 
     def step(
@@ -357,14 +365,15 @@ class Llama(nnx.Module):
         codes_B: jax.Array,
         index: jax.Array,
         condition: Condition,
+        grid: tuple[int, int],
     ) -> tuple[Cache, jax.Array]:
-        """Take in the token at `index` of the order; the output that predicts the next, [B, D].
+        """Take in the token at `index` of the grid's order; what predicts the next, [B, D].
 
         The cache needs room for it.
         """
         x_B1D = self.embed_codes(codes_B[:, None]).astype(self.config.dtype)
         start = self.config.condition_tokens + index
-        cache, x_B1D = self.extend(layers, cache, x_B1D, start, condition)
+        cache, x_B1D = self.extend(layers, cache, x_B1D, start, condition, grid)
         return cache, x_B1D[:, 0]
 
     def extend(
@@ -374,10 +383,11 @@ class Llama(nnx.Module):
         x_BSD: jax.Array,
         start: jax.Array | int,
         condition: Condition,
+        grid: tuple[int, int],
     ) -> tuple[Cache, jax.Array]:
-        """Run tokens `start` .. `start` + S - 1, given the cache of those before."""
+        """Run tokens `start` .. `start` + S - 1 of a grid, given the cache of those before."""
         S, T = x_BSD.shape[1], cache.keys[0].shape[2]
-        table = jnp.asarray(self.rotations(*self.config.grid))
+        table = jnp.asarray(self.rotations(*grid))
         table_SK2 = jax.lax.dynamic_slice_in_dim(table, start, S)
         mask = self.allowed(condition, start + jnp.arange(S), T)
         keys: list[jax.Array] = []
@@ -446,6 +456,8 @@ class Llama(nnx.Module):
     def project(self, features_BTC: jax.Array) -> jax.Array:
         """Features to the width of the model, as LlamaGen's CaptionEmbedder: [B, T, D]."""
         dtype = self.config.dtype
+        if self.config.feature_norm:
+            features_BTC = of_unit_rms(features_BTC)
         hidden_BTD = features_BTC.astype(dtype) @ self.feature_in[...].astype(dtype)
         return jax.nn.gelu(hidden_BTD, approximate=True) @ self.feature_out[...].astype(dtype)
 

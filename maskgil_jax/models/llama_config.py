@@ -22,6 +22,11 @@ SIZES = {
     "7B": dict(layers=32, dim=4096, heads=32),
 }
 
+# What the paper's model has beside the preset where its condition is text or speech. Hidden states
+# of an encoder may be in the thousands (Gemma 3's are), and tokens of a text whose keys were not
+# rotated but zeroed, as that of the class is, would all weigh the same.
+PAPER_OF_FEATURES = dict(feature_norm=True, condition_rope="identity")
+
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper: 2D RoPE, the condition drawn first, QK-norm, norms on the outputs of attention and
     # MLP (as a sandwich, like the same authors' Lumina), separate tables, no class for the mask.
@@ -71,6 +76,7 @@ class LlamaConfig:
       order: of a causal model's tokens: "raster", or "halton", which spreads the first ones over
         the image.
       feature_dim: C of a condition of text or speech features; 0 where it is a class.
+      feature_norm: features are divided by their root mean square.
       condition_tokens: of the sequence; 1 for a class.
       dropout: rate on the outputs of attention and MLP.
       embedding_dropout: rate on the embedded tokens.
@@ -100,6 +106,7 @@ class LlamaConfig:
     causal: bool = False
     order: str = "raster"
     feature_dim: int = 0
+    feature_norm: bool = False
     condition_tokens: int = 1
     dropout: float = 0.0
     embedding_dropout: float = 0.0
@@ -178,6 +185,11 @@ class LlamaConfig:
     def mask_id(self) -> int:
         """The code that stands for a hidden token."""
         return self.codebook_size
+
+    @property
+    def fits_any_grid(self) -> bool:
+        """Whether codes may have other grids than `grid`."""
+        return self.rope == "2d"
 
     @property
     def has_null_condition(self) -> bool:

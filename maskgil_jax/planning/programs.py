@@ -17,6 +17,7 @@ from maskgil_jax import networks, sharding
 from maskgil_jax.decoding import autoregressive, draw, masked, sampler
 from maskgil_jax.errors import InputError
 from maskgil_jax.models import flops
+from maskgil_jax.models.conditions import Features
 from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
@@ -84,13 +85,15 @@ def training_step(
     B, step = config.batch_size, STEPS[config.stage]
     if config.stage == "generator":
         network = generator_stage.network_config(config.model, codebook_size, grid)
-        shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32), "label": ((B,), jnp.int32)}
-        if config.model.feature_dim:
+        shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32)}
+        if config.model.feature_dim:  # of code shards that hold them
             tokens = config.model.condition_tokens
             shapes["features"] = ((B, tokens, config.model.feature_dim), jnp.float32)
             shapes["mask"] = ((B, tokens), jnp.bool_)
+        else:
+            shapes["label"] = ((B,), jnp.int32)
         init = lambda: generator_stage.init(config, network, None)  # noqa: E731
-        frozen = None
+        frozen: Any = generator_stage.Frozen()
         to_average: Callable[[Any], Any] = lambda model: model  # noqa: E731
         tokens_per_example = grid[0] * grid[1]
     else:
@@ -119,7 +122,8 @@ def training_step(
         return step(state, frozen, batch, config)
 
     function = functools.partial(loop.whole_step, of_config, to_average, config.ema_decay)
-    arguments = (_laid_out(state, layout), _replicated(frozen, mesh), batch)
+    frozen = _laid_out(frozen, sharding.state_shardings(frozen, mesh))
+    arguments = (_laid_out(state, layout), frozen, batch)
     if config.stage == "generator" and isinstance(network, LlamaConfig):
         model_flops = flops.training_flops(network, B)
     else:
@@ -140,23 +144,28 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
     """All decoding steps of a generator for one batch of `config.samples`, on one device."""
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
     network = generator_stage.network_config(config.model, codebook_size, grid)
-    if not isinstance(network, LlamaConfig) or network.feature_dim:
+    if not isinstance(network, LlamaConfig):
         raise InputError(
-            f"config.model.preset = {config.model.preset}, feature_dim = {config.model.feature_dim}"
-            ": the sampler is planned for LLaMAs of classes only (--nosampler leaves it out)"
+            f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
+            "(--nosampler leaves it out)"
         )
     options = draw.checked_options(config.samples, network)
     B, tokens = config.samples.batch_size, grid[0] * grid[1]
     model = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    classes = jax.ShapeDtypeStruct((B,), jnp.int32)
+    condition: Any = jax.ShapeDtypeStruct((B,), jnp.int32)
+    if network.feature_dim:  # made by an encoder, which is not a part of this program
+        shape = (B, network.condition_tokens)
+        condition = jax.eval_shape(
+            lambda: Features(jnp.zeros((*shape, network.feature_dim)), jnp.zeros(shape, bool))
+        )
     each = flops.forward_flops(network)
     start = jax.ShapeDtypeStruct((), jnp.int32)
     function: Callable[..., Any]
     if network.causal:
         chosen = autoregressive.Options(**options)
         function = functools.partial(autoregressive.sample_codes, options=chosen, tokens=tokens)
-        arguments: tuple[Any, ...] = (model, classes, key, start)
+        arguments: tuple[Any, ...] = (model, condition, key, start)
         passes = 2 if chosen.guidance != 1.0 else 1
         model_flops = B * (passes * (each["layers"] + each["attention"]) + each["head"])
     else:
@@ -164,7 +173,7 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
         function = functools.partial(sampler.sample_codes, plan=plan)
         codes = jax.ShapeDtypeStruct((B, *grid), jnp.int32)
         counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
-        arguments = (model, classes, codes, counts, key, start)
+        arguments = (model, condition, codes, counts, key, start)
         passes = sum(1 + (scale != 1) for scale in plan.guidance)
         head = each["head"] * sum(plan.hidden) // tokens
         model_flops = B * (passes * (each["layers"] + each["attention"]) + head)

@@ -1,8 +1,9 @@
 """Between the stages: encode an image set to code shards."""
 
+import collections
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,13 +14,14 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import images, shards, sources
+from maskgil_jax.data import buckets, images, records, shards, sources
 from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.training.captions import CaptionEncoder, Captions
 
 log = logging.getLogger("maskgil_jax")
 
-VIEWS = {"center": 1, "flip": 2, "ten": 10}
+VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config.views
 
 
 def run(config: ConfigDict, output: epath.Path) -> None:
@@ -35,14 +37,14 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     Raises:
       InputError: what the config names does not fit together, or too many unreadable images.
     """
-    tokenizer, source, index = _plan(config)
+    tokenizer, source, sizes, captions, index = _plan(config)
     output.mkdir(parents=True, exist_ok=True)
     if _complete(output, index):
         log.info("%s is complete", output)
         return
     shards.write_index(output, index, {"complete": False})
 
-    encoder = Encoder(tokenizer, source, index, config)
+    encoder = Encoder(tokenizer, source, sizes, captions, index, config)
     size, mine = (
         config.shard_size,
         range(jax.process_index(), len(index.shards), jax.process_count()),
@@ -53,40 +55,61 @@ def run(config: ConfigDict, output: epath.Path) -> None:
         for i in todo:
             indices = range(i * size, min((i + 1) * size, len(source)))
             records = encoder.records(indices, progress)
-            count = shards.write_shard(output / index.shards[i], records)
+            count = shards.write_shard(output / index.shards[i], records, index.grids)
             log.info("%s: %d examples", index.shards[i], count)
     processes.wait("shards are written")
     if processes.first():
-        examples = shards.count_examples(output, index)
-        counts = {"examples": examples, "unreadable": len(source) - examples, "complete": True}
-        shards.write_index(output, index, counts)
-        log.info("%d examples in %s", examples, output)
+        counts = shards.counts_of(output, index)
+        unreadable = len(source) - counts["examples"]
+        shards.write_index(output, index, {**counts, "unreadable": unreadable, "complete": True})
+        log.info("%d examples in %s", counts["examples"], output)
     processes.wait("the index is complete")
 
 
-def _plan(config: ConfigDict) -> tuple[api.Tokenizer, sources.Source, shards.Index]:
-    if config.crops not in VIEWS:
-        raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}")
+def _plan(
+    config: ConfigDict,
+) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+    if config.crops not in (*VIEWS, "random"):
+        raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
+    if config.crops == "ten" and config.buckets:
+        raise InputError(
+            f"crops = 'ten' with buckets = {config.buckets!r}: expected no buckets, since ten-crop "
+            "is of squares, or other crops"
+        )
+    if config.crops != "random" and config.views != 1:
+        raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
     tokenizer = api.load_tokenizer(config.tokenizer)
     if config.image_size % tokenizer.downsample:
         raise InputError(
             f"image_size = {config.image_size}, expected a multiple of {tokenizer.downsample} "
             "(the tokenizer's downsampling)"
         )
+    if config.features and not config.encoder:
+        raise InputError("features without encoder: expected the directory of a text encoder")
+    sizes = buckets.named(config.buckets, config.image_size, tokenizer.downsample)
+    encoder = api.load_text_encoder(config.encoder) if config.encoder else None
     source = sources.open_source(config.source)
-    side, count = config.image_size // tokenizer.downsample, -(-len(source) // config.shard_size)
+    count = -(-len(source) // config.shard_size)
     index = shards.Index(
         tokenizer=tokenizer.provenance,
         source={"name": config.source, "images": len(source)},
         image_size=config.image_size,
+        buckets=config.buckets,
         crops=config.crops,
-        views=VIEWS[config.crops],
-        grid=(side, side),
+        views=VIEWS.get(config.crops, config.views),
+        seed=config.seed,
+        encoder=encoder.provenance if encoder else {},
+        caption_tokens=config.caption_tokens if encoder else 0,
+        features=encoder.network.config.dtype if encoder and config.features else "",
+        grids=sizes.grids(tokenizer.downsample),
         dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
         class_names=source.class_names,
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
-    return tokenizer, source, index
+    captions = None
+    if encoder:
+        captions = CaptionEncoder(encoder, config.caption_tokens, config.batch_size)
+    return tokenizer, source, sizes, captions, index
 
 
 def _complete(output: epath.Path, index: shards.Index) -> bool:
@@ -94,7 +117,9 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
     if found is None:
         return False
     before, counts = found[0].to_json(), found[1]
-    before["tokenizer"]["path"] = index.tokenizer["path"]  # the same tokenizer may have moved
+    for name in ("tokenizer", "encoder"):  # the same may have moved
+        if "path" in before[name]:
+            before[name]["path"] = getattr(index, name).get("path")
     lines = differences(before, index.to_json())
     if lines:
         raise InputError(
@@ -106,49 +131,104 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
     return bool(counts.get("complete"))
 
 
+class Loaded(NamedTuple):
+    """An image on its way to its codes.
+
+    Attributes:
+      place: its index in the source.
+      record: of the source.
+      bucket: number of its size.
+      views: uint8 [views, H, W, 3], of that size.
+      size: (height, width) of the whole image.
+      captions: of it, if they are kept.
+    """
+
+    place: int
+    record: records.Record
+    bucket: int
+    views: np.ndarray
+    size: buckets.Size
+    captions: Captions
+
+
 class Encoder:
     """Turns images into the records of a shard, and counts those that cannot be read."""
 
     def __init__(
         self,
         tokenizer: api.Tokenizer,
-        source: sources.Source,
+        source: records.Source,
+        sizes: buckets.Buckets,
+        captions: CaptionEncoder | None,
         index: shards.Index,
         config: ConfigDict,
     ):
-        self._tokenizer, self._source, self._index = tokenizer, source, index
+        self._captions = captions
+        self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self._unreadable = 0
+        self._compilations = buckets.Compilations(index.grids)
 
-    def records(self, indices: range, progress: tqdm) -> Iterator[tuple[np.ndarray, int, str]]:
-        """(codes [views, h, w], label, id) of the readable images among `indices`."""
+    def records(self, indices: range, progress: tqdm) -> list[shards.CodeRecord]:
+        """Records of the readable images among `indices`, in their order.
+
+        Images wait until there is a batch of their size, so that there is one shape of each.
+        """
+        found: dict[int, shards.CodeRecord] = {}
+        waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(indices), self._batch_size):
-                batch = indices[start : start + self._batch_size]
-                loaded = [item for item in pool.map(self._load, batch) if item is not None]
-                self._check(len(batch) - len(loaded))
-                if loaded:
-                    pixels = np.concatenate([views for views, _ in loaded])
-                    codes = draw.encode(self._tokenizer, pixels, self._batch_size)
-                    codes = codes.astype(self._index.dtype).reshape(
-                        len(loaded), self._index.views, *self._index.grid
-                    )
-                    for views, (_, record) in zip(codes, loaded, strict=True):
-                        yield views, record.label, record.id
-                progress.update(len(batch))
+                part = indices[start : start + self._batch_size]
+                loaded = [item for item in pool.map(self._load, part) if item is not None]
+                self._check(len(part) - len(loaded))
+                for item in loaded:
+                    queue = waiting[item.bucket]
+                    queue.append(item)
+                    if len(queue) == self._batch_size:
+                        found |= self._encoded(waiting.pop(item.bucket))
+                progress.update(len(part))
+        for queue in waiting.values():
+            found |= self._encoded(queue)
+        return [found[index] for index in sorted(found)]
 
-    def _load(self, index: int) -> tuple[np.ndarray, sources.Record] | None:
+    def _encoded(self, images_of_a_size: list[Loaded]) -> dict[int, shards.CodeRecord]:
+        bucket = images_of_a_size[0].bucket
+        self._compilations.note(bucket)
+        pixels = np.concatenate([image.views for image in images_of_a_size])
+        codes = draw.encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
+        codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
+        captions = [image.captions for image in images_of_a_size]
+        if self._captions and self._index.features:
+            captions = self._captions.with_features(captions)
+        return {
+            image.place: shards.CodeRecord(
+                views, image.record.label, image.record.id, image.size, *kept
+            )
+            for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
+        }
+
+    def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
         try:
-            return self._views(images.decode(record.image)), record
-        except images.UnreadableImage as error:
-            log.warning("left out an image that cannot be read: %s: %s", record.id, error)
+            image = records.image_of(record)
+            captions = self._captions.read(record) if self._captions else Captions(())
+        except Unreadable as error:
+            log.warning("left out an image that cannot be read: %s", error)
             return None
+        size = image.height, image.width
+        (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
+        height, width = self._buckets.sizes[bucket]
+        views = self._views(image, height, width, index)
+        return Loaded(index, record, int(bucket), views, size, captions)
 
-    def _views(self, image: Image.Image) -> np.ndarray:
+    def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
         if self._index.crops == "ten":
-            return images.ten_crop(image, self._index.image_size)
-        view = images.center_crop(image, self._index.image_size)
+            return images.ten_crop(image, height)
+        if self._index.crops == "random":
+            # Of the image's own, so that a run that is cut short goes on to the same codes.
+            rng = np.random.default_rng((self._index.seed, index))
+            return images.random_views(image, height, width, self._index.views, rng)
+        view = images.bucket_crop(image, height, width)
         return np.stack([view, view[:, ::-1]] if self._index.crops == "flip" else [view])
 
     def _check(self, unreadable: int) -> None:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import logging
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +12,24 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
+from maskgil_jax import (
+    api,
+    checkpoint,
+    generators,
+    networks,
+    pictures,
+    processes,
+    sharding,
+)
+from maskgil_jax.conditioning import base, choice
 from maskgil_jax.config import differences
-from maskgil_jax.data import pipeline, sources
-from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data import buckets, mixture, pipeline, sources
+from maskgil_jax.data.records import Record
+from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
-from maskgil_jax.models.conditions import Condition, Features, TokenModel
+from maskgil_jax.models.conditions import TokenModel
 from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import objectives, optimizer
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
@@ -33,14 +41,14 @@ class Shown(NamedTuple):
     """What samples are drawn of.
 
     Attributes:
-      labels: int64 [R], class ids, or rows of `table`.
-      names: of all classes or rows.
-      table: features; None: the condition is the class.
+      labels: int64 [R].
+      names: of all labels.
+      conditions: of labels.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
-    table: Features | None
+    conditions: draw.Conditions
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> Shown:
@@ -55,15 +63,20 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     data = open_data(config)
-    by_class = not config.data.features
+    by_class = not config.model.feature_dim
     names = data.class_names
     if by_class and len(names) != config.model.num_classes:
         raise InputError(
-            f"data source {config.data.source!r} has {len(names)} classes, but "
-            f"config.model.num_classes = {config.model.num_classes}; if the data is right, set "
+            f"data source {config.data.source or config.data.mixture!r} has {len(names)} classes, "
+            f"but config.model.num_classes = {config.model.num_classes}; if the data is right, set "
             f"--config.model.num_classes={len(names)}"
         )
     network = network_config(config.model, data.provenance["codebook_size"], data.grid)
+    if len(data.grids) > 1 and not network.fits_any_grid:
+        raise InputError(
+            f"config.model.preset = {config.model.preset} has positions of one grid, but the data "
+            f"has {len(data.grids)} (buckets): expected a LLaMA with 2D RoPE (paper, llamagen)"
+        )
     if not network.causal and config.loss.mask_schedule not in objectives.MASK_RATIOS:
         raise InputError(
             f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
@@ -71,8 +84,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         )
     if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
         raise InputError(
-            "config.evaluation.metrics has accuracy, which is of classes, but the condition is "
-            "config.data.features: expected others"
+            "config.evaluation.metrics has accuracy, which is of classes, but the condition is of "
+            "features: expected others"
         )
     shown = to_show(data, by_class, config.samples.classes)
     options = draw.checked_options(config.samples, network)
@@ -84,7 +97,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
 
     def generator_of(weights: Any) -> generators.Generator:
         known = names if by_class else ()
-        return generators.generator(weights, tokenizer=data.provenance, class_names=known)
+        return generators.generator(
+            weights, data.provenance, known, dict(data.conditioning.provenance)
+        )
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         if data.tokenizer is None:
@@ -94,7 +109,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
             return {}
         columns = config.samples.per_class
         images = draw.draw_images(
-            draw.sampler(generator_of(weights), config.seed, shown.table, **options),
+            draw.sampler(generator_of(weights), config.seed, shown.conditions, **options),
             data.tokenizer,
             np.repeat(shown.labels, columns),
             config.samples.batch_size,
@@ -105,14 +120,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     stage = Stage(
         init=lambda start_from: init(config, network, start_from),
         start_from=load_start(config.start_from.generator, network, data.provenance),
-        step=lambda state, tokenizer, batch: step(state, tokenizer, batch, config),
+        step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
-        examples=data.examples,
-        name_of_example=data.name_of_example,
-        frozen=data.encoder,
+        parts=data.parts,
+        name_of_example=lambda index: data.record(index).id,
+        frozen=Frozen(data.encoder, data.conditioning.network),
         to_average=lambda model: model,
         pictures=show,
-        tokens_per_example=data.grid[0] * data.grid[1],
+        grids=data.grids,
     )
     state = train(stage, config, workdir, mesh)
     generator_of(averaged(state)).save(workdir / "model")
@@ -127,17 +142,30 @@ def averaged(state: TrainState) -> TokenModel:
 def to_show(data: "Data", by_class: bool, count: int) -> Shown:
     """At most `count` conditions, evenly spread over the classes or the examples."""
     if by_class:
-        return Shown(draw.spread(len(data.class_names), count), data.class_names, None)
-    rng = np.random.default_rng(0)
-    examples = {i: data.load(i, rng) for i in draw.spread(data.examples, count).tolist()}
-    examples = {i: example for i, example in examples.items() if int(example["unreadable"]) < 0}
-    columns = (np.stack([example[key] for example in examples.values()]) for key in FEATURES)
-    table = Features(*map(jnp.asarray, columns))
-    names = tuple(pathlib.PurePath(data.name_of_example(i)).stem for i in examples)
-    return Shown(np.arange(len(names)), names, table)
+        spread = draw.spread(len(data.class_names), count)
+        return Shown(spread, data.class_names, draw.by_class)
+    examples, names = [], []
+    for index in draw.spread(data.examples, count).tolist():
+        try:
+            record = data.record(index)
+            examples.append(data.conditioning.read(record, np.random.default_rng(index)))
+            names.append(data.conditioning.name(record, np.random.default_rng(index)))
+        except Unreadable:
+            continue
+    table: Any = base.stacked(examples, data.conditioning)
+    return Shown(np.arange(len(names)), tuple(names), draw.rows_of(table))
 
 
-FEATURES = ("features", "mask")  # of an example whose condition is not its class
+class Frozen(NamedTuple):
+    """Networks that the training step reads and never changes.
+
+    Attributes:
+      tokenizer: turns images into codes; None for code shards.
+      encoder: turns prompts into features; None where there are none.
+    """
+
+    tokenizer: VQTokenizer | None = None
+    encoder: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,23 +174,32 @@ class Data:
 
     Attributes:
       load: (index, rng) -> example with `codes`, or with `image` for `encoder`.
-      examples: in an epoch.
+      parts: of the examples, by source and bucket.
       class_names: one per class.
-      name_of_example: index -> name, for messages.
+      record: index -> the image or codes, with their name.
       provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
-      grid: (height, width) in tokens.
+      grid: (height, width) in tokens of the square.
+      grids: of each bucket.
       tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
       encoder: turns images into codes in the step; None for code shards.
+      conditioning: where the condition of each comes from.
     """
 
-    load: Callable[[int, np.random.Generator], pipeline.Example]
-    examples: int
+    load: pipeline.Load
+    parts: Sequence[pipeline.Part]
     class_names: tuple[str, ...]
-    name_of_example: Callable[[int], str]
+    record: Callable[[int], Record | CodeRecord]
     provenance: dict[str, Any]
-    grid: tuple[int, int]
+    grid: buckets.Size
+    grids: Sequence[buckets.Size]
     tokenizer: api.Tokenizer | None
     encoder: VQTokenizer | None
+    conditioning: base.Conditioning
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in all parts."""
+        return pipeline.examples_in(self.parts)
 
 
 def open_data(config: ConfigDict) -> Data:
@@ -171,28 +208,22 @@ def open_data(config: ConfigDict) -> Data:
     Raises:
       InputError: a source, a tokenizer or shards that are missing or do not fit together.
     """
-    features = None
-    if bool(config.data.features) != bool(config.model.feature_dim):
-        raise InputError(
-            f"config.data.features = {config.data.features!r}, but config.model.feature_dim = "
-            f"{config.model.feature_dim}: expected both (a folder, and the width of its features) "
-            "or neither"
-        )
-    if config.data.features:
-        features = FeatureFiles(
-            config.data.features, config.model.condition_tokens, config.model.feature_dim
-        )
-    kind, _, path = config.data.source.partition(":")
-    if kind == "arrayrecord":
-        shards = CodeShards(path)
-        _check_features(features, shards[0].id)
-        return _code_data(shards, features, config)
-    source = sources.open_source(config.data.source)
-    _check_features(features, source[0].id)
+    chosen = mixture.chosen(config.data)
+    if mixture.is_shards(chosen[0].source):
+        return _code_data(chosen, config)
+    return _image_data(chosen, config)
+
+
+def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
+    names, weights = zip(*chosen, strict=True)
+    opened = [sources.open_source(name) for name in names]
+    source = mixture.Joined(names, opened)
+    condition = choice.of_config(config, source.class_names)
+    _check_first(condition, source[0])
     if not config.tokenizer:
         raise InputError(
-            f"config.tokenizer is missing: data source {config.data.source!r} holds images, which "
-            "need a tokenizer directory"
+            f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
+            "tokenizer directory"
         )
     tokenizer = api.load_tokenizer(config.tokenizer)
     size = config.data.image_size
@@ -201,30 +232,52 @@ def open_data(config: ConfigDict) -> Data:
             f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
             "tokenizer's downsampling)"
         )
+    shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
+    numbers = [shapes.of_images(one) for one in opened]
     return Data(
         load=pipeline.image_loader(
-            source, size=size, crop=config.data.crop, flip=config.data.flip, features=features
+            source,
+            np.concatenate(numbers),
+            sizes=shapes.sizes,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            condition=condition.read,
         ),
-        examples=len(source),
+        parts=pipeline.parts_of(numbers, weights),
         class_names=source.class_names,
-        name_of_example=lambda index: source[index].id,
+        record=source.__getitem__,
         provenance=tokenizer.provenance,
         grid=(size // tokenizer.downsample,) * 2,
+        grids=shapes.grids(tokenizer.downsample),
         tokenizer=tokenizer,
         encoder=tokenizer.network,
+        conditioning=condition,
     )
 
 
-def _check_features(features: FeatureFiles | None, name: str) -> None:
+def _check_first(condition: base.Conditioning, record: Record | CodeRecord) -> None:
+    """Raise InputError where even the first image has no condition: the data is another."""
     try:
-        if features:
-            features[name]
+        condition.read(record, np.random.default_rng(0))
     except Unreadable as error:
-        raise InputError(f"config.data.features: {error}, for the first image, {name}") from None
+        raise InputError(f"the condition of the first image, {record.id}: {error}") from None
 
 
-def _code_data(codes: CodeShards, features: FeatureFiles | None, config: ConfigDict) -> Data:
-    provenance = codes.index.tokenizer
+def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
+    names, weights = zip(*chosen, strict=True)
+    opened = [CodeShards(name.partition(":")[2]) for name in names]
+    codes = mixture.Joined(names, opened)
+    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
+    _check_first(condition, codes[0])
+    index = opened[0].index
+    for name, other in zip(names, opened, strict=True):
+        _check_alike(names[0], index, name, other.index)
+    if config.data.buckets not in ("", index.buckets):
+        raise InputError(
+            f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
+            f"= {index.buckets!r}: expected the same, or '' (as it was made)"
+        )
+    provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]
     tokenizer = None
     if config.tokenizer or epath.Path(path).exists():
@@ -232,21 +285,38 @@ def _code_data(codes: CodeShards, features: FeatureFiles | None, config: ConfigD
         if tokenizer.fingerprint != provenance["fingerprint"]:
             raise InputError(
                 f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
-                f"{config.data.source} were made with {provenance['fingerprint']}"
+                f"{names[0]} were made with {provenance['fingerprint']}"
             )
         provenance = tokenizer.provenance
     else:
         log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
+    numbers = [shards.grids for shards in opened]
     return Data(
-        load=pipeline.code_loader(codes, features),
-        examples=len(codes),
+        load=pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
+        parts=pipeline.parts_of(numbers, weights),
         class_names=codes.class_names,
-        name_of_example=lambda index: codes[index].id,
+        record=codes.__getitem__,
         provenance=provenance,
-        grid=codes.index.grid,
+        grid=(index.image_size // provenance["downsample"],) * 2,
+        grids=index.grids,
         tokenizer=tokenizer,
         encoder=None,
+        conditioning=condition,
     )
+
+
+def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None:
+    """Raise InputError unless the codes of two directories can be trained on together."""
+    for what, ours, theirs in (
+        ("tokenizer", index.tokenizer["fingerprint"], other.tokenizer["fingerprint"]),
+        ("image_size", index.image_size, other.image_size),
+        ("buckets", index.buckets, other.buckets),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"config.data.mixture: {other_name} was made with {what} = {theirs!r}, but {name} "
+                f"with {ours!r}: expected the same"
+            )
 
 
 # Fields of config.model that other networks do not know, and their defaults.
@@ -278,7 +348,14 @@ def network_config(settings: ConfigDict, codebook_size: int, grid: tuple[int, in
 
 
 def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:
-    return lambda arguments: llama_config.LlamaConfig(**arguments, **llama_config.PRESETS[preset])
+    def config(arguments: dict[str, Any]) -> llama_config.LlamaConfig:
+        of_paper = preset == "paper" and arguments["feature_dim"]
+        switches = llama_config.PRESETS[preset] | (
+            llama_config.PAPER_OF_FEATURES if of_paper else {}
+        )
+        return llama_config.LlamaConfig(**arguments, **switches)
+
+    return config
 
 
 def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
@@ -363,15 +440,15 @@ def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
 
 
 def step(
-    state: TrainState, encoder: VQTokenizer | None, batch: Batch, config: ConfigDict
+    state: TrainState, frozen: Frozen, batch: Batch, config: ConfigDict
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update on the codes of a batch, or of its images encoded by the frozen tokenizer."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     mask_key, drop_key, dropout_key = jax.random.split(key, 3)
-    if encoder is None:
+    if frozen.tokenizer is None:
         codes_Bhw = batch["codes"]
     else:
-        codes_Bhw = encoder.encode(batch["image"].astype(jnp.float32) / 127.5 - 1)
+        codes_Bhw = frozen.tokenizer.encode(batch["image"].astype(jnp.float32) / 127.5 - 1)
     B = codes_Bhw.shape[0]
     if state.model.config.causal:  # every token is predicted
         hidden_Bhw = jnp.ones(codes_Bhw.shape, bool)
@@ -385,7 +462,7 @@ def step(
         "codes": codes_Bhw,
         "hidden": hidden_Bhw,
         "weight": weight_Bhw / jnp.maximum(weight_Bhw.sum(), 1.0),
-        "condition": state.model.drop_condition(condition_of(batch), drop_B),
+        "condition": state.model.drop_condition(base.condition_of(batch, frozen.encoder), drop_B),
     }
 
     def gradients(part: Batch, index: jax.Array) -> Any:
@@ -408,13 +485,6 @@ def step(
         "learning_rate": rate(state.step),
     }
     return TrainState(state.step + 1, model, moments, state.ema), metrics
-
-
-def condition_of(batch: Batch) -> Condition:
-    """Features where the examples have some, or else classes."""
-    if FEATURES[0] in batch:
-        return Features(*(batch[key] for key in FEATURES))
-    return batch["label"]
 
 
 def weighted_loss(

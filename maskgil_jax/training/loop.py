@@ -5,8 +5,9 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import processes, sharding, version
 from maskgil_jax.checkpoint import Checkpoints, write_json
 from maskgil_jax.data import pipeline
+from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.errors import InputError, Interrupted
 from maskgil_jax.training import optimizer
 from maskgil_jax.training.interrupt import StopRequest
@@ -64,24 +66,29 @@ class Stage:
       step: (state, frozen, batch) -> (state, metrics), pure; leaves the average of the weights to
         the loop; metrics are scalars, `loss` and `gradient_norm` among them.
       load: (index, rng) -> example (see data/pipeline.py).
-      examples: number of examples in an epoch.
+      parts: of the data (see data/pipeline.py).
       name_of_example: index -> name, for messages about unreadable images.
       frozen: what the step reads and never changes.
       to_average: (state.model) -> the part of it that `state.ema` follows.
       pictures: (state) -> {name: uint8 [H, W, 3]}; called by all processes, the first one's count.
-      tokens_per_example: for tokens_per_second.
+      grids: (height, width) in tokens of each bucket of the data.
     """
 
     init: Callable[[Any], TrainState]
     start_from: Any
     step: Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, jax.Array]]]
     load: Callable[[int, np.random.Generator], pipeline.Example]
-    examples: int
+    parts: Sequence[pipeline.Part]
     name_of_example: Callable[[int], str]
     frozen: Any
     to_average: Callable[[Any], Any]
     pictures: Callable[[TrainState], dict[str, np.ndarray]]
-    tokens_per_example: int
+    grids: Sequence[Size]
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in all parts."""
+        return pipeline.examples_in(self.parts)
 
 
 def train(
@@ -108,24 +115,32 @@ def train(
     ):
         state = initial_state(stage, shapes, shardings, checkpoints, mesh)
         start = checkpoints.latest or 0
-        frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
+        frozen = jax.device_put(stage.frozen, sharding.state_shardings(stage.frozen, mesh))
         step_fn = jax.jit(
             functools.partial(whole_step, stage.step, stage.to_average, config.ema_decay),
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
-        batches = device_batches(stage, config, start, mesh, unreadable, clock)
-        skips = Skips(stage, config, checkpoints)
-        with Writer(workdir, start_step=start, steps=config.steps) as writer:
+        order = pipeline.Order(stage.parts, config.batch_size, config.seed)
+        batches = device_batches(stage, order, config, start, mesh, unreadable, clock)
+        skips = Skips(stage, order, config, checkpoints)
+        compilations = Compilations(stage.grids)
+        with (
+            contextlib.closing(batches),
+            Writer(workdir, start_step=start, steps=config.steps) as writer,
+        ):
             for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
+                bucket = order.bucket(step)
+                compilations.note(bucket)
                 with jax.set_mesh(mesh):  # for sharding.split_batch
                     state, metrics = step_fn(state, frozen, batch)
+                clock.seen(config.batch_size, math.prod(stage.grids[bucket]))
                 writer.advance(step)
                 last = step == config.steps
                 skips.note(step, metrics["skipped_in_a_row"], last=last)
                 if last or step % config.log_every == 0:
                     values = {name: float(v) for name, v in jax.device_get(metrics).items()}
-                    values |= clock.rates(step - start, config.batch_size, stage.tokens_per_example)
+                    values |= clock.rates()
                     values["unreadable_images"] = len(unreadable.seen)
                     writer.scalars(step, values)
                 signum, too_many = 0, ""
@@ -174,8 +189,11 @@ def whole_step(
 class Skips:
     """Stops a run of which too many steps in a row were skipped, and says what they had read."""
 
-    def __init__(self, stage: Stage, config: ConfigDict, checkpoints: Checkpoints):
-        self._stage, self._config, self._checkpoints = stage, config, checkpoints
+    def __init__(
+        self, stage: Stage, order: pipeline.Order, config: ConfigDict, checkpoints: Checkpoints
+    ):
+        self._stage, self._order, self._config = stage, order, config
+        self._checkpoints = checkpoints
         self._before: jax.Array | None = None
 
     def note(self, step: int, in_a_row: jax.Array, *, last: bool) -> None:
@@ -200,12 +218,7 @@ class Skips:
             f"{self._checkpoints.latest or 0} (a lower learning rate may help). They had read:"
         ]
         for skipped in range(step - count + 1, step + 1):
-            indices = pipeline.batch_indices(
-                self._stage.examples,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                step=skipped,
-            )
+            indices = self._order.examples(skipped)
             names = [self._stage.name_of_example(i) for i in indices[:NAMES_SHOWN]]
             more = f", and {len(indices) - NAMES_SHOWN} more" if len(indices) > NAMES_SHOWN else ""
             lines.append(f"  step {skipped}: {', '.join(names)}{more}")
@@ -235,12 +248,13 @@ def initial_state(
 
 def device_batches(
     stage: Stage,
+    order: pipeline.Order,
     config: ConfigDict,
     start: int,
     mesh: jax.sharding.Mesh,
     unreadable: "UnreadableImages",
     clock: "Clock",
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches after step `start`, as global arrays on the mesh."""
     on_mesh, size = NamedSharding(mesh, sharding.BATCH), config.batch_size
 
@@ -250,18 +264,18 @@ def device_batches(
 
     batches = pipeline.batches(
         stage.load,
-        stage.examples,
-        batch_size=size,
-        seed=config.seed,
+        order,
         start_step=start,
         rows=sharding.rows_of_process(size, mesh),
         threads=config.data.threads,
+        workers=config.data.workers,
     )
-    while True:
-        with clock.waiting():
-            batch = next(batches)
-        unreadable.note(batch.pop("unreadable", None))
-        yield jax.tree.map(to_mesh, batch)
+    with contextlib.closing(batches):
+        while True:
+            with clock.waiting():
+                batch = next(batches)
+            unreadable.note(batch.pop("unreadable", None))
+            yield jax.tree.map(to_mesh, batch)
 
 
 def overview(model: Any) -> None:
@@ -318,7 +332,8 @@ class Clock:
     """Time per step since the last log, and how much of it went into waiting for data."""
 
     def __init__(self) -> None:
-        self._step, self._time, self._waited = 0, time.monotonic(), 0.0
+        self._steps, self._examples, self._tokens = 0, 0, 0
+        self._time, self._waited = time.monotonic(), 0.0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -334,16 +349,22 @@ class Clock:
         yield
         self._time += time.monotonic() - start
 
-    def rates(self, step: int, batch_size: int, tokens_per_example: int) -> dict[str, float]:
+    def seen(self, examples: int, tokens: int) -> None:
+        """Take in a step of so many examples, of so many tokens each."""
+        self._steps += 1
+        self._examples += examples
+        self._tokens += examples * tokens
+
+    def rates(self) -> dict[str, float]:
         """Rates over the steps since the last call."""
         now = time.monotonic()
-        steps, seconds = step - self._step, now - self._time
-        examples = batch_size * steps / seconds
+        seconds = now - self._time
         values = {
-            "step_seconds": seconds / steps,
-            "data_wait_seconds": self._waited / steps,
-            "examples_per_second": examples,
-            "tokens_per_second": examples * tokens_per_example,
+            "step_seconds": seconds / self._steps,
+            "data_wait_seconds": self._waited / self._steps,
+            "examples_per_second": self._examples / seconds,
+            "tokens_per_second": self._tokens / seconds,
         }
-        self._step, self._time, self._waited = step, now, 0.0
+        self._steps, self._examples, self._tokens = 0, 0, 0
+        self._time, self._waited = now, 0.0
         return values

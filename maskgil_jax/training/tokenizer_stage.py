@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import checkpoint, pictures, processes, sharding
 from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
-from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data import buckets, pipeline, sources
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, make
@@ -35,10 +35,13 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     lpips = load_lpips(config)
     start_from = load_start(config, *networks)
     source = sources.open_source(config.data.source)
+    size = config.data.image_size
+    squares = buckets.named("", size, networks[0].downsample)
+    numbers = squares.of_images(source)
     load = pipeline.image_loader(
-        source, size=config.data.image_size, crop=config.data.crop, flip=config.data.flip
+        source, numbers, sizes=squares.sizes, crop=config.data.crop, flip=config.data.flip
     )
-    shown, _ = sources.center_crops(source, config.data.image_size, config.samples.count)
+    shown, _ = sources.center_crops(source, size, config.samples.count)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         tokenizer = Tokenizer(processes.local(averaged(state)))
@@ -52,12 +55,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         start_from=start_from,
         step=lambda state, lpips, batch: step(state, lpips, batch, config),
         load=load,
-        examples=len(source),
+        parts=pipeline.parts_of([numbers]),
         name_of_example=lambda index: source[index].id,
         frozen=lpips,
         to_average=lambda model: model["tokenizer"],
         pictures=show,
-        tokens_per_example=(config.data.image_size // networks[0].downsample) ** 2,
+        grids=squares.grids(networks[0].downsample),
     )
     state = train(stage, config, workdir, mesh)
     Tokenizer(averaged(state)).save(workdir / "model")

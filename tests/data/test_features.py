@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from maskgil_jax.conditioning import base
 from maskgil_jax.data import features, pipeline, sources
 from maskgil_jax.errors import InputError, Unreadable
 
@@ -16,18 +17,16 @@ def write(path, shape, dtype=np.float16):
 def test_padding_comes_first_and_is_masked(tmp_path):
     values = write(tmp_path / "a.npy", (2, 3))
     found = features.read_file(tmp_path / "a.npy", tokens=5, width=3)
-    assert (
-        found.features_TC.dtype == np.float32 and found.mask_T.tolist() == [False] * 3 + [True] * 2
-    )
-    np.testing.assert_array_equal(found.features_TC[3:], values.astype(np.float32))
-    assert not found.features_TC[:3].any()
+    assert found.features.dtype == np.float32 and found.mask.tolist() == [False] * 3 + [True] * 2
+    np.testing.assert_array_equal(found.features[3:], values.astype(np.float32))
+    assert not found.features[:3].any()
 
 
 def test_what_is_too_long_loses_its_end(tmp_path):
     values = write(tmp_path / "a.npy", (1, 9, 3), np.float32)  # as LlamaGen keeps them
     found = features.read_file(tmp_path / "a.npy", tokens=5, width=3)
-    np.testing.assert_array_equal(found.features_TC, values[0, :5])
-    assert found.mask_T.all()
+    np.testing.assert_array_equal(found.features, values[0, :5])
+    assert found.mask.all()
 
 
 BAD = {
@@ -60,11 +59,17 @@ def test_an_example_has_the_features_of_its_image_or_is_passed_over(tmp_path):
     source = sources.open_source("embedded")
     values = {i: write(tmp_path / f"{source[i].id}.npy", (4, 3)) for i in (0, 1, 3)}
     files = features.FeatureFiles(str(tmp_path), tokens=4, width=3)
-    load = pipeline.image_loader(source, size=8, crop="center", flip=False, features=files)
+    load = pipeline.image_loader(
+        source,
+        np.zeros(len(source), int),
+        sizes=[(8, 8)],
+        crop="center",
+        flip=False,
+        condition=base.FileReader(files),
+    )
     for index, used in ((0, 0), (1, 1), (2, 3), (3, 3)):
         example = load(index, np.random.default_rng(0))
         np.testing.assert_array_equal(example["features"], values[used].astype(np.float32))
-        assert example["label"] == source[used].label
         assert example["unreadable"] == (index if index != used else -1)
     with pytest.raises(InputError, match="100 images in a row cannot be read, .*digit 4.npy"):
         load(4, np.random.default_rng(0))
@@ -73,4 +78,4 @@ def test_an_example_has_the_features_of_its_image_or_is_passed_over(tmp_path):
 def test_folders_and_endings_of_an_image_do_not_count(tmp_path):
     values = write(tmp_path / "b.v2.npy", (4, 3), np.float32)
     files = features.FeatureFiles(str(tmp_path), tokens=4, width=3)
-    np.testing.assert_array_equal(files["/photos/x/b.v2.jpg"].features_TC, values)
+    np.testing.assert_array_equal(files["/photos/x/b.v2.jpg"].features, values)

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -63,10 +65,88 @@ def test_broken_bytes_are_unreadable(data):
         images.decode(data)
 
 
-def test_a_decompression_bomb_is_unreadable():
-    bomb = encoded(Image.new("1", (20000, 20000)))
-    with pytest.raises(images.UnreadableImage, match="decompression bomb"):
-        images.decode(bomb)
+def jpeg_claiming(width, height):
+    """A small JPEG file whose header tells of another size."""
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG"))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("width, height", [(20000, 20000), (10000, 9000), (65500, 65500)])
+def test_a_decompression_bomb_is_refused_by_its_header_without_a_warning(width, height, recwarn):
+    message = f"a decompression bomb of {width} x {height} pixels, expected at most 89,478,485"
+    with pytest.raises(images.UnreadableImage, match=message):
+        images.decode(jpeg_claiming(width, height))
+    assert not recwarn.list
+
+
+def test_a_bomb_that_could_be_decoded_is_refused_too():
+    with pytest.raises(images.UnreadableImage, match="a decompression bomb of 20000 x 20000"):
+        images.decode(encoded(Image.new("1", (20000, 20000))))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (7, 300)])
+def test_images_too_small_to_show_anything_are_unreadable(size):
+    message = f"only {size[0]} x {size[1]} pixels, expected at least 8 a side"
+    with pytest.raises(images.UnreadableImage, match=message):
+        images.decode(encoded(Image.new("RGB", size)))
+    assert images.decode(encoded(Image.new("RGB", (8, 8)))).size == (8, 8)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_its_first_frame(kind):
+    first, second = Image.new("RGB", (16, 16), "white"), Image.new("RGB", (16, 16), "black")
+    data = encoded(first, kind, save_all=True, append_images=[second] * 3, duration=10)
+    assert np.asarray(images.decode(data)).min() > 250
+
+
+@pytest.mark.parametrize("channels, color_type", [(1, 0), (3, 2), (2, 4), (4, 6)])
+def test_16_bit_png_keeps_its_range(channels, color_type):
+    values = np.linspace(0, 65535, 16).astype(">u2")
+    pixels = np.broadcast_to(values[:, None, None], (16, 16, channels)).copy()
+    if channels in (2, 4):
+        pixels[..., -1] = 65535  # opaque
+    decoded = np.asarray(images.decode(png(pixels, color_type)))
+    expected = np.broadcast_to(values[:, None, None] / 257, decoded.shape)
+    np.testing.assert_allclose(decoded, expected, atol=1)
+
+
+def png(pixels, color_type):
+    """A file of 16 bits a sample, which Pillow does not write for every color type."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_damaged_files_are_read_or_unreadable_but_nothing_else(kind):
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    options = {} if kind in ("GIF", "BMP") else {"exif": exif}
+    image = Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8))
+    whole = np.frombuffer(encoded(image, kind, **options), np.uint8)
+    read = 0
+    for _ in range(300):
+        data = whole.copy()
+        places = rng.integers(min(len(data), 300), size=rng.integers(1, 4))
+        data[places] = rng.integers(256, size=len(places))
+        try:
+            read += images.decode(data.tobytes()).mode == "RGB"
+        except images.UnreadableImage:
+            pass
+    assert 0 < read < 300
+
+
+def test_programs_that_look_like_images_are_not_run():
+    with pytest.raises(images.UnreadableImage, match="not an image"):
+        images.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n")
 
 
 def test_a_strip_that_would_fill_the_memory_is_unreadable():
@@ -78,9 +158,40 @@ def test_a_strip_that_would_fill_the_memory_is_unreadable():
 def test_crops_have_the_asked_size(size):
     image = Image.new("RGB", size, RED)
     rng = np.random.default_rng(0)
-    for crop in (images.center_crop(image, 32), images.random_crop(image, 32, rng)):
+    for crop in (images.center_crop(image, 32), images.random_crop(image, 32, 32, rng)):
         assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8 and (crop == RED).all()
     assert images.ten_crop(image, 32).shape == (10, 32, 32, 3)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (300, 20), (97, 301), (640, 480), (65, 31)])
+def test_a_bucket_crop_covers_its_shape_and_cuts_only_one_way(size):
+    gradient = np.linspace(0, 255, size[0])[None, :, None] + np.zeros((size[1], 1, 3))
+    image = Image.fromarray(gradient.astype(np.uint8))
+    crop = images.bucket_crop(image, 32, 64)
+    assert crop.shape == (32, 64, 3) and crop.dtype == np.uint8
+    if size[0] < 2 * size[1]:  # narrower than the bucket: both sides are still there
+        assert crop[..., 0].min() < 20 and crop[..., 0].max() > 235
+    assert abs(float(crop.mean()) - 127) < 12  # the middle is cut
+    places = {images.bucket_crop(image, 32, 64, np.random.default_rng(s)).tobytes() for s in (1, 2)}
+    assert len(places) == 1 + (size[0] > 2 * size[1])
+
+
+def test_a_square_bucket_is_the_centre_crop():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (173, 90, 3), np.uint8))
+    np.testing.assert_array_equal(images.bucket_crop(image, 32, 32), images.center_crop(image, 32))
+
+
+def test_random_views_are_crops_of_training_half_of_them_mirrored():
+    image = Image.new("RGB", (64, 64), "white")
+    image.paste(RED, (0, 0, 32, 64))
+    views = images.random_views(image, 32, 32, 20, np.random.default_rng(0))
+    assert views.shape == (20, 32, 32, 3) and views.dtype == np.uint8
+    mirrored = (views[:, :, -1] == RED).all((1, 2))
+    assert 5 <= mirrored.sum() <= 15
+    again = images.random_views(image, 32, 32, 20, np.random.default_rng(0))
+    np.testing.assert_array_equal(views, again)
+    assert len({view.tobytes() for view in views}) > 10
 
 
 def test_the_centre_crop_keeps_the_middle():
@@ -100,16 +211,16 @@ def test_ten_crops_are_five_and_their_mirrors():
 def test_a_random_crop_may_keep_the_whole_short_side():
     column = np.arange(32, dtype=np.uint8)[:, None, None]
     image = Image.fromarray(np.broadcast_to(column, (32, 64, 3)).copy())
-    crop = images.random_crop(image, 32, np.random.default_rng(1), smallest=1.0)
+    crop = images.random_crop(image, 32, 32, np.random.default_rng(1), smallest=1.0)
     np.testing.assert_array_equal(crop, np.broadcast_to(column, (32, 32, 3)))
 
 
 def test_random_crops_differ_and_follow_the_generator():
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
-    one, two = (images.random_crop(image, 32, np.random.default_rng(s)) for s in (1, 2))
+    one, two = (images.random_crop(image, 32, 32, np.random.default_rng(s)) for s in (1, 2))
     assert (one != two).any()
-    np.testing.assert_array_equal(one, images.random_crop(image, 32, np.random.default_rng(1)))
+    np.testing.assert_array_equal(one, images.random_crop(image, 32, 32, np.random.default_rng(1)))
 
 
 def test_uint8_round_trip():

@@ -2,7 +2,9 @@ import itertools
 
 import numpy as np
 import pytest
+from jax._src import xla_bridge
 
+from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.errors import InputError
 
@@ -11,27 +13,45 @@ def draw(index, rng):
     return {"index": np.int32(index), "noise": rng.random()}
 
 
-def take(count, **options):
-    settings = dict(batch_size=4, seed=3, threads=1) | options
-    return list(itertools.islice(pipeline.batches(draw, 10, **settings), count))
+def order_of(buckets, weights=(1.0,), batch_size=4, seed=3):
+    parts = pipeline.parts_of([np.array(numbers) for numbers in buckets], weights)
+    return pipeline.Order(parts, batch_size, seed)
 
 
-def test_a_resumed_pipeline_gives_the_rest_of_the_same_batches():
-    whole, rest = take(7), take(4, start_step=3)
+SQUARES = order_of([10 * [0]])
+# A third in bucket 2, a few in bucket 7 (fewer than a batch), none in the others.
+SHAPES = order_of([57 * [0] + 30 * [2] + 3 * [7]])
+MIXED = order_of([20 * [0] + 10 * [1], 5 * [0] + 45 * [1]], weights=(3.0, 1.0))
+
+
+def take(count, order=SQUARES, **options):
+    batches = pipeline.batches(draw, order, **{"threads": 1, **options})
+    return list(itertools.islice(batches, count))
+
+
+def test_batches_of_squares_are_those_that_checkpoints_were_made_with():
+    first, _, third = take(3)
+    assert first["index"].tolist() == [4, 6, 9, 7] and third["index"].tolist() == [2, 0, 8, 1]
+    np.testing.assert_allclose(first["noise"], [0.097905, 0.212803, 0.974888, 0.753655], atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [SQUARES, SHAPES, MIXED])
+def test_a_resumed_pipeline_gives_the_rest_of_the_same_batches(order):
+    whole, rest = take(7, order), take(4, order, start_step=3)
     for a, b in zip(whole[3:], rest, strict=True):
         np.testing.assert_array_equal(a["index"], b["index"])
         np.testing.assert_array_equal(a["noise"], b["noise"])
 
 
 @pytest.mark.parametrize("parts", [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0,), (1, 2, 3))])
-def test_processes_load_their_rows_of_the_same_global_batch_and_no_others(parts):
-    loaded = [take(6, rows=rows) for rows in parts]
-    for step, whole in enumerate(take(6)):
+@pytest.mark.parametrize("order", [SQUARES, SHAPES, MIXED])
+def test_processes_load_their_rows_of_the_same_global_batch_and_no_others(order, parts):
+    loaded = [take(6, order, rows=rows) for rows in parts]
+    for step, whole in enumerate(take(6, order)):
         for rows, part in zip(parts, loaded, strict=True):
             for name in ("index", "noise"):
                 np.testing.assert_array_equal(part[step][name], whole[name][list(rows)])
-        indices = pipeline.batch_indices(10, batch_size=4, seed=3, step=step + 1)
-        np.testing.assert_array_equal(indices, whole["index"])
+        np.testing.assert_array_equal(order.examples(step + 1), whole["index"])
 
 
 def test_an_epoch_holds_every_example_once_and_the_next_is_in_another_order():
@@ -43,6 +63,41 @@ def test_an_epoch_holds_every_example_once_and_the_next_is_in_another_order():
 def test_threads_do_not_change_the_order():
     for a, b in zip(take(6, threads=8), take(6, threads=1), strict=True):
         np.testing.assert_array_equal(a["index"], b["index"])
+
+
+def test_a_batch_is_of_one_bucket_and_buckets_come_in_proportion():
+    buckets = np.array(57 * [0] + 30 * [2] + 3 * [7])
+    steps = range(1, 226)  # 900 examples: ten times all 90
+    found = [SHAPES.bucket(step) for step in steps]
+    for step, bucket in zip(steps, found, strict=True):
+        assert set(buckets[SHAPES.examples(step)]) == {bucket}
+    # 57 and 3 are no multiples of the batch: what is left over is made up for in the next rounds.
+    for bucket, share in ((0, 57), (2, 30), (7, 3)):
+        assert abs(found.count(bucket) - 10 * share / 4) <= 1
+    assert len(set(found[:20])) > 1 and found[:20] != sorted(found[:20])
+
+
+def test_nothing_is_lost_of_what_is_left_over_in_a_bucket():
+    seen = np.bincount(np.concatenate([SHAPES.examples(step) for step in range(1, 226)]))
+    assert seen.shape == (90,) and seen.min() >= 7 and seen.max() <= 12
+
+
+def test_sources_are_mixed_by_weight_and_each_is_shuffled_by_itself():
+    examples = np.concatenate([MIXED.examples(step) for step in range(1, 501)])
+    first, second = examples[examples < 30], examples[examples >= 30]
+    assert abs(len(first) / 2000 - 0.75) < 0.01
+    # Within a source all are drawn as often, whatever the bucket.
+    for part, count in ((first, 30), (second - 30, 50)):
+        seen = np.bincount(part, minlength=count) / (len(part) / count)
+        assert seen.min() > 0.7 and seen.max() < 1.3
+    mixed = [len(set(np.array(MIXED.examples(step)) < 30)) == 2 for step in range(1, 101)]
+    assert sum(mixed) > 50  # of 4 examples, 1 - 0.75^4 - 0.25^4 = 68 %
+
+
+def test_a_seed_has_orders_of_its_own():
+    a, b = (order_of([57 * [0] + 30 * [2]], seed=seed) for seed in (0, 1))
+    assert [a.bucket(s) for s in range(1, 20)] != [b.bucket(s) for s in range(1, 20)]
+    assert a.examples(1) != b.examples(1)
 
 
 class Broken:
@@ -63,9 +118,27 @@ class Broken:
         return record
 
 
+def loader(source, buckets=None, sizes=((8, 8),), crop="center", flip=False):
+    buckets = np.zeros(len(source), int) if buckets is None else buckets
+    return pipeline.image_loader(
+        source, buckets, sizes=sizes, crop=crop, flip=flip, condition=read_class
+    )
+
+
+def test_an_image_has_the_size_of_its_bucket_and_so_has_what_stands_in_for_it():
+    source = Broken(sources.open_source("embedded"), lambda i: i == 4)
+    buckets = np.arange(len(source)) % 3
+    load = loader(source, buckets, sizes=((8, 8), (4, 8), (16, 4)), crop="random")
+    rng = np.random.default_rng
+    assert [load(i, rng(0))["image"].shape for i in range(3)] == [(8, 8, 3), (4, 8, 3), (16, 4, 3)]
+    replaced, same_bucket = load(4, rng(0)), load(7, rng(0))
+    assert replaced["unreadable"] == 4
+    np.testing.assert_array_equal(replaced["image"], same_bucket["image"])
+
+
 def test_an_unreadable_image_is_replaced_by_the_next_and_reported():
     source = Broken(sources.open_source("embedded"), lambda i: i in (5, 6))
-    load = pipeline.image_loader(source, size=8, crop="center", flip=False)
+    load = loader(source)
     rng = np.random.default_rng
     replaced, next_readable = load(5, rng(0)), load(7, rng(0))
     np.testing.assert_array_equal(replaced["image"], next_readable["image"])
@@ -75,15 +148,14 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_reported():
 
 def test_a_source_without_readable_images_is_an_error():
     source = Broken(sources.open_source("embedded"), lambda i: True)
-    load = pipeline.image_loader(source, size=8, crop="center", flip=False)
+    load = loader(source)
     with pytest.raises(InputError, match="100 images in a row cannot be read, .* broken 2"):
         load(2, np.random.default_rng(0))
 
 
 def test_flips_mirror_half_of_the_images():
     source = sources.open_source("embedded")
-    load = pipeline.image_loader(source, size=8, crop="center", flip=True)
-    plain = pipeline.image_loader(source, size=8, crop="center", flip=False)
+    load, plain = loader(source, flip=True), loader(source)
     original = plain(4, np.random.default_rng(0))["image"]
     seen = [load(4, np.random.default_rng(seed))["image"] for seed in range(40)]
     same = sum((image == original).all() for image in seen)
@@ -93,4 +165,27 @@ def test_flips_mirror_half_of_the_images():
 
 def test_an_unknown_crop_is_refused():
     with pytest.raises(InputError, match="config.data.crop = 'middle'"):
-        pipeline.image_loader(sources.open_source("embedded"), size=8, crop="middle", flip=False)
+        loader(sources.open_source("embedded"), crop="middle")
+
+
+def without_devices(load):
+    """Fails where the process has asked JAX for devices."""
+
+    def checked(index, rng):
+        assert not xla_bridge.backends_are_initialized()
+        return load(index, rng)
+
+    return checked
+
+
+def test_processes_beside_this_one_load_the_same_batches():
+    source = sources.open_source("embedded")
+    buckets = np.arange(len(source)) % 3
+    load = loader(source, buckets, sizes=((8, 8), (4, 8), (8, 4)), crop="random", flip=True)
+    order = order_of([buckets])
+    here = list(itertools.islice(pipeline.batches(load, order, threads=2), 5))
+    beside = pipeline.batches(without_devices(load), order, threads=2, workers=2)
+    for a, b in zip(here, itertools.islice(beside, 5), strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+    beside.close()

@@ -50,7 +50,9 @@ def test_models_of_features_share_theirs():
     first, rest = causal(**of_features), model(**of_features)
     values = np.random.default_rng(0).standard_normal((2, 2, 7)).astype(np.float32)
     table = Features(jnp.asarray(values), jnp.ones((2, 2), bool))
-    sample = draw.hybrid_sampler(first, rest, 0, prefix=5, prefix_options={}, table=table, steps=3)
+    sample = draw.hybrid_sampler(
+        first, rest, 0, prefix=5, prefix_options={}, conditions=draw.rows_of(table), steps=3
+    )
     rows = np.array([1, 1, 0])
     known = first.sample(values[rows], 0, tokens=5)
     np.testing.assert_array_equal(

@@ -10,7 +10,7 @@ from maskgil_jax import api, convert
 from maskgil_jax.errors import InputError
 from maskgil_jax.interop import maskgil_torch
 from maskgil_jax.models.llama import Llama
-from maskgil_jax.models.llama_config import PRESETS, SIZES, LlamaConfig
+from maskgil_jax.models.llama_config import PAPER_OF_FEATURES, PRESETS, SIZES, LlamaConfig
 
 SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)
@@ -26,7 +26,7 @@ CASES = {
     "factors": CLASSES | dict(factors=(4, 5)),
     "three factors": CLASSES | dict(factors=(2, 5, 2), condition_position="last"),
     "causal, factors": CLASSES | PRESETS["llamagen"] | dict(factors=(5, 4)),
-    "text": FEATURES | dict(condition_rope="identity"),
+    "text": FEATURES | PRESETS["paper"] | PAPER_OF_FEATURES,
     "text, last": FEATURES | dict(condition_position="last"),
     "text, causal": FEATURES | PRESETS["llamagen"],
 }

@@ -46,7 +46,9 @@ def check_cached(name, prefix, network, codes, condition):
         cache = cache.with_room(network.config.condition_tokens + 5)
         found = [x_BD]
         for i in range(5):
-            cache, x_BD = network.step(blocks, cache, codes_BL[:, i], jnp.array(i), condition)
+            cache, x_BD = network.step(
+                blocks, cache, codes_BL[:, i], jnp.array(i), condition, network.config.grid
+            )
             found.append(x_BD)
         return network.classify(network.normed(jnp.stack(found, axis=1)))
 

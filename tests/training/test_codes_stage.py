@@ -1,9 +1,16 @@
+import json
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 import maskgil_jax
-from maskgil_jax.data import shards, sources
+from maskgil_jax.conditioning import base
+from maskgil_jax.data import buckets, images, shards, sources
 from maskgil_jax.errors import InputError
 from maskgil_jax.training import codes_stage
 from tests import tiny
@@ -35,11 +42,10 @@ def test_an_interrupted_run_goes_on_without_loss_or_duplicates(finished, tmp_pat
     config = config_for(finished, shard_size=100)
     write_shard = shards.write_shard
 
-    def dies_at_the_third(path, records):
+    def dies_at_the_third(path, records, grids):
         if "00002" in path.name:
-            next(iter(records))
             raise KeyboardInterrupt
-        return write_shard(path, records)
+        return write_shard(path, records, grids)
 
     monkeypatch.setattr(shards, "write_shard", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -56,13 +62,101 @@ def test_an_interrupted_run_goes_on_without_loss_or_duplicates(finished, tmp_pat
         assert a.label == b.label and a.id == b.id
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """40 images of many shapes."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for i in range(40):
+        pixels = rng.integers(0, 255, (*rng.integers(8, 40, 2), 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    return folder
+
+
+LUMINA_8 = buckets.named("lumina", 8, 2)
+
+
+def test_each_image_becomes_codes_of_the_bucket_that_fits_it(finished, photos, tmp_path):
+    source = sources.open_source(f"folder:{photos}")
+    config = config_for(finished, source=f"folder:{photos}", buckets="lumina", shard_size=16)
+    codes_stage.run(config, epath.Path(tmp_path))
+    codes, tokenizer = shards.CodeShards(str(tmp_path)), maskgil_jax.load(config.tokenizer)
+    assert codes.index.grids == LUMINA_8.grids(2) and len(codes.index.grids) == 7
+    for i in range(40):
+        image = images.decode(source[i].image)
+        (bucket,) = LUMINA_8.nearest(np.array([image.height]), np.array([image.width]))
+        crop = images.bucket_crop(image, *LUMINA_8.sizes[bucket])
+        expected = np.asarray(tokenizer.encode(crop[None].astype(np.float32) / 127.5 - 1))
+        np.testing.assert_array_equal(codes[i].codes, expected)
+        assert codes.grids[i] == bucket and codes[i].size == (image.height, image.width)
+        assert codes[i].id == source[i].id
+    counts = json.loads((tmp_path / "index.json").read_text())["examples_of_grid"]
+    assert list(counts.values()) == np.bincount(codes.grids, minlength=7).tolist()
+    assert sum(counts.values()) == 40 and counts["2x8"] == (codes.grids == 0).sum()
+    with pytest.raises(InputError, match="buckets = 'lumina' hold 7 grids, expected .* squares"):
+        codes.index.grid  # noqa: B018
+
+
+def test_random_crops_depend_on_the_seed_and_the_image_only(finished, photos, tmp_path):
+    def made(name, **changes):
+        config = config_for(finished, source=f"folder:{photos}", crops="random", views=3)
+        config.update(changes)
+        codes_stage.run(config, epath.Path(tmp_path / name))
+        return [record.codes for record in read_all(tmp_path / name)]
+
+    first, same = made("first", shard_size=16), made("same", batch_size=3)
+    other = made("other", seed=1)
+    assert first[0].shape == (3, 4, 4)
+    assert not (first[0][0] == first[0][1]).all()
+    np.testing.assert_array_equal(first, same)
+    assert not (np.array(first) == np.array(other)).all(axis=(1, 2, 3)).any()
+    with pytest.raises(InputError, match="another kind.*\n.*views: 3 -> 4"):
+        made("first", shard_size=16, views=4)
+
+
+def test_a_killed_run_goes_on_without_loss_or_duplicates(finished, photos, tmp_path):
+    """kill -9 after the second of 20 shards is there."""
+    config = config_for(
+        finished, source=f"folder:{photos}", buckets="lumina", crops="random", views=2, shard_size=2
+    )
+    command = [sys.executable, "-m", "maskgil_jax.tokenize", f"--output={tmp_path}/killed"]
+    command += [f"--data={config.source}", "--image_size=8"]
+    command += [
+        f"--{name}={config[name]}"
+        for name in ("tokenizer", "buckets", "crops", "views", "shard_size")
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    files = tmp_path / "killed"
+    while process.poll() is None and len(list(files.glob("*.array_record"))) < 2:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    with pytest.raises(InputError, match="not all of 20 shards are written"):
+        shards.CodeShards(str(tmp_path / "killed"))
+    codes_stage.run(config, epath.Path(tmp_path / "killed"))
+    codes_stage.run(config, epath.Path(tmp_path / "straight"))
+    killed, straight = (shards.CodeShards(str(tmp_path / name)) for name in ("killed", "straight"))
+    assert len(killed) == len(straight) == 40
+    np.testing.assert_array_equal(killed.grids, straight.grids)
+    for i in range(40):
+        np.testing.assert_array_equal(killed[i].codes, straight[i].codes)
+        assert killed[i].id == straight[i].id
+
+
+def test_shards_of_an_older_format_are_refused(finished, tmp_path):
+    codes_stage.run(config_for(finished), epath.Path(tmp_path))
+    index = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps({**index, "format": 1}))
+    with pytest.raises(InputError, match="is of format 1, expected 2: make the shards again"):
+        shards.CodeShards(str(tmp_path))
+
+
 def test_ten_crops_are_kept_and_one_is_drawn(finished, tmp_path):
     from maskgil_jax.data import pipeline
 
     codes_stage.run(config_for(finished, crops="ten"), epath.Path(tmp_path))
     codes = shards.CodeShards(str(tmp_path))
     assert codes[0][0].shape == (10, 4, 4) and codes.index.views == 10
-    load = pipeline.code_loader(codes)
+    load = pipeline.code_loader(codes, codes.grids, base.read_class)
     drawn = {load(0, np.random.default_rng(s))["codes"].tobytes() for s in range(30)}
     assert drawn <= {view.tobytes() for view in codes[0][0]} and len(drawn) > 1
 
@@ -80,6 +174,9 @@ def test_shards_of_another_kind_are_not_mixed(finished, tmp_path):
         (dict(crops="five"), "crops = 'five'"),
         (dict(image_size=31), "image_size = 31, expected a multiple of 2"),
         (dict(source="embedded:x"), "embedded:x"),
+        (dict(buckets="lumina", crops="ten"), "ten-crop is of squares"),
+        (dict(buckets="pixart"), "image_size = 8 with buckets = 'pixart'"),
+        (dict(views=2), "views = 2 with crops = 'center': expected random"),
     ],
 )
 def test_bad_input_is_named(changes, message, finished, tmp_path):

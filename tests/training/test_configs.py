@@ -64,7 +64,7 @@ def test_a_training_step_of_each_generator(name):
     }
     check(
         lambda: generator_stage.init(config, network, None),
-        lambda state, batch: generator_stage.step(state, None, batch, config),
+        lambda state, batch: generator_stage.step(state, generator_stage.Frozen(), batch, config),
         batch,
         config,
     )

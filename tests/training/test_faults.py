@@ -88,7 +88,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
         data = healthy(config)
 
         def load(index, rng):
-            seen.append(data.name_of_example(index))
+            seen.append(data.record(index).id)
             return data.load(index, rng)
 
         return dataclasses.replace(data, load=load)

@@ -23,7 +23,11 @@ def losses_of_a_step(conditions, model=(), **loss):
     )
     state = dataclasses.replace(state, model=noisy)
     codes = jnp.array(np.random.default_rng(0).integers(0, 64, (8, 4, 4)))
-    step = jax.jit(lambda batch: generator_stage.step(state, None, batch, config)[1]["loss"])
+    step = jax.jit(
+        lambda batch: generator_stage.step(state, generator_stage.Frozen(), batch, config)[1][
+            "loss"
+        ]
+    )
     return [float(step({"codes": codes} | condition)) for condition in conditions]
 
 

@@ -1,0 +1,34 @@
+"""A small generator from text, on few captioned images: minutes on two CPU cores.
+
+    python -m maskgil_jax.main --config=configs/small_generators.py:tokenizer --workdir=RUNS/vq \\
+        --config.data.source=folder:PAIRS/train
+    python -m maskgil_jax.tokenize --tokenizer=RUNS/vq/model --encoder=GEMMA --features \\
+        --data=folder:PAIRS/train --image_size=32 --crops=flip --output=RUNS/train
+    python -m maskgil_jax.main --config=configs/small_t2i.py --workdir=RUNS/t2i \\
+        --config.encoder=GEMMA --config.data.source=arrayrecord:RUNS/train
+
+PAIRS/train holds NAME.txt, a caption a line, beside NAME.jpg (or .png, .webp); GEMMA is the
+directory of Gemma 3 270M. (At scale: configs/t2i_xl.py.)
+"""
+
+from maskgil_jax import config as defaults
+
+
+def get_config():
+    """4 layers of 192, on 24 tokens of a caption."""
+    config = defaults.generator()
+    config.model.update(
+        layers=4,
+        dim=192,
+        heads=6,
+        num_classes=0,
+        feature_dim=640,
+        condition_tokens=24,
+        dtype="float32",
+    )
+    config.steps, config.batch_size = 2000, 64
+    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    config.ema_decay = 0.998
+    config.checkpoint_every = config.pictures_every = 500
+    config.log_every = 50
+    return config

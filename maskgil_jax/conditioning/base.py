@@ -1,0 +1,92 @@
+"""What generators are conditioned on: how it is read with an image, and how the model gets it.
+
+An example has either the class itself (`label`), or features that were computed beforehand
+(`features`, `mask`), or what a frozen encoder makes features of in the step (`prompt`: the token
+ids of a caption, or log-mel frames of a recording; `mask`).
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from maskgil_jax.data.features import FeatureFiles
+from maskgil_jax.data.records import Record
+from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.models.conditions import Condition, Features
+
+Example = dict[str, np.ndarray | np.generic]
+# The condition's part of an example; Unreadable where the image has none that can be used.
+Read = Callable[[Record | CodeRecord, np.random.Generator], Example]
+PARTS = ("label", "features", "prompt", "mask")  # of an example, that are its condition's
+ENCODED_AT_ONCE = 64  # prompts
+
+
+def name_of_image(record: Record | CodeRecord, rng: np.random.Generator) -> str:
+    """The name of the image's file."""
+    return pathlib.PurePath(record.id).stem
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """Where a generator's condition comes from.
+
+    Attributes:
+      read: reads it with each image; goes to worker processes, and so holds no network.
+      network: the frozen encoder of prompts, for `condition_of`; None where there are none.
+      provenance: what a generator keeps of the encoder that it depends on.
+      name: what `read` gives of an image with the same random numbers, in words.
+    """
+
+    read: Read
+    network: Any = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: Callable[[Record | CodeRecord, np.random.Generator], str] = name_of_image
+
+
+def read_class(record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+    """`label`, int32."""
+    return {"label": np.int32(record.label)}
+
+
+@dataclasses.dataclass(frozen=True)
+class FileReader:
+    """`features`, float32 [T, C], and `mask`, bool [T], of a file for each image."""
+
+    files: FeatureFiles
+
+    def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+        """The part of an example, see Read."""
+        return self.files[record.id]._asdict()
+
+
+def condition_of(batch: Mapping[str, jax.Array], encoder: Any) -> Condition:
+    """What the model takes of the examples of a batch, on the device.
+
+    Args:
+      batch: as `Conditioning.read` makes its examples.
+      encoder: `Conditioning.network`.
+    """
+    if "label" in batch:
+        return batch["label"]
+    if "features" in batch:
+        return Features(batch["features"], batch["mask"])
+    return Features(encoder.features(batch["prompt"], batch["mask"]), batch["mask"])
+
+
+def stacked(examples: Sequence[Example], conditioning: Conditioning) -> Condition:
+    """The condition of examples that are not in a batch yet, as NumPy arrays."""
+    encode, parts = jax.jit(condition_of), []
+    for start in range(0, len(examples), ENCODED_AT_ONCE):
+        part = examples[start : start + ENCODED_AT_ONCE]
+        batch = {name: np.stack([e[name] for e in part]) for name in PARTS if name in part[0]}
+        parts.append(jax.device_get(encode(batch, conditioning.network)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What must agree of an encoder; where it lies need not."""
+    return {name: value for name, value in provenance.items() if name != "path"}

@@ -1,0 +1,173 @@
+"""Which conditioning a config asks for, and which one a trained generator has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskgil_jax import api
+from maskgil_jax.conditioning import speech
+from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
+from maskgil_jax.conditioning.text import of_captions
+from maskgil_jax.data import audio
+from maskgil_jax.data.features import FeatureFiles
+from maskgil_jax.data.recordings import Recordings
+from maskgil_jax.data.shards import Index
+from maskgil_jax.decoding import spoken
+from maskgil_jax.errors import InputError
+from maskgil_jax.generators import Generator
+from maskgil_jax.models.conditions import Features
+from maskgil_jax.speech_encoders import SpeechEncoder
+from maskgil_jax.text_encoders import TextEncoder
+
+Encoder = TextEncoder | SpeechEncoder | None  # None: log-mel frames
+
+
+def of_config(
+    config: ConfigDict, class_names: Sequence[str], shards: Sequence[Index] = ()
+) -> Conditioning:
+    """The conditioning that a generator's config asks for.
+
+    Args:
+      config: of the stage.
+      class_names: of the data.
+      shards: indices of the code shards that are trained on; none for images.
+
+    Raises:
+      InputError: fields that do not fit together, or shards of another encoder.
+    """
+    data, tokens, width = config.data, config.model.condition_tokens, config.model.feature_dim
+    given = [config.encoder, data.features]
+    if all(given) or any(given) != bool(width):
+        raise InputError(
+            f"config.encoder = {config.encoder!r}, config.data.features = {data.features!r} and "
+            f"config.model.feature_dim = {width}: expected one of the first two and the width of "
+            "its features, or none (conditioned on the class)"
+        )
+    if data.features:
+        return Conditioning(FileReader(FeatureFiles(data.features, tokens, width)))
+    if not config.encoder:
+        return Conditioning(read_class)
+    encoder = load_encoder(config.encoder)
+    if isinstance(encoder, TextEncoder) == bool(data.speech):
+        kind = "text" if isinstance(encoder, TextEncoder) else "speech"
+        raise InputError(
+            f"config.encoder = {config.encoder} is an encoder of {kind}, but config.data.speech = "
+            f"{data.speech!r}: expected recordings with an encoder of speech, and with that only"
+        )
+    if not isinstance(encoder, TextEncoder):
+        return speech.of_recordings(encoder, Recordings(data.speech, class_names), tokens, width)
+    if encoder.width != width:
+        raise InputError(
+            f"config.encoder = {config.encoder} gives features of width {encoder.width}, but "
+            f"config.model.feature_dim = {width}; if the encoder is right, set "
+            f"--config.model.feature_dim={encoder.width}"
+        )
+    return of_captions(encoder, tokens, shards)
+
+
+def of_generator(
+    generator: Generator, shards: Index, encoder: str = "", recordings: str = ""
+) -> Conditioning:
+    """The conditioning that a trained generator has, on code shards.
+
+    Args:
+      generator: the model.
+      shards: their index.
+      encoder: directory, as `encoder_of` takes it.
+      recordings: folder of recordings, for a generator of speech.
+
+    Raises:
+      InputError: the model takes features of files, or the shards are of another encoder.
+    """
+    if generator.num_classes:
+        return Conditioning(read_class)
+    loaded, config = encoder_of(generator, encoder), generator.network.config
+    if isinstance(loaded, TextEncoder):
+        return of_captions(loaded, config.condition_tokens, [shards])
+    opened = Recordings(recordings, shards.class_names)
+    return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
+
+
+def encoder_of(generator: Generator, directory: str) -> Encoder:
+    """The encoder that a generator was trained with.
+
+    Args:
+      generator: the model.
+      directory: where the encoder is; "": where it was in training.
+
+    Raises:
+      InputError: the generator has none, or it is not there or another.
+    """
+    known: dict[str, Any] = generator.encoder
+    if not known:
+        raise InputError("--model was not trained with an encoder of text or speech")
+    encoder = load_encoder(directory or known["path"])
+    found = encoder.provenance if encoder else known
+    if identity(found) != identity(known):
+        raise InputError(
+            f"--encoder={directory or known['path']} is {identity(found)}, but --model was trained "
+            f"on features of {identity(known)} (then at {known['path']})"
+        )
+    return encoder
+
+
+def hearing(generator: Generator, directory: str, recognizer: str | None) -> spoken.Hear:
+    """How a generator understands speech: directly, or as text that a recogniser writes down.
+
+    Args:
+      generator: of speech or of text.
+      directory: of its encoder, as in `encoder_of`.
+      recognizer: directory of a Whisper; for a generator of text, and only there.
+
+    Raises:
+      InputError: a generator of neither, or no recogniser where one is needed.
+    """
+    encoder, config = encoder_of(generator, directory), generator.network.config
+    if isinstance(encoder, TextEncoder):
+        if not recognizer:
+            raise InputError(
+                "--model is conditioned on text: expected --recognizer=DIR (a Whisper, made by "
+                "maskgil_jax.convert import --format=whisper), which writes the speech down"
+            )
+        whisper = load_encoder(recognizer)
+        if not isinstance(whisper, SpeechEncoder):
+            raise InputError(f"--recognizer={recognizer} is no encoder of speech")
+        return _as_text(whisper, encoder, config.condition_tokens)
+    if recognizer:
+        raise InputError("--model is conditioned on speech itself: expected no --recognizer")
+
+    def directly(waveform: np.ndarray, stages: spoken.Stages) -> tuple[Features, str]:
+        with stages("features"):
+            found = speech.features(
+                encoder, [waveform], config.condition_tokens, config.feature_dim
+            )
+            return jax.block_until_ready(found), f"{len(waveform) / audio.RATE:.1f} s"
+
+    return directly
+
+
+def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> spoken.Hear:
+    def as_text(waveform: np.ndarray, stages: spoken.Stages) -> tuple[Features, str]:
+        with stages("recognising"):
+            text = whisper.transcribe(waveform)
+        with stages("features"):
+            return jax.block_until_ready(encoder.features([text], tokens)), text
+
+    return as_text
+
+
+def load_encoder(directory: str) -> Encoder:
+    """The encoder in a directory; None for speech.LOG_MEL.
+
+    Raises:
+      InputError: it holds something else.
+    """
+    if directory == speech.LOG_MEL:
+        return None
+    model = api.load(directory)
+    if not isinstance(model, TextEncoder | SpeechEncoder):
+        raise InputError(f"{directory} holds a {model.kind}, expected an encoder of text or speech")
+    return model

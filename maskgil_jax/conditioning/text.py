@@ -1,0 +1,82 @@
+"""Captions as a condition.
+
+Letters: T tokens, C width of features.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskgil_jax.conditioning.base import Conditioning, Example, identity
+from maskgil_jax.data.features import padded
+from maskgil_jax.data.records import Record, captions_of
+from maskgil_jax.data.shards import CodeRecord, Index
+from maskgil_jax.errors import InputError
+from maskgil_jax.text_encoders import TextEncoder, Vocabulary
+
+
+def of_captions(encoder: TextEncoder, tokens: int, shards: Sequence[Index]) -> Conditioning:
+    """Captions as a condition of some tokens.
+
+    Args:
+      encoder: of them.
+      tokens: T.
+      shards: indices of the code shards that hold them; none for images.
+
+    Raises:
+      InputError: shards of another encoder, or that keep less of each caption.
+    """
+    for index in shards:
+        _check_captions(index, encoder, tokens)
+    beforehand = bool(shards) and all(index.features for index in shards)
+    reader = CaptionReader(encoder.vocabulary, tokens, features=beforehand)
+    network = None if beforehand else encoder.network
+    return Conditioning(reader, network, encoder.provenance, reader.caption)
+
+
+def _check_captions(index: Index, encoder: TextEncoder, tokens: int) -> None:
+    where = f"the code shards of {index.source['name']}"
+    if identity(index.encoder) != identity(encoder.provenance):
+        found = f"captions for {identity(index.encoder)}" if index.encoder else "no captions"
+        raise InputError(
+            f"{where} hold {found}, but the encoder here is {identity(encoder.provenance)}: "
+            f"tokenize with --encoder={encoder.provenance['path']}"
+        )
+    if index.caption_tokens < tokens:
+        raise InputError(
+            f"{where} keep {index.caption_tokens} tokens of a caption, but the model takes "
+            f"condition_tokens = {tokens}: expected as many or fewer"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionReader:
+    """One of the captions of an image, drawn anew each time.
+
+    Attributes:
+      vocabulary: of the encoder; code shards hold ids of it already.
+      tokens: T; longer captions lose their end.
+      features: take `features`, [T, C], which the code shards hold, and not `prompt`, int32 [T].
+    """
+
+    vocabulary: Vocabulary
+    tokens: int
+    features: bool
+
+    def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+        """The part of an example, see base.Read."""
+        if isinstance(record, Record):
+            captions = [self.caption(record, rng)]
+            ids_BT, mask_BT = self.vocabulary.tokenize(captions, self.tokens)
+            return {"prompt": ids_BT[0], "mask": mask_BT[0]}
+        name, kept = ("features", record.features) if self.features else ("prompt", record.captions)
+        values, mask_T = padded(kept[rng.integers(len(kept))], self.tokens)
+        return {name: values, "mask": mask_T}
+
+    def caption(self, record: Record | CodeRecord, rng: np.random.Generator) -> str:
+        """The caption that is drawn with these random numbers."""
+        if isinstance(record, Record):
+            captions = captions_of(record)
+            return captions[rng.integers(len(captions))]
+        return self.vocabulary.text(record.captions[rng.integers(len(record.captions))])

@@ -1,0 +1,72 @@
+"""Recordings that images go with: of the images themselves, or spoken names of their classes."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskgil_jax.errors import InputError, Unreadable
+
+EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
+
+
+class Recordings:
+    """A folder of NAME.wav (.flac, .mp3, .ogg) for the image NAME.jpg; or of CLASS/*.wav.
+
+    With sub-folders, each class has to have one, and an image goes with any recording in it.
+
+    Args:
+      folder: of the recordings.
+      class_names: of the images.
+
+    Raises:
+      InputError: no such folder, no recordings in it, or a class that has none.
+    """
+
+    def __init__(self, folder: str, class_names: Sequence[str]):
+        self._folder = pathlib.Path(folder).expanduser()
+        if not self._folder.is_dir():
+            raise InputError(f"config.data.speech = {folder}: there is no such folder")
+        self._by_name = {path.stem: path for path in _recordings_in(self._folder)}
+        self._by_class: list[list[pathlib.Path]] = []
+        if self._by_name:
+            return
+        self._by_class = [_recordings_in(self._folder / name) for name in class_names]
+        missing = [n for n, files in zip(class_names, self._by_class, strict=True) if not files]
+        if missing or not class_names:
+            raise InputError(
+                f"config.data.speech = {folder}: expected NAME.wav for each image NAME.jpg, or a "
+                f"sub-folder of recordings for each class; {', '.join(missing[:10])} has none"
+            )
+
+    def read(self, name: str, label: int, rng: np.random.Generator) -> bytes:
+        """The file that an image goes with.
+
+        Args:
+          name: id of the image: a path, of which folders and ending do not count.
+          label: class of the image.
+          rng: chooses among those of a class.
+
+        Raises:
+          Unreadable: there is none, or it cannot be read.
+        """
+        if self._by_class:
+            files = self._by_class[label]
+            path = files[rng.integers(len(files))]
+        else:
+            stem = pathlib.PurePath(name).stem
+            if stem not in self._by_name:
+                raise Unreadable(f"{self._folder} has no recording {stem}{EXTENSIONS[0]}")
+            path = self._by_name[stem]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise Unreadable(f"recording {path}: {error}") from None
+
+
+def _recordings_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    if not folder.is_dir():
+        return []
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    return [folder / name for name in names if name.lower().endswith(EXTENSIONS)]

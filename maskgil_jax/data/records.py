@@ -1,0 +1,76 @@
+"""The one type of record that all sources give."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+from PIL import Image
+
+from maskgil_jax.data import captions, images
+from maskgil_jax.errors import Unreadable
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image.
+
+    Attributes:
+      image: the bytes of its file.
+      label: its class.
+      id: a name for messages.
+      fault: why nothing of it can be used, known before its image is decoded, or "".
+      read_captions: gives its captions as they are stored, for `captions_of`; what only needs the
+        class does not read them.
+    """
+
+    image: bytes
+    label: int
+    id: str
+    read_captions: Callable[[], tuple[str, ...]] = tuple
+    fault: str = ""
+
+
+def unusable(name: str, fault: str) -> Record:
+    """Stands for something that should be an image, so that it is named and counted."""
+    return Record(b"", 0, name, fault=fault)
+
+
+def image_of(record: Record) -> Image.Image:
+    """The image of a record, see images.decode.
+
+    Raises:
+      Unreadable: names the image, which cannot be used.
+    """
+    if record.fault:
+        raise Unreadable(f"{record.id}: {record.fault}")
+    try:
+        return images.decode(record.image)
+    except Unreadable as error:
+        raise Unreadable(f"{record.id}: {error}") from error
+
+
+def captions_of(record: Record) -> tuple[str, ...]:
+    """The captions of an image, read now: at least one, stripped, none of them empty.
+
+    Raises:
+      Unreadable: names the image; it has no caption, or one that is not UTF-8 or too long.
+    """
+    try:
+        return captions.checked(record.read_captions())
+    except (Unreadable, OSError) as error:
+        raise Unreadable(f"{record.id}: {error}") from error
+
+
+class Source(Protocol):
+    """Random access to records."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class; its length is the number of classes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record:
+        """The record at `index`; whether its image and captions are whole is not known yet."""

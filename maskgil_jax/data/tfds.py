@@ -1,0 +1,63 @@
+"""Data sets of TFDS."""
+
+import functools
+from typing import Any
+
+from maskgil_jax.data import captions
+from maskgil_jax.data.records import Record
+from maskgil_jax.errors import InputError
+
+
+class Tfds:
+    """A TFDS dataset in ArrayRecord form, `NAME/SPLIT`, with a feature `image`.
+
+    Classes are those of `label`, or all images are one class; captions are in the first of the
+    features `caption`, `captions` and `text` that is there, as one text, several, or a `text` in
+    each of several. Images stay encoded, and TensorFlow is not needed.
+    """
+
+    def __init__(self, name: str):
+        import tensorflow_datasets as tfds
+
+        dataset, _, split = name.rpartition("/")
+        if not dataset:
+            raise InputError(f"data source tfds:{name}: expected tfds:NAME/SPLIT")
+        try:
+            builder = tfds.builder(dataset, file_format="array_record")
+            features = builder.info.features
+            self._data = builder.as_data_source(
+                split, decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
+            raise InputError(
+                f"data source tfds:{name} cannot be read: {error} (prepare it with `tfds build "
+                f"{dataset} --file_format=array_record`)"
+            ) from None
+        if "image" not in features:
+            raise InputError(
+                f"data source tfds:{name} has features {sorted(features)}, expected image"
+            )
+        self._name = name
+        self._labelled = "label" in features
+        self._caption = next((field for field in captions.FIELDS if field in features), None)
+        self.class_names = tuple(features["label"].names) if self._labelled else (dataset,)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Record:
+        example = self._data[index]
+        label = int(example["label"]) if self._labelled else 0
+        texts = example[self._caption] if self._caption else ()
+        return Record(
+            bytes(example["image"]),
+            label,
+            f"{self._name}[{index}]",
+            functools.partial(_texts, texts),
+        )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        value = value["text"]
+    return tuple(map(captions.decode, [value] if isinstance(value, bytes) else value))

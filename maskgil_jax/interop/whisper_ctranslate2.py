@@ -1,0 +1,78 @@
+"""Whisper as CTranslate2 keeps it: model.bin and JSON files, as faster-whisper downloads them.
+
+Its tensors are those of Hugging Face under other names, with projections of attention joined.
+"""
+
+import re
+
+import numpy as np
+
+from maskgil_jax.errors import InputError
+from maskgil_jax.interop import ctranslate2, files, whisper
+from maskgil_jax.interop.engine import Tensors
+from maskgil_jax.interop.files import Content
+from maskgil_jax.speech_encoders import VOCABULARY
+
+CONFIG, IGNORED = whisper.CONFIG, whisper.IGNORED
+config, entries = whisper.config, whisper.entries
+WEIGHTS, SETTINGS = "model.bin", "config.json"
+
+# Parts of a side or of its layers, and the parts of Hugging Face's that they join.
+PARTS = {
+    "conv1": ("conv1",),
+    "conv2": ("conv2",),
+    "position_encodings": ("embed_positions",),
+    "embeddings": ("embed_tokens",),
+    "layer_norm": ("layer_norm",),
+    "self_attention/layer_norm": ("self_attn_layer_norm",),
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/layer_norm": ("encoder_attn_layer_norm",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/layer_norm": ("final_layer_norm",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
+KINDS = {"gamma": "weight", "beta": "bias", "encodings": "weight"}
+NAME = re.compile(r"(encoder|decoder)/(?:layer_(\d+)/)?(.+)/(\w+)")
+
+
+def read(source: str) -> Content:
+    """Tensors by Hugging Face's names, settings by config.json's, and the vocabulary.
+
+    Args:
+      source: the directory, or its files with commas in between.
+
+    Raises:
+      InputError: no such file, another file, a truncated or a quantised one.
+    """
+    found = files.members(source)
+    if missing := [name for name in (WEIGHTS, SETTINGS, VOCABULARY) if name not in found]:
+        raise InputError(f"--source={source} has no {' and no '.join(missing)}")
+    tensors: Tensors = {}
+    for name, tensor in ctranslate2.read(found[WEIGHTS], "WhisperSpec").items():
+        if tensor.ndim:  # the others are numbers such as that of heads
+            tensors |= _renamed(found[WEIGHTS], name, tensor)
+    told = files.read_json(found[SETTINGS])
+    settings = {
+        "suppress_tokens": told.get("suppress_ids"),
+        "begin_suppress_tokens": told.get("suppress_ids_begin"),
+    }
+    return Content(tensors, settings, {VOCABULARY: files.read_bytes(found[VOCABULARY])})
+
+
+def _renamed(path: str, name: str, tensor: np.ndarray) -> Tensors:
+    found = NAME.fullmatch(name)
+    if not found or found[3] not in PARTS:
+        raise InputError(f"--source={path}: unknown tensor {name} {tensor.shape}")
+    if tensor.dtype == np.int8 or tensor.dtype == np.int16:
+        raise InputError(f"--source={path}: {name} is quantised, expected float32 or float16")
+    side, layer, parts, kind = found[1], found[2], PARTS[found[3]], KINDS.get(found[4], found[4])
+    prefix = f"model.{side}." + (f"layers.{layer}." if layer else "")
+    split = zip(parts, np.split(tensor, len(parts)), strict=True)
+    # Keys have no bias in Whisper: zeros are joined in its place.
+    return {
+        f"{prefix}{part}.{kind}": x for part, x in split if (part[-6:], kind) != ("k_proj", "bias")
+    }

@@ -1,0 +1,155 @@
+"""Speech as a user holds it: features of recordings, and their words.
+
+Letters: B batch, F frames of the log-mel, M its bins, T = F / 2 tokens of speech, C width.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from etils import epath
+
+from maskgil_jax import checkpoint, networks
+from maskgil_jax.data import audio
+from maskgil_jax.errors import InputError
+from maskgil_jax.models.whisper import Whisper
+
+VOCABULARY = "tokenizer.json"  # Hugging Face's file
+TRAINED_SECONDS = 30  # of every window that Whisper learnt to write down
+
+
+class SpeechEncoder:
+    """Whisper: speech to features, or to text.
+
+    Waveforms are floats [samples], audio.RATE a second, as audio.decode gives them.
+    """
+
+    kind = "speech_encoder"
+
+    def __init__(
+        self,
+        network: Whisper,
+        vocabulary: bytes,
+        path: str = "",
+        fingerprint: str | None = None,
+    ):
+        """Take a network, and the content of its tokenizer.json."""
+        self.network = network
+        self._vocabulary = vocabulary
+        self._path = path
+        self._fingerprint = fingerprint
+
+    @property
+    def width(self) -> int:
+        """C, of its features."""
+        return self.network.config.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights and the vocabulary."""
+        if self._fingerprint is None:
+            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
+        return self._fingerprint
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What shards of features and generators record of the encoder that they depend on."""
+        return {"path": self._path, "fingerprint": self.fingerprint, "width": self.width}
+
+    def log_mel(self, waveform: npt.ArrayLike, seconds: float) -> np.ndarray:
+        """What the network takes of the first `seconds` of a waveform: float32 [F, M].
+
+        Raises:
+          InputError: as audio.log_mel.
+        """
+        return audio.log_mel(np.asarray(waveform), seconds, self.network.config.mel_bins)
+
+    def features(self, mel_BFM: npt.ArrayLike) -> jax.Array:
+        """Features of speech; may be called under jit.
+
+        Args:
+          mel_BFM: float32 [B, F, M] of windows of an even number of frames, up to 30 s.
+
+        Returns:
+          [B, F / 2, C].
+
+        Raises:
+          InputError: another shape.
+        """
+        mel_BFM = jnp.asarray(mel_BFM)
+        if mel_BFM.ndim != 3:
+            raise InputError(f"a log-mel has shape {mel_BFM.shape}, expected [B, F, M]")
+        try:
+            return _features(self.network, mel_BFM)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def transcribe(self, waveform: npt.ArrayLike, language: str = "en") -> str:
+        """The words of a waveform, by the likeliest token after another.
+
+        Args:
+          waveform: of any length; windows of 30 s are written down one after another.
+          language: its code, such as "de"; of networks for English alone "en".
+
+        Raises:
+          InputError: not [samples], a language that the network does not know, or the library
+            `tokenizers` is not installed.
+        """
+        waveform = np.asarray(waveform)
+        prompt_P, end = jnp.asarray(self._prompt(language)), self._id("<|endoftext|>")
+        step = TRAINED_SECONDS * audio.RATE
+        texts = []
+        for start in range(0, len(waveform), step):
+            mel_FM = self.log_mel(waveform[start : start + step], TRAINED_SECONDS)
+            tokens_R = np.asarray(_greedy(self.network, mel_FM[None], prompt_P, end))[0]
+            texts.append(
+                self._tokenizer.decode(tokens_R.tolist(), skip_special_tokens=True).strip()
+            )
+        return " ".join(texts)
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        networks.save(directory, self.kind, self.network, beside=self._beside)
+
+    @property
+    def _beside(self) -> dict[str, bytes]:
+        return {VOCABULARY: self._vocabulary}
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            import tokenizers
+        except ImportError:
+            raise InputError(
+                "writing down speech needs tokenizers: pip install 'maskgil_jax[speech]'"
+            ) from None
+        try:
+            return tokenizers.Tokenizer.from_buffer(self._vocabulary)
+        except Exception as error:  # the library raises no other class
+            raise InputError(f"the network's {VOCABULARY} is not readable: {error}") from None
+
+    def _prompt(self, language: str) -> list[int]:
+        multilingual = self.network.config.multilingual
+        if not multilingual and language != "en":
+            raise InputError(f"language {language!r}: this network knows English alone, 'en'")
+        told = (f"<|{language}|>", "<|transcribe|>") if multilingual else ()
+        return [self._id(t) for t in ("<|startoftranscript|>", *told, "<|notimestamps|>")]
+
+    def _id(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise InputError(f"the network's {VOCABULARY} has no token {token}")
+        return found
+
+
+@jax.jit
+def _features(network: Whisper, mel_BFM: jax.Array) -> jax.Array:
+    return network.encode(mel_BFM)
+
+
+@jax.jit
+def _greedy(network: Whisper, mel_BFM: jax.Array, prompt_P: jax.Array, end: int) -> jax.Array:
+    return network.greedy(network.encode(mel_BFM), prompt_P, end)
