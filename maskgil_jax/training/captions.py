@@ -8,7 +8,7 @@ import numpy as np
 from maskgil_jax.data.records import Record, captions_of
 from maskgil_jax.text_encoders import TextEncoder, Tokens
 
-SHORTEST = 8  # tokens that features are computed of at once, and powers of two of it
+SMALLEST = 8  # captions, and tokens of each, that features are computed of; and twice as many, ...
 
 
 class Captions(NamedTuple):
@@ -45,18 +45,16 @@ class CaptionEncoder:
         return Captions(tuple(ids[mask] for ids, mask in zip(*found, strict=True)))
 
     def with_features(self, images: Sequence[Captions]) -> list[Captions]:
-        """The same with the features of all captions.
-
-        Captions of about one length are encoded together: few shapes, and little padding.
-        """
+        """The same with the features of all captions, those of about one length together."""
         ids = [caption for image in images for caption in image.ids]
-        lengths = np.array([_padded_length(len(caption), self._tokens) for caption in ids])
+        lengths = np.array([_rounded(len(caption), self._tokens) for caption in ids])
         features: list[np.ndarray] = [np.empty(0)] * len(ids)
         for length in np.unique(lengths):
             places = np.flatnonzero(lengths == length)
             for start in range(0, len(places), self._batch_size):
                 part = places[start : start + self._batch_size]
-                batch = _batch([ids[place] for place in part], length, self._batch_size)
+                size = _rounded(len(part), self._batch_size)
+                batch = _batch([ids[place] for place in part], length, size)
                 found, mask = (np.asarray(x) for x in self._encoder.encode(batch))
                 for place, values, valid in zip(part, found, mask, strict=False):
                     features[place] = values[valid]
@@ -64,11 +62,12 @@ class CaptionEncoder:
         return [Captions(image.ids, tuple(next(parts) for _ in image.ids)) for image in images]
 
 
-def _padded_length(tokens: int, most: int) -> int:
-    length = SHORTEST
-    while length < tokens:
-        length *= 2
-    return min(length, most)
+def _rounded(count: int, most: int) -> int:
+    """The next of SMALLEST, twice that, ...: few shapes are compiled, and little is padding."""
+    size = SMALLEST
+    while size < count:
+        size *= 2
+    return min(size, most)
 
 
 def _batch(captions: Sequence[np.ndarray], length: int, size: int) -> Tokens:
