@@ -15,20 +15,20 @@ from maskgil_jax import config as defaults
 
 
 def get_config():
-    """4 layers of 192, on 24 tokens of a caption."""
+    """4 layers of 128, on 24 tokens of a caption."""
     config = defaults.generator()
     config.model.update(
         layers=4,
-        dim=192,
-        heads=6,
+        dim=128,
+        heads=4,
         num_classes=0,
         feature_dim=640,
         condition_tokens=24,
         dtype="float32",
     )
-    config.steps, config.batch_size = 2000, 64
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    config.steps, config.batch_size = 1200, 32
+    config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=100)
     config.ema_decay = 0.998
-    config.checkpoint_every = config.pictures_every = 500
+    config.checkpoint_every = config.pictures_every = 400
     config.log_every = 50
     return config
