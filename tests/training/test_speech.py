@@ -127,6 +127,7 @@ def test_recordings_are_of_an_image_or_of_its_class(spoken, tmp_path):
     "changes, message",
     [
         ({"model.feature_dim": 24}, "feature_dim = 24, expected a multiple of 16"),
+        ({"model.condition_tokens": 30}, "1.2 s of speech, but the encoder hears 1:"),
         ({"data.speech": ""}, "expected recordings with an encoder of speech"),
     ],
 )
