@@ -1,7 +1,7 @@
 """Stage 2: train a token model to predict hidden codes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -106,7 +106,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
 
     stage = Stage(
         init=lambda start_from: init(config, network, start_from),
-        start_from=load_start(config.start_from.generator, network, data.provenance),
+        start_from=load_start(
+            config.start_from.generator,
+            network,
+            data.provenance,
+            data.conditioning.provenance,
+        ),
         step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
         parts=data.parts,
@@ -220,16 +225,19 @@ OF_A_RUN = (
 )
 
 
-def load_start(directory: str, network: Any, tokenizer: dict[str, Any]) -> Any:
+def load_start(
+    directory: str, network: Any, tokenizer: dict[str, Any], encoder: Mapping[str, Any]
+) -> Any:
     """The trained network of a generator directory, None if `directory` is "".
 
     Args:
       directory: config.start_from.generator.
       network: config of the network to train.
       tokenizer: of the codes to train on.
+      encoder: of the text or speech to train on.
 
     Raises:
-      InputError: not a generator, or of another network or other codes.
+      InputError: not a generator, or of another network, other codes or another encoder.
     """
     if not directory:
         return None
@@ -256,6 +264,11 @@ def load_start(directory: str, network: Any, tokenizer: dict[str, Any]) -> Any:
         raise InputError(
             f"{where} was trained on codes of tokenizer {known}, and the data's are of "
             f"{tokenizer['fingerprint']}: expected the same"
+        )
+    if base.identity(generator.encoder) != base.identity(encoder):
+        raise InputError(
+            f"{where} was trained on features of encoder {base.identity(generator.encoder)}, and "
+            f"the data's are of {base.identity(encoder)}: expected the same"
         )
     return trained
 

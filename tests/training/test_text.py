@@ -197,6 +197,34 @@ def test_an_encoder_is_split_over_devices_like_the_rest(
     assert jax.device_count() == 8
 
 
+def test_a_model_of_text_goes_on_at_many_larger_sizes(trained, pairs, encoder, finished, tmp_path):
+    """Weak to strong: from squares of 8 pixels to sizes about 16 pixels a side."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(48):
+        size = [(20, 20), (40, 12), (12, 40)][i % 3]
+        Image.open(pairs / f"{i:02}.png").resize(size).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text((pairs / f"{i:02}.txt").read_text())
+    config = config_of(f"folder:{folder}", encoder, finished)
+    config.data.update(image_size=16, buckets="lumina")
+    config.batch_size, config.steps = 8, 6
+    config.start_from.generator = f"{trained}/images/model"
+    main.run(config, epath.Path(tmp_path / "run"))
+    before, after = (maskgil_jax.load(d / "model") for d in (trained / "images", tmp_path / "run"))
+    assert (before.grid, after.grid) == ((4, 4), (8, 8))
+    moved = [
+        float(abs(np.asarray(a) - np.asarray(b)).max())
+        for a, b in zip(
+            jax.tree.leaves(after.network), jax.tree.leaves(before.network), strict=True
+        )
+    ]
+    assert 0 < max(moved) < 0.05  # some steps away, not from scratch
+    tiny_gemma.encoder(layer=-1).save(tmp_path / "other")
+    config.encoder = str(tmp_path / "other")
+    with pytest.raises(InputError, match="start_from.generator.*trained on features of encoder"):
+        main.run(config, epath.Path(tmp_path / "refused"))
+
+
 def run(command, *options):
     command = [sys.executable, "-m", f"maskgil_jax.{command}", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
