@@ -120,7 +120,7 @@ def of_recordings(
     provenance = {"path": LOG_MEL, "fingerprint": LOG_MEL, "width": BINS}
     return Conditioning(
         RecordingReader(recordings, window_of(encoder, tokens, width)),
-        Frames(encoder.network if encoder else None),
+        Frames(jax.device_get(encoder.network) if encoder else None),
         encoder.provenance if encoder else provenance,
     )
 

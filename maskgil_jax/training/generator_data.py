@@ -69,9 +69,9 @@ def open_data(config: ConfigDict) -> Data:
 def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [sources.open_source(name) for name in names]
-    source = mixture.Joined(names, opened)
+    source = _joined(names, opened, config)
     condition = choice.of_config(config, source.class_names)
-    _check_first(condition, source[0])
+    _check_first(condition, source)
     if not config.tokenizer:
         raise InputError(
             f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
@@ -107,20 +107,33 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     )
 
 
-def _check_first(condition: base.Conditioning, record: Record | CodeRecord) -> None:
-    """Raise InputError where even the first image has no condition: the data is another."""
-    try:
-        condition.read(record, np.random.default_rng(0))
-    except Unreadable as error:
-        raise InputError(f"the condition of the first image, {record.id}: {error}") from None
+def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
+    # Images without classes are of one, named by their folder: text does not ask for it.
+    if not config.model.feature_dim or config.data.speech:
+        mixture.check_classes(names, opened)
+    return mixture.Joined(opened)
+
+
+def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) -> None:
+    """Raise InputError where not one of the first images has a condition: the data is another."""
+    reasons: list[str] = []
+    for index in range(min(len(examples), pipeline.UNREADABLE_IN_A_ROW)):
+        record = examples[index]
+        try:
+            condition.read(record, np.random.default_rng(0))
+            return
+        except Unreadable as error:
+            reasons.append(f"{record.id}: {error}")
+    more = f" (nor have the {len(reasons) - 1} after it one)" if len(reasons) > 1 else ""
+    raise InputError(f"the condition of the first image, {reasons[0]}{more}")
 
 
 def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [CodeShards(name.partition(":")[2]) for name in names]
-    codes = mixture.Joined(names, opened)
+    codes = _joined(names, opened, config)
     condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
-    _check_first(condition, codes[0])
+    _check_first(condition, codes)
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
         _check_alike(names[0], index, name, other.index)
@@ -128,6 +141,12 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         raise InputError(
             f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
             f"= {index.buckets!r}: expected the same, or '' (as it was made)"
+        )
+    if config.data.buckets and config.data.image_size != index.image_size:
+        raise InputError(
+            f"config.data.image_size = {config.data.image_size}, but {names[0]} was made with "
+            f"image_size = {index.image_size}: expected the same, or config.data.buckets = '' (as "
+            "it was made)"
         )
     provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]

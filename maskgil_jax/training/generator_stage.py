@@ -89,10 +89,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         )
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
-        if data.tokenizer is None:
-            return {}
-        weights = processes.local(averaged(state))
-        if not processes.first():
+        weights = processes.local(averaged(state))  # by all, whoever has the tokenizer
+        if data.tokenizer is None or not processes.first():
             return {}
         columns = config.samples.per_class
         images = draw.draw_images(
@@ -136,14 +134,16 @@ def to_show(data: Data, by_class: bool, count: int) -> Shown:
     if by_class:
         spread = draw.spread(len(data.class_names), count)
         return Shown(spread, data.class_names, draw.by_class)
-    examples, names = [], []
+    examples, names, reason = [], [], ""
     for index in draw.spread(data.examples, count).tolist():
         try:
             record = data.record(index)
             examples.append(data.conditioning.read(record, np.random.default_rng(index)))
             names.append(data.conditioning.name(record, np.random.default_rng(index)))
-        except Unreadable:
-            continue
+        except Unreadable as error:
+            reason = str(error)
+    if not examples:
+        raise InputError(f"no example to draw samples of has a condition, the last: {reason}")
     table: Any = base.stacked(examples, data.conditioning)
     return Shown(np.arange(len(names)), tuple(names), draw.rows_of(table))
 

@@ -156,6 +156,10 @@ def test_a_network_with_positions_of_one_grid_is_refused(codes, tmp_path):
     "data, message",
     [
         (dict(buckets="pixart"), "buckets = 'pixart', but arrayrecord:.* with buckets = 'lumina'"),
+        (
+            dict(buckets="lumina", image_size=16),
+            "image_size = 16, but arrayrecord:.* = 8: expected",
+        ),
         (dict(mixture=(("arrayrecord:{codes}", 1.0),)), "source = .* and .*mixture are both given"),
         (dict(source="", mixture=(("a", 0.0),)), "mixture = .*, expected .* positive weights"),
         (dict(source="", mixture=("a", "b")), "mixture = .*, expected .* positive weights"),
