@@ -86,15 +86,17 @@ def draw_spoken(
     drawn(Utterance(np.zeros(audio.RATE, np.float32), 0.0), 0)
     log.info("listening")
     parts, names, rows = [], [], []
-    for number, (source, utterance) in enumerate(utterances):
-        images, said, stages = drawn(utterance, number * count)
-        with stages("writing"):
-            draw.write_images(output, images, number * count)
-        log.info("%s: %s; from the end of speech to the images %s", source, said, stages)
-        parts.append(images)
-        names.append(said)
-        rows.append({"utterance": source, "said": said, "seconds": stages.seconds})
-    checkpoint.write_json(output / "latency.json", rows)
-    if parts:
-        labels = np.repeat(np.arange(len(names)), count)
-        draw.write_together(output, np.concatenate(parts), labels, names, count)
+    try:
+        for number, (source, utterance) in enumerate(utterances):
+            images, said, stages = drawn(utterance, number * count)
+            with stages("writing"):
+                draw.write_images(output, images, number * count)
+            log.info("%s: %s; from the end of speech to the images %s", source, said, stages)
+            parts.append(images)
+            names.append(said)
+            rows.append({"utterance": source, "said": said, "seconds": stages.seconds})
+    finally:  # Ctrl-C is how listening to a microphone ends
+        checkpoint.write_json(output / "latency.json", rows)
+        if parts:
+            labels = np.repeat(np.arange(len(names)), count)
+            draw.write_together(output, np.concatenate(parts), labels, names, count)
