@@ -24,6 +24,8 @@ def main() -> None:
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.conditioning import base, choice
     from maskgil_jax.data.shards import CodeShards
+    from maskgil_jax.decoding.draw import spread
+    from maskgil_jax.errors import Unreadable
     from maskgil_jax.metrics.condition_match import condition_match
 
     generator, shards = api.load_generator(model), CodeShards(codes)
@@ -35,15 +37,22 @@ def main() -> None:
         )
     of_model = choice.of_generator(generator, shards.index, values.encoder, values.speech)
     # Of one grid, the most frequent: losses of others are not comparable.
-    places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())[: values.num]
-    records = [shards[int(place)] for place in places]
-    examples = [
-        of_model.read(record, np.random.default_rng((values.seed, int(place))))
-        for place, record in zip(places, records, strict=True)
-    ]
+    places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())
+    codes_of, examples = [], []
+    # Spread, since shards may hold one class after another.
+    for place in places[spread(len(places), values.num)].tolist():
+        record = shards[place]
+        try:
+            examples.append(of_model.read(record, np.random.default_rng((values.seed, place))))
+        except Unreadable as error:
+            log.warning("left out %s: %s", record.id, error)
+            continue
+        codes_of.append(record.codes[0])
+    if len(examples) < 2:
+        raise InputError(f"--codes={codes}: {len(examples)} images with a condition, expected 2")
     result = condition_match(
         generator,
-        np.stack([record.codes[0] for record in records]),
+        np.stack(codes_of),
         base.stacked(examples, of_model),
         masks=values.masks,
         batch_size=values.batch_size,

@@ -87,7 +87,7 @@ def speak(generator: Any, tokenizer: Any, grid: tuple[int, int] | None) -> None:
     )
 
 
-def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, np.ndarray]]:
+def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, Any]]:
     """Recordings, or with "-" the utterances of raw sound at the standard input, one by one.
 
     Raises:
@@ -100,11 +100,12 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, np.ndarra
 
     if list(paths) == ["-"]:
         stream = utterances.from_stream(sys.stdin.buffer, silence)
-        return ((f"utterance {i}", waveform) for i, waveform in enumerate(stream))
+        return ((f"utterance {i}", utterance) for i, utterance in enumerate(stream))
     found = []
     for path in paths:
         try:
-            found.append((path, audio.decode(epath.Path(path).read_bytes())))
+            waveform = audio.decode(epath.Path(path).read_bytes())
+            found.append((path, utterances.Utterance(waveform, 0.0)))
         except (OSError, Unreadable) as error:
             raise InputError(f"--speech={path}: {error}") from None
     return iter(found)

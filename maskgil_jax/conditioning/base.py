@@ -36,7 +36,8 @@ class Conditioning:
 
     Attributes:
       read: reads it with each image; goes to worker processes, and so holds no network.
-      network: the frozen encoder of prompts, for `condition_of`; None where there are none.
+      network: the frozen encoder of prompts, for `condition_of`, in the host's memory: training
+        puts its own on the devices; None where there are none.
       provenance: what a generator keeps of the encoder that it depends on.
       name: what `read` gives of an image with the same random numbers, in words.
     """
@@ -79,11 +80,11 @@ def condition_of(batch: Mapping[str, jax.Array], encoder: Any) -> Condition:
 
 def stacked(examples: Sequence[Example], conditioning: Conditioning) -> Condition:
     """The condition of examples that are not in a batch yet, as NumPy arrays."""
-    encode, parts = jax.jit(condition_of), []
+    encode, network, parts = jax.jit(condition_of), jax.device_put(conditioning.network), []
     for start in range(0, len(examples), ENCODED_AT_ONCE):
         part = examples[start : start + ENCODED_AT_ONCE]
         batch = {name: np.stack([e[name] for e in part]) for name in PARTS if name in part[0]}
-        parts.append(jax.device_get(encode(batch, conditioning.network)))
+        parts.append(jax.device_get(encode(batch, network)))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 

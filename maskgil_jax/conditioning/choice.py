@@ -80,13 +80,16 @@ def of_generator(
       recordings: folder of recordings, for a generator of speech.
 
     Raises:
-      InputError: the model takes features of files, or the shards are of another encoder.
+      InputError: the model takes features of files, the shards are of another encoder, or the
+        recordings are missing.
     """
     if generator.num_classes:
         return Conditioning(read_class)
     loaded, config = encoder_of(generator, encoder), generator.network.config
     if isinstance(loaded, TextEncoder):
         return of_captions(loaded, config.condition_tokens, [shards])
+    if not recordings:
+        raise InputError("--model is conditioned on speech: expected --speech=FOLDER of recordings")
     opened = Recordings(recordings, shards.class_names)
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
 

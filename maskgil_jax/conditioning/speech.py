@@ -94,7 +94,7 @@ def window_of(encoder: SpeechEncoder | None, tokens: int, width: int) -> Window:
       tokens, width: T and C of the generator's condition.
 
     Raises:
-      InputError: a width that is no multiple of the encoder's.
+      InputError: a width that is no multiple of the encoder's, or more speech than it hears.
     """
     unit, frames = (BINS, 1) if encoder is None else (encoder.width, 2)
     if width % unit:
@@ -102,8 +102,15 @@ def window_of(encoder: SpeechEncoder | None, tokens: int, width: int) -> Window:
             f"feature_dim = {width}, expected a multiple of {unit} (of a frame; as many, side by "
             "side, are one token)"
         )
-    bins = BINS if encoder is None else encoder.network.config.mel_bins
-    return Window(tokens, frames * width // unit, bins)
+    if encoder is None:
+        return Window(tokens, width // unit, BINS)
+    window = Window(tokens, frames * width // unit, encoder.network.config.mel_bins)
+    if tokens * window.frames > (most := 2 * encoder.network.config.speech_positions):
+        raise InputError(
+            f"condition_tokens = {tokens} of feature_dim = {width} are {window.seconds:g} s of "
+            f"speech, but the encoder hears {most / 100:g}: expected fewer or narrower tokens"
+        )
+    return window
 
 
 def of_recordings(
@@ -113,7 +120,7 @@ def of_recordings(
     provenance = {"path": LOG_MEL, "fingerprint": LOG_MEL, "width": BINS}
     return Conditioning(
         RecordingReader(recordings, window_of(encoder, tokens, width)),
-        Frames(encoder.network if encoder else None),
+        Frames(jax.device_get(encoder.network) if encoder else None),
         encoder.provenance if encoder else provenance,
     )
 

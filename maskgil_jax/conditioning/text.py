@@ -6,6 +6,7 @@ Letters: T tokens, C width of features.
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from maskgil_jax.conditioning.base import Conditioning, Example, identity
@@ -31,7 +32,7 @@ def of_captions(encoder: TextEncoder, tokens: int, shards: Sequence[Index]) -> C
         _check_captions(index, encoder, tokens)
     beforehand = bool(shards) and all(index.features for index in shards)
     reader = CaptionReader(encoder.vocabulary, tokens, features=beforehand)
-    network = None if beforehand else encoder.network
+    network = None if beforehand else jax.device_get(encoder.network)
     return Conditioning(reader, network, encoder.provenance, reader.caption)
 
 

@@ -59,15 +59,16 @@ class Buckets:
             except images.UnreadableImage:
                 return 1, 1
 
-        found: list[Size] = []
+        found = np.empty((total, 2), np.int32)  # tuples would take a hundred bytes an image
         with (
             ThreadPoolExecutor(16) as pool,
             tqdm(total=total, desc="sizes of images", unit="image", disable=None) as progress,
         ):
             for start in range(0, total, 4096):
-                found += pool.map(size, range(start, min(start + 4096, total)))
-                progress.update(len(found) - start)
-        return self.nearest(*np.array(found).T).astype(np.uint16)
+                part = range(start, min(start + 4096, total))
+                found[start : part.stop] = list(pool.map(size, part))
+                progress.update(len(part))
+        return self.nearest(*found.T).astype(np.uint16)
 
     def grids(self, downsample: int) -> tuple[Size, ...]:
         """The sizes in tokens."""

@@ -4,7 +4,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -65,23 +65,9 @@ def is_shards(source: str) -> bool:
 
 
 class Joined(Examples[Item]):
-    """Sources one after the other, as one.
+    """Sources one after the other, as one, with the classes of the first."""
 
-    Args:
-      names: of the sources, for messages.
-      sources: with the same classes.
-
-    Raises:
-      InputError: their classes differ.
-    """
-
-    def __init__(self, names: Sequence[str], sources: Sequence[Examples[Item]]):
-        for name, source in zip(names, sources, strict=True):
-            if source.class_names != sources[0].class_names:
-                raise InputError(
-                    f"config.data.mixture: {name} has classes {_short(source.class_names)}, but "
-                    f"{names[0]} has {_short(sources[0].class_names)}: expected the same"
-                )
+    def __init__(self, sources: Sequence[Examples[Item]]):
         self._sources = sources
         self._ends = list(itertools.accumulate(map(len, sources)))
 
@@ -96,6 +82,16 @@ class Joined(Examples[Item]):
     def __getitem__(self, index: int) -> Item:
         number = bisect.bisect_right(self._ends, index)
         return self._sources[number][index - (self._ends[number] - len(self._sources[number]))]
+
+
+def check_classes(names: Sequence[str], sources: Sequence[Examples[Any]]) -> None:
+    """Raise InputError unless all sources, of these names, have the same classes."""
+    for name, source in zip(names, sources, strict=True):
+        if source.class_names != sources[0].class_names:
+            raise InputError(
+                f"config.data.mixture: {name} has classes {_short(source.class_names)}, but "
+                f"{names[0]} has {_short(sources[0].class_names)}: expected the same"
+            )
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -257,16 +257,16 @@ def image_loader(
     if crop not in CROPS:
         raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
 
-    def load(index: int, rng: np.random.Generator) -> Example:
+    def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = source[index]
         image = image_of(record)
-        height, width = sizes[buckets[index]]
+        height, width = sizes[bucket]
         pixels = CROPS[crop](image, height, width, rng)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return {"image": np.ascontiguousarray(pixels), **condition(record, rng)}
 
-    return _readable(load, buckets)
+    return _readable(load, buckets, fits_any=True)
 
 
 def code_loader(
@@ -284,26 +284,33 @@ def code_loader(
       condition: as in image_loader.
     """
 
-    def load(index: int, rng: np.random.Generator) -> Example:
+    def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = shards[index]
         view = record.codes[rng.integers(len(record.codes))]
         return {"codes": view, **condition(record, rng)}
 
-    return _readable(load, buckets)
+    return _readable(load, buckets, fits_any=False)
 
 
-def _readable(load: Load, buckets: np.ndarray) -> Load:
+def _readable(
+    load: Callable[[int, int, np.random.Generator], Example], buckets: np.ndarray, *, fits_any: bool
+) -> Load:
     """The same, but in the place of an example that cannot be read stands the next one that can.
 
     So batches keep their size and stay a function of the step. `unreadable` is the index of the
     first example that was passed over, or -1.
+
+    Args:
+      load: (index, bucket, rng) -> example of the shape of this bucket.
+      buckets: of each example, int [N].
+      fits_any: whether examples can have the shape of other buckets than their own.
     """
 
     def readable(index: int, rng: np.random.Generator) -> Example:
         reasons: list[str] = []
-        for candidate in _from(index, buckets):
+        for candidate in _from(index, buckets, fits_any):
             try:
-                example = load(candidate, rng)
+                example = load(candidate, int(buckets[index]), rng)
             except Unreadable as error:
                 reasons.append(str(error))
                 continue
@@ -315,9 +322,14 @@ def _readable(load: Load, buckets: np.ndarray) -> Load:
     return readable
 
 
-def _from(index: int, buckets: np.ndarray) -> Iterator[int]:
-    """This example, then some of those after it in its bucket, around the end."""
+def _from(index: int, buckets: np.ndarray, fits_any: bool) -> Iterator[int]:
+    """This example, then some of those after it in its bucket, around the end; then of others."""
     yield index
     members = np.flatnonzero(buckets == buckets[index])
-    members = np.roll(members, -int(np.searchsorted(members, index)))
-    yield from members[1:UNREADABLE_IN_A_ROW].tolist()
+    members = np.roll(members, -int(np.searchsorted(members, index)))[1:UNREADABLE_IN_A_ROW]
+    yield from members.tolist()
+    if fits_any:  # one bad image may be all that a rare bucket has
+        beside = np.arange(1, min(2 * UNREADABLE_IN_A_ROW, len(buckets)))
+        around = (index + beside) % len(buckets)
+        others = around[buckets[around] != buckets[index]]
+        yield from others[: UNREADABLE_IN_A_ROW - 1 - len(members)].tolist()

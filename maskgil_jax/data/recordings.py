@@ -27,7 +27,9 @@ class Recordings:
     def __init__(self, folder: str, class_names: Sequence[str]):
         self._folder = pathlib.Path(folder).expanduser()
         if not self._folder.is_dir():
-            raise InputError(f"config.data.speech = {folder}: there is no such folder")
+            raise InputError(
+                f"recordings (config.data.speech, --speech) {folder}: there is no such folder"
+            )
         self._by_name = {path.stem: path for path in _recordings_in(self._folder)}
         self._by_class: list[list[pathlib.Path]] = []
         if self._by_name:
@@ -36,8 +38,9 @@ class Recordings:
         missing = [n for n, files in zip(class_names, self._by_class, strict=True) if not files]
         if missing or not class_names:
             raise InputError(
-                f"config.data.speech = {folder}: expected NAME.wav for each image NAME.jpg, or a "
-                f"sub-folder of recordings for each class; {', '.join(missing[:10])} has none"
+                f"recordings (config.data.speech, --speech) in {folder}: expected NAME.wav for "
+                "each image NAME.jpg, or a sub-folder of recordings for each class; "
+                f"{', '.join(missing[:10])} has none"
             )
 
     def read(self, name: str, label: int, rng: np.random.Generator) -> bytes:

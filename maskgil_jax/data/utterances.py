@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -15,16 +15,25 @@ FLOOR = 1e-3  # of full scale: what is softer is not speech in any quiet
 ADAPTS = 0.95  # share of the estimate of the quiet that is kept from block to block
 
 
-def from_stream(stream: BinaryIO, silence: float) -> Iterator[np.ndarray]:
+class Utterance(NamedTuple):
+    """What was said.
+
+    Attributes:
+      waveform: float32 [samples] in [-1, 1], at most audio.LONGEST_SECONDS of them.
+      silence: seconds at its end that are no speech, in which it was not known to have ended.
+    """
+
+    waveform: np.ndarray
+    silence: float
+
+
+def from_stream(stream: BinaryIO, silence: float) -> Iterator[Utterance]:
     """The utterances of a stream, each as soon as it has ended.
 
     Args:
       stream: raw sound, 16-bit little-endian, mono, audio.RATE samples a second.
       silence: seconds without speech after which an utterance has ended; the stream's end ends it
         too.
-
-    Yields:
-      float32 [samples] in [-1, 1], at most audio.LONGEST_SECONDS of them.
     """
     before: collections.deque[np.ndarray] = collections.deque(maxlen=LEAD)
     spoken: list[np.ndarray] = []
@@ -41,11 +50,11 @@ def from_stream(stream: BinaryIO, silence: float) -> Iterator[np.ndarray]:
         spoken.append(block)
         silent = 0 if loud else silent + 1
         if silent * BLOCK >= silence * audio.RATE or len(spoken) >= longest:
-            yield np.concatenate(spoken)
+            yield Utterance(np.concatenate(spoken), silent * BLOCK / audio.RATE)
             before.clear()
             spoken, silent = [], 0
     if spoken:
-        yield np.concatenate(spoken)
+        yield Utterance(np.concatenate(spoken), silent * BLOCK / audio.RATE)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[np.ndarray]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import checkpoint, pictures
 from maskgil_jax.api import Tokenizer, load_generator, load_tokenizer
+from maskgil_jax.conditioning.base import identity
 from maskgil_jax.data.images import to_uint8
 from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.errors import InputError
@@ -137,7 +138,7 @@ def hybrid_sampler(
       **options: fields of decoding.masked.Options.
 
     Raises:
-      InputError: models of other codes, classes or grids.
+      InputError: models of other codes, classes, encoders or grids.
 
     Source: the paper's section on hybrid generation, figures 7 to 9.
     """
@@ -145,6 +146,7 @@ def hybrid_sampler(
         name: (getattr(causal, name), getattr(generator, name))
         for name in ("kind", "codebook_size", "num_classes", *(() if grid else ("grid",)))
     }
+    pairs["encoder"] = identity(causal.encoder), identity(generator.encoder)
     kinds = pairs.pop("kind")
     if kinds != ("causal", "masked"):
         raise InputError(f"hybrid decoding of models {kinds}, expected causal and masked")

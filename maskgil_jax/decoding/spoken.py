@@ -13,12 +13,13 @@ from maskgil_jax import checkpoint
 from maskgil_jax.api import Tokenizer
 from maskgil_jax.data import audio
 from maskgil_jax.data.images import to_uint8
+from maskgil_jax.data.utterances import Utterance
 from maskgil_jax.decoding import draw
 from maskgil_jax.models.conditions import Features
 
 log = logging.getLogger("maskgil_jax")
 
-Utterance = tuple[str, np.ndarray]  # name, and float32 [samples] at audio.RATE
+Named = tuple[str, Utterance]  # what to call it in messages, and what was said
 
 
 class Stages:
@@ -44,7 +45,7 @@ Hear = Callable[[np.ndarray, Stages], tuple[Features, str]]
 
 
 def draw_spoken(
-    utterances: Iterable[Utterance],
+    utterances: Iterable[Named],
     hear: Hear,
     sampler: Callable[[draw.Conditions], draw.Sample],
     tokenizer: Tokenizer,
@@ -55,8 +56,8 @@ def draw_spoken(
     """Draw `count` images of each utterance as it comes.
 
     Writes what draw.write_samples writes, the single images at once and the rest at the end, and
-    OUTPUT/latency.json: for each utterance, seconds from its end to its images, by stage. All is
-    compiled before the first one.
+    OUTPUT/latency.json: for each utterance, seconds from the end of speech to its images, by stage:
+    first the silence that told that it had ended. All is compiled before the first one.
 
     Args:
       utterances: as they end.
@@ -69,9 +70,11 @@ def draw_spoken(
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
 
-    def drawn(waveform: np.ndarray, start: int) -> tuple[np.ndarray, str, Stages]:
+    def drawn(utterance: Utterance, start: int) -> tuple[np.ndarray, str, Stages]:
         stages = Stages()
-        features, name = hear(waveform, stages)
+        if utterance.silence:
+            stages.seconds["silence"] = utterance.silence
+        features, name = hear(utterance.waveform, stages)
         with stages("drawing"):
             sample = sampler(draw.rows_of(features))
             codes = jax.block_until_ready(sample(np.zeros(count, int), start))
@@ -80,18 +83,20 @@ def draw_spoken(
         return images, name, stages
 
     log.info("compiling")
-    drawn(np.zeros(audio.RATE, np.float32), 0)
+    drawn(Utterance(np.zeros(audio.RATE, np.float32), 0.0), 0)
     log.info("listening")
     parts, names, rows = [], [], []
-    for number, (source, waveform) in enumerate(utterances):
-        images, said, stages = drawn(waveform, number * count)
-        with stages("writing"):
-            draw.write_images(output, images, number * count)
-        log.info("%s: %s; from its end to the images %s", source, said, stages)
-        parts.append(images)
-        names.append(said)
-        rows.append({"utterance": source, "said": said, "seconds": stages.seconds})
-    checkpoint.write_json(output / "latency.json", rows)
-    if parts:
-        labels = np.repeat(np.arange(len(names)), count)
-        draw.write_together(output, np.concatenate(parts), labels, names, count)
+    try:
+        for number, (source, utterance) in enumerate(utterances):
+            images, said, stages = drawn(utterance, number * count)
+            with stages("writing"):
+                draw.write_images(output, images, number * count)
+            log.info("%s: %s; from the end of speech to the images %s", source, said, stages)
+            parts.append(images)
+            names.append(said)
+            rows.append({"utterance": source, "said": said, "seconds": stages.seconds})
+    finally:  # Ctrl-C is how listening to a microphone ends
+        checkpoint.write_json(output / "latency.json", rows)
+        if parts:
+            labels = np.repeat(np.arange(len(names)), count)
+            draw.write_together(output, np.concatenate(parts), labels, names, count)

@@ -2,6 +2,7 @@
 
 import collections
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -42,7 +43,9 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     if _complete(output, index):
         log.info("%s is complete", output)
         return
-    shards.write_index(output, index, {"complete": False})
+    if processes.first():
+        shards.write_index(output, index, {"complete": False})
+    processes.wait("the index is begun")  # no shard is there without the index that it is of
 
     encoder = Encoder(tokenizer, source, sizes, captions, index, config)
     size, mine = (
@@ -126,7 +129,7 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
             f"{output} holds shards of another kind; choose another directory or remove it:\n  "
             + "\n  ".join(lines)
         )
-    if counts.get("complete"):
+    if counts.get("complete") and processes.first():
         shards.write_index(output, index, counts)
     return bool(counts.get("complete"))
 
@@ -135,7 +138,6 @@ class Loaded(NamedTuple):
     """An image on its way to its codes.
 
     Attributes:
-      place: its index in the source.
       record: of the source.
       bucket: number of its size.
       views: uint8 [views, H, W, 3], of that size.
@@ -143,7 +145,6 @@ class Loaded(NamedTuple):
       captions: of it, if they are kept.
     """
 
-    place: int
     record: records.Record
     bucket: int
     views: np.ndarray
@@ -169,12 +170,12 @@ class Encoder:
         self._unreadable = 0
         self._compilations = buckets.Compilations(index.grids)
 
-    def records(self, indices: range, progress: tqdm) -> list[shards.CodeRecord]:
-        """Records of the readable images among `indices`, in their order.
+    def records(self, indices: range, progress: tqdm) -> Iterator[shards.CodeRecord]:
+        """Records of the readable images among `indices`; those of one size in their order.
 
         Images wait until there is a batch of their size, so that there is one shape of each.
+        Records do not wait: features of a shard's captions may be more than the memory holds.
         """
-        found: dict[int, shards.CodeRecord] = {}
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(indices), self._batch_size):
@@ -185,13 +186,12 @@ class Encoder:
                     queue = waiting[item.bucket]
                     queue.append(item)
                     if len(queue) == self._batch_size:
-                        found |= self._encoded(waiting.pop(item.bucket))
+                        yield from self._encoded(waiting.pop(item.bucket))
                 progress.update(len(part))
         for queue in waiting.values():
-            found |= self._encoded(queue)
-        return [found[index] for index in sorted(found)]
+            yield from self._encoded(queue)
 
-    def _encoded(self, images_of_a_size: list[Loaded]) -> dict[int, shards.CodeRecord]:
+    def _encoded(self, images_of_a_size: list[Loaded]) -> list[shards.CodeRecord]:
         bucket = images_of_a_size[0].bucket
         self._compilations.note(bucket)
         pixels = np.concatenate([image.views for image in images_of_a_size])
@@ -200,12 +200,10 @@ class Encoder:
         captions = [image.captions for image in images_of_a_size]
         if self._captions and self._index.features:
             captions = self._captions.with_features(captions)
-        return {
-            image.place: shards.CodeRecord(
-                views, image.record.label, image.record.id, image.size, *kept
-            )
+        return [
+            shards.CodeRecord(views, image.record.label, image.record.id, image.size, *kept)
             for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
-        }
+        ]
 
     def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
@@ -219,7 +217,7 @@ class Encoder:
         (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
         height, width = self._buckets.sizes[bucket]
         views = self._views(image, height, width, index)
-        return Loaded(index, record, int(bucket), views, size, captions)
+        return Loaded(record, int(bucket), views, size, captions)
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
         if self._index.crops == "ten":

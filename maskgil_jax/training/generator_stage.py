@@ -1,8 +1,7 @@
 """Stage 2: train a token model to predict hidden codes."""
 
 import dataclasses
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,29 +11,17 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import (
-    api,
-    checkpoint,
-    generators,
-    networks,
-    pictures,
-    processes,
-    sharding,
-)
-from maskgil_jax.conditioning import base, choice
+from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
+from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, mixture, pipeline, sources
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.conditions import TokenModel
 from maskgil_jax.tokenizers.vq import VQTokenizer
-from maskgil_jax.training import objectives, optimizer
+from maskgil_jax.training import generator_data, objectives, optimizer
+from maskgil_jax.training.generator_data import Data
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
-
-log = logging.getLogger("maskgil_jax")
 
 
 class Shown(NamedTuple):
@@ -62,7 +49,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    data = open_data(config)
+    data = generator_data.open_data(config)
     by_class = not config.model.feature_dim
     names = data.class_names
     if by_class and len(names) != config.model.num_classes:
@@ -102,10 +89,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         )
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
-        if data.tokenizer is None:
-            return {}
-        weights = processes.local(averaged(state))
-        if not processes.first():
+        weights = processes.local(averaged(state))  # by all, whoever has the tokenizer
+        if data.tokenizer is None or not processes.first():
             return {}
         columns = config.samples.per_class
         images = draw.draw_images(
@@ -119,7 +104,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
 
     stage = Stage(
         init=lambda start_from: init(config, network, start_from),
-        start_from=load_start(config.start_from.generator, network, data.provenance),
+        start_from=load_start(
+            config.start_from.generator,
+            network,
+            data.provenance,
+            data.conditioning.provenance,
+        ),
         step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
         parts=data.parts,
@@ -139,19 +129,21 @@ def averaged(state: TrainState) -> TokenModel:
     return state.model if state.ema is None else state.ema
 
 
-def to_show(data: "Data", by_class: bool, count: int) -> Shown:
+def to_show(data: Data, by_class: bool, count: int) -> Shown:
     """At most `count` conditions, evenly spread over the classes or the examples."""
     if by_class:
         spread = draw.spread(len(data.class_names), count)
         return Shown(spread, data.class_names, draw.by_class)
-    examples, names = [], []
+    examples, names, reason = [], [], ""
     for index in draw.spread(data.examples, count).tolist():
         try:
             record = data.record(index)
             examples.append(data.conditioning.read(record, np.random.default_rng(index)))
             names.append(data.conditioning.name(record, np.random.default_rng(index)))
-        except Unreadable:
-            continue
+        except Unreadable as error:
+            reason = str(error)
+    if not examples:
+        raise InputError(f"no example to draw samples of has a condition, the last: {reason}")
     table: Any = base.stacked(examples, data.conditioning)
     return Shown(np.arange(len(names)), tuple(names), draw.rows_of(table))
 
@@ -166,157 +158,6 @@ class Frozen(NamedTuple):
 
     tokenizer: VQTokenizer | None = None
     encoder: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Where the codes come from.
-
-    Attributes:
-      load: (index, rng) -> example with `codes`, or with `image` for `encoder`.
-      parts: of the examples, by source and bucket.
-      class_names: one per class.
-      record: index -> the image or codes, with their name.
-      provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
-      grid: (height, width) in tokens of the square.
-      grids: of each bucket.
-      tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
-      encoder: turns images into codes in the step; None for code shards.
-      conditioning: where the condition of each comes from.
-    """
-
-    load: pipeline.Load
-    parts: Sequence[pipeline.Part]
-    class_names: tuple[str, ...]
-    record: Callable[[int], Record | CodeRecord]
-    provenance: dict[str, Any]
-    grid: buckets.Size
-    grids: Sequence[buckets.Size]
-    tokenizer: api.Tokenizer | None
-    encoder: VQTokenizer | None
-    conditioning: base.Conditioning
-
-    @property
-    def examples(self) -> int:
-        """Number of examples in all parts."""
-        return pipeline.examples_in(self.parts)
-
-
-def open_data(config: ConfigDict) -> Data:
-    """Code shards, or images and the tokenizer to encode them with.
-
-    Raises:
-      InputError: a source, a tokenizer or shards that are missing or do not fit together.
-    """
-    chosen = mixture.chosen(config.data)
-    if mixture.is_shards(chosen[0].source):
-        return _code_data(chosen, config)
-    return _image_data(chosen, config)
-
-
-def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
-    names, weights = zip(*chosen, strict=True)
-    opened = [sources.open_source(name) for name in names]
-    source = mixture.Joined(names, opened)
-    condition = choice.of_config(config, source.class_names)
-    _check_first(condition, source[0])
-    if not config.tokenizer:
-        raise InputError(
-            f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
-            "tokenizer directory"
-        )
-    tokenizer = api.load_tokenizer(config.tokenizer)
-    size = config.data.image_size
-    if size % tokenizer.downsample:
-        raise InputError(
-            f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
-            "tokenizer's downsampling)"
-        )
-    shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
-    numbers = [shapes.of_images(one) for one in opened]
-    return Data(
-        load=pipeline.image_loader(
-            source,
-            np.concatenate(numbers),
-            sizes=shapes.sizes,
-            crop=config.data.crop,
-            flip=config.data.flip,
-            condition=condition.read,
-        ),
-        parts=pipeline.parts_of(numbers, weights),
-        class_names=source.class_names,
-        record=source.__getitem__,
-        provenance=tokenizer.provenance,
-        grid=(size // tokenizer.downsample,) * 2,
-        grids=shapes.grids(tokenizer.downsample),
-        tokenizer=tokenizer,
-        encoder=tokenizer.network,
-        conditioning=condition,
-    )
-
-
-def _check_first(condition: base.Conditioning, record: Record | CodeRecord) -> None:
-    """Raise InputError where even the first image has no condition: the data is another."""
-    try:
-        condition.read(record, np.random.default_rng(0))
-    except Unreadable as error:
-        raise InputError(f"the condition of the first image, {record.id}: {error}") from None
-
-
-def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
-    names, weights = zip(*chosen, strict=True)
-    opened = [CodeShards(name.partition(":")[2]) for name in names]
-    codes = mixture.Joined(names, opened)
-    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
-    _check_first(condition, codes[0])
-    index = opened[0].index
-    for name, other in zip(names, opened, strict=True):
-        _check_alike(names[0], index, name, other.index)
-    if config.data.buckets not in ("", index.buckets):
-        raise InputError(
-            f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
-            f"= {index.buckets!r}: expected the same, or '' (as it was made)"
-        )
-    provenance = index.tokenizer
-    path = config.tokenizer or provenance["path"]
-    tokenizer = None
-    if config.tokenizer or epath.Path(path).exists():
-        tokenizer = api.load_tokenizer(path)
-        if tokenizer.fingerprint != provenance["fingerprint"]:
-            raise InputError(
-                f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
-                f"{names[0]} were made with {provenance['fingerprint']}"
-            )
-        provenance = tokenizer.provenance
-    else:
-        log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
-    numbers = [shards.grids for shards in opened]
-    return Data(
-        load=pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
-        parts=pipeline.parts_of(numbers, weights),
-        class_names=codes.class_names,
-        record=codes.__getitem__,
-        provenance=provenance,
-        grid=(index.image_size // provenance["downsample"],) * 2,
-        grids=index.grids,
-        tokenizer=tokenizer,
-        encoder=None,
-        conditioning=condition,
-    )
-
-
-def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None:
-    """Raise InputError unless the codes of two directories can be trained on together."""
-    for what, ours, theirs in (
-        ("tokenizer", index.tokenizer["fingerprint"], other.tokenizer["fingerprint"]),
-        ("image_size", index.image_size, other.image_size),
-        ("buckets", index.buckets, other.buckets),
-    ):
-        if ours != theirs:
-            raise InputError(
-                f"config.data.mixture: {other_name} was made with {what} = {theirs!r}, but {name} "
-                f"with {ours!r}: expected the same"
-            )
 
 
 # Fields of config.model that other networks do not know, and their defaults.
@@ -384,16 +225,19 @@ OF_A_RUN = (
 )
 
 
-def load_start(directory: str, network: Any, tokenizer: dict[str, Any]) -> Any:
+def load_start(
+    directory: str, network: Any, tokenizer: dict[str, Any], encoder: Mapping[str, Any]
+) -> Any:
     """The trained network of a generator directory, None if `directory` is "".
 
     Args:
       directory: config.start_from.generator.
       network: config of the network to train.
       tokenizer: of the codes to train on.
+      encoder: of the text or speech to train on.
 
     Raises:
-      InputError: not a generator, or of another network or other codes.
+      InputError: not a generator, or of another network, other codes or another encoder.
     """
     if not directory:
         return None
@@ -420,6 +264,11 @@ def load_start(directory: str, network: Any, tokenizer: dict[str, Any]) -> Any:
         raise InputError(
             f"{where} was trained on codes of tokenizer {known}, and the data's are of "
             f"{tokenizer['fingerprint']}: expected the same"
+        )
+    if base.identity(generator.encoder) != base.identity(encoder):
+        raise InputError(
+            f"{where} was trained on features of encoder {base.identity(generator.encoder)}, and "
+            f"the data's are of {base.identity(encoder)}: expected the same"
         )
     return trained
 

@@ -136,6 +136,15 @@ def test_an_image_has_the_size_of_its_bucket_and_so_has_what_stands_in_for_it():
     np.testing.assert_array_equal(replaced["image"], same_bucket["image"])
 
 
+def test_the_only_image_of_a_bucket_is_replaced_by_one_of_another_cut_to_its_size():
+    source = Broken(sources.open_source("embedded"), lambda i: i == 4)
+    buckets = np.equal(np.arange(len(source)), 4).astype(int)
+    load = loader(source, buckets, sizes=((8, 8), (4, 8)), crop="random")
+    replaced = load(4, np.random.default_rng(0))
+    assert replaced["image"].shape == (4, 8, 3) and replaced["unreadable"] == 4
+    assert replaced["label"] == source[5].label
+
+
 def test_an_unreadable_image_is_replaced_by_the_next_and_reported():
     source = Broken(sources.open_source("embedded"), lambda i: i in (5, 6))
     load = loader(source)

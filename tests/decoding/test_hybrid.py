@@ -64,3 +64,12 @@ def test_models_of_features_share_theirs():
 def test_models_that_do_not_fit_are_named(change):
     with pytest.raises(InputError, match=next(iter(change))):
         draw.hybrid_sampler(causal(**change), model(), 0, prefix=1, prefix_options={})
+
+
+def test_models_of_other_encoders_are_named():
+    first, rest = causal(), model()
+    first.encoder = {"path": "a", "fingerprint": "1"}
+    with pytest.raises(InputError, match="do not fit: {'encoder'"):
+        draw.hybrid_sampler(first, rest, 0, prefix=1, prefix_options={})
+    rest.encoder = {"path": "b", "fingerprint": "1"}
+    draw.hybrid_sampler(first, rest, 0, prefix=1, prefix_options={})

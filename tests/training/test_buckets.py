@@ -12,7 +12,7 @@ import maskgil_jax
 from maskgil_jax import main, sharding
 from maskgil_jax.data import pipeline
 from maskgil_jax.errors import InputError
-from maskgil_jax.training import codes_stage, generator_stage
+from maskgil_jax.training import codes_stage, generator_data
 from maskgil_jax.training.writer import read_log
 from tests import tiny
 from tests.training.test_resume import assert_same
@@ -119,9 +119,9 @@ def test_a_square_model_goes_on_at_several_larger_sizes(finished, photos, tmp_pa
 def test_the_shape_of_an_image_is_read_from_its_header(finished, photos):
     config = config_for("", source=f"folder:{photos}", image_size=8, buckets="lumina")
     config.tokenizer = f"{finished}/tokenizer/model"
-    data = generator_stage.open_data(config)
+    data = generator_data.open_data(config)
     found = {
-        data.grids[part.bucket]: {data.name_of_example(i).split("/")[-1][:4] for i in part.members}
+        data.grids[part.bucket]: {data.record(i).id.split("/")[-1][:4] for i in part.members}
         for part in data.parts
     }
     assert found == {(4, 4): {"squa"}, (2, 4): {"wide"}, (4, 2): {"high"}}
@@ -135,7 +135,7 @@ def test_shards_are_mixed_by_weight(codes, finished, photos, tmp_path):
     config.update(buckets="lumina", crops="flip")
     codes_stage.run(config, epath.Path(tmp_path))
     mixture = ((f"arrayrecord:{codes}", 1.0), (f"arrayrecord:{tmp_path}", 3))
-    data = generator_stage.open_data(config_for("", source="", mixture=mixture))
+    data = generator_data.open_data(config_for("", source="", mixture=mixture))
     assert data.examples == 120
     order = pipeline.Order(data.parts, 8, 0)
     drawn = np.concatenate([order.examples(step) for step in range(1, 201)])
@@ -156,6 +156,10 @@ def test_a_network_with_positions_of_one_grid_is_refused(codes, tmp_path):
     "data, message",
     [
         (dict(buckets="pixart"), "buckets = 'pixart', but arrayrecord:.* with buckets = 'lumina'"),
+        (
+            dict(buckets="lumina", image_size=16),
+            "image_size = 16, but arrayrecord:.* = 8: expected",
+        ),
         (dict(mixture=(("arrayrecord:{codes}", 1.0),)), "source = .* and .*mixture are both given"),
         (dict(source="", mixture=(("a", 0.0),)), "mixture = .*, expected .* positive weights"),
         (dict(source="", mixture=("a", "b")), "mixture = .*, expected .* positive weights"),
@@ -181,4 +185,4 @@ def test_data_that_does_not_fit_is_named(data, message, codes, finished, photos)
         filled = tuple((source.format(**where), weight) for source, weight in data["mixture"])
         data = {**data, "mixture": filled}
     with pytest.raises(InputError, match=message):
-        generator_stage.open_data(config_for(codes, **data))
+        generator_data.open_data(config_for(codes, **data))

@@ -15,7 +15,7 @@ from etils import epath
 
 from maskgil_jax import main
 from maskgil_jax.errors import InputError
-from maskgil_jax.training import generator_stage
+from maskgil_jax.training import generator_data, generator_stage
 from maskgil_jax.training.writer import read_log
 from tests import tiny
 from tests.training.test_resume import final_state, losses
@@ -82,7 +82,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
     named = {line.split(":")[0].strip(): line for line in text.splitlines() if "  step" in line}
     assert list(named) == ["step 4", "step 5", "step 6"]
     seen = []
-    healthy = generator_stage.open_data
+    healthy = generator_data.open_data
 
     def watched(config):
         data = healthy(config)
@@ -93,7 +93,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
 
         return dataclasses.replace(data, load=load)
 
-    monkeypatch.setattr(generator_stage, "open_data", watched)
+    monkeypatch.setattr(generator_data, "open_data", watched)
     config.update(steps=4, log_every=1, mesh=dict(data=8, fsdp=1, tensor=1))
     config.data.threads = 1
     main.run(config, epath.Path(tmp_path / "again"))

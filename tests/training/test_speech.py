@@ -127,6 +127,7 @@ def test_recordings_are_of_an_image_or_of_its_class(spoken, tmp_path):
     "changes, message",
     [
         ({"model.feature_dim": 24}, "feature_dim = 24, expected a multiple of 16"),
+        ({"model.condition_tokens": 30}, "1.2 s of speech, but the encoder hears 1:"),
         ({"data.speech": ""}, "expected recordings with an encoder of speech"),
     ],
 )
@@ -200,9 +201,10 @@ def test_a_stream_is_cut_into_its_utterances():
     data = stream(quiet, tone(400, 0.5), quiet, tone(600, 0.3), quiet[:3200], tone(700, 0.3))
     found = list(utterances.from_stream(io.BytesIO(data), 0.6))
     # Up to 0.2 s before each, and the pause that ended it; a shorter one is part of the second.
-    assert [round(len(u) / audio.RATE, 1) for u in found] == [1.3, 1.0]
+    assert [round(len(u.waveform) / audio.RATE, 1) for u in found] == [1.3, 1.0]
+    assert [round(u.silence, 1) for u in found] == [0.6, 0.0]
     for utterance, seconds in zip(found, (0.5, 0.6), strict=True):
-        loud = np.abs(utterance) > 0.1
+        loud = np.abs(utterance.waveform) > 0.1
         assert loud.sum() > 0.7 * seconds * audio.RATE
     assert not list(utterances.from_stream(io.BytesIO(stream(quiet, quiet)), 0.6))
 
@@ -215,6 +217,8 @@ def test_each_utterance_of_a_stream_is_drawn_when_it_has_ended(trained, tmp_path
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "latency.json").read_text())
     assert [row["utterance"] for row in rows] == ["utterance 0", "utterance 1"]
+    for row in rows:
+        assert next(iter(row["seconds"])) == "silence" and 0.59 < row["seconds"]["silence"] < 0.63
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""What a generator is trained on: code shards, or images and the tokenizer to encode them with."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from maskgil_jax import api
+from maskgil_jax.conditioning import base, choice
+from maskgil_jax.data import buckets, mixture, pipeline, sources
+from maskgil_jax.data.records import Record
+from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
+from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.tokenizers.vq import VQTokenizer
+
+log = logging.getLogger("maskgil_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the codes come from.
+
+    Attributes:
+      load: (index, rng) -> example with `codes`, or with `image` for `encoder`.
+      parts: of the examples, by source and bucket.
+      class_names: one per class.
+      record: index -> the image or codes, with their name.
+      provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
+      grid: (height, width) in tokens of the square.
+      grids: of each bucket.
+      tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
+      encoder: turns images into codes in the step; None for code shards.
+      conditioning: where the condition of each comes from.
+    """
+
+    load: pipeline.Load
+    parts: Sequence[pipeline.Part]
+    class_names: tuple[str, ...]
+    record: Callable[[int], Record | CodeRecord]
+    provenance: dict[str, Any]
+    grid: buckets.Size
+    grids: Sequence[buckets.Size]
+    tokenizer: api.Tokenizer | None
+    encoder: VQTokenizer | None
+    conditioning: base.Conditioning
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in all parts."""
+        return pipeline.examples_in(self.parts)
+
+
+def open_data(config: ConfigDict) -> Data:
+    """Code shards, or images and the tokenizer to encode them with.
+
+    Raises:
+      InputError: a source, a tokenizer or shards that are missing or do not fit together.
+    """
+    chosen = mixture.chosen(config.data)
+    if mixture.is_shards(chosen[0].source):
+        return _code_data(chosen, config)
+    return _image_data(chosen, config)
+
+
+def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
+    names, weights = zip(*chosen, strict=True)
+    opened = [sources.open_source(name) for name in names]
+    source = _joined(names, opened, config)
+    condition = choice.of_config(config, source.class_names)
+    _check_first(condition, source)
+    if not config.tokenizer:
+        raise InputError(
+            f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
+            "tokenizer directory"
+        )
+    tokenizer = api.load_tokenizer(config.tokenizer)
+    size = config.data.image_size
+    if size % tokenizer.downsample:
+        raise InputError(
+            f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
+            "tokenizer's downsampling)"
+        )
+    shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
+    numbers = [shapes.of_images(one) for one in opened]
+    return Data(
+        load=pipeline.image_loader(
+            source,
+            np.concatenate(numbers),
+            sizes=shapes.sizes,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            condition=condition.read,
+        ),
+        parts=pipeline.parts_of(numbers, weights),
+        class_names=source.class_names,
+        record=source.__getitem__,
+        provenance=tokenizer.provenance,
+        grid=(size // tokenizer.downsample,) * 2,
+        grids=shapes.grids(tokenizer.downsample),
+        tokenizer=tokenizer,
+        encoder=tokenizer.network,
+        conditioning=condition,
+    )
+
+
+def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
+    # Images without classes are of one, named by their folder: text does not ask for it.
+    if not config.model.feature_dim or config.data.speech:
+        mixture.check_classes(names, opened)
+    return mixture.Joined(opened)
+
+
+def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) -> None:
+    """Raise InputError where not one of the first images has a condition: the data is another."""
+    reasons: list[str] = []
+    for index in range(min(len(examples), pipeline.UNREADABLE_IN_A_ROW)):
+        record = examples[index]
+        try:
+            condition.read(record, np.random.default_rng(0))
+            return
+        except Unreadable as error:
+            reasons.append(f"{record.id}: {error}")
+    more = f" (nor have the {len(reasons) - 1} after it one)" if len(reasons) > 1 else ""
+    raise InputError(f"the condition of the first image, {reasons[0]}{more}")
+
+
+def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
+    names, weights = zip(*chosen, strict=True)
+    opened = [CodeShards(name.partition(":")[2]) for name in names]
+    codes = _joined(names, opened, config)
+    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
+    _check_first(condition, codes)
+    index = opened[0].index
+    for name, other in zip(names, opened, strict=True):
+        _check_alike(names[0], index, name, other.index)
+    if config.data.buckets not in ("", index.buckets):
+        raise InputError(
+            f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
+            f"= {index.buckets!r}: expected the same, or '' (as it was made)"
+        )
+    if config.data.buckets and config.data.image_size != index.image_size:
+        raise InputError(
+            f"config.data.image_size = {config.data.image_size}, but {names[0]} was made with "
+            f"image_size = {index.image_size}: expected the same, or config.data.buckets = '' (as "
+            "it was made)"
+        )
+    provenance = index.tokenizer
+    path = config.tokenizer or provenance["path"]
+    tokenizer = None
+    if config.tokenizer or epath.Path(path).exists():
+        tokenizer = api.load_tokenizer(path)
+        if tokenizer.fingerprint != provenance["fingerprint"]:
+            raise InputError(
+                f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
+                f"{names[0]} were made with {provenance['fingerprint']}"
+            )
+        provenance = tokenizer.provenance
+    else:
+        log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
+    numbers = [shards.grids for shards in opened]
+    return Data(
+        load=pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
+        parts=pipeline.parts_of(numbers, weights),
+        class_names=codes.class_names,
+        record=codes.__getitem__,
+        provenance=provenance,
+        grid=(index.image_size // provenance["downsample"],) * 2,
+        grids=index.grids,
+        tokenizer=tokenizer,
+        encoder=None,
+        conditioning=condition,
+    )
+
+
+def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None:
+    """Raise InputError unless the codes of two directories can be trained on together."""
+    for what, ours, theirs in (
+        ("tokenizer", index.tokenizer["fingerprint"], other.tokenizer["fingerprint"]),
+        ("image_size", index.image_size, other.image_size),
+        ("buckets", index.buckets, other.buckets),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"config.data.mixture: {other_name} was made with {what} = {theirs!r}, but {name} "
+                f"with {ours!r}: expected the same"
+            )
