@@ -252,10 +252,11 @@ def jax_train(model: Any) -> Callable:
     config = defaults.generator()
     config.ema_decay = 0.0
     config.batch_size, config.loss.unmasked_weight = flags.FLAGS.batch, 1.0
-    state = jax.jit(lambda: generator_stage.init(config, model.network.config))()
+    state = jax.jit(lambda: generator_stage.init(config, model.network.config, None))()
     codes, labels, _ = train_batch()
     batch = {"codes": codes.astype(np.int32), "label": labels.astype(np.int32)}
-    step = jax.jit(lambda s, b: generator_stage.step(s, None, b, config), donate_argnums=0)
+    frozen = generator_stage.Frozen()
+    step = jax.jit(lambda s, b: generator_stage.step(s, frozen, b, config), donate_argnums=0)
     held = [state]
 
     def run() -> float:
