@@ -16,11 +16,13 @@ from maskgil_jax import main
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import audio, sources, utterances
 from maskgil_jax.data.recordings import Recordings
+from maskgil_jax.decoding.spoken import Stages
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models.whisper import Whisper, WhisperConfig
 from maskgil_jax.speech_encoders import SpeechEncoder
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from tests import tiny, tiny_gemma
+from tests.decoding import test_hybrid as hybrid_models
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
 DIGITS = [str(d) for d in range(10)]
@@ -236,7 +238,26 @@ def test_bad_recordings_are_refused_by_name(content, message, trained, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_text_needs_a_recogniser(trained, encoder):
+def test_a_model_of_speech_needs_no_recogniser(trained, encoder):
     model = maskgil_jax.load(trained / "model")
     with pytest.raises(InputError, match="speech itself: expected no --recognizer"):
         choice.hearing(model, "", str(encoder))
+
+
+def test_a_model_of_text_hears_what_a_recogniser_writes_down(whisper_tiny, encoder, tmp_path):
+    text_encoder = tiny_gemma.encoder()
+    text_encoder.save(tmp_path / "gemma")
+    model = hybrid_models.model(num_classes=0, feature_dim=32, condition_tokens=12)
+    model.encoder = maskgil_jax.load(tmp_path / "gemma").provenance
+    with pytest.raises(InputError, match="conditioned on text: expected --recognizer=DIR"):
+        choice.hearing(model, "", None)
+    with pytest.raises(InputError, match="--recognizer=.* is no encoder of speech"):
+        choice.hearing(model, "", str(tmp_path / "gemma"))
+    hear = choice.hearing(model, "", str(whisper_tiny))
+    stages = Stages()
+    features, said = hear(tone(440, 1.0), stages)
+    assert list(stages.seconds) == ["recognising", "features"]
+    assert said == maskgil_jax.load(whisper_tiny).transcribe(tone(440, 1.0))
+    expected = text_encoder.features([said], 12)
+    np.testing.assert_allclose(features.features_BTC, expected.features_BTC, atol=1e-5)
+    np.testing.assert_array_equal(features.mask_BT, expected.mask_BT)
