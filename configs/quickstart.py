@@ -38,7 +38,7 @@ def get_config():
     generator.steps, generator.batch_size = 600, 128
     generator.log_every, generator.checkpoint_every, generator.pictures_every = 20, 100, 200
     generator.ema_decay = 0.99
-    generator.data.source = "arrayrecord:{workdir}/codes"
+    generator.data.update(source="arrayrecord:{workdir}/codes", image_size=16)
     generator.model.update(layers=4, dim=128, heads=4, num_classes=10, dtype="float32")
     generator.optimizer.update(learning_rate=2e-3, warmup_steps=50, schedule="cosine")
     generator.samples.guidance = 2.0

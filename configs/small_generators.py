@@ -28,6 +28,7 @@ def get_config(which="llama"):
     if which == "transformer":
         config.model.preset = "besnier"
     config.steps, config.batch_size = STEPS, 64
+    config.data.image_size = 32
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=100)
     config.ema_decay = 0.999
     config.checkpoint_every = config.pictures_every = 400

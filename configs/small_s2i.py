@@ -15,6 +15,7 @@ def get_config():
     """The quickstart's generator, which hears the first second of a recording as 25 tokens."""
     config = defaults.generator()
     config.steps, config.batch_size = 600, 64
+    config.data.image_size = 16
     config.log_every, config.checkpoint_every, config.pictures_every = 20, 100, 200
     config.ema_decay = 0.99
     config.model.update(

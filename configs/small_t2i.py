@@ -27,6 +27,7 @@ def get_config():
         dtype="float32",
     )
     config.steps, config.batch_size = 1200, 32
+    config.data.image_size = 32
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=100)
     config.ema_decay = 0.998
     config.checkpoint_every = config.pictures_every = 400

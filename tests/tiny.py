@@ -43,7 +43,7 @@ def generator():
     config.steps, config.batch_size = 6, 32
     config.log_every, config.checkpoint_every, config.pictures_every = 1, 2, 6
     config.ema_decay = 0.9
-    config.data.update(source="arrayrecord:{workdir}/codes", threads=2)
+    config.data.update(source="arrayrecord:{workdir}/codes", image_size=8, threads=2)
     config.model.update(layers=2, dim=32, heads=2, num_classes=10, dtype="float32")
     config.samples.update(per_class=2, steps=3, batch_size=20)
     config.evaluation.update(reference="embedded", per_class=4)
@@ -56,7 +56,7 @@ def causal_generator(finished):
     config.steps, config.batch_size = 6, 32
     config.log_every, config.checkpoint_every, config.pictures_every = 1, 3, 6
     config.ema_decay = 0.0
-    config.data.update(source=f"arrayrecord:{finished}/codes", threads=2)
+    config.data.update(source=f"arrayrecord:{finished}/codes", image_size=8, threads=2)
     config.model.update(layers=2, dim=32, heads=2, num_classes=10, dtype="float32")
     config.optimizer.learning_rate = 3e-3
     config.samples.update(per_class=2, batch_size=20)

@@ -142,11 +142,11 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
             f"= {index.buckets!r}: expected the same, or '' (as it was made)"
         )
-    if config.data.buckets and config.data.image_size != index.image_size:
+    if config.data.image_size != index.image_size:
         raise InputError(
             f"config.data.image_size = {config.data.image_size}, but {names[0]} was made with "
-            f"image_size = {index.image_size}: expected the same, or config.data.buckets = '' (as "
-            "it was made)"
+            f"image_size = {index.image_size}; if the shards are right, set "
+            f"--config.data.image_size={index.image_size}"
         )
     provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]

@@ -158,7 +158,7 @@ def test_a_network_with_positions_of_one_grid_is_refused(codes, tmp_path):
         (dict(buckets="pixart"), "buckets = 'pixart', but arrayrecord:.* with buckets = 'lumina'"),
         (
             dict(buckets="lumina", image_size=16),
-            "image_size = 16, but arrayrecord:.* = 8: expected",
+            "image_size = 16, but arrayrecord:.* = 8; if the shards are right",
         ),
         (dict(mixture=(("arrayrecord:{codes}", 1.0),)), "source = .* and .*mixture are both given"),
         (dict(source="", mixture=(("a", 0.0),)), "mixture = .*, expected .* positive weights"),

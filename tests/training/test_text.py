@@ -132,6 +132,7 @@ def test_another_encoder_is_refused(trained, tmp_path):
         ({"model.feature_dim": 0, "model.condition_tokens": 1}, "expected one of the first two"),
         ({"encoder": ""}, "expected one of the first two"),
         ({"data.features": "x"}, "expected one of the first two"),
+        ({"data.image_size": 16}, "image_size = 16, but .* --config.data.image_size=8"),
         ({"model.condition_tokens": 9}, "keep 8 tokens of a caption, but .*condition_tokens = 9"),
     ],
 )
