@@ -164,7 +164,9 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
     function: Callable[..., Any]
     if network.causal:
         chosen = autoregressive.Options(**options)
-        function = functools.partial(autoregressive.sample_codes, options=chosen, tokens=tokens)
+        function = functools.partial(
+            autoregressive.sample_codes, options=chosen, grid=grid, tokens=tokens
+        )
         arguments: tuple[Any, ...] = (model, condition, key, start)
         passes = 2 if chosen.guidance != 1.0 else 1
         model_flops = B * (passes * (each["layers"] + each["attention"]) + each["head"])

@@ -84,7 +84,9 @@ def test_weights_are_cast_once(network, causal):
     arguments = (network, jnp.zeros(B, jnp.int32))
     if causal:
         run, options = autoregressive.sample_codes, autoregressive.Options()
-        traced = run.trace(*arguments, jax.random.key(0), 0, options=options, tokens=64)
+        traced = run.trace(
+            *arguments, jax.random.key(0), 0, options=options, grid=config.grid, tokens=64
+        )
     else:
         plan, counts_SB = masked.plan(np.full(B, 64))
         traced = sampler.sample_codes.trace(
