@@ -15,6 +15,13 @@ Model = TypeVar("Model", bound=Any)
 State = TypeVar("State")
 
 
+def unit_rms(x: jax.Array, eps: float = 1e-5) -> jax.Array:
+    """x / rms(x) over the last axis, in float32; returns the dtype of x."""
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return x32.astype(x.dtype)
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x), computed in float32 and cast before the scale, as LlamaGen does."""
 
@@ -24,9 +31,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise the last axis."""
-        x32 = x.astype(jnp.float32)
-        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        return x32.astype(x.dtype) * self.scale[...].astype(x.dtype)
+        return unit_rms(x, self.eps) * self.scale[...].astype(x.dtype)
 
 
 _NAMED = jax.checkpoint_policies.save_only_these_names("product", "attention", "dropout")

@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from maskgil_jax import sharding
 from maskgil_jax.models import attention_tpu
-from maskgil_jax.models.llama import Block, FusedLayer, Layer, Llama
+from maskgil_jax.models.llama import Llama
+from maskgil_jax.models.llama_layers import Block, FusedLayer, Layer
 from maskgil_jax.models.products import attention_of_parts
 from tests.models.test_llama import TINY
 

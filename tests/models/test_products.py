@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.models import products
-from maskgil_jax.models.llama import EQUATIONS
+from maskgil_jax.models.llama_layers import EQUATIONS
 from maskgil_jax.models.products import (
     attention,
     attention_cut,
