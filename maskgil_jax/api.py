@@ -137,7 +137,7 @@ class Auxiliary:
         networks.save(directory, self.kind, self.network)
 
 
-class Tokenizer:
+class Tokenizer(networks.Kept):
     """Images to codes and back.
 
     The methods may be called under jit. Values cannot be read there: images beyond [-1, 1] are then
@@ -147,9 +147,7 @@ class Tokenizer:
     kind = "tokenizer"
 
     def __init__(self, network: VQTokenizer, path: str = "", fingerprint: str | None = None):
-        self.network = network
-        self._path = path
-        self._fingerprint = fingerprint
+        super().__init__(network, path, fingerprint)
 
     @property
     def codebook_size(self) -> int:
@@ -162,21 +160,10 @@ class Tokenizer:
         return self.network.config.downsample
 
     @property
-    def fingerprint(self) -> str:
-        """Names the weights."""
-        if self._fingerprint is None:
-            self._fingerprint = checkpoint.fingerprint(self.network)
-        return self._fingerprint
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """What code shards and generators record of the tokenizer that they depend on."""
-        return {
-            "path": self._path,
-            "fingerprint": self.fingerprint,
-            "codebook_size": self.codebook_size,
-            "downsample": self.downsample,
-        }
+        sizes = {"codebook_size": self.codebook_size, "downsample": self.downsample}
+        return super().provenance | sizes
 
     def encode(self, images: npt.ArrayLike) -> jax.Array:
         """Codes of images.
@@ -209,10 +196,6 @@ class Tokenizer:
           InputError: wrong shape, dtype or range.
         """
         return _decode(self.network, networks.checked_codes(codes, self.codebook_size))
-
-    def save(self, directory: epath.PathLike) -> None:
-        """Write a model directory."""
-        networks.save(directory, self.kind, self.network)
 
     def _checked_images(self, images: npt.ArrayLike) -> jax.Array:
         images = jnp.asarray(images)

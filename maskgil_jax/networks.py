@@ -63,6 +63,53 @@ def save(
     checkpoint.save_model(directory, description | (known or {}), network, beside)
 
 
+class Kept:
+    """A network, and the files that belong to it, that shards and generators name by fingerprint.
+
+    Attributes:
+      kind: in model.json.
+      network: the module itself.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        network: Any,
+        path: str,
+        fingerprint: str | None,
+        beside: Mapping[str, bytes] | None = None,
+    ):
+        """Take a network.
+
+        Args:
+          network: the module.
+          path: where it was read, or "".
+          fingerprint: of a directory; None: it is computed when it is asked for.
+          beside: contents of its other files by name.
+        """
+        self.network = network
+        self._path = path
+        self._fingerprint = fingerprint
+        self._beside = beside or {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights, and the files beside them."""
+        if self._fingerprint is None:
+            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
+        return self._fingerprint
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What code shards and generators record of what they depend on."""
+        return {"path": self._path, "fingerprint": self.fingerprint}
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        save(directory, self.kind, self.network, beside=self._beside)
+
+
 def checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:
     """Codes as int32; InputError unless integers [B, h, w], in 0 .. size - 1 outside jit."""
     traced = isinstance(codes, jax.core.Tracer)

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from etils import epath
 
-from maskgil_jax import checkpoint, networks
+from maskgil_jax import networks
 from maskgil_jax.data import audio
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.whisper import Whisper
@@ -21,7 +20,7 @@ VOCABULARY = "tokenizer.json"  # Hugging Face's file
 TRAINED_SECONDS = 30  # of every window that Whisper learnt to write down
 
 
-class SpeechEncoder:
+class SpeechEncoder(networks.Kept):
     """Whisper: speech to features, or to text.
 
     Waveforms are floats [samples], audio.RATE a second, as audio.decode gives them.
@@ -30,17 +29,10 @@ class SpeechEncoder:
     kind = "speech_encoder"
 
     def __init__(
-        self,
-        network: Whisper,
-        vocabulary: bytes,
-        path: str = "",
-        fingerprint: str | None = None,
+        self, network: Whisper, vocabulary: bytes, path: str = "", fingerprint: str | None = None
     ):
         """Take a network, and the content of its tokenizer.json."""
-        self.network = network
-        self._vocabulary = vocabulary
-        self._path = path
-        self._fingerprint = fingerprint
+        super().__init__(network, path, fingerprint, {VOCABULARY: vocabulary})
 
     @property
     def width(self) -> int:
@@ -48,16 +40,9 @@ class SpeechEncoder:
         return self.network.config.dim
 
     @property
-    def fingerprint(self) -> str:
-        """Names the weights and the vocabulary."""
-        if self._fingerprint is None:
-            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
-        return self._fingerprint
-
-    @property
     def provenance(self) -> dict[str, Any]:
-        """What shards of features and generators record of the encoder that they depend on."""
-        return {"path": self._path, "fingerprint": self.fingerprint, "width": self.width}
+        """What generators record of the encoder that they depend on."""
+        return super().provenance | {"width": self.width}
 
     def log_mel(self, waveform: npt.ArrayLike, seconds: float) -> np.ndarray:
         """What the network takes of the first `seconds` of a waveform: float32 [F, M].
@@ -110,14 +95,6 @@ class SpeechEncoder:
             )
         return " ".join(texts)
 
-    def save(self, directory: epath.PathLike) -> None:
-        """Write a model directory."""
-        networks.save(directory, self.kind, self.network, beside=self._beside)
-
-    @property
-    def _beside(self) -> dict[str, bytes]:
-        return {VOCABULARY: self._vocabulary}
-
     @functools.cached_property
     def _tokenizer(self) -> Any:
         try:
@@ -127,7 +104,7 @@ class SpeechEncoder:
                 "writing down speech needs tokenizers: pip install 'maskgil_jax[speech]'"
             ) from None
         try:
-            return tokenizers.Tokenizer.from_buffer(self._vocabulary)
+            return tokenizers.Tokenizer.from_buffer(self._beside[VOCABULARY])
         except Exception as error:  # the library raises no other class
             raise InputError(f"the network's {VOCABULARY} is not readable: {error}") from None
 

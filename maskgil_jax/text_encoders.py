@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
-from maskgil_jax import checkpoint, networks
+from maskgil_jax import networks
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.conditions import Features
 from maskgil_jax.models.gemma import Gemma
@@ -43,7 +42,6 @@ class Vocabulary:
     """
 
     def __init__(self, data: bytes, size: int):
-        self.data = data
         self._pieces = _sentencepiece(data, size)
 
     def tokenize(self, captions: Sequence[str], tokens: int) -> Tokens:
@@ -76,7 +74,7 @@ class Vocabulary:
         return self._pieces.decode([int(i) for i in ids])
 
 
-class TextEncoder:
+class TextEncoder(networks.Kept):
     """Captions to features that a generator is conditioned on.
 
     Attributes:
@@ -91,10 +89,8 @@ class TextEncoder:
         self, network: Gemma, vocabulary: bytes, path: str = "", fingerprint: str | None = None
     ):
         """Take a network, and the content of its sentencepiece file."""
-        self.network = network
+        super().__init__(network, path, fingerprint, {VOCABULARY: vocabulary})
         self.vocabulary = Vocabulary(vocabulary, network.config.vocab_size)
-        self._path = path
-        self._fingerprint = fingerprint
 
     @property
     def width(self) -> int:
@@ -102,21 +98,9 @@ class TextEncoder:
         return self.network.config.dim
 
     @property
-    def fingerprint(self) -> str:
-        """Names the weights and the vocabulary."""
-        if self._fingerprint is None:
-            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
-        return self._fingerprint
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """What shards of features and generators record of the encoder that they depend on."""
-        return {
-            "path": self._path,
-            "fingerprint": self.fingerprint,
-            "width": self.width,
-            "layer": self.network.config.layer,
-        }
+        return super().provenance | {"width": self.width, "layer": self.network.config.layer}
 
     def tokenize(self, captions: Sequence[str], tokens: int) -> Tokens:
         """As Vocabulary.tokenize."""
@@ -141,14 +125,6 @@ class TextEncoder:
           InputError: as in `tokenize`.
         """
         return self.encode(self.tokenize(captions, tokens))
-
-    def save(self, directory: epath.PathLike) -> None:
-        """Write a model directory."""
-        networks.save(directory, self.kind, self.network, beside=self._beside)
-
-    @property
-    def _beside(self) -> dict[str, bytes]:
-        return {VOCABULARY: self.vocabulary.data}
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models import rope
-from maskgil_jax.models.layers import through_layers
+from maskgil_jax.models.layers import through_layers, unit_rms
 from maskgil_jax.models.products import attention_of_parts, product
 
 
@@ -97,8 +97,7 @@ class Norm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise the last axis."""
-        x32 = x.astype(jnp.float32)
-        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        x32 = unit_rms(x.astype(jnp.float32), self.eps)
         return (x32 * (1.0 + self.scale[...].astype(jnp.float32))).astype(x.dtype)
 
 
