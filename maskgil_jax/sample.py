@@ -37,9 +37,14 @@ def main() -> None:
             raise InputError(f"--{name} goes with --{goes_with}, not with --{given[0]}")
     classes = np.array([parse_class(text) for text in values.classes], np.int64)
     prompts = read_prompts(values.prompts) if values.prompts else []
+    utterances = heard(values.speech, values.silence) if values.speech else None
     from maskgil_jax.decoding import draw
 
     generator, tokenizer = draw.load_pair(model, values.tokenizer)
+    grid = parse_size(values.size, tokenizer.downsample) if values.size else None
+    if utterances is not None:
+        speak(generator, tokenizer, utterances, grid)
+        return
     conditions: draw.Conditions = draw.by_class
     negative: draw.Conditions | None = None
     names: Sequence[str] = prompts or values.features
@@ -49,14 +54,10 @@ def main() -> None:
     elif values.features:
         conditions = draw.rows_of(read_features(generator, values.features))
         labels = np.arange(len(values.features))
-    elif not values.speech:
+    else:
         check_classes(generator, classes)
         labels = classes
         names = generator.class_names or [str(c) for c in range(generator.num_classes)]
-    grid = parse_size(values.size, tokenizer.downsample) if values.size else None
-    if values.speech:
-        speak(generator, tokenizer, grid)
-        return
     draw.write_samples(
         chosen_sampler(generator, given_options(), values.seed, conditions, negative, grid),
         tokenizer,
@@ -69,17 +70,20 @@ def main() -> None:
     log.info("wrote %d images to %s", len(labels) * values.num, output)
 
 
-def speak(generator: Any, tokenizer: Any, grid: tuple[int, int] | None) -> None:
-    """Draw what --speech says."""
+def speak(
+    generator: Any,
+    tokenizer: Any,
+    utterances: Iterator[tuple[str, Any]],
+    grid: tuple[int, int] | None,
+) -> None:
+    """Draw what is said, as --speech asks for it."""
     from maskgil_jax.conditioning import choice
     from maskgil_jax.decoding import spoken
 
-    values = flags.FLAGS
-    options = given_options()
-    hear = choice.hearing(generator, values.encoder, values.recognizer)
+    values, options = flags.FLAGS, given_options()
     spoken.draw_spoken(
-        heard(values.speech, values.silence),
-        hear,
+        utterances,
+        choice.hearing(generator, values.encoder, values.recognizer),
         lambda of: chosen_sampler(generator, options, values.seed, conditions=of, grid=grid),
         tokenizer,
         values.output,

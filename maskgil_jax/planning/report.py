@@ -28,8 +28,9 @@ NOTES = {
     f"bandwidth and {VECTORS} vector operations for each exponential, one after another; "
     "collective_seconds: bytes sent over the published bandwidth of all links of a chip "
     "(cloud.google.com/tpu/docs); step_seconds: compute and collectives, nothing overlapped",
-    "not in the estimate": "input pipeline, host, pictures, checkpoints, and instructions that the "
-    "compiler gives no cycles (unestimated)",
+    "not in the estimate": "input pipeline, host, pictures, checkpoints, instructions that the "
+    "compiler gives no cycles (unestimated), and an encoder of text or speech that runs in the "
+    "step: features come as code shards hold them",
 }
 COSTLIEST = 10
 

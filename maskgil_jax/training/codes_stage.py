@@ -177,19 +177,30 @@ class Encoder:
         Records do not wait: features of a shard's captions may be more than the memory holds.
         """
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(indices), self._batch_size):
-                part = indices[start : start + self._batch_size]
-                loaded = [item for item in pool.map(self._load, part) if item is not None]
-                self._check(len(part) - len(loaded))
-                for item in loaded:
-                    queue = waiting[item.bucket]
-                    queue.append(item)
-                    if len(queue) == self._batch_size:
-                        yield from self._encoded(waiting.pop(item.bucket))
-                progress.update(len(part))
+        for found in self._loaded(indices):
+            loaded = [item for item in found if item is not None]
+            self._check(len(found) - len(loaded))
+            for item in loaded:
+                queue = waiting[item.bucket]
+                queue.append(item)
+                if len(queue) == self._batch_size:
+                    yield from self._encoded(waiting.pop(item.bucket))
+            progress.update(len(found))
         for queue in waiting.values():
             yield from self._encoded(queue)
+
+    def _loaded(self, indices: range) -> Iterator[list[Loaded | None]]:
+        """A batch of images after another; the next is loaded while one is encoded."""
+        with ThreadPoolExecutor() as pool:
+            parts = [
+                indices[start : start + self._batch_size]
+                for start in range(0, len(indices), self._batch_size)
+            ]
+            following = pool.map(self._load, parts[0])
+            for part in parts[1:]:
+                found, following = following, pool.map(self._load, part)
+                yield list(found)
+            yield list(following)
 
     def _encoded(self, images_of_a_size: list[Loaded]) -> list[shards.CodeRecord]:
         bucket = images_of_a_size[0].bucket

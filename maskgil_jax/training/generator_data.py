@@ -25,7 +25,7 @@ class Data:
     """Where the codes come from.
 
     Attributes:
-      load: (index, rng) -> example with `codes`, or with `image` for `encoder`.
+      load: (index, rng) -> example with `codes`, or with `image` for `in_step`.
       parts: of the examples, by source and bucket.
       class_names: one per class.
       record: index -> the image or codes, with their name.
@@ -33,7 +33,7 @@ class Data:
       grid: (height, width) in tokens of the square.
       grids: of each bucket.
       tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
-      encoder: turns images into codes in the step; None for code shards.
+      in_step: turns images into codes in the step; None for code shards.
       conditioning: where the condition of each comes from.
     """
 
@@ -45,7 +45,7 @@ class Data:
     grid: buckets.Size
     grids: Sequence[buckets.Size]
     tokenizer: api.Tokenizer | None
-    encoder: VQTokenizer | None
+    in_step: VQTokenizer | None
     conditioning: base.Conditioning
 
     @property
@@ -102,7 +102,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         grid=(size // tokenizer.downsample,) * 2,
         grids=shapes.grids(tokenizer.downsample),
         tokenizer=tokenizer,
-        encoder=tokenizer.network,
+        in_step=tokenizer.network,
         conditioning=condition,
     )
 
@@ -171,7 +171,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         grid=(index.image_size // provenance["downsample"],) * 2,
         grids=index.grids,
         tokenizer=tokenizer,
-        encoder=None,
+        in_step=None,
         conditioning=condition,
     )
 

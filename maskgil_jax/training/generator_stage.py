@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         load=data.load,
         parts=data.parts,
         name_of_example=lambda index: data.record(index).id,
-        frozen=Frozen(data.encoder, data.conditioning.network),
+        frozen=Frozen(data.in_step, data.conditioning.network),
         to_average=lambda model: model,
         pictures=show,
         grids=data.grids,

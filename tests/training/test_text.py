@@ -254,11 +254,15 @@ def test_prompts_of_a_file_are_drawn_at_any_size_away_from_another(trained, tmp_
         (["--prompts=none.txt"], "--prompts=none.txt"),
         (["--prompts=none.txt", "--classes=1"], "--classes and --prompts given"),
         (["--classes=1", "--negative_prompt=x"], "--negative_prompt goes with --prompts"),
-        (["--speech=a.wav"], "expected --recognizer=DIR"),
+        (["--speech=none.wav"], "--speech=none.wav"),
+        (["--speech={folder}/a.wav"], "expected --recognizer=DIR"),
     ],
 )
 def test_bad_prompts_are_one_clear_line(options, message, trained, tmp_path):
-    done = run("sample", f"--model={trained}/images/model", *options, f"--output={tmp_path}")
+    soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600, np.float32), 16_000)
+    options = [option.format(folder=tmp_path) for option in options]
+    done = run("sample", f"--model={trained}/images/model", *options, f"--output={tmp_path}/out")
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
