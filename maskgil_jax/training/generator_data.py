@@ -70,8 +70,6 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [sources.open_source(name) for name in names]
     source = _joined(names, opened, config)
-    condition = choice.of_config(config, source.class_names)
-    _check_first(condition, source)
     if not config.tokenizer:
         raise InputError(
             f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
@@ -84,6 +82,8 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
             "tokenizer's downsampling)"
         )
+    condition = choice.of_config(config, source.class_names)
+    _check_first(condition, source)
     shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
     numbers = [shapes.of_images(one) for one in opened]
     return Data(
@@ -132,8 +132,6 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [CodeShards(name.partition(":")[2]) for name in names]
     codes = _joined(names, opened, config)
-    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
-    _check_first(condition, codes)
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
         _check_alike(names[0], index, name, other.index)
@@ -148,6 +146,8 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"image_size = {index.image_size}; if the shards are right, set "
             f"--config.data.image_size={index.image_size}"
         )
+    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
+    _check_first(condition, codes)
     provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]
     tokenizer = None
