@@ -136,7 +136,7 @@ def all_cores(length: int, load: pipeline.Load, rounds: int, threads: int) -> li
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        loaded = sum(len(batch["label"]) for batch in itertools.islice(batches, count))
+        loaded = sum(len(batch["image"]) for batch in itertools.islice(batches, count))
         seconds.append((time.perf_counter() - start) * length / loaded)
     return seconds[1:]  # threads start in the first
 
