@@ -80,3 +80,28 @@ def required(name: str) -> str:
     if not value:
         raise InputError(f"--{name} is missing ({flags.FLAGS[name].help})")
     return os.path.expanduser(value)
+
+
+def define_process_flags() -> None:
+    """The flags that in_processes reads."""
+    flags.DEFINE_string(
+        "distributed",
+        "",
+        "where the run has several processes: auto (as the TPU pod, SLURM, Open MPI or Kubernetes "
+        "says) or HOST:PORT,PROCESSES,INDEX with the address of process 0",
+    )
+    flags.DEFINE_integer(
+        "heartbeat_timeout", 100, "seconds of silence after which a process counts as lost"
+    )
+
+
+def in_processes(job: Callable[[], None]) -> None:
+    """Do a job, as one of several processes where --distributed says so."""
+    values = flags.FLAGS
+    if not values.distributed:
+        job()
+        return
+    from maskgil_jax import processes
+
+    with processes.joined(values.distributed, values.heartbeat_timeout):
+        job()

@@ -4,7 +4,7 @@ import logging
 
 from absl import flags
 
-from maskgil_jax import command
+from maskgil_jax import command, evaluate
 from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -29,9 +29,7 @@ def main() -> None:
         count=values.num,
         batch_size=values.batch_size,
         seed=values.seed,
-        metrics=values.metrics,
-        inception=values.inception,
-        network=values.features,
+        settings=evaluate.settings_of_flags(),
     )
     print((epath.Path(output) / "generators.md").read_text(), end="")
     log.info("wrote table and pictures to %s", output)
@@ -43,9 +41,7 @@ def define_flags() -> None:
     flags.DEFINE_string("codes", None, "code shards that none of them was trained on")
     flags.DEFINE_string("reference", None, "F.npz, a folder of images, or a data source")
     flags.DEFINE_string("output", None, "directory for table and pictures")
-    flags.DEFINE_list("metrics", ["frechet", "pr", "accuracy"], "as maskgil_jax.evaluate")
-    flags.DEFINE_string("inception", "", "Inception directory, as maskgil_jax.evaluate")
-    flags.DEFINE_string("features", "", "MODULE:FUNCTION, as maskgil_jax.evaluate")
+    evaluate.define_metric_flags()
     flags.DEFINE_integer("num", 1000, "images drawn, and codes of the likelihood", lower_bound=2)
     flags.DEFINE_integer("batch_size", 64, "images at once", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of draws and masks")

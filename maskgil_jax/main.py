@@ -26,14 +26,8 @@ Made = dict[str, epath.Path]  # what: where
 def main() -> None:
     """Parse the flags and run."""
     workdir = paths.absolute(command.required("workdir"))
-    config, values = read_config(), flags.FLAGS
-    if not values.distributed:
-        print_results(run(config, workdir))
-        return
-    from maskgil_jax import processes
-
-    with processes.joined(values.distributed, values.heartbeat_timeout):
-        print_results(run(config, workdir))
+    config = read_config()
+    command.in_processes(lambda: print_results(run(config, workdir)))
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
@@ -178,13 +172,14 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax import api, processes
     from maskgil_jax.checkpoint import write_json
     from maskgil_jax.decoding import draw
-    from maskgil_jax.metrics import compare
+    from maskgil_jax.metrics import evaluation
     from maskgil_jax.training import generator_stage
 
+    wanted = evaluation.Settings(
+        metrics=config.evaluation.metrics, inception=config.evaluation.inception
+    )
     if config.evaluation.reference:
-        compare.check(
-            config.evaluation.reference, config.evaluation.metrics, config.evaluation.inception
-        )
+        evaluation.check(config.evaluation.reference, wanted)
     shown = generator_stage.run(config, workdir)
     made = {} if not processes.first() else _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")
@@ -192,29 +187,29 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
         return made
     settings = config.samples
     generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
-    if not processes.first():
-        return made
     options = draw.checked_options(settings, generator.network.config)
-    draw.write_samples(
-        draw.sampler(generator, config.seed, shown.conditions, **options),
-        tokenizer,
-        workdir / "samples",
-        labels=shown.labels,
-        names=shown.names,
-        per_label=config.evaluation.per_class,
-        batch_size=settings.batch_size,
-    )
-    made["samples"] = workdir / "samples"
-    made["grid of samples"] = workdir / "samples" / "grid.png"
-    if config.evaluation.reference:
-        metrics = compare.compare(
-            str(workdir / "samples"),
-            config.evaluation.reference,
-            config.evaluation.metrics,
-            inception=config.evaluation.inception,
+    if processes.first():
+        draw.write_samples(
+            draw.sampler(generator, config.seed, shown.conditions, **options),
+            tokenizer,
+            workdir / "samples",
+            labels=shown.labels,
+            names=shown.names,
+            per_label=config.evaluation.per_class,
+            batch_size=settings.batch_size,
         )
-        write_json(workdir / "metrics.json", metrics)
-        made["metrics"] = workdir / "metrics.json"
+        made["samples"] = workdir / "samples"
+        made["grid of samples"] = workdir / "samples" / "grid.png"
+    processes.wait("samples are drawn")
+    if config.evaluation.reference:
+        unfinished = workdir / "metrics.unfinished"
+        metrics = evaluation.evaluate(
+            str(workdir / "samples"), config.evaluation.reference, wanted, unfinished
+        )
+        if processes.first():
+            write_json(workdir / "metrics.json", metrics)
+            unfinished.rmtree(missing_ok=True)
+            made["metrics"] = workdir / "metrics.json"
     return made
 
 
@@ -250,15 +245,7 @@ def define_flags() -> None:
     """The command's flags."""
     config_flags.DEFINE_config_file("config", None, "config file, such as configs/b.py")
     flags.DEFINE_string("workdir", None, "directory for checkpoints, model, samples, metrics")
-    flags.DEFINE_string(
-        "distributed",
-        "",
-        "where the run has several processes: auto (as the TPU pod, SLURM, Open MPI or Kubernetes "
-        "says) or HOST:PORT,PROCESSES,INDEX with the address of process 0",
-    )
-    flags.DEFINE_integer(
-        "heartbeat_timeout", 100, "seconds of silence after which a process counts as lost"
-    )
+    command.define_process_flags()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """PNG files that a person looks at: grids, pairs, curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -101,36 +101,6 @@ def scatter(
     axis.set(xscale="log", xlabel=axes[0], ylabel=axes[1])
     axis.set_title(title, fontsize=9)
     axis.margins(0.2)
-    figure.tight_layout()
-    with epath.Path(path).open("wb") as file:
-        figure.savefig(file, format="png", dpi=150)
-    plt.close(figure)
-
-
-def panels(
-    rows: Mapping[str, Mapping[str, float]],
-    axis: str,
-    measured: Sequence[str],
-    title: str,
-    path: epath.PathLike,
-    style: str = "o-",
-) -> None:
-    """Plot each measured value of labelled rows against another, one panel for each."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    size = (4.5 * len(measured), 3.6)
-    figure, panes = plt.subplots(1, len(measured), figsize=size, squeeze=False)
-    for pane, name in zip(panes[0], measured, strict=True):
-        pane.plot([row[axis] for row in rows.values()], [row[name] for row in rows.values()], style)
-        for label, row in rows.items():
-            at = (row[axis], row[name])
-            pane.annotate(label, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        pane.set(xlabel=axis.replace("_", " "), ylabel=name.replace("_", " "))
-        pane.margins(0.15)
-    figure.suptitle(title, fontsize=9)
     figure.tight_layout()
     with epath.Path(path).open("wb") as file:
         figure.savefig(file, format="png", dpi=150)

@@ -202,6 +202,7 @@ def chosen_sampler(
     conditions: Callable[[np.ndarray], Any] | None = None,
     negative: Callable[[np.ndarray], Any] | None = None,
     grid: tuple[int, int] | None = None,
+    placed: Callable[[Any], Any] = lambda model: model,
 ) -> Any:
     """The sampler that decoding flags ask for.
 
@@ -211,6 +212,7 @@ def chosen_sampler(
       seed: of all draws.
       conditions, negative: as in draw.sampler; None: of class ids, and the null condition.
       grid: (height, width) in tokens; None: the model's own.
+      placed: puts a model that a flag names where `generator` is.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -251,7 +253,7 @@ def chosen_sampler(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
         )
     return draw.hybrid_sampler(
-        api.load_generator(prefix_model),
+        placed(api.load_generator(prefix_model)),
         generator,
         seed,
         prefix=prefix,

@@ -149,3 +149,13 @@ def platform() -> str:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, P())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """The sharding of what is split over the devices by its first axis."""
+    return NamedSharding(mesh, BATCH)
+
+
+def local_mesh() -> Mesh:
+    """The devices of this process, each of which holds the whole model."""
+    return make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())

@@ -4,16 +4,18 @@ python -m maskgil_jax.sweep --model=DIR --vary=guidance=1,2,3 --vary=steps=4,8,1
     --reference=SOURCE
 python -m maskgil_jax.sweep --model=DIR --method=hybrid --prefix_model=DIR --vary=prefix=0,64,128
     --steps=4 --output=DIR --reference=SOURCE
+
+One that was cut short goes on where it was when it is started again.
 """
 
 import itertools
 import logging
 from typing import Any
 
-import numpy as np
 from absl import flags
+from etils import epath
 
-from maskgil_jax import command, sample
+from maskgil_jax import command, evaluate, sample
 from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -21,9 +23,13 @@ log = logging.getLogger("maskgil_jax")
 
 def main() -> None:
     """Parse the flags, sweep, print the table."""
+    command.in_processes(sweep)
+
+
+def sweep() -> None:
+    """Measure every setting that the flags ask for."""
     values = flags.FLAGS
-    model, reference = command.required("model"), command.required("reference")
-    output = command.required("output")
+    reference, output = command.required("reference"), command.required("output")
     varied = [parse_varied(text) for text in values.vary]
     if not varied:
         raise InputError("--vary is missing (an option and its values, as in --vary=guidance=1,2)")
@@ -32,35 +38,15 @@ def main() -> None:
         dict(zip(names, chosen, strict=True))
         for chosen in itertools.product(*(choices for _, choices in varied))
     ]
-    from etils import epath
-
-    from maskgil_jax.decoding import draw
+    models = evaluate.models()
+    sets = [(setting, evaluate.drawn(models, setting)) for setting in settings]
+    from maskgil_jax import processes
     from maskgil_jax.metrics import sweep
 
-    generator, tokenizer = draw.load_pair(model, values.tokenizer)
-    classes = np.array([sample.parse_class(text) for text in values.classes], np.int64)
-    if not len(classes):
-        classes = np.arange(generator.num_classes)
-    sample.check_classes(generator, classes)
-    given = sample.given_options()
-    samplers = [
-        (setting, sample.chosen_sampler(generator, given | setting, values.seed))
-        for setting in settings
-    ]
-    sweep.write_sweep(
-        samplers,
-        generator,
-        tokenizer,
-        reference,
-        output,
-        labels=np.tile(classes, -(-values.num // len(classes)))[: values.num],
-        batch_size=values.batch_size,
-        metrics=values.metrics,
-        inception=values.inception,
-        network=values.features,
-    )
-    print((epath.Path(output) / "sweep.md").read_text(), end="")
-    log.info("wrote table and plots to %s", output)
+    sweep.write_sweep(sets, reference, output, evaluate.settings_of_flags())
+    if processes.first():
+        print((epath.Path(output) / "sweep.md").read_text(), end="")
+        log.info("wrote table and plots to %s", output)
 
 
 def parse_varied(text: str) -> tuple[str, list[Any]]:
@@ -82,19 +68,12 @@ def parse_varied(text: str) -> tuple[str, list[Any]]:
 
 def define_flags() -> None:
     """The command's flags."""
-    flags.DEFINE_string("model", None, "generator directory")
-    flags.DEFINE_string("tokenizer", "", "tokenizer directory; default: the generator's own")
     flags.DEFINE_multi_string("vary", [], "NAME=VALUE,VALUE of a decoding flag; several multiply")
     flags.DEFINE_string("reference", None, "F.npz, a folder of images, or a data source")
-    flags.DEFINE_list("metrics", ["frechet", "pr"], "as maskgil_jax.evaluate")
-    flags.DEFINE_string("inception", "", "Inception directory, as maskgil_jax.evaluate")
-    flags.DEFINE_string("features", "", "MODULE:FUNCTION, as maskgil_jax.evaluate")
     flags.DEFINE_string("output", None, "directory for table and plots")
-    flags.DEFINE_list("classes", [], "class ids; default: all")
-    flags.DEFINE_integer("num", 1000, "images of each setting, over the classes", lower_bound=2)
-    flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "of all draws")
-    sample.define_decoding_flags()
+    evaluate.define_drawing_flags(images=1000)
+    evaluate.define_metric_flags()
+    command.define_process_flags()
 
 
 if __name__ == "__main__":

@@ -126,6 +126,19 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
     return bucket_crop(image, size, size)
 
 
+def bilinear_crop(image: Image.Image, size: int) -> np.ndarray:
+    """Scale the short side to `size` at once, bilinear, and cut the middle: uint8 [size, size, 3].
+
+    Source: torchvision's Resize and CenterCrop, which Besnier's MaskGIT-pytorch measures with.
+    """
+    width, height = image.size
+    shorter = min(width, height)
+    scaled = (size * width // shorter, size * height // shorter)
+    array = np.asarray(image.resize(scaled, Image.Resampling.BILINEAR))
+    top, left = (round((side - size) / 2) for side in array.shape[:2])
+    return array[top : top + size, left : left + size]
+
+
 def random_crop(
     image: Image.Image,
     height: int,

@@ -1,14 +1,16 @@
 """Pictures out of models, batch by batch, one compiled shape."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import checkpoint, pictures
+from maskgil_jax import checkpoint, pictures, sharding
 from maskgil_jax.api import Tokenizer, load_generator, load_tokenizer
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.data.images import to_uint8
@@ -86,6 +88,19 @@ def by_class(labels: np.ndarray) -> np.ndarray:
 def rows_of(table: Features) -> Conditions:
     """Conditions of labels that are rows of these features."""
     return lambda labels: Features(*(x[labels] for x in table))
+
+
+def over_devices(model: Any) -> Any:
+    """A Generator or Tokenizer whose weights every device of this process holds."""
+    copied = copy.copy(model)
+    copied.network = jax.device_put(model.network, sharding.replicated(sharding.local_mesh()))
+    return copied
+
+
+def split_over_devices(conditions: Conditions) -> Conditions:
+    """The same conditions, split over the devices of this process."""
+    split = sharding.batch(sharding.local_mesh())
+    return lambda labels: jax.device_put(conditions(labels), split)
 
 
 def sampler(

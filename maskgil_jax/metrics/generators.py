@@ -16,7 +16,7 @@ from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
-from maskgil_jax.metrics import compare, sweep, tables
+from maskgil_jax.metrics import drawn, evaluation, figures, sweep, tables
 from maskgil_jax.metrics.tokenizers import name_of
 from maskgil_jax.training import generator_stage, objectives
 from maskgil_jax.training.writer import read_log
@@ -33,9 +33,7 @@ def write_comparison(
     count: int,
     batch_size: int,
     seed: int,
-    metrics: Sequence[str],
-    inception: str = "",
-    network: str = "",
+    settings: evaluation.Settings,
 ) -> None:
     """Measure generators of one tokenizer and write what came out.
 
@@ -45,14 +43,12 @@ def write_comparison(
     Args:
       directories: generators; one is named after its directory, or after the one above a `model`.
       codes: directory of code shards that none was trained on.
-      reference: images to compare samples with, as compare.read_images takes them.
+      reference: what samples are compared with, as evaluation.open_side takes it.
       output: directory, made if needed.
       count: images drawn, over all classes; and codes that the likelihood is of, at most.
       batch_size: images at once.
       seed: of draws and masks.
-      metrics: names that compare.chosen knows.
-      inception: Inception directory, for those that need it.
-      network: as compare.chosen takes it.
+      settings: what is measured.
 
     Raises:
       InputError: directories, codes or metrics that do not fit together.
@@ -61,8 +57,6 @@ def write_comparison(
     if len(set(names)) < len(names):
         raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
     shards = CodeShards(codes)
-    table = compare.chosen(metrics, inception=inception, network=network)
-    extract = compare.extractor(table, inception)
     loaded = [draw.load_pair(directory, "") for directory in directories]
     for name, (generator, _) in zip(names, loaded, strict=True):
         made_by = shards.index.tokenizer["fingerprint"]
@@ -78,18 +72,25 @@ def write_comparison(
                 f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
                 f"{shards.index.grid}: tokenize at the size that it was trained at"
             )
-    size = loaded[0][0].grid[0] * loaded[0][1].downsample
-    real = compare.read_images(reference, size).with_features(extract)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    rows, pictures_of = [], []
-    for name, directory, (generator, tokenizer) in zip(names, directories, loaded, strict=True):
-        labels = np.arange(count) % generator.num_classes
-        sample = draw.sampler(generator, seed)
-        seconds = sweep.seconds_per_image(sample, labels, batch_size)
-        images = draw.draw_images(sample, tokenizer, labels, batch_size)
-        class_names = np.array(generator.class_names or range(generator.num_classes))
-        drawn = compare.ImageSet(images, class_names[labels]).with_features(extract)
+    sets = []
+    for directory, pair in zip(directories, loaded, strict=True):
+        models = drawn.Models(*pair)
+        sample = draw.sampler(models.generator, seed, draw.split_over_devices(draw.by_class))
+        labels = drawn.balanced(count, models.generator.num_classes)
+        about = {"seed": seed}
+        sets.append(
+            drawn.Drawn(sample, models, labels, batch_size=batch_size, path=directory, about=about)
+        )
+    work = output / "unfinished"
+    measure, real = evaluation.against(reference, sets[0], settings, work)
+    rows, pictures_of, content = [], [], {}
+    for name, directory, samples, (generator, _) in zip(
+        names, directories, sets, loaded, strict=True
+    ):
+        seconds = samples.seconds_per_image()
+        content = measure.result(measure.features_of(samples, name), real)
         loss, accuracy = validation(generator, shards, count, batch_size, seed)
         log = read_log(epath.Path(directory).parent)
         rows.append(
@@ -100,31 +101,34 @@ def write_comparison(
                 **({"steps": log[-1]["step"]} if log else {}),
                 "validation_loss": loss,
                 "validation_accuracy": accuracy,
-                **compare.measure(drawn, real, table),
+                **content["metrics"],
                 "seconds_per_image": seconds,
             }
         )
-        pictures_of.append(images[:SHOWN])
-    protocol = {
+        pictures_of.append(samples.read(0, min(SHOWN, count)).images)
+    protocol = content["protocol"] | {
         "validation": f"{min(count, len(shards))} images of {codes}, first view: mean of -log p in "
         "nats and share of right guesses, of hidden tokens (arccos masks) given the visible, or of "
         "each token given those before it: to be compared within a kind only",
-        "samples": f"{count} images, over all classes, default decoding of each kind",
-        "reference": f"{reference}, {len(real.images)} images, ADM centre crop to {size}",
+        "samples": f"{count} images, over all classes, default decoding of each kind, seed {seed}",
         "seconds_per_image": f"codes alone, a batch of {batch_size} after one that compiles, "
         f"{jax.devices()[0].device_kind}",
-        "real_to_real": "halves of the reference",
-    } | {name: metric.protocol for name, metric in table.items()}
-    content = {"protocol": protocol, "generators": rows}
-    write_json(
-        output / "generators.json", content | {"real_to_real": compare.real_to_real(real, table)}
-    )
+    }
+    summary = {
+        "protocol": protocol,
+        "reference": content["reference"],
+        "real_to_real": content["real_to_real"],
+        "warnings": content["warnings"],
+        "code": content["code"],
+    }
+    write_json(output / "generators.json", summary | {"generators": rows})
     tables.write(output / "generators", rows)
-    rows_by_name = {row["generator"]: row for row in rows}
-    measured = list(compare.measure(drawn, real, table))
-    title = f"{count} images against {len(real.images)} of {reference}"
+    title = sweep.title(summary | {"samples": {"count": count}})
     path = output / "generators.png"
-    pictures.panels(rows_by_name, "seconds_per_image", measured, title, path, style="o")
+    measured = list(content["metrics"])
+    floor = content["real_to_real"]
+    figures.panels(rows, "seconds_per_image", measured, floor, title, path, options=["generator"])
+    work.rmtree(missing_ok=True)
     grid = pictures.labelled_rows(np.concatenate(pictures_of), names, len(pictures_of[0]))
     pictures.save(output / "samples.png", grid)
     logs = {name: epath.Path(d).parent for name, d in zip(names, directories, strict=True)}

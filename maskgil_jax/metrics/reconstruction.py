@@ -13,10 +13,15 @@ def psnr(originals: np.ndarray, reconstructions: np.ndarray) -> float:
     Args:
       originals, reconstructions: uint8 [N, H, W, 3].
     """
+    return float(psnr_of_each(originals, reconstructions).mean())
+
+
+def psnr_of_each(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+    """Of each image, float64 [N]; as `psnr`."""
     _check_alike(originals, reconstructions)
     difference = originals.astype(np.float64) - reconstructions
     error = np.maximum((difference**2).mean(axis=(1, 2, 3)), 1e-10)
-    return float((10 * np.log10(255**2 / error)).mean())
+    return 10 * np.log10(255**2 / error)
 
 
 def ssim(originals: np.ndarray, reconstructions: np.ndarray, data_range: float = 255) -> float:
@@ -27,6 +32,13 @@ def ssim(originals: np.ndarray, reconstructions: np.ndarray, data_range: float =
       data_range: 255 is that of the images. LlamaGen's script gives 2 for images in [0, 1], which
         is 510 here and comes out higher (0.675 for VQ-16).
     """
+    return float(ssim_of_each(originals, reconstructions, data_range).mean())
+
+
+def ssim_of_each(
+    originals: np.ndarray, reconstructions: np.ndarray, data_range: float = 255
+) -> np.ndarray:
+    """Of each image, float64 [N]; as `ssim`."""
     _check_alike(originals, reconstructions)
     if min(originals.shape[1:3]) < SSIM_WINDOW:
         raise ValueError(
@@ -37,7 +49,7 @@ def ssim(originals: np.ndarray, reconstructions: np.ndarray, data_range: float =
         structural_similarity(x, y, channel_axis=-1, data_range=data_range)
         for x, y in zip(originals, reconstructions, strict=True)
     ]
-    return float(np.mean(values))
+    return np.array(values)
 
 
 def codebook_usage(codes: np.ndarray, codebook_size: int) -> tuple[float, float]:

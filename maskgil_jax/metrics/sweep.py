@@ -1,94 +1,115 @@
 """A generator's quality and speed under several settings of decoding."""
 
-import time
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from etils import epath
 
-from maskgil_jax import pictures
-from maskgil_jax.api import Tokenizer
+from maskgil_jax import processes
 from maskgil_jax.checkpoint import write_json
-from maskgil_jax.decoding import draw
-from maskgil_jax.generators import Generator
-from maskgil_jax.metrics import compare, tables
+from maskgil_jax.errors import InputError
+from maskgil_jax.metrics import evaluation, figures, tables
+from maskgil_jax.metrics.drawn import Drawn
+
+Setting = Mapping[str, Any]
 
 
 def write_sweep(
-    samplers: Sequence[tuple[Mapping[str, Any], draw.Sample]],
-    generator: Generator,
-    tokenizer: Tokenizer,
+    sets: Sequence[tuple[Setting, Drawn]],
     reference: str,
     output: epath.PathLike,
-    *,
-    labels: np.ndarray,
-    batch_size: int,
-    metrics: Sequence[str],
-    inception: str = "",
-    network: str = "",
+    settings: evaluation.Settings,
 ) -> None:
-    """Draw with each sampler and measure.
+    """Draw each set, measure it, and write what came out; a sweep that was cut short goes on.
 
-    Writes OUTPUT/sweep.{json,csv,md}, OUTPUT/quality_time.png (each metric against seconds per
-    image, the paper's figures 8 and 9) and, where one option varies, OUTPUT/NAME.png (each metric
-    against it, figure 10).
+    Writes OUTPUT/settings/NAME.json (of each what maskgil_jax.evaluate writes),
+    OUTPUT/sweep.{json,csv,md} and figures: for each option of numbers OUTPUT/NAME.png (each metric
+    against it: the paper's figures 5b and 10), OUTPUT/quality_time.png (against seconds per image:
+    figures 8 and 9) and OUTPUT/precision_recall.png. With several processes all of them call this.
 
     Args:
-      samplers: the options that vary, and what draws with them.
-      generator: knows the names of the classes.
-      tokenizer: turns codes into images.
-      reference: images to compare with, as compare.read_images takes them.
+      sets: options that vary, the same in all, and the images drawn with them.
+      reference: as evaluation.open_side takes it.
       output: directory, made if needed.
-      labels: int [N], classes to draw.
-      batch_size: images drawn at once.
-      metrics: names that compare.chosen knows.
-      inception: Inception directory, for those that need it.
-      network: as compare.chosen takes it.
+      settings: what is measured.
 
     Raises:
-      InputError: metrics or images that do not fit.
+      InputError: metrics or images that do not fit, or the directory holds another sweep.
     """
-    table = compare.chosen(metrics, inception=inception, network=network)
-    extract = compare.extractor(table, inception)
-    size = generator.grid[0] * tokenizer.downsample
-    real = compare.read_images(reference, size).with_features(extract)
-    names = np.array(generator.class_names or range(generator.num_classes))[labels]
     output = epath.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for setting, sample in tqdm.tqdm(samplers, unit="setting"):
-        seconds = seconds_per_image(sample, labels, batch_size)
-        images = draw.draw_images(sample, tokenizer, labels, batch_size)
-        drawn = compare.ImageSet(images, names).with_features(extract)
-        values = compare.measure(drawn, real, table)
-        rows.append({**setting, "seconds_per_image": seconds, **values})
-    protocol = {
-        "samples": f"{len(labels)} images",
-        "reference": f"{reference}, {len(real.images)} images, ADM centre crop to {size}",
-        "seconds_per_image": f"codes alone, a batch of {batch_size} after one that compiles, "
-        f"{jax.devices()[0].device_kind}",
-    } | {name: metric.protocol for name, metric in table.items()}
-    write_json(output / "sweep.json", {"protocol": protocol, "rows": rows})
+    (output / "settings").mkdir(parents=True, exist_ok=True)
+    work = output / "unfinished"
+    measure, real = evaluation.against(reference, sets[0][1], settings, work)
+    rows, content = [], {}
+    for setting, drawn in tqdm.tqdm(sets, unit="setting", disable=not processes.first()):
+        path = output / "settings" / f"{_name(setting)}.json"
+        if not path.exists():
+            features = measure.features_of(drawn, _name(setting))
+            seconds = drawn.seconds_per_image()
+            if processes.first():
+                found = measure.result(features, real) | {"seconds_per_image": seconds}
+                write_json(path, found)
+            processes.wait(f"setting {_name(setting)}")
+        content = json.loads(path.read_text())
+        _check_same(path, content, drawn, real.about, measure.told())
+        rows.append({**setting, "seconds_per_image": content["seconds_per_image"]})
+        rows[-1] |= content["metrics"]
+    if not processes.first():
+        return
+    summary = {
+        "protocol": content["protocol"] | {"seconds_per_image": SECONDS.format(jax.device_count())},
+        "samples": {key: value for key, value in sets[0][1].about.items() if key != "options"},
+        "reference": content["reference"],
+        "real_to_real": content["real_to_real"],
+        "warnings": content["warnings"],
+    }
+    write_json(output / "sweep.json", summary | {"rows": rows})
     tables.write(output / "sweep", rows)
-    varied = list(samplers[0][0])
-    measured = [name for name in rows[0] if name not in (*varied, "seconds_per_image")]
-    title = f"{len(labels)} images against {len(real.images)} of {reference}"
-    labelled = {" ".join(f"{n}={row[n]}" for n in varied): row for row in rows}
-    axes = ["seconds_per_image", *(varied if len(varied) == 1 else [])]
-    for axis in axes:
-        if not all(isinstance(row[axis], int | float) for row in rows):
-            continue
-        name = "quality_time" if axis == "seconds_per_image" else axis
-        pictures.panels(labelled, axis, measured, title, output / f"{name}.png")
+    varied, measured = list(sets[0][0]), list(content["metrics"])
+    figures.of_sweep(rows, varied, measured, content["real_to_real"], title(summary), output)
+    work.rmtree(missing_ok=True)
 
 
-def seconds_per_image(sample: draw.Sample, labels: np.ndarray, batch_size: int) -> float:
-    """Of drawing the codes of a batch, after one that compiles."""
-    _, _, batch = next(draw.fixed_batches(labels, batch_size))
-    np.asarray(sample(batch, 0))
-    start = time.perf_counter()
-    np.asarray(sample(batch, 0))
-    return (time.perf_counter() - start) / len(batch)
+SECONDS = "codes alone, a batch after one that compiles, on {} devices"
+
+
+def title(summary: Mapping[str, Any]) -> str:
+    """What a figure has to say of its numbers: protocol, counts, reference."""
+    samples, reference = summary["samples"], summary["reference"]
+    name = summary["protocol"]["name"]
+    against = f"{samples['count']:,} samples against {reference['count']:,} of {reference['path']}"
+    return f"{against}, " + ("no published protocol" if name == "none" else f"protocol {name}")
+
+
+def _check_same(
+    path: epath.Path,
+    content: Mapping[str, Any],
+    drawn: Drawn,
+    reference: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+) -> None:
+    """Raise InputError unless a file is of these images and this reference."""
+    there = [content.get("samples", {}), content.get("reference"), content.get("protocol")]
+    here = [drawn.about, reference, protocol]
+    names = [*drawn.about, "reference", "protocol"]
+    pairs = [
+        *((there[0].get(name), value) for name, value in drawn.about.items()),
+        *zip(there[1:], here[1:], strict=True),
+    ]
+    differing = [name for name, (a, b) in zip(names, pairs, strict=True) if a != _as_json(b)]
+    if differing:
+        raise InputError(
+            f"{path} is of another sweep (it differs in {', '.join(differing)}): choose another "
+            "--output, or remove it"
+        )
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _name(setting: Setting) -> str:
+    return "_".join(f"{name}={value}" for name, value in setting.items())

@@ -15,7 +15,7 @@ from maskgil_jax.data import images as image_files
 from maskgil_jax.data import sources
 from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import compare, reconstruction, tables
+from maskgil_jax.metrics import evaluation, image_sets, reconstruction, tables
 
 # Column of the tables, and how its numbers are written there.
 COLUMNS: dict[str, Callable[[Any], str]] = {
@@ -87,14 +87,19 @@ def write_comparison(
                 f"(the downsampling of {directory})"
             )
     networks = {"lpips": lpips, "rfid": inception}
-    metrics = compare.chosen([name for name in networks if networks[name]], lpips, inception)
-    extract = compare.extractor(metrics, inception)
+    settings = evaluation.Settings(
+        [name for name in networks if networks[name]] or ["codebook"],
+        inception=inception,
+        lpips=lpips,
+    )
     originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"
     write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
-    reference = compare.ImageSet(originals).with_features(extract)
+    work = output / "unfinished"
+    real = image_sets.Npz(str(output / "originals.npz"))
+    measure, reference = evaluation.against(real.path, real, settings, work)
     rows, shown = [], [originals[:SHOWN]]
     for name, tokenizer in zip(names, tokenizers, strict=True):
         reconstructions, codes, row = reconstruct(tokenizer, originals, batch_size, rounding)
@@ -106,8 +111,8 @@ def write_comparison(
             protocol=f"{crop}, reconstructed, uint8 by {rounding}",
         )
         row["head_parameters"] = head_width * tokenizer.codebook_size
-        images = compare.ImageSet(reconstructions).with_features(extract)
-        row |= compare.measure(images, reference, metrics)
+        images = image_sets.Npz(str(output / f"{name}.npz"))
+        row |= measure.values(measure.features_of(images, name, real), reference)
         rows.append({"tokenizer": name} | row)
         shown.append(reconstructions[:SHOWN])
     device = jax.devices()[0]
@@ -119,7 +124,8 @@ def write_comparison(
         "mebibytes": f"a batch's arguments, results and temporaries, by the compiler; weights "
         f"included, {tokenizers[0].network.config.dtype}",
         "head_parameters": f"{head_width} x codes",
-    } | {name: metric.protocol for name, metric in metrics.items()}
+    } | measure.told()
+    work.rmtree(missing_ok=True)
     write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
     tables.write(output / "tokenizers", rows, COLUMNS)
     labelled = pictures.labelled_rows(np.concatenate(shown), ["original", *names], len(shown[0]))

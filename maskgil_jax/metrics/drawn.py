@@ -1,0 +1,113 @@
+"""Images that a generator draws while they are measured."""
+
+import functools
+import hashlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from maskgil_jax import checkpoint, sharding
+from maskgil_jax.api import Tokenizer
+from maskgil_jax.decoding import draw
+from maskgil_jax.generators import Generator
+from maskgil_jax.metrics.image_sets import Piece
+
+
+class Models:
+    """A generator and its tokenizer on every device of this process, ready to be measured.
+
+    Attributes:
+      generator, tokenizer: copies whose weights all these devices hold.
+    """
+
+    def __init__(self, generator: Generator, tokenizer: Tokenizer):
+        """Place the weights."""
+        self.generator, self.tokenizer = map(draw.over_devices, (generator, tokenizer))
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells them from any others."""
+        return {
+            "generator": checkpoint.fingerprint(self.generator.network),
+            "tokenizer": self.tokenizer.fingerprint,
+        }
+
+
+class Drawn:
+    """One image for each label; none is ever written as a file."""
+
+    def __init__(
+        self,
+        sample: draw.Sample,
+        models: Models,
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        path: str = "samples",
+        about: dict[str, Any] | None = None,
+    ):
+        """Nothing is drawn yet.
+
+        Args:
+          sample: draws codes, with the models' generator and draw.split_over_devices of conditions.
+          models: that it draws with.
+          labels: int [N], class ids or rows, as `sample` takes them.
+          batch_size: images drawn at once, spread over the devices of this process.
+          path: how messages call the set.
+          about: JSON-able: how they are drawn: seed, options, and all else that they depend on.
+        """
+        generator, self._tokenizer = models.generator, models.tokenizer
+        self.path = path
+        self._sample, self._labels = sample, labels
+        self._mesh = sharding.local_mesh()
+        self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
+        height, width = generator.grid
+        self._size = height * self._tokenizer.downsample, width * self._tokenizer.downsample
+        self._names = None
+        if generator.num_classes:
+            names = generator.class_names or range(generator.num_classes)
+            self._names = np.array([str(name) for name in names])
+        self.about: dict[str, Any] = {
+            "path": path,
+            "count": len(labels),
+            **(about or {}),
+            **models.fingerprints,
+        }
+        digest = hashlib.sha256(np.asarray(labels, np.int64).tobytes()).hexdigest()
+        self.identity = {**self.about, "labels": digest}
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._size
+
+    def read(self, start: int, stop: int) -> Piece:
+        """Draw images start .. stop - 1; which are drawn together makes no difference."""
+        labels = self._labels[start:stop]
+        with jax.set_mesh(self._mesh):
+            images = draw.draw_images(
+                lambda batch, at: self._sample(batch, start + at),
+                self._tokenizer,
+                labels,
+                self._batch_size,
+            )
+        return Piece(images, None if self._names is None else self._names[labels])
+
+    def seconds_per_image(self) -> float:
+        """Of drawing the codes of a batch, after one that compiles."""
+        _, _, batch = next(draw.fixed_batches(self._labels, self._batch_size))
+        with jax.set_mesh(self._mesh):
+            jax.block_until_ready(self._sample(batch, 0))
+            start = time.perf_counter()
+            jax.block_until_ready(self._sample(batch, 0))
+        return (time.perf_counter() - start) / len(batch)
+
+
+def balanced(count: int, classes: int) -> np.ndarray:
+    """Class ids of `count` images, as many of each, in turn: int64 [count]."""
+    return np.arange(count) % classes
