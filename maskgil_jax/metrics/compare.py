@@ -12,7 +12,7 @@ from etils import epath
 from maskgil_jax.data import sources
 from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import features, reconstruction
+from maskgil_jax.metrics import features, frechet, manifolds, reconstruction, scores
 
 log = logging.getLogger("maskgil_jax")
 
@@ -262,7 +262,7 @@ def _frechet(key: str, name: str) -> Callable[[ImageSet, ImageSet], dict[str, fl
                 count,
                 real.shape[1],
             )
-        return {name: features.frechet_distance(real, drawn)}
+        return {name: frechet.frechet_distance(real, drawn)}
 
     return values
 
@@ -278,7 +278,7 @@ def _rfid(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
 
 def _precision_recall(key: str, prefix: str) -> Callable[[ImageSet, ImageSet], dict[str, float]]:
     def values(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
-        found = features.precision_recall(reference.features[key], samples.features[key])
+        found = manifolds.precision_recall(reference.features[key], samples.features[key])
         return dict(zip((f"{prefix}precision", f"{prefix}recall"), found, strict=True))
 
     return values
@@ -287,7 +287,7 @@ def _precision_recall(key: str, prefix: str) -> Callable[[ImageSet, ImageSet], d
 def _inception_score(samples: ImageSet, reference: ImageSet) -> dict[str, float]:
     # Samples are often sorted by class, which would make each split look poor.
     order = np.random.default_rng(0).permutation(len(samples.images))
-    mean, deviation = features.inception_score(samples.features["logits"][order])
+    mean, deviation = scores.inception_score(samples.features["logits"][order])
     return {"inception_score": mean, "inception_score_deviation": deviation}
 
 

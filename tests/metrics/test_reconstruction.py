@@ -107,3 +107,15 @@ def test_inception_metrics_are_those_of_its_features(tmp_path):
     assert "rfid" not in result["real_to_real"] and "fid" in result["real_to_real"]
     with pytest.raises(InputError, match="metric 'fid' needs --inception=DIR"):
         compare.compare(*paths, ["fid"])
+
+
+def test_psnr_of_a_known_error():
+    original = np.full((2, 4, 4, 3), 100, np.uint8)
+    shifted = original + np.uint8(5)
+    np.testing.assert_allclose(metrics.psnr(original, shifted), 20 * np.log10(255 / 5))
+
+
+def test_codebook_usage_and_perplexity():
+    usage, perplexity = metrics.codebook_usage(np.array([[0, 1], [1, 0]]), 8)
+    assert usage == 0.25
+    np.testing.assert_allclose(perplexity, 2.0)

@@ -1,0 +1,176 @@
+"""Frechet distance between Gaussians, and the Gaussians of features that come in batches.
+
+Letters: N samples, M reference images, D features.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from maskgil_jax.metrics.features import BLOCK, check_finite, checked
+
+# What rounding may do to a covariance, relative to its largest entry or eigenvalue. Files hold some
+# that were computed in float32.
+ROUNDING = 1e-5
+
+
+class Gaussian(NamedTuple):
+    """A normal distribution.
+
+    Attributes:
+      mean: float64 [D].
+      covariance: float64 [D, D]; of features, over N - 1.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """What a Gaussian needs to know of features; the moments of two batches add up.
+
+    Attributes:
+      count: N, 0 or more.
+      mean: float64 [D].
+      scatter: float64 [D, D], sum over rows of the outer products of their deviations from the
+        mean.
+    """
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Moments":
+        """Moments of features [N, D]; ValueError where they are not that, or not finite."""
+        features = np.asarray(features)
+        if features.ndim != 2:
+            raise ValueError(f"features of shape {features.shape}, expected [N, D]")
+        check_finite("features", features)
+        count, width = features.shape
+        mean = features.mean(axis=0, dtype=np.float64) if count else np.zeros(width)
+        scatter = np.zeros((width, width))
+        for start in range(0, count, BLOCK):
+            deviations = features[start : start + BLOCK] - mean
+            scatter += deviations.T @ deviations
+        return cls(count, mean, scatter)
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Moments of the rows of both; ValueError for another D.
+
+        Source: Chan, Golub and LeVeque 1979, equation 2.1. Sums of squares, from which the mean's
+        square is taken at the end, lose all digits where the mean is large.
+        """
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"moments of {len(self.mean)} and of {len(other.mean)} features do not add up"
+            )
+        count = self.count + other.count
+        share = other.count / max(count, 1)
+        step = other.mean - self.mean
+        between = np.outer(step, step) * (self.count * share)
+        return Moments(count, self.mean + step * share, self.scatter + other.scatter + between)
+
+    def gaussian(self) -> Gaussian:
+        """The Gaussian fitted to the rows; ValueError where they are fewer than 2."""
+        if self.count < 2:
+            raise ValueError(f"a covariance of {self.count} rows, expected at least 2")
+        return Gaussian(self.mean, self.scatter / (self.count - 1))
+
+
+def frechet_distance(reference: np.ndarray, samples: np.ndarray) -> float:
+    """Frechet distance between Gaussians fitted to two sets of features.
+
+    Args:
+      reference: [M, D].
+      samples: [N, D].
+
+    Returns:
+      |mu_r - mu_s|^2 + tr(S_r + S_s - 2 (S_r S_s)^(1/2)) with covariances over N - 1.
+
+    Raises:
+      ValueError: fewer than 2 rows, other widths, or features that are not finite.
+
+    Source: Heusel et al. 2017; openai/guided-diffusion, evaluations/evaluator.py.
+    """
+    reference, samples = checked(reference=reference, samples=samples)
+    return _distance(_of_features(reference), _of_features(samples))
+
+
+def frechet_distance_of(reference: Gaussian, samples: Gaussian) -> float:
+    """Frechet distance between two Gaussians, such as those that a file of statistics holds.
+
+    Args:
+      reference, samples: of one D. Covariances may be symmetric and positive semi-definite up to
+        the rounding of float32.
+
+    Returns:
+      As frechet_distance.
+
+    Raises:
+      ValueError: a mean or a covariance that is none, or other widths.
+    """
+    if np.shape(reference.mean) != np.shape(samples.mean):
+        raise ValueError(
+            f"means of shapes {np.shape(reference.mean)} and {np.shape(samples.mean)}, expected "
+            "one [D]"
+        )
+    return _distance(_of_gaussian("reference", reference), _of_gaussian("samples", samples))
+
+
+class _Factored(NamedTuple):
+    """A Gaussian with F [D, any], F F^T = covariance, instead of its covariance."""
+
+    mean: np.ndarray
+    factor: np.ndarray
+
+
+def _distance(reference: _Factored, samples: _Factored) -> float:
+    # The eigenvalues of S_r S_s are the squared singular values of the product of the factors. The
+    # matrix square root of the official code is slower, and not exact where S_r S_s is singular.
+    root = np.linalg.svd(reference.factor.T @ samples.factor, compute_uv=False).sum()
+    difference = reference.mean - samples.mean
+    traces = (reference.factor**2).sum() + (samples.factor**2).sum() - 2 * root
+    return float(difference @ difference + traces)
+
+
+def _of_features(x: np.ndarray) -> _Factored:
+    if len(x) > x.shape[1]:
+        mean, covariance = Moments.of(x).gaussian()
+        return _Factored(mean, _factor("features", covariance))
+    # Few rows are a factor themselves, which is exact where the covariance is singular.
+    mean = x.mean(axis=0, dtype=np.float64)
+    return _Factored(mean, (x - mean).T / np.sqrt(len(x) - 1))
+
+
+def _of_gaussian(name: str, gaussian: Gaussian) -> _Factored:
+    mean, covariance = (np.asarray(x, np.float64) for x in gaussian)
+    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
+        raise ValueError(
+            f"{name}: mean of shape {mean.shape}, covariance of {covariance.shape}, expected [D] "
+            "and [D, D]"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError(f"{name}: the mean or the covariance is not finite")
+    difference = np.abs(covariance - covariance.T).max()
+    if difference > ROUNDING * np.abs(covariance).max():
+        raise ValueError(
+            f"{name}: the covariance is not symmetric (entries that should be equal differ by "
+            f"{difference:.3g})"
+        )
+    return _Factored(mean, _factor(name, (covariance + covariance.T) / 2))
+
+
+def _factor(name: str, covariance: np.ndarray) -> np.ndarray:
+    """F [D, D] of a symmetric covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    if values[0] < -ROUNDING * abs(values[-1]):
+        raise ValueError(
+            f"{name}: the covariance has eigenvalues from {values[0]:.3g} to {values[-1]:.3g}, "
+            "expected none below zero"
+        )
+    # Below this they are rounding, whose square root would count for 1e-8 in each direction.
+    zero = len(values) * np.finfo(np.float64).eps * values[-1]
+    return vectors * np.sqrt(np.where(values > zero, values, 0))
