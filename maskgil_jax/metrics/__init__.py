@@ -2,6 +2,7 @@
 
 from maskgil_jax.metrics.features import class_accuracy
 from maskgil_jax.metrics.frechet import Gaussian, Moments, frechet_distance, frechet_distance_of
+from maskgil_jax.metrics.kernel import kernel_distance
 from maskgil_jax.metrics.manifolds import density_coverage, precision_recall
 from maskgil_jax.metrics.reconstruction import codebook_usage, psnr, ssim
 from maskgil_jax.metrics.scores import inception_score
@@ -15,6 +16,7 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_of",
     "inception_score",
+    "kernel_distance",
     "precision_recall",
     "psnr",
     "ssim",

@@ -31,6 +31,8 @@ def test_features_that_are_not_finite_are_counted(block, monkeypatch):
     for metric in (metrics.frechet_distance, metrics.precision_recall, metrics.density_coverage):
         with pytest.raises(ValueError, match=message):
             metric(good, bad)
+    with pytest.raises(ValueError, match=message):
+        metrics.kernel_distance(good, bad, subset_size=10)
     with pytest.raises(ValueError, match="logits of 3 of 100 rows .* row 3"):
         metrics.inception_score(bad)
     with pytest.raises(ValueError, match="features of 3 of 100 rows .* row 3"):
