@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -96,20 +97,18 @@ def test_a_causal_model_draws_token_by_token(causal, tmp_path):
 
 
 def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path):
-    done = run(
-        "sweep",
+    options = (
         f"--model={finished}/model",
         "--method=hybrid",
         f"--prefix_model={causal}/model",
         "--vary=prefix=0,8,16",
         "--vary=guidance=1,3",
         "--steps=2",
-        "--num=30",
         "--batch_size=30",
         "--reference=embedded:test",
         "--metrics=frechet,accuracy",
-        f"--output={tmp_path}/out",
     )
+    done = run("sweep", *options, f"--output={tmp_path}/out", "--num=30")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
     settings = [(row["prefix"], row["guidance"]) for row in rows]
@@ -119,8 +118,17 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
         assert 0 <= row["pixel_class_accuracy"] <= 1
     # Nothing is left for masked decoding, and so for its guidance, after a prefix of all tokens.
     assert rows[4]["pixel_frechet_distance"] == rows[5]["pixel_frechet_distance"]
-    for name in ("sweep.csv", "sweep.md", "quality_time.png"):
-        assert (tmp_path / "out" / name).exists()
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"settings", "sweep.json", "sweep.csv", "sweep.md"} | {
+        f"{name}.png" for name in ("quality_time", "prefix", "guidance")
+    }
+    # The same again has nothing to draw, another one is refused.
+    began = time.monotonic()
+    again = run("sweep", *options, f"--output={tmp_path}/out", "--num=30")
+    assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
+    assert time.monotonic() - began < 60
+    other = run("sweep", *options, f"--output={tmp_path}/out", "--num=31")
+    assert other.returncode == 1 and "is of another sweep (it differs in count" in other.stderr
 
 
 def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
@@ -188,6 +196,66 @@ def test_tokenize_then_evaluate(finished, tmp_path):
     assert content["samples"]["count"] == 40 and content["reference"]["count"] == 360
     assert content["metrics"].keys() == content["real_to_real"].keys()
     assert "not comparable with FID" in content["features"][0]
+
+
+def test_evaluate_draws_what_it_measures(finished, tmp_path):
+    drawing = (f"--model={finished}/model", "--steps=3", "--guidance=2", "--seed=5")
+    classes = ",".join(str(i % 10) for i in range(300))
+    done = run("sample", *drawing, f"--classes={classes}", "--num=1", f"--output={tmp_path}/s")
+    assert done.returncode == 0, done.stderr
+    common = ("--reference=embedded:test", "--metrics=frechet,pr,accuracy")
+    for name, options in (
+        ("files", (f"--samples={tmp_path}/s",)),
+        ("drawn", (*drawing, "--num=300", "--batch_size=100")),
+    ):
+        done = run("evaluate", *options, *common, f"--output={tmp_path}/{name}.json")
+        assert done.returncode == 0, done.stderr
+    files, drawn = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("files", "drawn"))
+    # Another batch size moves pixels by a level here and there, as rounding of floats goes.
+    for name, value in files["metrics"].items():
+        np.testing.assert_allclose(drawn["metrics"][name], value, rtol=0.02, err_msg=name)
+    about = drawn["samples"]
+    assert about["count"] == 300 and about["seed"] == drawn["seed"] == 5
+    assert about["options"] == {"steps": 3, "guidance": 2.0}
+    model = maskgil_jax.load(finished / "tokenizer" / "model")
+    assert about["tokenizer"] == model.fingerprint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.json", "files.json", "s"]
+
+
+def test_features_once_serve_every_evaluation(finished, tmp_path):
+    spec = "tests.test_commands:thumbnails"
+    common = (f"--samples={finished}/samples", f"--features={spec}", "--metrics=frechet,pr")
+    done = run(
+        "features",
+        "--data=embedded:test",
+        "--image_size=8",
+        f"--features={spec}",
+        f"--output={tmp_path}/features.npz",
+    )
+    assert done.returncode == 0, done.stderr
+    for name, reference in (("images", "embedded:test"), ("file", f"{tmp_path}/features.npz")):
+        done = run(
+            "evaluate", *common, f"--reference={reference}", f"--output={tmp_path}/{name}.json"
+        )
+        assert done.returncode == 0, done.stderr
+    images, file = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("images", "file"))
+    assert images["metrics"].keys() == file["metrics"].keys() and len(file["metrics"]) == 3
+    for name, value in images["metrics"].items():
+        np.testing.assert_allclose(file["metrics"][name], value, rtol=1e-6, err_msg=name)
+    assert file["reference"]["of"]["pixels_sha256"] == images["reference"]["pixels_sha256"]
+    # Both sides by the flag of this name.
+    both = f"--features={tmp_path}/features.npz,{tmp_path}/features.npz"
+    done = run("evaluate", both, "--metrics=frechet", f"--output={tmp_path}/both.json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "both.json").read_text())
+    assert abs(content["metrics"]["thumbnails_frechet_distance"]) < 1e-9
+    done = run("evaluate", *common[:1], both, "--reference=embedded", f"--output={tmp_path}/n.json")
+    assert done.returncode == 1 and "names both sides: expected neither --samples" in done.stderr
+
+
+def thumbnails(images):
+    """A network of a user."""
+    return images[:, ::2, ::2].reshape(len(images), -1).astype(np.float32)
 
 
 def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
@@ -300,11 +368,19 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
 
 @pytest.mark.parametrize(
     "module",
-    ["main", "sample", "sweep", "compare", "scaling", "evaluate", "tokenize", "convert"],
+    [
+        "main",
+        "sample",
+        "sweep",
+        "compare",
+        "scaling",
+        "evaluate",
+        "features",
+        "tokenize",
+        "convert",
+    ],
 )
 def test_help_is_complete_and_fast(module):
-    import time
-
     began = time.monotonic()
     done = run(module, "--help")
     assert "--" in done.stdout and time.monotonic() - began < 10

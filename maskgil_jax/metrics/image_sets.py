@@ -149,7 +149,8 @@ class Npz:
             data = self._stream.read((stop - start) * size)
             if len(data) < (stop - start) * size:
                 raise EOFError(f"arr_0 ends in image {start + len(data) // size}")
-        images = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:])
+        # A copy, which may be written to: networks of users may want to.
+        images = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:]).copy()
         return Piece(images, None if self.labels is None else self.labels[start:stop])
 
 

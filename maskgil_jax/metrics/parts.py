@@ -4,6 +4,7 @@ Processes that share the directory share the work, part by part; any number of t
 """
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,21 +79,23 @@ class Parts:
             self._directory.mkdir(parents=True, exist_ok=True)
             total = sum(len(self._range(i)) for i in todo)
             disabled = True if not processes.first() else None
-            with (
-                tqdm.tqdm(total=total, unit="image", desc=title, disable=disabled) as bar,
-                ThreadPoolExecutor(1) as pool,
-            ):
-                following = pool.submit(self._read, todo[0]) if todo else None
-                for i, after in zip(todo, [*todo[1:], None], strict=True):
-                    assert following is not None
-                    piece = following.result()
-                    # The next images are read while the features of these are computed.
-                    following = None if after is None else pool.submit(self._read, after)
+            with tqdm.tqdm(total=total, unit="image", desc=title, disable=disabled) as bar:
+                for i, piece in self._read_ahead(todo):
                     checkpoint.write_npz(self._path(i), **self._features(piece))
                     bar.update(len(self._range(i)))
         except OSError as error:
             raise InputError(f"{self._directory} cannot be written: {error}") from None
         processes.wait(f"features of {title}")
+
+    def _read_ahead(self, todo: Sequence[int]) -> Iterator[tuple[int, Piece]]:
+        """Images of these parts; the next are read while the features of some are computed."""
+        with ThreadPoolExecutor(1) as pool:
+            following = [pool.submit(self._read, i) for i in todo[:1]]
+            for i, after in itertools.zip_longest(todo, todo[1:]):
+                piece = following.pop().result()
+                if after is not None:
+                    following.append(pool.submit(self._read, after))
+                yield i, piece
 
     def _read(self, part: int) -> Piece:
         indices = self._range(part)

@@ -171,7 +171,7 @@ def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, M
     def accuracy(samples: FeatureSet, reference: FeatureSet) -> Values:
         if samples.labels is None or reference.labels is None:
             raise ValueError("samples and reference need labels")
-        if unknown := sorted({*samples.labels} - {*reference.labels}):
+        if unknown := sorted({*samples.labels.tolist()} - {*reference.labels.tolist()}):
             raise ValueError(f"the reference has no images of classes {unknown[:5]}")
         real, drawn = reference.features(key), samples.features(key)
         found = features.class_accuracy(real, reference.labels, drawn, samples.labels)

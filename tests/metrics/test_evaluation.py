@@ -275,7 +275,7 @@ def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path
     assert {name.startswith("lab_net_7_") for name in found["metrics"]} == {True}
     assert found["features"] == ["lab/Net-7"]
     assert found["reference"]["sha256"] == image_sets.sha256_of(str(b))
-    with pytest.raises(InputError, match="expected .* features too, or --features=lab/Net-7"):
+    with pytest.raises(InputError, match="other side images: expected features too, or --features"):
         np.savez(tmp_path / "images.npz", arr_0=ORIGINALS)
         evaluate(tmp_path / "images.npz", b, tmp_path)
     with pytest.raises(InputError, match="features of lab/Net-7 and of other: expected those of"):
@@ -398,7 +398,7 @@ def test_an_npz_is_never_held_whole(tmp_path):
             assert (piece[:, 0, 0, 0] == images[start : start + parts.SIZE, 0, 0, 0]).all()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < images.nbytes / 3, name
+        assert peak < images.nbytes / 2, name
 
 
 def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
