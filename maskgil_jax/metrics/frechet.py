@@ -140,7 +140,7 @@ def _of_features(x: np.ndarray) -> _Factored:
     if len(x) > x.shape[1]:
         mean, covariance = Moments.of(x).gaussian()
         return _Factored(mean, _factor("features", covariance))
-    # Few rows are a factor themselves, which is exact where the covariance is singular.
+    # Few rows are a factor themselves: all digits of small variances, and no eigenvectors to find.
     mean = x.mean(axis=0, dtype=np.float64)
     return _Factored(mean, (x - mean).T / np.sqrt(len(x) - 1))
 

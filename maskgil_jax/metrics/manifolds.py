@@ -128,11 +128,9 @@ def _radii(points: np.ndarray, ks: tuple[int, ...]) -> list[np.ndarray]:
     for i, x in _blocks(points):
         for j, y in _blocks(points, i.start):
             distances = _squared_distances(x, y)
-            if i == j:
-                np.fill_diagonal(distances, 0)
-            else:
-                _keep_nearest(nearest[j], distances.T)
             _keep_nearest(nearest[i], distances)
+            if i != j:
+                _keep_nearest(nearest[j], distances.T)
     return [nearest[:, k] for k in ks]
 
 

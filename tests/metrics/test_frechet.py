@@ -98,6 +98,17 @@ def test_distance_of_a_singular_covariance_to_a_full_one_is_exact():
     np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
+def test_small_variances_of_few_rows_count():
+    def rows(deviations):
+        return np.concatenate([np.diag(deviations), -np.diag(deviations)])
+
+    first, second = np.full(10, 1e-8), np.ones(10)
+    first[0] = 3
+    a, b = (np.pad(rows(x), ((0, 0), (0, 10))) for x in (first, second))
+    expected = 2 * ((first - second) ** 2).sum() / 19
+    np.testing.assert_allclose(metrics.frechet_distance(a, b), expected, rtol=1e-13)
+
+
 @pytest.mark.parametrize("offset, deviation", [(0, 1), (1e3, 1e-2)])
 @pytest.mark.parametrize("counts", [(700,), (1, 0, 2, 1, 500, 3, 1030, 17), (1,) * 40, (2500, 1)])
 def test_moments_of_blocks_add_up_to_those_of_all(offset, deviation, counts):
@@ -139,6 +150,8 @@ def test_covariances_that_were_rounded_to_float32_are_taken():
     found = metrics.frechet_distance_of(*rounded)
     np.testing.assert_allclose(found, exact, rtol=1e-2)
     assert abs(found / exact - 1) > 1e-12  # the rounding is there
+    other_half = [Gaussian(mean, covariance.T) for mean, covariance in rounded]
+    assert metrics.frechet_distance_of(*other_half) == found
 
 
 GOOD = np.diag([1.0, 2, 3])

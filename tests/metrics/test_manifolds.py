@@ -51,9 +51,10 @@ def random_sets(M, N, D):
 
 
 def lattice_sets(M, N, D):
-    """Many points in one place and at one distance, which float64 knows exactly."""
+    """Many points in one place and at one distance, which float64 knows exactly, float32 not."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 4, (M, D)), rng.integers(0, 3, (N, D)).astype(np.float32)
+    sets = rng.integers(0, 4, (M, D)), rng.integers(0, 3, (N, D))
+    return [x.astype(np.float32) + np.float32(5000) for x in sets]
 
 
 def test_precision_and_recall_equal_the_golden_ones(monkeypatch):
@@ -111,6 +112,11 @@ def test_blocks_that_do_not_divide_the_features_at_full_size():
     np.testing.assert_allclose((found.density, found.coverage), expected, rtol=1e-14)
 
 
+def test_squared_distances_are_not_negative():
+    x = np.random.default_rng(0).normal(size=(50, 30)) + 1000
+    assert manifolds._squared_distances(x, x).min() >= 0
+
+
 def test_a_set_lies_within_itself():
     x = np.random.default_rng(0).integers(0, 9, (50, 4))
     assert manifolds.prdc(x, x)[:2] == (1, 1)
@@ -145,6 +151,8 @@ def test_too_few_features_are_refused():
             metrics.precision_recall(*sets, k=5)
     with pytest.raises(ValueError, match="5 reference features, k = 5"):
         metrics.density_coverage(few, many)
+    with pytest.raises(ValueError, match="5 reference features, k = 6"):
+        manifolds.prdc(few, many, precision_k=1, density_k=6)
     metrics.density_coverage(many, few)  # needs no balls around samples
     with pytest.raises(ValueError, match="k = 0"):
         metrics.precision_recall(many, many, k=0)
