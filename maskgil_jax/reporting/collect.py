@@ -122,10 +122,12 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
     shown, too_many = pictures_of(directory, files, trained=log is not None)
     known = log is not None or config or found or any(p.name in SAMPLES for p in shown)
     if not known:
+        inner = sorted(path.parent.name for path in directory.glob(f"*/{LOG}"))[:5]
         raise InputError(
             f"--runs={directory} holds nothing that a report shows (it has "
             f"{_listed(directory)}); expected a work directory of maskgil_jax.main, or what "
             "sample, evaluate, reconstruct, compare, sweep, scaling or plan have written"
+            + (f"; runs in it, to be named one by one: {', '.join(inner)}" if inner else "")
         )
     return Run(
         name,

@@ -51,8 +51,8 @@ AS_LOGGED = "Each point is of one step as it was logged, not smoothed."
 # Title: what the caption says beside AS_LOGGED, and the axes.
 FIGURES: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "Training loss": (
-        "Of generators: cross-entropy as trained, label smoothing included; comparable between "
-        "runs on the same codes only. Of tokenizers: the weighted sum of all terms.",
+        "Of generators: cross-entropy as trained, label smoothing included, comparable between runs "
+        "of one kind (masked or causal) on the same codes only. Of tokenizers: the weighted sum of all terms.",
         (
             Panel("loss", "loss of generators (nats a token)", "generator"),
             Panel("loss", "loss of tokenizers", "tokenizer"),
@@ -69,7 +69,7 @@ FIGURES: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "Quality on training batches": (
         "",
         (
-            Panel("accuracy", "accuracy on hidden tokens"),
+            Panel("accuracy", "accuracy of predicted tokens"),
             Panel("psnr", "PSNR (dB)"),
             Panel("codebook_usage", "share of the codebook used"),
         ),
@@ -195,7 +195,7 @@ def _drawn(
 
 def _label(name: str, panels: Mapping[Panel, Mapping[str, tuple[np.ndarray, int]]]) -> str:
     every = max(lines[name][1] for lines in panels.values() if name in lines)
-    shown = name if len(name) <= 48 else f"…{name[-47:]}"
+    shown = name if len(name) <= 90 else f"{name[:44]}…{name[-45:]}"
     # Matplotlib would hide what begins with an underscore.
     shown = f" {shown}" if shown.startswith("_") else shown
     return shown if every == 1 else f"{shown} (every {every}th point logged)"

@@ -66,5 +66,5 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _encoded(image: Image.Image, kind: str) -> bytes:
     content = io.BytesIO()
-    image.save(content, kind, optimize=True, **({"quality": 88} if kind == "JPEG" else {}))
+    image.save(content, kind, **({"quality": 88, "optimize": True} if kind == "JPEG" else {}))
     return content.getvalue()

@@ -111,13 +111,11 @@ def kind_of(content: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """A number of a JSON file; NaN for what is none, or beyond all floats."""
+    """A number of a JSON file; NaN for what is none, or is beyond float32."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
+    # Training counts in float32; Matplotlib fails at the ends of float64.
+    return float(value) if abs(value) < 3.5e38 else math.nan
 
 
 def text(value: Any) -> str:
@@ -129,7 +127,7 @@ def text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(text, value))
     if isinstance(value, dict):
