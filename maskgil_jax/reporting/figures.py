@@ -51,8 +51,9 @@ AS_LOGGED = "Each point is of one step as it was logged, not smoothed."
 # Title: what the caption says beside AS_LOGGED, and the axes.
 FIGURES: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "Training loss": (
-        "Of generators: cross-entropy as trained, label smoothing included, comparable between runs "
-        "of one kind (masked or causal) on the same codes only. Of tokenizers: the weighted sum of all terms.",
+        "Of generators: cross-entropy as trained, label smoothing included, comparable between "
+        "runs of one kind (masked or causal) on the same codes only. Of tokenizers: the weighted "
+        "sum of all terms.",
         (
             Panel("loss", "loss of generators (nats a token)", "generator"),
             Panel("loss", "loss of tokenizers", "tokenizer"),
