@@ -11,6 +11,7 @@ the model needs, such as a vocabulary. Nothing in it executes.
 import hashlib
 import json
 import logging
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -203,11 +204,16 @@ def write_npz(path: epath.PathLike, **arrays: Any) -> None:
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:
-    """Write a file that is either whole or absent."""
+    """Write JSON; `write_bytes` says how."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Write a file that is either whole or absent; one that is there is replaced by the whole."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 
@@ -272,6 +278,28 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
             f"{path} has format {description.get('format')}, this version reads {FORMAT}"
         )
     return description
+
+
+def code_of(directory: epath.PathLike) -> str:
+    """The version of the code that saved the newest checkpoint of a directory, or ""."""
+    directory = epath.Path(directory)
+    there = directory.iterdir() if directory.exists() else ()
+    steps = [int(path.name) for path in there if path.name.isdecimal()]
+    if not steps:
+        return ""
+    try:
+        return str((ocp.metadata(directory / str(max(steps))).custom_metadata or {})["code"])
+    except Exception:  # Orbax reports damage in many ways; the run may also be saving right now
+        return ""
+
+
+def count_parameters(directory: epath.PathLike) -> int | None:
+    """Of a model directory, without reading them; None where it cannot be told."""
+    try:
+        arrays = ocp.metadata(epath.Path(directory) / "params").metadata
+        return sum(math.prod(array.shape) for array in arrays.values())
+    except Exception:  # as above
+        return None
 
 
 def load_params(directory: epath.PathLike, like: Tree) -> Tree:

@@ -43,11 +43,19 @@ def as_csv(rows: Sequence[Row], columns: Iterable[str] | None = None) -> str:
 
 def as_markdown(rows: Sequence[Row], columns: Mapping[str, Callable[[Any], str]]) -> str:
     """A Markdown table; `columns` as in `write`."""
+    header, *body = as_text(rows, columns)
+    lines = [header, ["---"] * len(header), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_text(rows: Sequence[Row], columns: Mapping[str, Callable[[Any], str]]) -> list[list[str]]:
+    """The header and the rows of a table; `columns` as in `write`."""
     names = _names(rows)
     present = [name for name in columns if name in names]
-    lines = [[name.replace("_", " ") for name in present], ["---"] * len(present)]
-    lines += [[columns[name](row[name]) if name in row else "" for name in present] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    header = [name.replace("_", " ") for name in present]
+    return [header] + [
+        [columns[name](row[name]) if name in row else "" for name in present] for row in rows
+    ]
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

@@ -179,7 +179,7 @@ def _unestimated(
     return dict(found)
 
 
-_COLUMNS: dict[str, Callable[[Any], str]] = {
+COLUMNS: dict[str, Callable[[Any], str]] = {
     "topology": str,
     "chips": str,
     "mesh": lambda mesh: "x".join(map(str, mesh.values())),
@@ -205,8 +205,8 @@ def write(output: epath.PathLike, plans: Sequence[Mapping[str, Any]]) -> None:
     """
     path = epath.Path(output)
     stem = path.with_name(path.stem)
-    rows = [{name: plan[name] for name in _COLUMNS if name in plan} for plan in plans]
-    tables.write(stem, rows, _COLUMNS)
+    rows = [{name: plan[name] for name in COLUMNS if name in plan} for plan in plans]
+    tables.write(stem, rows, COLUMNS)
     timed = [plan for plan in plans if "mfu" in plan]
     if len(timed) > 1:
         _plot(stem.with_name(f"{stem.name}.png"), timed)

@@ -96,10 +96,13 @@ class Writer:
 def read_log(directory: epath.PathLike) -> list[dict[str, float]]:
     """The lines of a run's `training.jsonl`; a last line cut short by a crash is left out."""
     path = epath.Path(directory) / LOG
-    if not path.exists():
-        return []
+    return parse_log(path.read_text()) if path.exists() else []
+
+
+def parse_log(text: str) -> list[dict[str, float]]:
+    """The lines of a log before the first that is broken."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         try:
             lines.append(json.loads(line))
         except ValueError:

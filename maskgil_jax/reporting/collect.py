@@ -1,0 +1,212 @@
+"""What directories hold that a report can show."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from maskgil_jax import checkpoint, paths
+from maskgil_jax.errors import InputError
+from maskgil_jax.reporting import results
+from maskgil_jax.training.writer import LOG, parse_log
+
+STAGES = ("tokenizer", "codes", "generator")  # the order of main.STAGES
+# Pictures that a command of ours makes; others are shown where something of ours is there too.
+SAMPLES = ("grid.png", "samples.png", "reconstructions.png")
+MOST_PICTURES = 24  # of a directory, so that the page can still be mailed
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A directory, and what it holds.
+
+    Attributes:
+      name: differs from that of all others.
+      directory: where it is.
+      config: of its stage; {} where there is none.
+      log: lines of training.jsonl; None where there is no such file.
+      cut_short: the last line was half-written, and is not in `log`.
+      parameters: of the model that was trained; None where there is none yet.
+      code: version that trained it, or "".
+      results: JSON that commands wrote, by file name.
+      pictures: those to be shown.
+      left_out: names of files that are not.
+    """
+
+    name: str
+    directory: epath.Path
+    config: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]] | None
+    cut_short: bool
+    parameters: int | None
+    code: str
+    results: Mapping[str, results.Result]
+    pictures: Sequence[epath.Path]
+    left_out: Sequence[str]
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a work directory of training."""
+        return self.log is not None or bool(self.config)
+
+    @property
+    def stage(self) -> str:
+        """ "tokenizer", "codes", "generator", or "" where nothing tells."""
+        if not self.config:
+            logged = set().union(*self.log or ())
+            return "tokenizer" if "psnr" in logged else "generator" if "accuracy" in logged else ""
+        return str(self.config.get("stage", ""))
+
+
+def gather(directories: Sequence[str]) -> list[Run]:
+    """The runs in these directories; the stages of a run of several follow it.
+
+    Raises:
+      InputError: a directory that is not there, is named twice or holds nothing known; a file that
+        is broken or not what its name says.
+    """
+    given = [paths.absolute(directory) for directory in directories]
+    for number, directory in enumerate(given):
+        if directory in given[:number]:
+            raise InputError(f"--runs names {directory} twice")
+        if not directory.is_dir():
+            what = "a file" if directory.exists() else "not there"
+            raise InputError(f"--runs={directory} is {what}, expected a directory")
+    runs = []
+    for directory, name in zip(given, names_of(given), strict=True):
+        configs = read_configs(directory)
+        *before, last = configs or {"": {}}
+        runs.append(read_run(directory, name, configs.get(last, {})))
+        for stage in before:
+            inner = directory / stage
+            if inner.is_dir() and inner not in given and (inner / LOG).exists():
+                runs.append(read_run(inner, f"{name}/{stage}", configs[stage]))
+    return runs
+
+
+def names_of(directories: Sequence[epath.Path]) -> list[str]:
+    """The last parts of different paths, as many as it takes to tell each from the others."""
+    lengths = [1] * len(directories)
+    while True:
+        names = [
+            "/".join(directory.parts[-length:])
+            for directory, length in zip(directories, lengths, strict=True)
+        ]
+        if len(set(names)) == len(names):
+            # File names need not be text.
+            return [name.encode(errors="replace").decode() for name in names]
+        lengths = [
+            length + (names.count(name) > 1) for name, length in zip(names, lengths, strict=True)
+        ]
+
+
+def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run:
+    """One directory; InputError as `gather`."""
+    try:
+        files = sorted(path for path in directory.iterdir() if path.is_file())
+    except OSError as error:
+        raise InputError(f"--runs={directory} cannot be read: {error}") from None
+    log, cut_short = read_log(directory / LOG)
+    found, left_out = {}, []
+    for path in files:
+        if path.suffix != ".json" or path.name == "config.json":
+            continue
+        content = read_json(path)
+        if result := results.recognized(path, content):
+            found[path.name] = result
+        else:
+            left_out.append(path.name)
+    shown, too_many = pictures_of(directory, files, trained=log is not None)
+    known = log is not None or config or found or any(p.name in SAMPLES for p in shown)
+    if not known:
+        inner = sorted(path.parent.name for path in directory.glob(f"*/{LOG}"))[:5]
+        raise InputError(
+            f"--runs={directory} holds nothing that a report shows (it has "
+            f"{_listed(directory)}); expected a work directory of maskgil_jax.main, or what "
+            "sample, evaluate, reconstruct, compare, sweep, scaling or plan have written"
+            + (f"; runs in it, to be named one by one: {', '.join(inner)}" if inner else "")
+        )
+    return Run(
+        name,
+        directory,
+        config,
+        log,
+        cut_short,
+        checkpoint.count_parameters(directory / "model"),
+        checkpoint.code_of(directory / "checkpoints"),
+        found,
+        shown,
+        [*left_out, *too_many],
+    )
+
+
+def read_json(path: epath.Path) -> Any:
+    """The content of a JSON file; InputError where it is broken."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is broken: {error}; expected JSON") from None
+
+
+def read_configs(directory: epath.Path) -> dict[str, Mapping[str, Any]]:
+    """The configs of DIRECTORY/config.json by stage, in their order; {} where there is no file."""
+    path = directory / "config.json"
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    parts = content.get("stages", {"": content}) if isinstance(content, dict) else None
+    stages = list(parts.values()) if isinstance(parts, dict) else [None]
+    by_name = {str(one.get("stage")): one for one in stages if isinstance(one, dict)}
+    if not by_name or len(by_name) < len(stages) or set(by_name) - set(STAGES):
+        raise InputError(
+            f"{path} is not a config of maskgil_jax.main: its stages are {sorted(by_name)}, "
+            f"expected some of {', '.join(STAGES)}"
+        )
+    return {name: by_name[name] for name in STAGES if name in by_name}
+
+
+def read_log(path: epath.Path) -> tuple[list[dict[str, Any]] | None, bool]:
+    """The lines of a training log, None without one, and whether the last was cut short.
+
+    A run that goes on, or was killed, may have written half of its last line.
+
+    Raises:
+      InputError: another line is broken, or not one of training.
+    """
+    if not path.exists():
+        return None, False
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is broken: {error}; expected lines of JSON") from None
+    lines, count = parse_log(text), len(text.splitlines())
+    for number in range(1, count + 1):
+        line = lines[number - 1] if number <= len(lines) else None
+        if isinstance(line, dict) and math.isfinite(results.number(line.get("step"))):
+            continue
+        if line is None and number == count:
+            return lines, True
+        found = text.splitlines()[number - 1][:60]
+        raise InputError(f'{path}, line {number} is {found!r}, expected {{"step": N, ...}}')
+    return lines, False
+
+
+def pictures_of(
+    directory: epath.Path, files: Sequence[epath.Path], *, trained: bool
+) -> tuple[list[epath.Path], list[str]]:
+    """Pictures to show, and names of those that are too many; single samples are neither."""
+    drawn = [directory / "samples" / name for name in SAMPLES]
+    beside = [path for path in files if path.suffix == ".png" and not path.stem.isdecimal()]
+    if trained:  # the report plots these itself
+        beside = [path for path in beside if path.name != "curves.png"]
+    beside.sort(key=lambda path: path.name not in SAMPLES)
+    found = [path for path in drawn if path.exists()] + beside
+    return found[:MOST_PICTURES], [path.name for path in found[MOST_PICTURES:]]
+
+
+def _listed(directory: epath.Path) -> str:
+    names = sorted(path.name for path in directory.iterdir())
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"

@@ -1,0 +1,202 @@
+"""Training curves of runs as SVG, to be read in print and by the colour-blind."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskgil_jax.reporting.collect import Run
+from maskgil_jax.reporting.results import number
+
+MOST_POINTS = 1000  # of a curve: more cannot be told apart, and would make the page heavy
+# Okabe and Ito's palette for the colour-blind, without its yellow, which print loses.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2, 2, 2)))
+
+
+class Panel(NamedTuple):
+    """Axes of a figure.
+
+    Attributes:
+      key: what is plotted of each line of a log.
+      label: of the vertical axis.
+      stage: only runs of this one; "" for all.
+      logarithmic: the vertical axis.
+    """
+
+    key: str
+    label: str
+    stage: str = ""
+    logarithmic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of the page.
+
+    Attributes:
+      title: above it.
+      caption: below it.
+      svg: the drawing.
+    """
+
+    title: str
+    caption: str
+    svg: bytes
+
+
+AS_LOGGED = "Each point is of one step as it was logged, not smoothed."
+# Title: what the caption says beside AS_LOGGED, and the axes.
+FIGURES: dict[str, tuple[str, tuple[Panel, ...]]] = {
+    "Training loss": (
+        "Of generators: cross-entropy as trained, label smoothing included, comparable between "
+        "runs of one kind (masked or causal) on the same codes only. Of tokenizers: the weighted "
+        "sum of all terms.",
+        (
+            Panel("loss", "loss of generators (nats a token)", "generator"),
+            Panel("loss", "loss of tokenizers", "tokenizer"),
+        ),
+    ),
+    "Norms": (
+        "The gradient's before it is clipped.",
+        (
+            Panel("gradient_norm", "gradient norm", logarithmic=True),
+            Panel("output_norm", "output norm", logarithmic=True),
+            Panel("parameter_norm", "parameter norm"),
+        ),
+    ),
+    "Quality on training batches": (
+        "",
+        (
+            Panel("accuracy", "accuracy of predicted tokens"),
+            Panel("psnr", "PSNR (dB)"),
+            Panel("codebook_usage", "share of the codebook used"),
+        ),
+    ),
+    "Terms of the tokenizers' loss": (
+        "Before they are weighted.",
+        (
+            Panel("reconstruction_loss", "reconstruction", logarithmic=True),
+            Panel("perceptual_loss", "LPIPS"),
+            Panel("feature_loss", "features of the discriminator"),
+            Panel("codebook_loss", "codebook", logarithmic=True),
+            Panel("entropy_loss", "entropy of the codes"),
+            Panel("adversarial_loss", "adversarial"),
+            Panel("discriminator_loss", "discriminator"),
+        ),
+    ),
+    "Learning rate and speed": (
+        "Speeds are means over the steps since the last logged; the first includes compilation.",
+        (
+            Panel("learning_rate", "learning rate"),
+            Panel("examples_per_second", "images per second"),
+            Panel("data_wait_seconds", "seconds a step waits for data"),
+        ),
+    ),
+}
+
+
+def curves(runs: Sequence[Run]) -> list[Figure]:
+    """The figures of FIGURES that these runs have something logged for."""
+    logged = [run for run in runs if run.log]
+    styles = {run.name: style(i) for i, run in enumerate(logged)}
+    found = []
+    for title, (note, panels) in FIGURES.items():
+        shown = {panel: of_panel for panel in panels if (of_panel := _points(logged, panel))}
+        if shown:
+            caption = f"{note} {AS_LOGGED}".strip()
+            found.append(Figure(title, caption, _drawn(shown, styles)))
+    return found
+
+
+def style(i: int) -> dict[str, Any]:
+    """Of line i: neighbours differ in colour and in dashes, the first 35 in one of them."""
+    return {
+        "color": COLORS[i % len(COLORS)],
+        "linestyle": DASHES[(i + i // len(COLORS)) % len(DASHES)],
+    }
+
+
+def points(log: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, int]:
+    """What was logged under a key.
+
+    Args:
+      log: lines of a run.
+      key: of a line.
+
+    Returns:
+      float64 [N, 2] of steps and values, with NaN where a value is no finite number, and k: every
+      k-th point was taken, so that N is at most MOST_POINTS. N is 0 where no value is finite.
+    """
+    pairs = [(number(line["step"]), number(line[key])) for line in log if key in line]
+    found_N2 = np.array(pairs, np.float64).reshape(-1, 2)
+    found_N2[~np.isfinite(found_N2)] = np.nan
+    every = -(-len(found_N2) // MOST_POINTS) or 1
+    found_N2 = found_N2[::-every][::-1]  # the last one stays
+    return (found_N2 if np.isfinite(found_N2[:, 1]).any() else found_N2[:0]), every
+
+
+def _points(runs: Sequence[Run], panel: Panel) -> dict[str, tuple[np.ndarray, int]]:
+    found = {
+        run.name: points(run.log or (), panel.key)
+        for run in runs
+        if panel.stage in ("", run.stage or panel.stage)
+    }
+    return {name: of_run for name, of_run in found.items() if len(of_run[0])}
+
+
+def _drawn(
+    panels: Mapping[Panel, Mapping[str, tuple[np.ndarray, int]]],
+    styles: Mapping[str, Mapping[str, Any]],
+) -> bytes:
+    import matplotlib
+    from matplotlib import figure as drawing
+
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    width = {1: 7.5, 2: 10.5, 3: 11.4}[columns]
+    names = [name for name in styles if any(name in lines for lines in panels.values())]
+    labels = {name: _label(name, panels) for name in names}
+    in_row = max(1, min(len(names), int(width * 11 / (8 + max(map(len, labels.values()))))))
+    # No text as text: fonts of the reader's machine may differ.
+    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": "maskgil_jax", "font.size": 9}
+    with matplotlib.rc_context(settings):
+        height = (3.6 if columns == 1 else 3.0) * rows + 0.25 * -(-len(names) // in_row)
+        figure = drawing.Figure(figsize=(width, height), layout="constrained")
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        handles = {}
+        for axes, (panel, lines) in zip(grid, panels.items(), strict=False):
+            for name, (found_N2, _) in lines.items():
+                marker = "." if len(found_N2) <= 30 else None
+                (handles[name],) = axes.plot(*found_N2.T, **styles[name], marker=marker, lw=1.4)
+            values = np.concatenate([found_N2[:, 1] for found_N2, _ in lines.values()])
+            if panel.logarithmic and np.nanmin(values) > 0:
+                axes.set_yscale("log")
+            axes.set(xlabel="step", ylabel=panel.label)
+            axes.grid(alpha=0.25, linewidth=0.5)
+            axes.spines[["top", "right"]].set_visible(False)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        legend = figure.legend(
+            [handles[name] for name in names],
+            [labels[name] for name in names],
+            loc="outside lower left",
+            ncols=in_row,
+            frameon=False,
+            handlelength=3.5,
+        )
+        for label in legend.get_texts():
+            label.set_parse_math(False)  # names may have dollars
+        content = io.BytesIO()
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()
+
+
+def _label(name: str, panels: Mapping[Panel, Mapping[str, tuple[np.ndarray, int]]]) -> str:
+    every = max(lines[name][1] for lines in panels.values() if name in lines)
+    shown = name if len(name) <= 90 else f"{name[:44]}…{name[-45:]}"
+    # Matplotlib would hide what begins with an underscore.
+    shown = f" {shown}" if shown.startswith("_") else shown
+    return shown if every == 1 else f"{shown} (every {every}th point logged)"
