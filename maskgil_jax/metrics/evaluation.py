@@ -103,21 +103,28 @@ class Evaluation:
         """
         return _values(self.metrics, samples, reference)
 
-    def real_to_real(self, reference: FeatureSet) -> dict[str, float]:
+    def real_to_real(self, reference: FeatureSet) -> tuple[dict[str, float], list[str]]:
         """The metrics between two random halves of the reference: what samples can reach.
 
-        Not of pairs, and not of statistics that came with the reference.
+        Not of pairs, and not of statistics that came with images.
+
+        Returns:
+          Numbers by name, and why those that half of the reference cannot give are not among them.
         """
-        metrics = {
-            name: metric
-            for name, metric in self.metrics.items()
-            if not metric.paired and all(feature in reference for feature in metric.features)
-        }
-        if not metrics or reference.count < 4:
-            return {}
         order = np.random.default_rng(0).permutation(reference.count)
         halves = [reference.rows(part) for part in np.array_split(order, 2)]
-        return _values(metrics, *halves)
+        stored = () if reference.network else reference.stored
+        found: dict[str, float] = {}
+        missing = []
+        for name, metric in self.metrics.items():
+            there = all(feature in reference for feature in metric.features)
+            if metric.paired or metric.of in stored or not there:
+                continue
+            try:
+                found |= metric.values(*halves)
+            except ValueError as error:
+                missing.append(f"no {name} between halves of the reference: {error}")
+        return found, missing
 
     def result(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, Any]:
         """All that has to be known of a measurement, JSON-able.
@@ -135,10 +142,11 @@ class Evaluation:
             covariances={name: metric.of for name, metric in self.metrics.items() if metric.of},
             scored="is" in self.metrics,
         )
+        values = self.values(samples, reference)
+        floor, missing = self.real_to_real(reference)
+        warnings += missing
         for warning in warnings:
             log.warning("warning: %s", warning)
-        values = self.values(samples, reference)
-        floor = self.real_to_real(reference)
         return {
             "protocol": self.told(),
             "samples": samples.about,

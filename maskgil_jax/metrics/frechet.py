@@ -164,7 +164,7 @@ def _of_gaussian(name: str, gaussian: Gaussian) -> _Factored:
 
 
 def _factor(name: str, covariance: np.ndarray) -> np.ndarray:
-    """F [D, D] of a symmetric covariance."""
+    """F [D, rank] of a symmetric covariance."""
     values, vectors = np.linalg.eigh(covariance)
     if values[0] < -ROUNDING * abs(values[-1]):
         raise ValueError(
@@ -173,4 +173,5 @@ def _factor(name: str, covariance: np.ndarray) -> np.ndarray:
         )
     # Below this they are rounding, whose square root would count for 1e-8 in each direction.
     zero = len(values) * np.finfo(np.float64).eps * values[-1]
-    return vectors * np.sqrt(np.where(values > zero, values, 0))
+    kept = values > zero
+    return vectors[:, kept] * np.sqrt(values[kept])

@@ -26,7 +26,7 @@ DIGITS, _ = sources.center_crops(sources.open_source("embedded"), 8, 600)
 
 def evaluate(samples, reference, tmp_path, *names, **settings):
     return evaluation.evaluate(
-        str(samples), str(reference), Settings(names, **settings), tmp_path / "work"
+        str(samples), str(reference), Settings(names, batch_size=9, **settings), tmp_path / "work"
     )
 
 
@@ -96,6 +96,7 @@ def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
     ]
     assert "pixel_frechet_distance" in result["metrics"]
     assert "rfid" not in result["real_to_real"] and "fid" in result["real_to_real"]
+    assert any("no dc between halves of the reference: 4" in told for told in result["warnings"])
     assert any("fid of 9 images: a covariance of 2,048" in told for told in result["warnings"])
     with pytest.raises(InputError, match="metric 'fid' needs --inception=DIR"):
         evaluate(*pair, tmp_path, "fid")

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from maskgil_jax import api, convert
 from maskgil_jax.models import inception
@@ -38,7 +39,7 @@ def test_the_official_features(imported):
     check("f_logits", found.logits + network.head.bias[...])
     spatial = np.asarray(found.spatial).reshape(4, 17, 17, 7).transpose(0, 3, 1, 2)
     check("spatial_mixed6_conv7", spatial)
-    resized = np.asarray((inception.resize(images) - 128) / 128).transpose(0, 3, 1, 2)
+    resized = np.asarray((inception.resize_tf1(images) - 128) / 128).transpose(0, 3, 1, 2)
     check("resized_sub", resized[:2, :, ::13, ::13])
     check("resized_rows", resized[:1, :, :40:8])
 
@@ -50,3 +51,16 @@ def test_export_gives_the_same_tensors(imported, tmp_path):
     assert list(written) == list(expected)
     for name, tensor in expected.items():
         np.testing.assert_array_equal(written[name].numpy(), tensor)
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (256, 256), (200, 300), (512, 512)])
+def test_the_clean_resize_is_that_of_pillow(height, width):
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(2, height, width, 3), dtype=np.uint8)
+    images[1] = np.where(images[1] > 127, 255, 0)
+    found = np.asarray(jax.jit(inception.resize_clean)(images))
+    for image, resized in zip(images, found, strict=True):
+        for channel in range(3):
+            floats = Image.fromarray(image[..., channel].astype(np.float32))
+            expected = np.asarray(floats.resize((299, 299), Image.Resampling.BICUBIC))
+            np.testing.assert_allclose(resized[..., channel], expected.clip(0, 255), atol=1e-3)
