@@ -21,12 +21,17 @@ STEPS = 20
 
 
 def start_two(workdir, *options, config="tests/tiny.py:generator", environment=({}, {})):
-    """Both processes of a run of the command line."""
+    """Both processes of a training run."""
+    options = (f"--config={config}", f"--workdir={workdir}", *options)
+    return start_command("main", *options, environment=environment)
+
+
+def start_command(module, *options, environment=({}, {})):
+    """Both processes of a command."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "maskgil_jax.main", f"--config={config}"]
-    command += [f"--workdir={workdir}", "--heartbeat_timeout=10", *options]
+    command = [sys.executable, "-m", f"maskgil_jax.{module}", "--heartbeat_timeout=10", *options]
     return [
         subprocess.Popen(
             [*command, f"--distributed=127.0.0.1:{port},2,{i}"],
