@@ -1,0 +1,204 @@
+"""Images per second of FID's Inception: eager PyTorch against ours, float32 on the CPU.
+
+python -m tests.benchmarks.inception_speed [--images=32] [--rounds=3] [--output=FILE]
+
+Both sides hold the same random weights, take uint8 images, resize them, and give the same features,
+which is checked. They run alternately (see alternate.py), and each is judged by its best batch.
+"""
+
+import json
+import pathlib
+import statistics
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from maskgil_jax import command
+from maskgil_jax.errors import InputError
+from tests.benchmarks import alternate
+
+LAYOUTS = ("torch", "torch channels_last")  # as the official code; as PyTorch may be faster
+FEATURES = ("pool", "spatial", "logits")
+TOLERANCE = 1e-4  # of the largest feature
+
+
+def define_flags() -> None:
+    """The command's flags."""
+    flags.DEFINE_integer("images", 32, "of a timing, a multiple of every batch", lower_bound=1)
+    flags.DEFINE_list("batches", ["8", "16", "32"], "images a batch")
+    flags.DEFINE_integer("size", 256, "pixels", lower_bound=16)
+    flags.DEFINE_integer("rounds", 3, "timings in each process", lower_bound=1)
+    flags.DEFINE_integer("threads", 2, "CPUs that a process may use", lower_bound=1)
+    flags.DEFINE_string("output", "", "JSON file for all timings")
+    flags.DEFINE_string("worker", "", "internal: prepare, torch or jax in the folder --scratch")
+    flags.DEFINE_string("scratch", "", "internal")
+
+
+def main() -> None:
+    """Time all processes and print the table, or be one of the processes."""
+    values = flags.FLAGS
+    if values.worker:
+        alternate.use_threads(values.threads)
+        worker = {"prepare": prepare, "torch": time_torch, "jax": time_jax}[values.worker]
+        worker(pathlib.Path(values.scratch))
+        return
+    settings = {name: values[name].value for name in ("images", "size", "rounds", "threads")}
+    settings["batches"] = ",".join(values.batches)
+    if any(values.images % batch for batch in batches()):
+        raise InputError(f"--images={values.images} is no multiple of --batches={values.batches}")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = pathlib.Path(folder)
+        runs = alternate.run(__spec__.name, scratch, settings)
+        errors = compare(dict(np.load(scratch / "torch.npz")), dict(np.load(scratch / "jax.npz")))
+    result = {
+        "grade": alternate.GRADE,
+        "settings": settings,
+        "errors": errors,
+        "rows": rows(runs),
+    }
+    show(result)
+    if values.output:
+        content = json.dumps(result | {"seconds": runs}, indent=1) + "\n"
+        pathlib.Path(values.output).expanduser().write_text(content)
+
+
+def batches() -> list[int]:
+    """The flag's."""
+    return [int(batch) for batch in flags.FLAGS.batches]
+
+
+def prepare(scratch: pathlib.Path) -> None:
+    """Write the weights and the images for both sides."""
+    import torch
+
+    from maskgil_jax import convert
+    from tests import golden
+
+    state = {name: torch.from_numpy(x) for name, x in golden.weights("fid_inception").items()}
+    torch.save(state, scratch / "weights.pth")
+    convert.import_model("fid-inception", str(scratch / "weights.pth"), str(scratch / "model"), {})
+    shape = (flags.FLAGS.images, flags.FLAGS.size, flags.FLAGS.size, 3)
+    images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    np.save(scratch / "images.npy", images)
+
+
+def time_torch(scratch: pathlib.Path) -> None:
+    """Time PyTorch in both memory layouts."""
+    import torch
+
+    from tests import torch_inception
+
+    torch.set_num_threads(flags.FLAGS.threads)
+    networks = {}
+    for name, layout in zip(LAYOUTS, (torch.contiguous_format, torch.channels_last), strict=True):
+        network = torch_inception.Inception()
+        network.load_state_dict(torch.load(scratch / "weights.pth"), strict=True)
+        network.to(memory_format=layout)
+        networks[name] = lambda x, n=network, m=layout: torch_inception.features(n, x, m)
+    keep(scratch, "torch", networks)
+
+
+def time_jax(scratch: pathlib.Path) -> None:
+    """Time ours, jitted, NumPy arrays in and out."""
+    import jax
+
+    from maskgil_jax import api
+
+    network = api.load_auxiliary(scratch / "model", "inception")
+    jitted = jax.jit(lambda n, x: n(x))
+    keep(scratch, "jax", {"jax": lambda x: [np.asarray(y) for y in jitted(network, x)]})
+
+
+def keep(scratch: pathlib.Path, side: str, networks: dict[str, Callable]) -> None:
+    """Time the networks with each batch, and keep what they give."""
+    images = np.load(scratch / "images.npy")
+
+    def call(network: Callable, batch: int) -> list[np.ndarray]:
+        found = [network(images[i : i + batch]) for i in range(0, len(images), batch)]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    calls = {
+        f"{name}/{batch}": lambda n=network, b=batch: call(n, b)
+        for name, network in networks.items()
+        for batch in batches()
+    }
+    outputs = alternate.measure(scratch, calls, flags.FLAGS.rounds)
+    arrays = {
+        f"{key.replace('/', ' ')} {feature}": x
+        for key, found in outputs.items()
+        for feature, x in zip(FEATURES, found, strict=True)
+    }
+    np.savez(scratch / f"{side}.npz", **arrays)
+
+
+def compare(theirs: dict[str, np.ndarray], ours: dict[str, np.ndarray]) -> dict[str, float]:
+    """The largest differences of ours to PyTorch's, relative to the largest feature.
+
+    Raises:
+      InputError: beyond TOLERANCE: these are not the same networks.
+    """
+    errors = {}
+    for feature in FEATURES:
+        pairs = [
+            (theirs[f"{layout} {batch} {feature}"], ours[f"jax {batch} {feature}"])
+            for layout in LAYOUTS
+            for batch in batches()
+        ]
+        errors[feature] = max(float(abs(a - b).max() / abs(a).max()) for a, b in pairs)
+        if not errors[feature] <= TOLERANCE:
+            raise InputError(f"{feature} differs by {errors[feature]:.1e} of its largest value")
+    return errors
+
+
+def rows(runs: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """For each layout of PyTorch: both sides' images per second at their best batch, and the ratio.
+
+    Speeds are of medians. The range is that of the ratios of each torch process and the jax process
+    next to it.
+    """
+
+    def speeds(name: str) -> tuple[int, float, list[float]]:
+        def medians(batch: int) -> list[float]:
+            key = f"{name}/{batch}"
+            found = [run[key] for run in runs if key in run]
+            return [statistics.median(times) for times in [sum(found, []), *found]]
+
+        best = min(batches(), key=lambda batch: medians(batch)[0])
+        overall, *each = [flags.FLAGS.images / seconds for seconds in medians(best)]
+        return best, overall, each
+
+    batch, ours, each = speeds("jax")
+    table = []
+    for layout in LAYOUTS:
+        their_batch, theirs, their_each = speeds(layout)
+        ratios = sorted(a / b for a, b in zip(each, their_each, strict=True))
+        table.append(
+            {"torch": layout, "jax batch": batch, "jax": ours}
+            | {"torch batch": their_batch, "images per second": theirs}
+            | {"ratio": ours / theirs, "range": ratios}
+        )
+    return table
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table."""
+    print(f"\nimages per second; {result['grade']}; {result['settings']}")
+    print("| PyTorch | images/s (batch) | JAX images/s (batch) | JAX / PyTorch [range] |")
+    print("| --- | --- | --- | --- |")
+    for row in result["rows"]:
+        low, high = row["range"][0], row["range"][-1]
+        print(
+            f"| {row['torch']} | {row['images per second']:.2f} ({row['torch batch']}) | "
+            f"{row['jax']:.2f} ({row['jax batch']}) | **{row['ratio']:.2f}** [{low:.2f}-{high:.2f}]"
+            " |"
+        )
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in result["errors"].items())
+    print(f"\nfeatures differ by, relative to the largest: {errors}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
