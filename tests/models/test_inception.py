@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskgil_jax import api, convert
+from maskgil_jax import api, convert, sharding
 from maskgil_jax.models import inception
 from tests import golden
 
@@ -42,6 +42,22 @@ def test_the_official_features(imported):
     resized = np.asarray((inception.resize_tf1(images) - 128) / 128).transpose(0, 3, 1, 2)
     check("resized_sub", resized[:2, :, ::13, ::13])
     check("resized_rows", resized[:1, :, :40:8])
+
+
+def test_a_batch_split_over_devices_gives_the_same_features(imported):
+    network = api.load_auxiliary(imported, "inception")
+    images = np.random.default_rng(0).integers(256, size=(8, 64, 64, 3), dtype=np.uint8)
+    jitted, mesh = jax.jit(lambda n, x: n(x)), sharding.local_mesh()
+    expected = jitted(network, images)
+    found = jitted(
+        jax.device_put(network, sharding.replicated(mesh)),
+        jax.device_put(images, sharding.batch(mesh)),
+    )
+    for name, values in expected._asdict().items():
+        split = getattr(found, name)
+        assert split.sharding.is_equivalent_to(sharding.batch(mesh), split.ndim), name
+        atol = 1e-5 * np.abs(values).max()
+        np.testing.assert_allclose(split, values, rtol=0, atol=atol, err_msg=name)
 
 
 def test_export_gives_the_same_tensors(imported, tmp_path):
