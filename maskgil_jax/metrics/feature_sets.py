@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import image_sets
+from maskgil_jax.metrics import frechet, image_sets
 from maskgil_jax.metrics.feature_networks import INCEPTION, OF_INCEPTION
 from maskgil_jax.metrics.frechet import Gaussian, Moments
 from maskgil_jax.metrics.image_sets import ImageSet
@@ -55,6 +55,7 @@ class FeatureSet:
         self.codes, self.codebook_size, self.network = codes, codebook_size, network
         self._blocks = blocks
         self._gaussians = dict(self.stored)
+        self._factored: dict[str, frechet.Factored] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._blocks
@@ -73,6 +74,17 @@ class FeatureSet:
             moments = map(Moments.of, self._pieces(name))
             self._gaussians[name] = sum(moments, start=next(moments)).gaussian()
         return self._gaussians[name]
+
+    def factored(self, name: str) -> frechet.Factored:
+        """`gaussian` as a distance needs it, computed once; of few images it is exact."""
+        if name not in self._factored:
+            few = name not in self.stored and 1 < self.count <= len(self.gaussian(name).mean)
+            self._factored[name] = (
+                frechet.factored_features(self.features(name))
+                if few
+                else frechet.factored_gaussian(self.path, self.gaussian(name))
+            )
+        return self._factored[name]
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         if name not in self._blocks:

@@ -96,7 +96,7 @@ def frechet_distance(reference: np.ndarray, samples: np.ndarray) -> float:
     Source: Heusel et al. 2017; openai/guided-diffusion, evaluations/evaluator.py.
     """
     reference, samples = checked(reference=reference, samples=samples)
-    return _distance(_of_features(reference), _of_features(samples))
+    return distance(factored_features(reference), factored_features(samples))
 
 
 def frechet_distance_of(reference: Gaussian, samples: Gaussian) -> float:
@@ -117,17 +117,25 @@ def frechet_distance_of(reference: Gaussian, samples: Gaussian) -> float:
             f"means of shapes {np.shape(reference.mean)} and {np.shape(samples.mean)}, expected "
             "one [D]"
         )
-    return _distance(_of_gaussian("reference", reference), _of_gaussian("samples", samples))
+    return distance(
+        factored_gaussian("reference", reference), factored_gaussian("samples", samples)
+    )
 
 
-class _Factored(NamedTuple):
-    """A Gaussian with F [D, any], F F^T = covariance, instead of its covariance."""
+class Factored(NamedTuple):
+    """A Gaussian with a factor of its covariance, which is what a distance needs of it.
+
+    Attributes:
+      mean: float64 [D].
+      factor: float64 [D, any], F with F F^T = covariance.
+    """
 
     mean: np.ndarray
     factor: np.ndarray
 
 
-def _distance(reference: _Factored, samples: _Factored) -> float:
+def distance(reference: Factored, samples: Factored) -> float:
+    """As frechet_distance, of Gaussians of one D that were factored before."""
     # The eigenvalues of S_r S_s are the squared singular values of the product of the factors. The
     # matrix square root of the official code is slower, and not exact where S_r S_s is singular.
     root = np.linalg.svd(reference.factor.T @ samples.factor, compute_uv=False).sum()
@@ -136,16 +144,18 @@ def _distance(reference: _Factored, samples: _Factored) -> float:
     return float(difference @ difference + traces)
 
 
-def _of_features(x: np.ndarray) -> _Factored:
+def factored_features(x: np.ndarray) -> Factored:
+    """The Gaussian fitted to finite features, float [N, D] with N of 2 or more."""
     if len(x) > x.shape[1]:
         mean, covariance = Moments.of(x).gaussian()
-        return _Factored(mean, _factor("features", covariance))
+        return Factored(mean, _factor("features", covariance))
     # Few rows are a factor themselves: all digits of small variances, and no eigenvectors to find.
     mean = x.mean(axis=0, dtype=np.float64)
-    return _Factored(mean, (x - mean).T / np.sqrt(len(x) - 1))
+    return Factored(mean, (x - mean).T / np.sqrt(len(x) - 1))
 
 
-def _of_gaussian(name: str, gaussian: Gaussian) -> _Factored:
+def factored_gaussian(name: str, gaussian: Gaussian) -> Factored:
+    """A Gaussian with the factor of its covariance; ValueError, with `name`, where it has none."""
     mean, covariance = (np.asarray(x, np.float64) for x in gaussian)
     if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         raise ValueError(
@@ -160,7 +170,7 @@ def _of_gaussian(name: str, gaussian: Gaussian) -> _Factored:
             f"{name}: the covariance is not symmetric (entries that should be equal differ by "
             f"{difference:.3g})"
         )
-    return _Factored(mean, _factor(name, (covariance + covariance.T) / 2))
+    return Factored(mean, _factor(name, (covariance + covariance.T) / 2))
 
 
 def _factor(name: str, covariance: np.ndarray) -> np.ndarray:

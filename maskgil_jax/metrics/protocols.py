@@ -179,7 +179,7 @@ def cautions(
     """
     found = []
     for metric, feature in covariances.items():
-        width = len(samples.gaussian(feature).mean)
+        width = len(samples.factored(feature).mean)
         counts = [samples.count] + ([] if feature in reference.stored else [reference.count])
         if (least := min(counts)) <= width:
             found.append(

@@ -193,7 +193,12 @@ def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, M
 
 def _frechet(key: str, name: str, told: str) -> Metric:
     def values(samples: FeatureSet, reference: FeatureSet) -> Values:
-        return {name: frechet.frechet_distance_of(reference.gaussian(key), samples.gaussian(key))}
+        real, drawn = reference.factored(key), samples.factored(key)
+        if real.mean.shape != drawn.mean.shape:
+            raise ValueError(
+                f"{len(drawn.mean)} features against {len(real.mean)}, expected as many"
+            )
+        return {name: frechet.distance(real, drawn)}
 
     return Metric(values, told, (key,), of=key)
 
