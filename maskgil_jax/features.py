@@ -16,6 +16,7 @@ from absl import flags
 from etils import epath
 
 from maskgil_jax import command
+from maskgil_jax.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -29,6 +30,11 @@ def compute() -> None:
     """Features of what the flags name."""
     values = flags.FLAGS
     data, output = command.required("data"), command.required("output")
+    if bool(values.inception) == bool(values.features):
+        raise InputError(
+            "one of --inception=DIR and --features=MODULE:FUNCTION is expected, "
+            f"{'both' if values.features else 'none'} given"
+        )
     from maskgil_jax import processes, version
     from maskgil_jax.checkpoint import write_npz
     from maskgil_jax.metrics import evaluation, feature_sets, image_sets, protocols
@@ -57,7 +63,7 @@ def compute() -> None:
             arrays[mean], arrays[covariance] = found.gaussian(name)
     if values.keep and found.labels is not None:
         arrays["labels"] = found.labels
-    network = values.features or (INCEPTION if values.inception else "pixels")
+    network = values.features or INCEPTION
     about = found.about | {"features": chosen.features(), "code": version.of_code()}
     write_npz(output, **arrays, network=network, about=json.dumps(about))
     work.rmtree(missing_ok=True)

@@ -101,6 +101,12 @@ class Npz:
         self._stream: IO[bytes] | None = None
         with npz_errors(path):
             with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+                held = archive.namelist()
+                if "arr_0.npy" not in held:
+                    raise InputError(
+                        f"{path} has no arr_0 (it holds {', '.join(held) or 'nothing'}): expected "
+                        "images, uint8 [N, H, W, 3], or features"
+                    )
                 member = archive.getinfo("arr_0.npy")
                 with archive.open(member) as stream:
                     self._shape, dtype, self._header = _header(stream)
@@ -321,8 +327,6 @@ def npz_errors(path: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InputError(f"{path} is not an npz: there is no such file") from None
-    except KeyError as error:
-        raise InputError(f"{path} is not an npz of images: it has no {error.args[0]}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not an npz that is whole: {error}") from None
 

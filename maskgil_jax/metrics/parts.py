@@ -109,12 +109,12 @@ class Parts:
         for network in self._networks if len(piece.images) else ():
             for name, values in network.compute(piece.images).items():
                 if name in self.kept:
-                    kept[name] = _finite(np.asarray(values, np.float32), name, network)
+                    kept[name] = _finite(np.asarray(values), name, network)
         kept["count"] = np.int64(len(piece.images))
         return kept
 
     def reader(self, name: str) -> Callable[[], Iterator[np.ndarray]]:
-        """What gives a kept feature of all images, float32 [n, D], part by part in their order."""
+        """What gives a kept feature of all images, [n, D], part by part in their order."""
         return lambda: (part[name] for part in self._each("count", name) if part["count"])
 
     def labels(self) -> np.ndarray | None:
