@@ -151,7 +151,7 @@ def test_the_command_writes_one_page_of_a_run(finished, tabled, shown):
         *(f"python -m maskgil_jax.report --runs={finished},{tabled}", "matplotlib", " UTC"),
     ):
         assert fact in elements.text, fact
-    assert "00000.png" not in elements.text.text
+    assert "00000.png" not in elements.text
     assert "parameters–" not in elements.text and "not recorded" not in elements.text
 
 
