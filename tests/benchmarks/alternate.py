@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from absl import flags
+
 from maskgil_jax.errors import InputError
 
 PROCESSES = ("torch", "jax", "jax", "torch")  # a slow drift of the machine cancels out
@@ -21,6 +23,35 @@ GRADE = "processes of their own, alternated " + " ".join(PROCESSES)
 ROOT = pathlib.Path(__file__).parents[2]
 
 Seconds = dict[str, list[float]]
+Worker = Callable[[pathlib.Path], None]
+
+
+def define_flags(rounds: int) -> None:
+    """The flags of every such benchmark; so many timings in each process unless told otherwise."""
+    flags.DEFINE_integer("rounds", rounds, "timings in each process", lower_bound=1)
+    flags.DEFINE_integer("threads", 2, "CPUs that a process may use", lower_bound=1)
+    flags.DEFINE_string("output", "", "JSON file for all timings")
+    flags.DEFINE_string("worker", "", "internal: prepare, torch or jax in the folder --scratch")
+    flags.DEFINE_string("scratch", "", "internal")
+
+
+def is_worker(prepare: Worker, torch: Worker, jax: Worker) -> bool:
+    """Whether this is one of the processes, whose work is then done."""
+    values = flags.FLAGS
+    if not values.worker:
+        return False
+    use_threads(values.threads)
+    {"prepare": prepare, "torch": torch, "jax": jax}[values.worker](pathlib.Path(values.scratch))
+    return True
+
+
+def write_output(result: dict[str, Any], runs: list[Seconds]) -> None:
+    """Write the JSON that --output asks for."""
+    if flags.FLAGS.output:
+        content = {"grade": GRADE, **result, "seconds": runs}
+        pathlib.Path(flags.FLAGS.output).expanduser().write_text(
+            json.dumps(content, indent=1) + "\n"
+        )
 
 
 def run(module: str, scratch: pathlib.Path, settings: dict[str, Any]) -> list[Seconds]:

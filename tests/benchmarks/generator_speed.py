@@ -7,7 +7,6 @@ the module that the package ships. Both sides hold the same weights, and run alt
 alternate.py). bfloat16 is autocast in PyTorch, as the official codes train and sample.
 """
 
-import json
 import math
 import pathlib
 import statistics
@@ -32,20 +31,13 @@ def define_flags() -> None:
     flags.DEFINE_list("tasks", ["masked", "autoregressive", "train"], "what to time")
     flags.DEFINE_list("dtypes", list(DTYPES), "of the computation")
     flags.DEFINE_integer("batch", 8, "images of a training step", lower_bound=1)
-    flags.DEFINE_integer("rounds", 2, "timings in each process", lower_bound=1)
-    flags.DEFINE_integer("threads", 2, "CPUs that a process may use", lower_bound=1)
-    flags.DEFINE_string("output", "", "JSON file for all timings")
-    flags.DEFINE_string("worker", "", "internal: prepare, torch or jax in the folder --scratch")
-    flags.DEFINE_string("scratch", "", "internal")
+    alternate.define_flags(rounds=2)
 
 
 def main() -> None:
     """Time all processes and print the table, or be one of the processes."""
     values = flags.FLAGS
-    if values.worker:
-        alternate.use_threads(values.threads)
-        worker = {"prepare": prepare, "torch": time_torch, "jax": time_jax}[values.worker]
-        worker(pathlib.Path(values.scratch))
+    if alternate.is_worker(prepare, time_torch, time_jax):
         return
     settings = {name: values[name].value for name in ("batch", "rounds", "threads")}
     settings |= {name: ",".join(values[name].value) for name in ("tasks", "dtypes")}
@@ -70,9 +62,7 @@ def main() -> None:
             f"| {row['task']} | {theirs:.2f} | {ours:.2f} | **{theirs / ours:.2f}** "
             f"[{low:.2f}-{high:.2f}] |"
         )
-    if values.output:
-        content = {"settings": settings, "grade": alternate.GRADE, "rows": rows, "seconds": runs}
-        pathlib.Path(values.output).expanduser().write_text(json.dumps(content, indent=1) + "\n")
+    alternate.write_output({"settings": settings, "rows": rows}, runs)
 
 
 def prepare(scratch: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ Both sides hold the same random weights, take uint8 images, resize them, and giv
 which is checked. They run alternately (see alternate.py), and each is judged by its best batch.
 """
 
-import json
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -30,20 +30,13 @@ def define_flags() -> None:
     flags.DEFINE_integer("images", 32, "of a timing, a multiple of every batch", lower_bound=1)
     flags.DEFINE_list("batches", ["8", "16", "32"], "images a batch")
     flags.DEFINE_integer("size", 256, "pixels", lower_bound=16)
-    flags.DEFINE_integer("rounds", 3, "timings in each process", lower_bound=1)
-    flags.DEFINE_integer("threads", 2, "CPUs that a process may use", lower_bound=1)
-    flags.DEFINE_string("output", "", "JSON file for all timings")
-    flags.DEFINE_string("worker", "", "internal: prepare, torch or jax in the folder --scratch")
-    flags.DEFINE_string("scratch", "", "internal")
+    alternate.define_flags(rounds=3)
 
 
 def main() -> None:
     """Time all processes and print the table, or be one of the processes."""
     values = flags.FLAGS
-    if values.worker:
-        alternate.use_threads(values.threads)
-        worker = {"prepare": prepare, "torch": time_torch, "jax": time_jax}[values.worker]
-        worker(pathlib.Path(values.scratch))
+    if alternate.is_worker(prepare, time_torch, time_jax):
         return
     settings = {name: values[name].value for name in ("images", "size", "rounds", "threads")}
     settings["batches"] = ",".join(values.batches)
@@ -53,16 +46,9 @@ def main() -> None:
         scratch = pathlib.Path(folder)
         runs = alternate.run(__spec__.name, scratch, settings)
         errors = compare(dict(np.load(scratch / "torch.npz")), dict(np.load(scratch / "jax.npz")))
-    result = {
-        "grade": alternate.GRADE,
-        "settings": settings,
-        "errors": errors,
-        "rows": rows(runs),
-    }
+    result = {"settings": settings, "errors": errors, "rows": rows(runs)}
     show(result)
-    if values.output:
-        content = json.dumps(result | {"seconds": runs}, indent=1) + "\n"
-        pathlib.Path(values.output).expanduser().write_text(content)
+    alternate.write_output(result, runs)
 
 
 def batches() -> list[int]:
@@ -92,44 +78,47 @@ def time_torch(scratch: pathlib.Path) -> None:
     from tests import torch_inception
 
     torch.set_num_threads(flags.FLAGS.threads)
-    networks = {}
+    calls = {}
     for name, layout in zip(LAYOUTS, (torch.contiguous_format, torch.channels_last), strict=True):
         network = torch_inception.Inception()
-        network.load_state_dict(torch.load(scratch / "weights.pth"), strict=True)
+        network.load_state_dict(torch.load(scratch / "weights.pth", weights_only=True), strict=True)
         network.to(memory_format=layout)
-        networks[name] = lambda x, n=network, m=layout: torch_inception.features(n, x, m)
-    keep(scratch, "torch", networks)
+        for batch in batches():
+            calls[f"{name}/{batch}"] = functools.partial(in_batches, network, layout, batch)
+    keep(scratch, "torch", calls)
+
+
+def in_batches(network: Any, layout: Any, batch: int, images: np.ndarray) -> dict[str, np.ndarray]:
+    """PyTorch's features of all images."""
+    from tests import torch_inception
+
+    found = [
+        torch_inception.features(network, images[i : i + batch], layout)
+        for i in range(0, len(images), batch)
+    ]
+    return dict(zip(FEATURES, map(np.concatenate, zip(*found, strict=True)), strict=True))
 
 
 def time_jax(scratch: pathlib.Path) -> None:
-    """Time ours, jitted, NumPy arrays in and out."""
-    import jax
+    """Time ours, as maskgil_jax.evaluate runs it: it takes all images, and makes the batches."""
+    from maskgil_jax.metrics import feature_networks
 
-    from maskgil_jax import api
-
-    network = api.load_auxiliary(scratch / "model", "inception")
-    jitted = jax.jit(lambda n, x: n(x))
-    keep(scratch, "jax", {"jax": lambda x: [np.asarray(y) for y in jitted(network, x)]})
-
-
-def keep(scratch: pathlib.Path, side: str, networks: dict[str, Callable]) -> None:
-    """Time the networks with each batch, and keep what they give."""
-    images = np.load(scratch / "images.npy")
-
-    def call(network: Callable, batch: int) -> list[np.ndarray]:
-        found = [network(images[i : i + batch]) for i in range(0, len(images), batch)]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
+    directory = str(scratch / "model")
     calls = {
-        f"{name}/{batch}": lambda n=network, b=batch: call(n, b)
-        for name, network in networks.items()
-        for batch in batches()
+        f"jax/{batch}": feature_networks.inception(directory, batch).compute for batch in batches()
     }
+    keep(scratch, "jax", calls)
+
+
+def keep(scratch: pathlib.Path, side: str, calls: dict[str, Callable]) -> None:
+    """Time calls of all images, named NETWORK/BATCH, and keep what they give."""
+    images = np.load(scratch / "images.npy")
+    calls = {name: functools.partial(call, images) for name, call in calls.items()}
     outputs = alternate.measure(scratch, calls, flags.FLAGS.rounds)
     arrays = {
-        f"{key.replace('/', ' ')} {feature}": x
+        f"{key.replace('/', ' ')} {feature}": found[feature]
         for key, found in outputs.items()
-        for feature, x in zip(FEATURES, found, strict=True)
+        for feature in FEATURES
     }
     np.savez(scratch / f"{side}.npz", **arrays)
 
@@ -185,7 +174,7 @@ def rows(runs: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
-    print(f"\nimages per second; {result['grade']}; {result['settings']}")
+    print(f"\nimages per second; {alternate.GRADE}; {result['settings']}")
     print("| PyTorch | images/s (batch) | JAX images/s (batch) | JAX / PyTorch [range] |")
     print("| --- | --- | --- | --- |")
     for row in result["rows"]:

@@ -6,7 +6,6 @@ Both sides hold the same weights, and run alternately (see alternate.py).
 """
 
 import itertools
-import json
 import pathlib
 import statistics
 import tempfile
@@ -34,19 +33,12 @@ def define_flags() -> None:
     flags.DEFINE_string("source", "skimage", "folder of images, or skimage: the package's own")
     flags.DEFINE_integer("images", 4, "images a batch", lower_bound=1)
     flags.DEFINE_integer("size", 256, "pixels, a multiple of 16", lower_bound=16)
-    flags.DEFINE_integer("rounds", 3, "timings in each process", lower_bound=1)
-    flags.DEFINE_integer("threads", 2, "CPUs that a process may use", lower_bound=1)
-    flags.DEFINE_string("output", "", "JSON file for all timings")
-    flags.DEFINE_string("worker", "", "internal: prepare, torch or jax in the folder --scratch")
-    flags.DEFINE_string("scratch", "", "internal")
+    alternate.define_flags(rounds=3)
 
 
 def main() -> None:
     """Time all processes and print the table, or be one of the processes."""
-    if flags.FLAGS.worker:
-        alternate.use_threads(flags.FLAGS.threads)
-        worker = {"prepare": prepare, "torch": time_torch, "jax": time_jax}[flags.FLAGS.worker]
-        worker(pathlib.Path(flags.FLAGS.scratch))
+    if alternate.is_worker(prepare, time_torch, time_jax):
         return
     with tempfile.TemporaryDirectory() as folder:
         scratch = pathlib.Path(folder)
@@ -58,15 +50,12 @@ def main() -> None:
         runs = alternate.run(__spec__.name, scratch, settings() | {"tokenizer": tokenizer})
         codes = {name: dict(np.load(scratch / f"{name}.npz")) for name in ("torch", "jax")}
     result = {
-        "grade": alternate.GRADE,
         "settings": settings(),
         "rows": rows(runs),
         "codes": compare(codes),
     }
     show(result)
-    if flags.FLAGS.output:
-        content = json.dumps(result | {"seconds": runs}, indent=1) + "\n"
-        pathlib.Path(flags.FLAGS.output).expanduser().write_text(content)
+    alternate.write_output(result, runs)
 
 
 def settings() -> dict[str, Any]:
@@ -215,7 +204,7 @@ def compare(outputs: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
-    print(f"\nseconds per image, median; {result['grade']}; {result['settings']}")
+    print(f"\nseconds per image, median; {alternate.GRADE}; {result['settings']}")
     print("|  | JAX | PyTorch | ratio [range] | PyTorch channels_last | ratio [range] |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in result["rows"]:
