@@ -9,6 +9,11 @@ from maskgil_jax import config as defaults
 
 def main() -> None:
     """Parse the flags and write the shards."""
+    command.in_processes(tokenize)
+
+
+def tokenize() -> None:
+    """Encode what the flags name."""
     values = flags.FLAGS
     names = {"1": "center", "2": "flip", "10": "ten"}
     config = defaults.codes()
@@ -56,6 +61,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("batch_size", 64, "images encoded at once", lower_bound=1)
     flags.DEFINE_integer("shard_size", 4096, "images per file", lower_bound=1)
     flags.DEFINE_float("bad_image_limit", 0.01, "largest share of unreadable images")
+    command.define_process_flags()
 
 
 if __name__ == "__main__":

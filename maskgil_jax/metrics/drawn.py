@@ -99,13 +99,21 @@ class Drawn:
         return Piece(images, None if self._names is None else self._names[labels])
 
     def seconds_per_image(self) -> float:
-        """Of drawing the codes of a batch, after one that compiles."""
+        """Of drawing the codes of a batch, after one that compiles; `timing` says so."""
         _, _, batch = next(draw.fixed_batches(self._labels, self._batch_size))
         with jax.set_mesh(self._mesh):
             jax.block_until_ready(self._sample(batch, 0))
             start = time.perf_counter()
             jax.block_until_ready(self._sample(batch, 0))
         return (time.perf_counter() - start) / len(batch)
+
+    @property
+    def timing(self) -> str:
+        """What seconds_per_image is of, for results."""
+        return (
+            f"codes alone, a batch of {self._batch_size} after one that compiles, on "
+            f"{self._mesh.size} x {jax.local_devices()[0].device_kind}"
+        )
 
 
 def balanced(count: int, classes: int) -> np.ndarray:

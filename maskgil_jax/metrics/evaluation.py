@@ -95,6 +95,19 @@ class Evaluation:
             part.compute(what)
         return feature_sets.of_parts(images, parts, stored)
 
+    def reference(self, side: "FeatureSet | ImageSet") -> FeatureSet:
+        """The features of what samples are compared with; as `features_of`.
+
+        Raises:
+          InputError: a reference that the protocol cannot mean.
+        """
+        if isinstance(side, FeatureSet):
+            self.check_resize(side)
+            return side
+        stored = feature_sets.stored_statistics(side.path)
+        protocols.check_statistics(self.name, side.path, stored)
+        return self.features_of(side, "reference")
+
     def values(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """The metrics' numbers by name.
 
@@ -133,7 +146,7 @@ class Evaluation:
           InputError: sets that cannot be compared, or not in this way.
         """
         began = time.monotonic()
-        self.check(reference)
+        self.check_resize(samples)
         warnings = protocols.cautions(
             self.name,
             samples,
@@ -160,11 +173,15 @@ class Evaluation:
             "seconds_of_metrics": round(time.monotonic() - began, 2),
         }
 
-    def check(self, reference: FeatureSet) -> None:
-        """Raise InputError where the reference is one that the protocol cannot mean."""
-        protocol = self.protocol
-        told = feature_networks.inception_told(protocol.resize, protocol.stretch)
-        protocols.check(self.name, reference, told)
+    def check_resize(self, found: FeatureSet) -> None:
+        """Raise InputError for Inception's features of another resize than the protocol's."""
+        told = feature_networks.inception_told(self.protocol.resize, self.protocol.stretch)
+        made = found.about.get("of", {}).get("features", [told])
+        if found.network == feature_networks.INCEPTION and made != [told]:
+            raise InputError(
+                f"--protocol={self.name}: the features of {found.path} are of {', '.join(made)}: "
+                f"expected {told} (maskgil_jax.features --protocol={self.name})"
+            )
 
     def of_pairs(self) -> list[str]:
         """Names of the metrics of which image i of both sides has to be the same."""
@@ -243,7 +260,7 @@ def _available(
             f"{files[0].path} holds features of {files[0].network}, but the other side images: "
             f"expected features too, or {flag}, which computes them"
         )
-    logits = bool(own and files) and all("logits" in found for found in files)
+    logits = bool(own) and any("logits" in found for found in files)
     return table.Available(inception, own, logits, bool(settings.lpips))
 
 
@@ -293,13 +310,8 @@ def against(
       InputError: a reference or settings that do not fit.
     """
     real = open_side(reference, samples, protocols.named(settings.protocol).crop)
-    if isinstance(real, FeatureSet):
-        chosen = evaluation(settings, work, [real])
-    else:
-        chosen = evaluation(settings, work)
-        real = chosen.features_of(real, "reference")
-    chosen.check(real)
-    return chosen, real
+    chosen = evaluation(settings, work, [real] if isinstance(real, FeatureSet) else [])
+    return chosen, chosen.reference(real)
 
 
 def evaluate(
@@ -332,10 +344,9 @@ def evaluate(
             )
         originals = real
         image_sets.Pairs(drawn, real)  # refuses what are no pairs before anything is computed
+    real = chosen.reference(real)  # what cannot be compared with is known before samples are drawn
     if not isinstance(drawn, FeatureSet):
         drawn = chosen.features_of(drawn, "samples", originals)
-    if not isinstance(real, FeatureSet):
-        real = chosen.features_of(real, "reference")
     if not processes.first():
         return {}
     seconds = round(time.monotonic() - began, 2)

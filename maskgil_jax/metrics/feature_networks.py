@@ -36,7 +36,7 @@ class FeatureNetwork(NamedTuple):
       about: what results say of it.
       names: of the features that it gives.
       identity: JSON-able: what its numbers depend on.
-      compute: uint8 [n, H, W, 3] to float32 [n, D] by name.
+      compute: uint8 [n, H, W, 3] to floats [n, D] by name.
       of_pairs: it takes uint8 [n, 2, H, W, 3] instead.
     """
 

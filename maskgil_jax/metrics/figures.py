@@ -19,7 +19,6 @@ SPELLED = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
     "lpips": "LPIPS",
-    "seconds": "seconds",
 }
 NOT_SHOWN = ("_deviation",)
 

@@ -111,8 +111,7 @@ def write_comparison(
         "nats and share of right guesses, of hidden tokens (arccos masks) given the visible, or of "
         "each token given those before it: to be compared within a kind only",
         "samples": f"{count} images, over all classes, default decoding of each kind, seed {seed}",
-        "seconds_per_image": f"codes alone, a batch of {batch_size} after one that compiles, "
-        f"{jax.devices()[0].device_kind}",
+        "seconds_per_image": sets[0].timing,
     }
     summary = {
         "protocol": protocol,

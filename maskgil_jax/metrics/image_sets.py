@@ -60,30 +60,6 @@ class ImageSet(Protocol):
         """Images start .. stop - 1, without those that cannot be read."""
 
 
-class Arrays:
-    """Images in memory."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, path: str = "arrays"):
-        """Take uint8 [N, H, W, 3] and the names of their classes [N], if known."""
-        self.path = path
-        self.about: dict[str, Any] = {"path": path, "count": len(images)}
-        self.identity = {"sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-        self._images, self._labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self._images.shape[1], self._images.shape[2]
-
-    def read(self, start: int, stop: int) -> Piece:
-        """Images start .. stop - 1."""
-        labels = None if self._labels is None else self._labels[start:stop]
-        return Piece(self._images[start:stop], labels)
-
-
 # What a file may say of its images.
 KNOWN = ("labels", "class_names", "codes", "codebook_size", "protocol")
 

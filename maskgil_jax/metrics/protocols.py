@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics.feature_networks import INCEPTION
 from maskgil_jax.metrics.feature_sets import FeatureSet
+from maskgil_jax.metrics.frechet import Gaussian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,25 +134,13 @@ def named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def check(name: str, reference: FeatureSet, told: str) -> None:
-    """Raise InputError where the reference is one that the protocol cannot mean.
-
-    Args:
-      name: of the protocol.
-      reference: its features.
-      told: what results say of Inception's features under this protocol.
-    """
-    if PROTOCOLS[name].statistics == "refused" and reference.stored and not reference.network:
+def check_statistics(name: str, path: str, stored: Mapping[str, Gaussian]) -> None:
+    """Raise InputError where statistics came with the images of a reference, and must not."""
+    if PROTOCOLS[name].statistics == "refused" and stored:
         raise InputError(
-            f"--protocol={name}: {reference.path} holds statistics (mu, sigma) of a set that is "
+            f"--protocol={name}: {path} holds statistics (mu, sigma) of a set that is "
             "not its images: expected the images themselves (for VQ-16 this is the difference "
             "between 2.19 and 4.28)"
-        )
-    made = reference.about.get("of", {}).get("features", [told])
-    if reference.network == INCEPTION and made != [told]:
-        raise InputError(
-            f"--protocol={name}: the features of {reference.path} are of {', '.join(made)}: "
-            f"expected {told} (maskgil_jax.features --protocol={name})"
         )
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import tqdm
 from etils import epath
 
@@ -60,7 +59,7 @@ def write_sweep(
     if not processes.first():
         return
     summary = {
-        "protocol": content["protocol"] | {"seconds_per_image": SECONDS.format(jax.device_count())},
+        "protocol": content["protocol"] | {"seconds_per_image": sets[0][1].timing},
         "samples": {key: value for key, value in sets[0][1].about.items() if key != "options"},
         "reference": content["reference"],
         "real_to_real": content["real_to_real"],
@@ -71,9 +70,6 @@ def write_sweep(
     varied, measured = list(sets[0][0]), list(content["metrics"])
     figures.of_sweep(rows, varied, measured, content["real_to_real"], title(summary), output)
     work.rmtree(missing_ok=True)
-
-
-SECONDS = "codes alone, a batch after one that compiles, on {} devices"
 
 
 def title(summary: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from maskgil_jax.metrics.protocols import Protocol
 from maskgil_jax.metrics.scores import inception_score
 
 Values = Mapping[str, float]
+# (reference [M, D], samples [N, D], k) -> two shares.
+Overlap = Callable[[np.ndarray, np.ndarray, int], tuple[float, float]]
 
 
 class Metric(NamedTuple):
@@ -41,10 +43,10 @@ class Metric(NamedTuple):
     of: str = ""
 
 
-OF_INCEPTION = ("fid", "rfid", "sfid", "is", "pr", "kid", "dc")
-OF_ANY = ("frechet", "pr", "kid", "dc", "accuracy")
-OF_PAIRS = ("psnr", "ssim", "lpips")
-KNOWN = tuple(dict.fromkeys((*OF_INCEPTION, *OF_ANY, *OF_PAIRS, "codebook")))
+INCEPTION_METRICS = ("fid", "rfid", "sfid", "is", "pr", "kid", "dc")
+ANY_METRICS = ("frechet", "pr", "kid", "dc", "accuracy")
+PAIR_METRICS = ("psnr", "ssim", "lpips")
+KNOWN = tuple(dict.fromkeys((*INCEPTION_METRICS, *ANY_METRICS, *PAIR_METRICS, "codebook")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,7 @@ def default_names(protocol: Protocol, available: Available) -> tuple[str, ...]:
     translated = (
         "frechet" if name in ("fid", "sfid", "rfid") else name for name in protocol.metrics
     )
-    possible = {*OF_ANY, *OF_PAIRS, *(("is",) if available.logits else ())}
+    possible = {*ANY_METRICS, *PAIR_METRICS, *(("is",) if available.logits else ())}
     return tuple(dict.fromkeys(name for name in translated if name in possible))
 
 
@@ -134,31 +136,24 @@ def _of_inception(protocol: Protocol, told: str) -> dict[str, Metric]:
         "rfid": _frechet("pool", "rfid", f"reconstructions against their originals; {pool}"),
         "sfid": _frechet("spatial", "sfid", f"mixed_6/conv, 17x17x7; {told}"),
         "is": _score("", protocol, f"1,008 logits without bias; {told}"),
-        **{name: metric for name, metric in _of_any("pool", "", protocol, pool).items()},
+        **_of_any("pool", "", protocol, pool),
     }
     table["rfid"] = table["rfid"]._replace(paired=True)
-    return {name: table[name] for name in OF_INCEPTION}
+    return {name: table[name] for name in INCEPTION_METRICS}
 
 
 def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, Metric]:
     """The metrics that any features give, under the name of those."""
     chunks = f", means over {protocol.chunks} parts of both" if protocol.chunks > 1 else ""
 
-    def precision_recall(samples: FeatureSet, reference: FeatureSet) -> Values:
-        return _in_chunks(
-            lambda real, drawn: manifolds.precision_recall(real, drawn, protocol.k),
-            (f"{prefix}precision", f"{prefix}recall"),
-            (reference.features(key), samples.features(key)),
-            protocol.chunks,
-        )
+    def overlap(measure: Overlap, k: int, *names: str) -> Metric:
+        def values(samples: FeatureSet, reference: FeatureSet) -> Values:
+            sets = (found.features(key) for found in (reference, samples))
+            pieces = zip(*(np.array_split(x, protocol.chunks) for x in sets), strict=True)
+            found = np.mean([measure(real, drawn, k) for real, drawn in pieces], axis=0)
+            return {f"{prefix}{name}": float(x) for name, x in zip(names, found, strict=True)}
 
-    def density_coverage(samples: FeatureSet, reference: FeatureSet) -> Values:
-        return _in_chunks(
-            lambda real, drawn: manifolds.density_coverage(real, drawn, protocol.density_k),
-            (f"{prefix}density", f"{prefix}coverage"),
-            (reference.features(key), samples.features(key)),
-            protocol.chunks,
-        )
+        return Metric(values, f"k = {k}{chunks}; {told}", (key,))
 
     def kid(samples: FeatureSet, reference: FeatureSet) -> Values:
         real, drawn = reference.features(key), samples.features(key)
@@ -179,14 +174,14 @@ def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, M
 
     return {
         "frechet": _frechet(key, f"{prefix}frechet_distance", told),
-        "pr": Metric(precision_recall, f"k = {protocol.k}{chunks}; {told}", (key,)),
+        "pr": overlap(manifolds.precision_recall, protocol.k, "precision", "recall"),
         "kid": Metric(
             kid,
             f"unbiased, cubic kernel, {protocol.kid_subsets} subsets of {protocol.kid_subset_size} "
             f"(or all, where there are fewer), seed {protocol.kid_seed}; {told}",
             (key,),
         ),
-        "dc": Metric(density_coverage, f"k = {protocol.density_k}{chunks}; {told}", (key,)),
+        "dc": overlap(manifolds.density_coverage, protocol.density_k, "density", "coverage"),
         "accuracy": Metric(accuracy, f"5 nearest neighbours in the reference; {told}", (key,)),
     }
 
@@ -216,17 +211,6 @@ def _score(prefix: str, protocol: Protocol, told: str) -> Metric:
         kind = "RandomState" if protocol.legacy_shuffle else "default_rng"
         order = f"shuffled by numpy's {kind}({protocol.shuffle})"
     return Metric(values, f"{split}, {order}; {told}", ("logits",))
-
-
-def _in_chunks(
-    measure: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
-    names: tuple[str, str],
-    sets: tuple[np.ndarray, np.ndarray],
-    chunks: int,
-) -> Values:
-    pieces = zip(*(np.array_split(values, chunks) for values in sets), strict=True)
-    found = np.mean([measure(real, drawn) for real, drawn in pieces], axis=0)
-    return dict(zip(names, map(float, found), strict=True))
 
 
 def _mean_of(*names: str) -> Callable[[FeatureSet, FeatureSet], Values]:

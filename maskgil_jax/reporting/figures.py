@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskgil_jax.metrics.figures import COLOURS
 from maskgil_jax.reporting.collect import Run
 from maskgil_jax.reporting.results import number
 
 MOST_POINTS = 1000  # of a curve: more cannot be told apart, and would make the page heavy
-# Okabe and Ito's palette for the colour-blind, without its yellow, which print loses.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2, 2, 2)))
 
 
@@ -114,8 +113,8 @@ def curves(runs: Sequence[Run]) -> list[Figure]:
 def style(i: int) -> dict[str, Any]:
     """Of line i: neighbours differ in colour and in dashes, the first 35 in one of them."""
     return {
-        "color": COLORS[i % len(COLORS)],
-        "linestyle": DASHES[(i + i // len(COLORS)) % len(DASHES)],
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": DASHES[(i + i // len(COLOURS)) % len(DASHES)],
     }
 
 

@@ -15,7 +15,7 @@ from maskgil_jax.metrics import drawn, feature_networks
 from maskgil_jax.models.inception import Inception, InceptionConfig
 from tests.training.test_processes import end_both, start_command
 
-REFERENCE = ("--reference=embedded", "--metrics=frechet,pr,kid,accuracy")
+REFERENCE = ("--reference=embedded:test", "--metrics=frechet,pr,kid,accuracy")
 
 
 def start(*options):
@@ -87,16 +87,17 @@ def test_one_that_was_killed_goes_on(finished, tmp_path):
     killed = start(*options, *REFERENCE, output)
     unfinished = tmp_path / "killed.json.unfinished"
     deadline = time.monotonic() + 200
-    while len(list(unfinished.glob("*/*.npz"))) < 2 and time.monotonic() < deadline:
+    while len(list(unfinished.glob("*/*.npz"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     parts = {path: path.stat().st_mtime_ns for path in unfinished.glob("*/*.npz")}
-    assert len(parts) >= 2 and not (tmp_path / "killed.json").exists()
+    assert 4 <= len(parts) < 6 and not (tmp_path / "killed.json").exists()
     again = start(*options, *REFERENCE, output)
     told = again.communicate(timeout=300)[0]
     assert again.returncode == 0, told
-    assert f"samples: {len(parts)} of 4 parts are there" in told
+    assert "reference: 2 of 2 parts are there" in told
+    assert f"samples: {len(parts) - 2} of 4 parts are there" in told
     whole = start(*options, *REFERENCE, f"--output={tmp_path}/whole.json")
     assert whole.communicate(timeout=300) and whole.returncode == 0
     found, expected = content(tmp_path / "killed.json"), content(tmp_path / "whole.json")

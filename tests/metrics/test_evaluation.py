@@ -263,12 +263,13 @@ def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path
             tmp_path / f"{name}.npz", features=features, network="lab/Net-7", labels=labels, **extra
         )
     a, b = tmp_path / "a.npz", tmp_path / "b.npz"
-    found = evaluate(a, b, tmp_path, "frechet", "pr", "dc", "kid", "accuracy")
+    found = evaluate(a, b, tmp_path, "frechet", "pr", "dc", "kid", "accuracy", "is")
     precision, recall = metrics.precision_recall(sets["b"], sets["a"])
     expected = {
         "lab_net_7_frechet_distance": metrics.frechet_distance(sets["b"], sets["a"]),
         "lab_net_7_precision": precision,
         "lab_net_7_recall": recall,
+        "lab_net_7_inception_score": metrics.inception_score(logits)[0],
         "lab_net_7_kid": metrics.kernel_distance(sets["b"], sets["a"], subset_size=300)[0],
     }
     for name, value in expected.items():
@@ -286,6 +287,25 @@ def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path
         evaluate(a, b, tmp_path, "fid")
     with pytest.raises(InputError, match="metric 'psnr' is of pairs of images, but .*a.npz holds"):
         evaluate(a, b, tmp_path, "psnr")
+
+
+def test_features_of_another_resize_than_the_protocols_are_refused(tmp_path):
+    """As maskgil_jax.features leaves them: it says by which resize they were made."""
+    pool = np.random.default_rng(0).normal(size=(50, 6))
+    for name, resize in (("tf1", "tf1_bilinear"), ("clean", "clean_bicubic")):
+        about = json.dumps({"features": [feature_networks.inception_told(resize, False)]})
+        np.savez(
+            tmp_path / f"{name}.npz", pool=pool, network=feature_networks.INCEPTION, about=about
+        )
+    tf1, clean = tmp_path / "tf1.npz", tmp_path / "clean.npz"
+    assert abs(evaluate(tf1, tf1, tmp_path, "fid", protocol="adm")["metrics"]["fid"]) < 1e-9
+    for sides in ((tf1, clean), (clean, tf1)):
+        with pytest.raises(InputError, match="--protocol=adm: the features of .*clean.npz are of"):
+            evaluate(*sides, tmp_path, "fid", protocol="adm")
+    assert evaluate(clean, clean, tmp_path, "kid", protocol="clean-fid")["metrics"].keys() == {
+        "kid",
+        "kid_deviation",
+    }
 
 
 def truncated(path, keep):
@@ -379,7 +399,7 @@ def test_what_was_cut_short_goes_on(tmp_path, monkeypatch):
     assert computed == [256, 256]
     computed.append("again")
     found = evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
-    assert computed == [256, 256, "again", 48, 256, 256, 48]
+    assert computed == [256, 256, "again", 48, 256, 256, 48]  # the reference, then the samples
     assert found["metrics"] == expected["metrics"]
     assert found["samples"]["pixels_sha256"] == expected["samples"]["pixels_sha256"]
 

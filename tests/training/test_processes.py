@@ -13,6 +13,7 @@ import pytest
 from etils import epath
 
 from maskgil_jax import main
+from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.training.writer import read_log
 from tests import tiny
 from tests.training.test_resume import final_state, losses, wait_for
@@ -162,3 +163,22 @@ def test_another_form_of_distributed_is_refused(where, tmp_path):
     assert done.returncode == 1 and done.stderr.startswith(
         f"error: --distributed={where}, expected"
     )
+
+
+def test_shards_of_the_command_in_two_processes_are_those_of_one(finished, tmp_path):
+    options = (
+        f"--tokenizer={finished}/tokenizer/model",
+        "--data=embedded",
+        "--image_size=8",
+        "--shard_size=300",
+    )
+    both = start_command("tokenize", *options, f"--output={tmp_path}/two")
+    codes, outputs = end_both(both)
+    assert codes == [0, 0], outputs
+    command = [sys.executable, "-m", "maskgil_jax.tokenize", *options, f"--output={tmp_path}/one"]
+    subprocess.run(command, check=True, capture_output=True)
+    one, two = (CodeShards(f"{tmp_path}/{name}") for name in ("one", "two"))
+    assert len(one) == len(two) > 1000
+    for i in range(0, len(one), 97):
+        np.testing.assert_array_equal(one[i].codes, two[i].codes)
+        assert one[i].id == two[i].id
