@@ -10,8 +10,8 @@ One that was cut short goes on where it was when it is started again.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -115,37 +115,97 @@ def drawn(models: Any, options: Mapping[str, Any] | None = None) -> Any:
 
     values, generator = flags.FLAGS, models.generator
     chosen = sample.given_options() | dict(options or {})
-    conditions: draw.Conditions = draw.by_class
-    if generator.num_classes and not values.prompts:
-        classes = np.array([sample.parse_class(text) for text in values.classes], np.int64)
-        if not len(classes):
-            classes = np.arange(generator.num_classes)
-        sample.check_classes(generator, classes)
-        about = {"classes": values.classes or "all, as many of each, in turn"}
-        labels = classes[np.arange(values.num) % len(classes)]
-    elif values.prompts:
-        prompts = sample.read_prompts(values.prompts)
-        conditions, _ = sample.of_text(generator, values.encoder, prompts, None)
-        digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-        about = {"prompts": f"{len(prompts)} of {values.prompts}, in turn", "sha256": digest}
-        labels = np.arange(values.num) % len(prompts)
-    else:
-        raise InputError("--model is conditioned on text: expected --prompts=FILE, one a line")
+    rows = asked(generator)
     sampler = sample.chosen_sampler(
         generator,
         chosen,
         values.seed,
-        draw.split_over_devices(conditions),
+        draw.split_over_devices(rows.conditions),
         placed=draw.over_devices,
     )
     return Drawn(
         sampler,
         models,
-        labels,
+        rows.labels[np.arange(values.num) % len(rows.labels)],
+        names=rows.names,
         batch_size=values.batch_size,
         path=values.model,
-        about={"seed": values.seed, "options": chosen, **about},
+        about={"seed": values.seed, "options": chosen, **rows.about},
     )
+
+
+class Asked(NamedTuple):
+    """What a generator is asked for, in turn.
+
+    Attributes:
+      labels: int64 [K], class ids or places among prompts or recordings.
+      conditions: of labels.
+      names: of the class of each label, by label; None: not known.
+      about: JSON-able, for results.
+    """
+
+    labels: np.ndarray
+    conditions: Callable[[np.ndarray], Any]
+    names: Sequence[str] | None
+    about: Mapping[str, Any]
+
+
+def asked(generator: Any) -> Asked:
+    """What the flags of define_drawing_flags ask a generator for.
+
+    Raises:
+      InputError: a condition that it does not take, or more than one.
+    """
+    from maskgil_jax.decoding import draw
+
+    values = flags.FLAGS
+    given = [name for name in ("classes", "prompts", "speech") if values[name].value]
+    if len(given) > 1:
+        raise InputError(f"--{given[0]} and --{given[1]} given, expected one of them")
+    if values.prompts:
+        prompts = sample.read_prompts(values.prompts)
+        conditions, _ = sample.of_text(generator, values.encoder, prompts, None)
+        digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+        about = {"prompts": f"{len(prompts)} of {values.prompts}, in turn", "sha256": digest}
+        return Asked(np.arange(len(prompts)), conditions, None, about)
+    if values.speech:
+        return asked_by_speech(generator, values.speech)
+    if not generator.num_classes:
+        raise InputError(
+            "--model is not conditioned on classes: expected --prompts=FILE, one a line, or "
+            "--speech=FOLDER of recordings, by what it was trained on"
+        )
+    classes = np.array([sample.parse_class(text) for text in values.classes], np.int64)
+    if not len(classes):
+        classes = np.arange(generator.num_classes)
+    sample.check_classes(generator, classes)
+    about = {"classes": values.classes or "all, as many of each, in turn"}
+    return Asked(classes, draw.by_class, generator.names_of_classes, about)
+
+
+def asked_by_speech(generator: Any, folder: str) -> Asked:
+    """Recordings of a folder, all of which are checked; sub-folders are classes.
+
+    Raises:
+      InputError: a generator of something else, no recordings, or one that cannot be used.
+    """
+    from maskgil_jax.data import audio, recordings
+    from maskgil_jax.errors import Unreadable
+
+    found = recordings.find(folder)
+    paths = [path for path, _ in found]
+    conditions = sample.of_speech(generator, flags.FLAGS.encoder, paths)
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            data = path.read_bytes()
+            audio.decode(data)
+        except (OSError, Unreadable) as error:
+            raise InputError(f"--speech: {path}: {error}") from None
+        digest.update(hashlib.sha256(data).digest())
+    about = {"speech": f"{len(paths)} of {folder}, in turn", "sha256": digest.hexdigest()}
+    names = [name for _, name in found]
+    return Asked(np.arange(len(paths)), conditions, names if all(names) else None, about)
 
 
 def define_flags() -> None:
@@ -165,8 +225,13 @@ def define_drawing_flags(images: int) -> None:
     flags.DEFINE_integer("num", images, "images that it draws", lower_bound=2)
     flags.DEFINE_list("classes", [], "class ids that it draws; default: all, as many of each")
     flags.DEFINE_string("prompts", "", "file of prompts, one a line, for a model of text")
-    flags.DEFINE_string("encoder", "", "of a model of text; default: the generator's own")
-    flags.DEFINE_integer("batch_size", 64, "images drawn at once", lower_bound=1)
+    flags.DEFINE_string(
+        "speech",
+        "",
+        "folder of recordings, or of a sub-folder of them for each class, for a model of speech",
+    )
+    flags.DEFINE_string("encoder", "", "of text or speech; default: the generator's own")
+    flags.DEFINE_integer("batch_size", 64, "images drawn at once, at most 256", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of all draws")
     sample.define_decoding_flags()
 
@@ -204,7 +269,7 @@ def define_metric_flags() -> None:
         "something else computed, as arrays `features` [N, D] and `network` (its name)",
     )
     flags.DEFINE_integer(
-        "feature_batch_size", 32, "images that a network takes at once", lower_bound=1
+        "feature_batch_size", 32, "images that a network takes at once, at most 256", lower_bound=1
     )
 
 

@@ -55,6 +55,11 @@ class Generator:
         return self.network.config.num_classes
 
     @property
+    def names_of_classes(self) -> tuple[str, ...]:
+        """The class names; where none are known, the class ids."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(height, width) in tokens."""
         return self.network.config.grid

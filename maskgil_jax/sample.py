@@ -6,6 +6,7 @@ features that were computed elsewhere takes those: --features=A.npy,B.npy.
 
 import dataclasses
 import logging
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def main() -> None:
     else:
         check_classes(generator, classes)
         labels = classes
-        names = generator.class_names or [str(c) for c in range(generator.num_classes)]
+        names = generator.names_of_classes
     draw.write_samples(
         chosen_sampler(generator, given_options(), values.seed, conditions, negative, grid),
         tokenizer,
@@ -155,6 +156,32 @@ def of_text(
     if negative is None:
         return conditions, None
     return conditions, lambda labels: text_encoder.features([negative] * len(labels), tokens)
+
+
+def of_speech(
+    generator: Any, encoder: str, recordings: Sequence[pathlib.Path]
+) -> Callable[[np.ndarray], Any]:
+    """Conditions of labels that are places in `recordings`, which are read when they are drawn.
+
+    Raises:
+      InputError: the generator is not of speech, or its encoder is not there.
+    """
+    from maskgil_jax.conditioning import choice, speech
+    from maskgil_jax.data import audio
+    from maskgil_jax.text_encoders import TextEncoder
+
+    speech_encoder = choice.encoder_of(generator, encoder)
+    if isinstance(speech_encoder, TextEncoder):
+        raise InputError("--speech: --model is conditioned on text, expected --prompts=FILE")
+    config = generator.network.config
+
+    def conditions(labels: np.ndarray) -> Any:
+        waveforms = [audio.decode(recordings[label].read_bytes()) for label in labels]
+        return speech.features(
+            speech_encoder, waveforms, config.condition_tokens, config.feature_dim
+        )
+
+    return conditions
 
 
 def check_classes(generator: Any, classes: np.ndarray) -> None:

@@ -11,6 +11,24 @@ from maskgil_jax.errors import InputError, Unreadable
 EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
 
 
+def find(folder: str) -> list[tuple[pathlib.Path, str]]:
+    """Recordings in a folder, with ""; or those in its sub-folders, with that one's name. Sorted.
+
+    Raises:
+      InputError: no such folder, or no recordings in it.
+    """
+    top = _folder(folder)
+    found = [(path, "") for path in _recordings_in(top)]
+    for inner in [] if found else sorted(path for path in top.iterdir() if path.is_dir()):
+        found += [(path, inner.name) for path in _recordings_in(inner)]
+    if not found:
+        raise InputError(
+            f"--speech={folder}: expected recordings ({', '.join(EXTENSIONS)}), or sub-folders of "
+            "them; there are none"
+        )
+    return found
+
+
 class Recordings:
     """A folder of NAME.wav (.flac, .mp3, .ogg) for the image NAME.jpg; or of CLASS/*.wav.
 
@@ -25,11 +43,7 @@ class Recordings:
     """
 
     def __init__(self, folder: str, class_names: Sequence[str]):
-        self._folder = pathlib.Path(folder).expanduser()
-        if not self._folder.is_dir():
-            raise InputError(
-                f"recordings (config.data.speech, --speech) {folder}: there is no such folder"
-            )
+        self._folder = _folder(folder)
         self._by_name = {path.stem: path for path in _recordings_in(self._folder)}
         self._by_class: list[list[pathlib.Path]] = []
         if self._by_name:
@@ -66,6 +80,15 @@ class Recordings:
             return path.read_bytes()
         except OSError as error:
             raise Unreadable(f"recording {path}: {error}") from None
+
+
+def _folder(folder: str) -> pathlib.Path:
+    path = pathlib.Path(folder).expanduser()
+    if not path.is_dir():
+        raise InputError(
+            f"recordings (config.data.speech, --speech) {folder}: there is no such folder"
+        )
+    return path
 
 
 def _recordings_in(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -204,6 +204,17 @@ def encode(tokenizer: Tokenizer, images: np.ndarray, batch_size: int = 32) -> np
     return np.concatenate(parts)
 
 
+def even_batch(size: int, total: int, multiple: int) -> int:
+    """The batch of which `total` rows need as few as of `size`, and that fills up the fewest.
+
+    Args:
+      size: at most; rounded up to a multiple.
+      total: rows.
+      multiple: of which it is one.
+    """
+    return -(-total // (-(-total // size) * multiple)) * multiple
+
+
 def fixed_batches(array: np.ndarray, size: int) -> Iterator[tuple[int, int, np.ndarray]]:
     """(start, count, rows start .. start + count filled up with row 0 to `size`)."""
     for start in range(0, len(array), size):

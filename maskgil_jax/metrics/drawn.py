@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from maskgil_jax import checkpoint, sharding
 from maskgil_jax.api import Tokenizer
 from maskgil_jax.decoding import draw
 from maskgil_jax.generators import Generator
+from maskgil_jax.metrics import image_sets
 from maskgil_jax.metrics.image_sets import Piece
 
 
@@ -44,6 +46,7 @@ class Drawn:
         models: Models,
         labels: np.ndarray,
         *,
+        names: Sequence[str] | None = None,
         batch_size: int,
         path: str = "samples",
         about: dict[str, Any] | None = None,
@@ -54,7 +57,8 @@ class Drawn:
           sample: draws codes, with the models' generator and draw.split_over_devices of conditions.
           models: that it draws with.
           labels: int [N], class ids or rows, as `sample` takes them.
-          batch_size: images drawn at once, spread over the devices of this process.
+          names: of the class of each label, by label; None: not known.
+          batch_size: images drawn at once, at most, spread over the devices of this process.
           path: how messages call the set.
           about: JSON-able: how they are drawn: seed, options, and all else that they depend on.
         """
@@ -62,13 +66,11 @@ class Drawn:
         self.path = path
         self._sample, self._labels = sample, labels
         self._mesh = sharding.local_mesh()
-        self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
+        total = min(image_sets.PART, len(labels))
+        self._batch_size = draw.even_batch(batch_size, total, self._mesh.size)
         height, width = generator.grid
         self._size = height * self._tokenizer.downsample, width * self._tokenizer.downsample
-        self._names = None
-        if generator.num_classes:
-            names = generator.class_names or range(generator.num_classes)
-            self._names = np.array([str(name) for name in names])
+        self._names = None if names is None else np.array(names)
         self.about: dict[str, Any] = {
             "path": path,
             "count": len(labels),

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from maskgil_jax import sharding
-from maskgil_jax.decoding.draw import fixed_batches
+from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import features, reconstruction
+from maskgil_jax.metrics import features, image_sets, reconstruction
 
 INCEPTION = "Inception 2015-12-05"
 PIXELS = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
@@ -207,7 +207,7 @@ def _batched(
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """`compute` in batches of one shape, each spread over the devices of this process."""
     mesh = sharding.local_mesh()
-    size = -(-batch_size // mesh.size) * mesh.size
+    size = draw.even_batch(batch_size, image_sets.PART, mesh.size)
     network = jax.device_put(network, sharding.replicated(mesh))
 
     def one(numbered: tuple[int, int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -217,7 +217,7 @@ def _batched(
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            parts = list(pool.map(one, fixed_batches(images, size)))
+            parts = list(pool.map(one, draw.fixed_batches(images, size)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return run

@@ -81,7 +81,15 @@ def write_comparison(
         labels = drawn.balanced(count, models.generator.num_classes)
         about = {"seed": seed}
         sets.append(
-            drawn.Drawn(sample, models, labels, batch_size=batch_size, path=directory, about=about)
+            drawn.Drawn(
+                sample,
+                models,
+                labels,
+                names=models.generator.names_of_classes,
+                batch_size=batch_size,
+                path=directory,
+                about=about,
+            )
         )
     work = output / "unfinished"
     measure, real = evaluation.against(reference, sets[0], settings, work)

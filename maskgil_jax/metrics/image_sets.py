@@ -22,6 +22,8 @@ from maskgil_jax.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
 
+PART = 256  # images that are read, and their features written, at once
+
 
 class Piece(NamedTuple):
     """Some images of a set.

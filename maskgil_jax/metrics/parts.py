@@ -19,11 +19,9 @@ from etils import epath
 from maskgil_jax import checkpoint, processes
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics.feature_networks import FeatureNetwork
-from maskgil_jax.metrics.image_sets import ImageSet, Piece, read_arrays
+from maskgil_jax.metrics.image_sets import PART, ImageSet, Piece, read_arrays
 
 log = logging.getLogger("maskgil_jax")
-
-SIZE = 256  # images of a part
 
 
 class Parts:
@@ -55,11 +53,11 @@ class Parts:
             "images": images.identity,
             "networks": [network.identity for network in networks],
             "features": self.kept,
-            "size": SIZE,
+            "size": PART,
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._directory = epath.Path(directory) / digest[:16]
-        self._count = -(-len(images) // SIZE)
+        self._count = -(-len(images) // PART)
 
     def compute(self, title: str) -> None:
         """Compute what is not there yet; with several processes all of them call this.
@@ -127,7 +125,7 @@ class Parts:
         return sum(int(part["count"]) for part in self._each("count"))
 
     def sha256(self) -> str:
-        """Of the digests of the pixels of every SIZE images, in hex."""
+        """Of the digests of the pixels of every PART images, in hex."""
         digests = (part["sha256"].tobytes() for part in self._each("sha256"))
         return hashlib.sha256(b"".join(digests)).hexdigest()
 
@@ -136,7 +134,7 @@ class Parts:
             yield read_arrays(str(self._path(i)), only=names)
 
     def _range(self, part: int) -> range:
-        return range(part * SIZE, min((part + 1) * SIZE, len(self._images)))
+        return range(part * PART, min((part + 1) * PART, len(self._images)))
 
     def _path(self, part: int) -> epath.Path:
         return self._directory / f"{part:05}.npz"

@@ -9,6 +9,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from maskgil_jax.decoding import draw
 from maskgil_jax.metrics import drawn, feature_networks
@@ -41,13 +42,25 @@ def test_images_are_the_same_drawn_on_8_devices(finished):
     labels = drawn.balanced(36, 10)
     assert len(conditions(labels[:16]).sharding.device_set) == 8
     images = drawn.Drawn(
-        draw.sampler(models.generator, 3, conditions, steps=3), models, labels, batch_size=12
+        draw.sampler(models.generator, 3, conditions, steps=3),
+        models,
+        labels,
+        names=models.generator.names_of_classes,
+        batch_size=12,
     )
     found = images.read(5, 36)
     expected = draw.draw_images(draw.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
     assert np.abs(found.images.astype(int) - expected).max() <= 1
     assert found.labels.tolist() == [str(label) for label in labels[5:]]
     assert images.seconds_per_image() > 0
+
+
+@pytest.mark.parametrize(
+    "size, total, devices, expected",
+    [(64, 256, 1, 64), (500, 256, 1, 256), (100, 256, 1, 86), (100, 256, 8, 88), (4, 256, 8, 8)],
+)
+def test_batches_fill_up_few_images(size, total, devices, expected):
+    assert draw.even_batch(size, total, devices) == expected
 
 
 def test_features_are_the_same_on_8_devices(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from maskgil_jax import api, metrics
 from maskgil_jax.data import sources
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import evaluation, feature_networks, image_sets, parts, protocols
+from maskgil_jax.metrics import evaluation, feature_networks, image_sets, protocols
 from maskgil_jax.metrics.evaluation import Settings
 from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
@@ -414,9 +414,9 @@ def test_an_npz_is_never_held_whole(tmp_path):
     for name in ("stored", "packed"):
         tracemalloc.start()
         read = image_sets.Npz(str(tmp_path / f"{name}.npz"))
-        for start in range(0, 2000, parts.SIZE):
-            piece = read.read(start, min(start + parts.SIZE, 2000)).images
-            assert (piece[:, 0, 0, 0] == images[start : start + parts.SIZE, 0, 0, 0]).all()
+        for start in range(0, 2000, image_sets.PART):
+            piece = read.read(start, min(start + image_sets.PART, 2000)).images
+            assert (piece[:, 0, 0, 0] == images[start : start + image_sets.PART, 0, 0, 0]).all()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < images.nbytes / 2, name

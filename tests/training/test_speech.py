@@ -14,7 +14,7 @@ from etils import epath
 import maskgil_jax
 from maskgil_jax import main
 from maskgil_jax.conditioning import choice, speech
-from maskgil_jax.data import audio, sources, utterances
+from maskgil_jax.data import audio, recordings, sources, utterances
 from maskgil_jax.data.recordings import Recordings
 from maskgil_jax.decoding.spoken import Stages
 from maskgil_jax.errors import InputError, Unreadable
@@ -190,6 +190,65 @@ def test_recordings_of_all_kinds_are_drawn_with_their_latency(trained, spoken, t
             2,
         ]
     assert len(list(out.glob("0*.png"))) == 6 and (out / "grid.png").exists()
+
+
+def measured(model, out, *options):
+    command = [sys.executable, "-m", "maskgil_jax.evaluate", f"--output={out}", *options]
+    command += [f"--model={model}"] if model else []
+    return subprocess.run(command, capture_output=True, timeout=300)
+
+
+def test_the_images_of_a_folder_of_recordings_are_measured(trained, spoken, tmp_path):
+    metrics = ("--reference=embedded:test", "--metrics=frechet,accuracy")
+    options = (f"--speech={spoken}", "--num=20", "--steps=2", "--seed=0", *metrics)
+    done = measured(trained / "model", tmp_path / "a.json", *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["samples"]["speech"] == f"20 of {spoken}, in turn"
+    # They are those that the recordings give one by one, each of the class of its folder.
+    files = sorted(spoken.glob("*/*"))
+    options = ("--speech=" + ",".join(map(str, files)), "--num=1", "--steps=2", "--seed=0")
+    done = sample(trained / "model", *options, f"--output={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    for i, path in enumerate(files):
+        folder = tmp_path / "by_class" / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / f"{i:05}.png").rename(folder / f"{i:05}.png")
+    done = measured(None, tmp_path / "b.json", f"--samples={tmp_path}/by_class", *metrics)
+    assert done.returncode == 0, done.stderr
+    expected = json.loads((tmp_path / "b.json").read_text())["metrics"]
+    assert found["metrics"] == pytest.approx(expected, rel=0.01)
+
+
+def test_recordings_are_found_with_the_folders_that_name_their_class(spoken, tmp_path):
+    found = recordings.find(str(spoken))
+    assert [name for _, name in found] == [digit for digit in DIGITS for _ in range(2)]
+    assert [path.name for path, _ in found] == ["a.wav", "b.flac"] * 10
+    assert [name for _, name in recordings.find(str(spoken / "3"))] == ["", ""]
+    with pytest.raises(InputError, match="none: there is no such folder"):
+        recordings.find(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="expected recordings .*, or sub-folders of them; there a"):
+        recordings.find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "speech, message",
+    [
+        ("broken", "broken/x.wav: 4 bytes"),
+        ("", "expected --prompts=FILE, one a line, or --speech=FOLDER"),
+    ],
+)
+def test_bad_recordings_are_refused_before_any_is_measured(speech, message, trained, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.wav").write_bytes(b"RIFF")
+    option = [f"--speech={tmp_path}/{speech}"] if speech else []
+    done = measured(
+        trained / "model", tmp_path / "x.json", "--num=4", "--reference=embedded:test", *option
+    )
+    assert done.returncode == 1
+    (line,) = [x for x in done.stderr.decode().splitlines() if x.startswith("error: ")]
+    assert message in line
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["broken"]
 
 
 def stream(*parts):
