@@ -54,8 +54,9 @@ def of_sweep(
     for name in numbers:
         path = output / f"{name}.png"
         panels(rows, name, measured, floor, title, path, along=name, options=varied)
-    # Joined along what costs time, and along guidance, which trades recall for precision.
-    slow = next((name for name in ("steps", "prefix") if name in numbers), None)
+    last = numbers[-1] if numbers else None
+    # Joined along what costs time, and along what trades recall for precision.
+    slow = next((name for name in ("steps", "prefix") if name in numbers), last)
     path = output / "quality_time.png"
     panels(rows, "seconds_per_image", measured, floor, title, path, along=slow, options=varied)
     for precision in measured:
@@ -88,12 +89,13 @@ def panels(
       path: of the PNG.
       options: names of what tells the rows apart: those of one line differ in `along` alone.
       along: the option along which points are joined, and which is written beside them where it is
-        not the axis; None: every row is a point by itself, with its options beside it.
+        not the axis; None: every row is a point by itself.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     columns = min(len(measured), 3)
     lines = -(-len(measured) // columns)
@@ -104,7 +106,7 @@ def panels(
         pane.remove()
     others = [name for name in options if name != along]
     for pane, name in zip(panes.flat, measured, strict=False):
-        for i, (line, points) in enumerate(_lines(rows, others if along else [])):
+        for i, (line, points) in enumerate(_lines(rows, others)):
             x, y = ([row[key] for row in points] for key in (axis, name))
             pane.plot(
                 x,
@@ -116,22 +118,22 @@ def panels(
                 markersize=4.5,
                 linewidth=1.4,
             )
-            if axis != along:
-                text = [along] if along else others
-                _beside(pane, x, y, [_told(row, text, short=bool(along)) for row in points])
+            if along and axis != along:
+                _beside(pane, x, y, [f"{row[along]:g}" for row in points])
         if name in floor:
             pane.axhline(floor[name], color="0.4", linestyle=":", label="real against real")
         positions = [row[axis] for row in rows]
         if axis.startswith("seconds") and max(positions) > 4 * min(positions):
             pane.set_xscale("log")
+            pane.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            pane.xaxis.set_major_formatter("{x:g}")
+            pane.xaxis.set_minor_formatter(ticker.NullFormatter())
         pane.set(xlabel=spelled(axis), ylabel=spelled(name))
         pane.grid(alpha=0.3, linewidth=0.6)
         pane.margins(0.12)
     handles, labels = panes[0][0].get_legend_handles_labels()
-    if along and len(labels) > 1 or floor:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9
-        )
+    if len(labels) > 1 or floor:
+        _legend_below(figure, handles, labels)
     note = f"\nnumbers beside points: {spelled(along)}" if along and axis != along else ""
     figure.suptitle(title + note, fontsize=9, wrap=True)
     figure.set_layout_engine("constrained")
@@ -153,10 +155,19 @@ def _lines(rows: Sequence[Row], names: Sequence[str]) -> Iterable[tuple[str, lis
     return found.items()
 
 
-def _told(row: Row, names: Sequence[str], short: bool = False) -> str:
-    if short:
-        return " ".join(f"{row[name]:g}" for name in names)
+def _told(row: Row, names: Sequence[str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names)
+
+
+def _legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """In as many columns, up to 4, as the figure has room for."""
+    for columns in range(min(4, len(labels)), 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, fontsize=9
+        )
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _beside(pane: Any, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
