@@ -115,9 +115,9 @@ def write_comparison(
         )
         pictures_of.append(samples.read(0, min(SHOWN, count)).images)
     protocol = content["protocol"] | {
-        "validation": f"{min(count, len(shards))} images of {codes}, first view: mean of -log p in "
-        "nats and share of right guesses, of hidden tokens (arccos masks) given the visible, or of "
-        "each token given those before it: to be compared within a kind only",
+        "validation": f"{min(count, len(shards))} images of {codes}, spread evenly, first view: "
+        "mean of -log p in nats and share of right guesses, of hidden tokens (arccos masks) given "
+        "the visible, or of each token given those before it: to be compared within a kind only",
         "samples": f"{count} images, over all classes, default decoding of each kind, seed {seed}",
         "seconds_per_image": sets[0].timing,
     }
@@ -148,8 +148,9 @@ def validation(
     generator: Generator, shards: CodeShards, count: int, batch_size: int, seed: int
 ) -> tuple[float, float]:
     """Mean -log p in nats and share of tokens predicted right, in eval mode without smoothing."""
-    count = min(count, len(shards))
-    found = [shards[i] for i in range(count)]
+    # Spread, since shards may hold one class after another.
+    found = [shards[i] for i in draw.spread(len(shards), count).tolist()]
+    count = len(found)
     codes = np.stack([record.codes[0] for record in found])
     labels = np.array([record.label for record in found])
     hidden = np.ones(codes.shape, bool)
