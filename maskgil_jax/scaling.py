@@ -77,11 +77,12 @@ def main() -> None:
             trained(run), validation, values.num, values.batch_size, values.seed
         )
         log.info("%s: validation loss %.4f", run.name, row["validation_loss"])
+    count = min(values.num, len(validation))
     scaling.write_study(
         rows,
         plans,
         output,
-        validation=f"{min(values.num, len(validation))} images of {codes}, first view",
+        validation=f"{count} images of {codes}, spread evenly, first view",
         seed=values.seed,
     )
     print((epath.Path(output) / "scaling.md").read_text(), end="")
