@@ -25,6 +25,7 @@ def run(module, *options):
     )
 
 
+@pytest.mark.slow
 def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
     done = run(
         "sample",
@@ -49,6 +50,7 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 def test_sample_draws_any_size(finished, tmp_path):
     options = (f"--model={finished}/model", "--classes=3,7", "--num=2", f"--output={tmp_path}/out")
     done = run("sample", *options, "--size=16x6")
@@ -59,6 +61,7 @@ def test_sample_draws_any_size(finished, tmp_path):
         assert image.size == (16, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 7, 16])
 def test_sample_of_a_prefix_token_by_token_and_the_rest_masked(prefix, finished, causal, tmp_path):
     done = run(
@@ -96,6 +99,7 @@ def test_a_causal_model_draws_token_by_token(causal, tmp_path):
     assert done.returncode == 1 and "--steps is not an option of --method=autoreg" in done.stderr
 
 
+@pytest.mark.slow
 def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path):
     options = (
         f"--model={finished}/model",
@@ -131,6 +135,7 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
     assert other.returncode == 1 and "is of another sweep (it differs in count" in other.stderr
 
 
+@pytest.mark.slow
 def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
     done = run(
         "compare",
@@ -149,8 +154,10 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
         assert 0 <= row["validation_accuracy"] < 1 and row["pixel_frechet_distance"] > 0
     # The causal loss is that of the logits that a user gets.
     from maskgil_jax.data.shards import CodeShards
+    from maskgil_jax.decoding.draw import spread
 
-    found = [CodeShards(f"{finished}/codes")[i] for i in range(40)]
+    shards = CodeShards(f"{finished}/codes")
+    found = [shards[i] for i in spread(len(shards), 40).tolist()]
     codes, labels = np.stack([r.codes[0] for r in found]), np.array([r.label for r in found])
     logits = maskgil_jax.load(causal / "model").logits(codes, labels)
     log_p = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -167,6 +174,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
     assert done.returncode == 1 and "draws (4, 4) tokens, but the shards" in done.stderr
 
 
+@pytest.mark.slow
 def test_tokenize_then_evaluate(finished, tmp_path):
     done = run(
         "tokenize",
@@ -198,6 +206,7 @@ def test_tokenize_then_evaluate(finished, tmp_path):
     assert "not comparable with FID" in content["features"][0]
 
 
+@pytest.mark.slow
 def test_evaluate_draws_what_it_measures(finished, tmp_path):
     drawing = (f"--model={finished}/model", "--steps=3", "--guidance=2", "--seed=5")
     classes = ",".join(str(i % 10) for i in range(300))
@@ -222,6 +231,7 @@ def test_evaluate_draws_what_it_measures(finished, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.json", "files.json", "s"]
 
 
+@pytest.mark.slow
 def test_features_once_serve_every_evaluation(finished, tmp_path):
     spec = "tests.test_commands:thumbnails"
     common = (f"--samples={finished}/samples", f"--features={spec}", "--metrics=frechet,pr")
@@ -258,6 +268,7 @@ def thumbnails(images):
     return images[:, ::2, ::2].reshape(len(images), -1).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
     import shutil
 
@@ -346,6 +357,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     (module, *options), message = BAD[case]
@@ -386,6 +398,7 @@ def test_help_is_complete_and_fast(module):
     assert "--" in done.stdout and time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(finished / "tokenizer" / "model", other)
@@ -423,6 +436,7 @@ def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path)
     np.testing.assert_allclose(trained["psnr"], first["psnr"], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -90,6 +90,7 @@ def test_a_mistake_does_not_claim_the_directory(finished, tmp_path):
     assert len(read_log(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_more_steps_are_not_another_config(finished, tmp_path):
     config = generator_on(finished)
     config.steps = 2
@@ -137,6 +138,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_named_before_training_starts(case, finished, tmp_path):
     changes, message = BAD[case]
@@ -251,6 +253,7 @@ def on_features(config, folder):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked, of shards", "masked, of images", "causal, of shards"])
 def test_a_model_of_features_trains_and_samples(kind, finished, features, tmp_path):
     config = tiny.causal_generator(finished) if "causal" in kind else generator_on(finished)
@@ -298,6 +301,7 @@ def test_features_that_do_not_fit_are_named(finished, features, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["besnier", "maskgit", "halton"])
 def test_each_baseline_trains_and_samples(preset, finished, tmp_path):
     config = generator_on(finished)

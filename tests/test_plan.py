@@ -16,6 +16,7 @@ def plan(*options):
     return subprocess.run(command, capture_output=True, text=True, timeout=500)
 
 
+@pytest.mark.slow
 def test_a_generator_on_two_topologies(tmp_path):
     found = plan(
         "--config=tests/tiny.py:generator",
@@ -54,6 +55,7 @@ def test_a_generator_on_two_topologies(tmp_path):
     assert (tmp_path / "plan.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_a_generator_of_features_and_its_sampler(tmp_path):
     found = plan(
         "--config=tests/tiny.py:generator",
@@ -71,12 +73,14 @@ def test_a_generator_of_features_and_its_sampler(tmp_path):
     assert of_features["sampler"]["model_flops_per_step"] > 0
 
 
+@pytest.mark.slow
 def test_a_tokenizer():
     found = plan("--config=tests/tiny.py:tokenizer", "--topology=v5e:2x2")
     assert found.returncode == 0, found.stderr
     assert "MFU" in found.stdout and "sampler" not in found.stdout
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
     found = plan(
         "--config=tests/tiny.py:generator",
@@ -90,6 +94,7 @@ def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
     assert "DOES NOT FIT" in found.stdout and "too much" in found.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, words",
     [

@@ -62,6 +62,7 @@ def runs(finished, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_runs_that_are_there_are_read_and_the_missing_one_is_trained(finished, runs, tmp_path):
     done = study(finished, runs, f"--output={tmp_path}/out")
     assert done.returncode == 0, done.stderr
@@ -81,6 +82,7 @@ def test_runs_that_are_there_are_read_and_the_missing_one_is_trained(finished, r
     assert again == content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option, words",
     [

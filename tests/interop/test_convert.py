@@ -66,6 +66,7 @@ def gpt(imported):
     return imported(*GPT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TOKENIZERS, ids=lambda case: case[1])
 def test_a_tokenizer_gives_the_official_latents_codes_and_images(case, imported):
     name = case[1]
@@ -93,6 +94,7 @@ def test_a_tokenizer_gives_the_official_latents_codes_and_images(case, imported)
     np.testing.assert_array_equal(codes[sure], expected["indices"][sure])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TOKENIZERS + [GPT], ids=lambda case: case[1])
 def test_export_after_import_is_bit_exact(case, imported, tmp_path):
     family, name, layout = case

@@ -32,6 +32,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case, suffix", [*((case, "safetensors") for case in CASES), ("paper", "pt")]
 )

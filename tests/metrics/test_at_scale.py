@@ -63,6 +63,7 @@ def test_batches_fill_up_few_images(size, total, devices, expected):
     assert draw.even_batch(size, total, devices) == expected
 
 
+@pytest.mark.slow
 def test_features_are_the_same_on_8_devices(monkeypatch, tmp_path):
     from maskgil_jax import api
 
@@ -79,6 +80,7 @@ def test_features_are_the_same_on_8_devices(monkeypatch, tmp_path):
         np.testing.assert_allclose(found[name], values, atol=1e-4 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(finished, tmp_path):
     options = (f"--model={finished}/model", "--num=700", "--steps=2", *REFERENCE)
     alone = start(*options, f"--output={tmp_path}/one.json")
@@ -94,6 +96,7 @@ def test_two_processes_measure_what_one_does(finished, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "two.json"]
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_goes_on(finished, tmp_path):
     options = (f"--model={finished}/model", "--num=1000", "--steps=8", "--batch_size=16")
     output = f"--output={tmp_path}/killed.json"

@@ -69,6 +69,7 @@ def test_lpips_is_that_of_the_network_it_is_given(pair, tmp_path):
         evaluate(*pair, tmp_path, "codebook")
 
 
+@pytest.mark.slow
 def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
     network, directory = inception
     names = ("fid", "rfid", "sfid", "is", "pr", "dc", "kid", "frechet")
@@ -102,6 +103,7 @@ def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
         evaluate(*pair, tmp_path, "fid")
 
 
+@pytest.mark.slow
 def test_a_protocol_changes_what_it_says_and_nothing_else(inception, pair, tmp_path):
     network, directory = inception
     found = {
@@ -146,6 +148,7 @@ def adm_reference(path, inception, images=ORIGINALS, **arrays):
     return features
 
 
+@pytest.mark.slow
 def test_stored_statistics_are_the_reference_of_fid_and_images_that_of_recall(
     inception, pair, tmp_path
 ):
@@ -187,6 +190,7 @@ def test_images_of_another_size_are_refused_before_any_work(pair, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_an_order_by_class_is_refused_for_the_inception_score(inception, tmp_path):
     _, directory = inception
     for name, labels in (("sorted", [0, 0, 0, 1, 1, 1, 2, 2, 2]), ("mixed", [0, 1, 2] * 3)):

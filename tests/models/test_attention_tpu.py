@@ -50,6 +50,7 @@ def largest_error(found, expected):
     return max(float(difference / max(norm, 1e-6)) for difference, norm in norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

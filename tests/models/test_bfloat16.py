@@ -32,6 +32,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_losses_and_gradients_are_those_of_float32_nearly(name):
     settings = ConfigDict(dict(label_smoothing=0.1, chunk=16))

@@ -54,6 +54,7 @@ def test_codes_are_drawn_with_their_probability():
     np.testing.assert_allclose(logit, factors.joint(logits, SIZES)[codes], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", [{}, PRESETS["llamagen"]])
 def test_the_loss_is_the_cross_entropy_over_all_codes(switch):
     model = test_llama.built(factors=(4, 5), **switch)

@@ -141,6 +141,7 @@ def test_every_token_sees_every_token_and_the_condition(switch):
     assert (jnp.abs(grads).sum(axis=-1) > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_in_parts_as_on_accelerators_it_gives_the_same(switch, monkeypatch):
     model, (codes, classes) = built(**switch), inputs()

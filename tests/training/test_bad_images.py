@@ -26,6 +26,7 @@ def folder(path, count, broken):
     return config
 
 
+@pytest.mark.slow
 def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path, caplog):
     config = folder(tmp_path / "images", 40, {7})
     config.data.bad_image_limit = 0.03
@@ -36,6 +37,7 @@ def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path, caplog):
     assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 1
 
 
+@pytest.mark.slow
 def test_too_many_corrupt_images_stop_the_run_with_a_checkpoint(tmp_path):
     config = folder(tmp_path / "images", 40, {3, 7})
     with pytest.raises(InputError) as error:

@@ -102,6 +102,7 @@ def tokenize(finished, data, output, limit):
     )
 
 
+@pytest.mark.slow
 def test_tokenize_refuses_bad_input_or_leaves_it_out_and_counts_it(finished, bad_tars, tmp_path):
     refused = tokenize(finished, bad_tars, tmp_path, 0)
     assert refused.returncode == 1 and "images cannot be read" in refused.stderr
@@ -119,6 +120,7 @@ def test_tokenize_refuses_bad_input_or_leaves_it_out_and_counts_it(finished, bad
     assert shards.read_index(tmp_path)[1]["unreadable"] == len(UNREADABLE) + 1
 
 
+@pytest.mark.slow
 def test_training_refuses_bad_input_or_passes_over_it_and_counts_it(bad_tars, tmp_path):
     config = tiny.tokenizer()
     config.data.source = bad_tars

@@ -98,6 +98,7 @@ def test_tokens_are_counted_as_they_are(trained):
         assert line["tokens_per_second"] / line["examples_per_second"] in (8, 16)
 
 
+@pytest.mark.slow
 def test_a_square_model_goes_on_at_several_larger_sizes(finished, photos, tmp_path):
     """Weak to strong, on images that are encoded in the step."""
     config = config_for("", source=f"folder:{photos}", image_size=16, buckets="lumina")

@@ -115,6 +115,7 @@ def test_random_crops_depend_on_the_seed_and_the_image_only(finished, photos, tm
         made("first", shard_size=16, views=4)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_loss_or_duplicates(finished, photos, tmp_path):
     """kill -9 after the second of 20 shards is there."""
     config = config_for(

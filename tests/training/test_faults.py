@@ -47,6 +47,7 @@ def break_steps(monkeypatch, broken):
     monkeypatch.setattr(generator_stage, "step", broken_step)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
     config, monkeypatch, caplog, tmp_path
 ):
@@ -71,6 +72,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
     assert np.isfinite(read_log(tmp_path)[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypatch, tmp_path):
     break_steps(monkeypatch, [4, 5, 6, 7])
     config.update(steps=50, checkpoint_every=3, skips_allowed=2, log_every=50)
@@ -144,6 +146,7 @@ def empty_metadata(checkpoint):
     (checkpoint / "_CHECKPOINT_METADATA").write_text("{")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, lose_its_index, empty_metadata])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     damage, trained, caplog, tmp_path
@@ -205,6 +208,7 @@ def run_under(prefix, workdir, *options):
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_its_checkpoints_intact(trained, finished, tmp_path):
     """A limit on the size of files stands for the disk: both fail while a file is written."""
     _, workdir = copy(trained, tmp_path)

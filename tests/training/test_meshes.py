@@ -44,6 +44,7 @@ def on_one_device(request, finished, tmp_path_factory):
     return request.param, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_every_mesh_gives_the_losses_of_one_device(mesh, on_one_device, finished, tmp_path):
     stage, expected = on_one_device

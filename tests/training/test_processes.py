@@ -82,6 +82,7 @@ def assert_alike(one, other):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [dict(data=8), dict(data=1, fsdp=4, tensor=2)], ids=str)
 def test_two_processes_train_like_one(mesh, one_process, finished, tmp_path):
     options = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
@@ -126,6 +127,7 @@ def test_tokenizer_and_code_shards_of_two_processes(finished, tmp_path):
     assert (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [0, 1])
 def test_sigterm_on_any_process_saves_on_all(told, finished, tmp_path):
     processes = start_two(tmp_path, *on_codes(finished, 100000), "--config.checkpoint_every=100000")
@@ -165,6 +167,7 @@ def test_another_form_of_distributed_is_refused(where, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_shards_of_the_command_in_two_processes_are_those_of_one(finished, tmp_path):
     options = (
         f"--tokenizer={finished}/tokenizer/model",

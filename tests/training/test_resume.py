@@ -44,6 +44,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])
 def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path):
     config = tiny.get_config(stage)
@@ -57,6 +58,7 @@ def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path)
     assert_same(tmp_path, straight)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_path):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
@@ -84,6 +86,7 @@ def wait_for(process, condition, seconds=240):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(signum, code, finished, tmp_path):
     options = (
@@ -144,6 +147,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
         assert straight == killed
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_to_the_batch(finished, tmp_path):
     found = []
     for accumulate in (1, 4):

@@ -198,6 +198,7 @@ def measured(model, out, *options):
     return subprocess.run(command, capture_output=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_images_of_a_folder_of_recordings_are_measured(trained, spoken, tmp_path):
     metrics = ("--reference=embedded:test", "--metrics=frechet,accuracy")
     options = (f"--speech={spoken}", "--num=20", "--steps=2", "--seed=0", *metrics)
@@ -231,6 +232,7 @@ def test_recordings_are_found_with_the_folders_that_name_their_class(spoken, tmp
         recordings.find(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "speech, message",
     [

@@ -195,6 +195,7 @@ def test_an_encoder_is_split_over_devices_like_the_rest(
     assert jax.device_count() == 8
 
 
+@pytest.mark.slow
 def test_a_model_of_text_goes_on_at_many_larger_sizes(trained, pairs, encoder, finished, tmp_path):
     """Weak to strong: from squares of 8 pixels to sizes about 16 pixels a side."""
     folder = tmp_path / "pairs"
@@ -228,6 +229,7 @@ def run(command, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_prompts_of_a_file_are_drawn_at_any_size_away_from_another(trained, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("zero\n\na black 7\n")

@@ -82,6 +82,7 @@ def test_dead_codes_restart_at_latents_of_the_batch():
             assert not any(moment[code].any() for moment in moments)
 
 
+@pytest.mark.slow
 def test_a_micro_batch_at_a_time_gives_the_same_usage_and_nearly_the_same_step():
     """Nearly, since the discriminator's batch statistics are those of the micro-batch."""
     config = tiny.tokenizer()
@@ -160,6 +161,7 @@ def test_r1_is_the_squared_gradient_at_real_images_and_lecam_follows_the_running
     np.testing.assert_allclose(loss(lecam_weight=2.0)[0] - plain, 2 * regulariser, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_trained_networks(finished, tmp_path):
     trained = finished / "tokenizer"
     config = tiny.tokenizer()

@@ -25,6 +25,7 @@ def larger(finished):
     return config
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_weights_of_the_smaller_grid_and_trains(larger, finished, tmp_path):
     config = larger.copy_and_resolve_references()
     config.steps, config.optimizer.learning_rate = 1, 1e-30  # the weights stay
@@ -74,6 +75,7 @@ def test_a_tokenizer_is_no_start(finished):
         generator_stage.load_start(f"{finished}/tokenizer/model", None, {}, {})
 
 
+@pytest.mark.slow
 def test_learned_positions_fit_one_grid(finished, tmp_path):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
