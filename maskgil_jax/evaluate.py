@@ -37,7 +37,8 @@ def evaluate() -> None:
     from maskgil_jax.metrics import evaluation
 
     work = epath.Path(f"{output}.unfinished")
-    content = evaluation.evaluate(samples or drawn(models()), reference, settings_of_flags(), work)
+    images = samples or drawn(models())
+    content = evaluation.evaluate(images, reference, settings_of_flags(), work)
     if processes.first():
         write_json(output, content)
         work.rmtree(missing_ok=True)
@@ -100,12 +101,15 @@ def models() -> Any:
     return Models(*draw.load_pair(model, flags.FLAGS.tokenizer))
 
 
-def drawn(models: Any, options: Mapping[str, Any] | None = None) -> Any:
+def drawn(
+    models: Any, options: Mapping[str, Any] | None = None, rows: "Asked | None" = None
+) -> Any:
     """The images that the flags of define_drawing_flags ask for, none of them drawn yet.
 
     Args:
       models: drawn.Models.
       options: decoding flags by name, over those that were given.
+      rows: what `asked` gives, where it serves several sets; None: it is called.
 
     Raises:
       InputError: flags that do not fit the model or one another.
@@ -115,7 +119,7 @@ def drawn(models: Any, options: Mapping[str, Any] | None = None) -> Any:
 
     values, generator = flags.FLAGS, models.generator
     chosen = sample.given_options() | dict(options or {})
-    rows = asked(generator)
+    rows = rows or asked(generator)
     sampler = sample.chosen_sampler(
         generator,
         chosen,

@@ -39,7 +39,8 @@ def sweep() -> None:
         for chosen in itertools.product(*(choices for _, choices in varied))
     ]
     models = evaluate.models()
-    sets = [(setting, evaluate.drawn(models, setting)) for setting in settings]
+    rows = evaluate.asked(models.generator)  # once: it may read an encoder and many recordings
+    sets = [(setting, evaluate.drawn(models, setting, rows)) for setting in settings]
     from maskgil_jax import processes
     from maskgil_jax.metrics import sweep
 

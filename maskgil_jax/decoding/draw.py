@@ -205,12 +205,12 @@ def encode(tokenizer: Tokenizer, images: np.ndarray, batch_size: int = 32) -> np
 
 
 def even_batch(size: int, total: int, multiple: int) -> int:
-    """The batch of which `total` rows need as few as of `size`, and that fills up the fewest.
+    """A batch size that divides rows evenly, so that few are added to fill up the last batch.
 
     Args:
-      size: at most; rounded up to a multiple.
+      size: wanted; the result needs no more batches than this.
       total: rows.
-      multiple: of which it is one.
+      multiple: of which the result is one (devices).
     """
     return -(-total // (-(-total // size) * multiple)) * multiple
 
