@@ -25,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax import paths, processes, sharding
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.files import write_json
 
 log = logging.getLogger("maskgil_jax")
 
@@ -192,29 +193,6 @@ def _checksums(leaves: dict[str, jax.Array]) -> jax.Array:
         return words.astype(jnp.uint32).sum(dtype=jnp.uint32)
 
     return jnp.stack([one(leaves[name]) for name in sorted(leaves)])
-
-
-def write_npz(path: epath.PathLike, **arrays: Any) -> None:
-    """Write an npz that is there whole or not at all."""
-    path = epath.Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    temporary.replace(path)
-
-
-def write_json(path: epath.PathLike, content: Any) -> None:
-    """Write JSON; `write_bytes` says how."""
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Write a file that is either whole or absent; one that is there is replaced by the whole."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def save_model(

@@ -21,12 +21,12 @@ def main() -> None:
     import numpy as np
 
     from maskgil_jax import api
-    from maskgil_jax.checkpoint import write_json
     from maskgil_jax.conditioning import base, choice
     from maskgil_jax.data.shards import CodeShards
     from maskgil_jax.decoding.draw import spread
     from maskgil_jax.errors import Unreadable
     from maskgil_jax.metrics.condition_match import condition_match
+    from maskgil_jax.runtime.files import write_json
 
     generator, shards = api.load_generator(model), CodeShards(codes)
     made_by = shards.index.tokenizer["fingerprint"]

@@ -33,8 +33,8 @@ def evaluate() -> None:
     output = command.required("output")
     samples, reference = sides()
     from maskgil_jax import processes
-    from maskgil_jax.checkpoint import write_json
     from maskgil_jax.metrics import evaluation
+    from maskgil_jax.runtime.files import write_json
 
     work = epath.Path(f"{output}.unfinished")
     images = samples or drawn(models())

@@ -36,9 +36,9 @@ def compute() -> None:
             f"{'both' if values.features else 'none'} given"
         )
     from maskgil_jax import processes, version
-    from maskgil_jax.checkpoint import write_npz
     from maskgil_jax.metrics import evaluation, feature_sets, image_sets, protocols
     from maskgil_jax.metrics.feature_networks import INCEPTION
+    from maskgil_jax.runtime.files import write_npz
 
     protocol = protocols.named(values.protocol)
     settings = evaluation.Settings(

@@ -94,7 +94,7 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
                 "go on with the same values:\n  " + "\n  ".join(lines)
             )
     from maskgil_jax import processes
-    from maskgil_jax.checkpoint import write_json
+    from maskgil_jax.runtime.files import write_json
 
     processes.wait("the config is checked")
     if processes.first():
@@ -123,10 +123,10 @@ def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a tokenizer, show and measure its reconstructions."""
     from maskgil_jax import api, pictures, processes
-    from maskgil_jax.checkpoint import write_json
     from maskgil_jax.data import sources
     from maskgil_jax.decoding import draw
     from maskgil_jax.metrics import reconstruction
+    from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import tokenizer_stage
 
     settings = config.evaluation
@@ -170,9 +170,9 @@ def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
 def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a generator, draw samples, measure them."""
     from maskgil_jax import api, processes
-    from maskgil_jax.checkpoint import write_json
     from maskgil_jax.decoding import draw
     from maskgil_jax.metrics import evaluation
+    from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
 
     wanted = evaluation.Settings(

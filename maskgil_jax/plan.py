@@ -27,8 +27,8 @@ def main() -> None:
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chip is used, so none is locked
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # it cannot hold programs for absent devices
-    from maskgil_jax.checkpoint import write_json
     from maskgil_jax.planning import chips, report
+    from maskgil_jax.runtime.files import write_json
 
     for topology in values.topology:
         if topology.split(":")[0] not in chips.CHIPS:

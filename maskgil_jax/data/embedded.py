@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 
+from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import Record
 from maskgil_jax.errors import InputError
 
@@ -26,6 +27,7 @@ class Embedded:
         # Dark ink on white paper; values are 0 .. 16.
         self._pixels = np.round(255 - digits.images * 255 / 16).astype(np.uint8)[self._first : last]
         self._labels = digits.target[self._first : last]
+        self.census = Census(len(self._labels), self.class_names)
 
     class_names = tuple("0123456789")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskgil_jax.data import captions
+from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import EXTENSIONS, Record, unusable
 from maskgil_jax.errors import InputError
 
@@ -42,6 +43,7 @@ class Folder:
         self.class_names = tuple(classes)
         self._files = [file for files in classes.values() for file in files]
         self._labels = np.repeat(np.arange(len(classes)), [len(f) for f in classes.values()])
+        self.census = Census(len(self._files), self.class_names)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -7,6 +7,7 @@ from typing import Protocol
 from PIL import Image
 
 from maskgil_jax.data import captions, images
+from maskgil_jax.data.census import Census
 from maskgil_jax.errors import Unreadable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -64,7 +65,13 @@ def captions_of(record: Record) -> tuple[str, ...]:
 
 
 class Source(Protocol):
-    """Random access to records."""
+    """Random access to records.
+
+    Attributes:
+      census: what it saw when it was opened, and what of it is not used.
+    """
+
+    census: Census
 
     @property
     def class_names(self) -> tuple[str, ...]:

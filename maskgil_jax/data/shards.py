@@ -19,9 +19,9 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from maskgil_jax import checkpoint
 from maskgil_jax.data.buckets import Size
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import files
 
 FORMAT = 2  # 1 had one grid in the index, and no size of images
 INDEX = "index.json"
@@ -105,7 +105,7 @@ def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None
 
 def write_index(directory: epath.PathLike, index: Index, counts: dict[str, Any]) -> None:
     """Write or replace the index in one go."""
-    checkpoint.write_json(epath.Path(directory) / INDEX, {**index.to_json(), **counts})
+    files.write_json(epath.Path(directory) / INDEX, {**index.to_json(), **counts})
 
 
 class CodeRecord(NamedTuple):

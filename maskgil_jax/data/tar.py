@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskgil_jax.data import captions, patterns
+from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import EXTENSIONS, Record, unusable
 from maskgil_jax.data.tar_headers import Damaged, Member, members
 from maskgil_jax.errors import InputError
@@ -85,6 +86,7 @@ class Tar:
         self.class_names = self._name_classes(
             1 + max(int(found.max(initial=-1)) for found in labels)
         )
+        self.census = Census(len(self), self.class_names)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 from maskgil_jax.data import captions
+from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import Record
 from maskgil_jax.errors import InputError
 
@@ -41,6 +42,7 @@ class Tfds:
         self._labelled = "label" in features
         self._caption = next((field for field in captions.FIELDS if field in features), None)
         self.class_names = tuple(features["label"].names) if self._labelled else (dataset,)
+        self.census = Census(len(self._data), self.class_names)
 
     def __len__(self) -> int:
         return len(self._data)

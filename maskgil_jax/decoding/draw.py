@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import checkpoint, pictures, sharding
+from maskgil_jax import pictures, sharding
 from maskgil_jax.api import Tokenizer, load_generator, load_tokenizer
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.data.images import to_uint8
@@ -18,6 +18,7 @@ from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
 from maskgil_jax.models.conditions import Features
+from maskgil_jax.runtime import files
 
 
 def options_of(causal: bool) -> tuple[str, ...]:
@@ -274,7 +275,7 @@ def write_together(
     row_names = [names[label] for label in labels[::per_label]]
     grid = pictures.labelled_rows(np.concatenate(first), row_names, shown)
     pictures.save(output / "grid.png", grid)
-    checkpoint.write_npz(
+    files.write_npz(
         output / "samples.npz", arr_0=images, labels=labels, class_names=np.array(names)
     )
 

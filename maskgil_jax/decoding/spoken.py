@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax import checkpoint
 from maskgil_jax.api import Tokenizer
 from maskgil_jax.data import audio
 from maskgil_jax.data.images import to_uint8
 from maskgil_jax.data.utterances import Utterance
 from maskgil_jax.decoding import draw
 from maskgil_jax.models.conditions import Features
+from maskgil_jax.runtime import files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -96,7 +96,7 @@ def draw_spoken(
             names.append(said)
             rows.append({"utterance": source, "said": said, "seconds": stages.seconds})
     finally:  # Ctrl-C is how listening to a microphone ends
-        checkpoint.write_json(output / "latency.json", rows)
+        files.write_json(output / "latency.json", rows)
         if parts:
             labels = np.repeat(np.arange(len(names)), count)
             draw.write_together(output, np.concatenate(parts), labels, names, count)

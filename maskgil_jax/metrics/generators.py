@@ -11,13 +11,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import pictures
-from maskgil_jax.checkpoint import write_json
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
 from maskgil_jax.metrics import drawn, evaluation, figures, sweep, tables
 from maskgil_jax.metrics.tokenizers import name_of
+from maskgil_jax.runtime.files import write_json
 from maskgil_jax.training import generator_stage, objectives
 from maskgil_jax.training.writer import read_log
 

@@ -16,10 +16,11 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from maskgil_jax import checkpoint, processes
+from maskgil_jax import processes
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics.feature_networks import FeatureNetwork
 from maskgil_jax.metrics.image_sets import PART, ImageSet, Piece, read_arrays
+from maskgil_jax.runtime import files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -79,7 +80,7 @@ class Parts:
             disabled = True if not processes.first() else None
             with tqdm.tqdm(total=total, unit="image", desc=title, disable=disabled) as bar:
                 for i, piece in self._read_ahead(todo):
-                    checkpoint.write_npz(self._path(i), **self._features(piece))
+                    files.write_npz(self._path(i), **self._features(piece))
                     bar.update(len(self._range(i)))
         except OSError as error:
             raise InputError(f"{self._directory} cannot be written: {error}") from None

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from maskgil_jax.checkpoint import write_json
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import scaling_laws, tables
 from maskgil_jax.metrics.scaling_laws import Fit, Number
+from maskgil_jax.runtime.files import write_json
 
 log = logging.getLogger("maskgil_jax")
 

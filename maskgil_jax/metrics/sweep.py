@@ -8,10 +8,10 @@ import tqdm
 from etils import epath
 
 from maskgil_jax import processes
-from maskgil_jax.checkpoint import write_json
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import evaluation, figures, tables
 from maskgil_jax.metrics.drawn import Drawn
+from maskgil_jax.runtime.files import write_json
 
 Setting = Mapping[str, Any]
 

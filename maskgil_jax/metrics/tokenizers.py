@@ -10,12 +10,12 @@ from etils import epath
 
 from maskgil_jax import paths, pictures
 from maskgil_jax.api import Tokenizer, load_tokenizer
-from maskgil_jax.checkpoint import write_json, write_npz
 from maskgil_jax.data import images as image_files
 from maskgil_jax.data import sources
 from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import evaluation, image_sets, reconstruction, tables
+from maskgil_jax.runtime.files import write_json, write_npz
 
 # Column of the tables, and how its numbers are written there.
 COLUMNS: dict[str, Callable[[Any], str]] = {

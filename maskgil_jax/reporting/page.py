@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import jinja2
 from etils import epath
 
-from maskgil_jax import checkpoint, paths, version
+from maskgil_jax import paths, version
 from maskgil_jax.errors import InputError
 from maskgil_jax.reporting import collect, facts, figures, inline, results
 from maskgil_jax.reporting.collect import Run
 from maskgil_jax.reporting.results import METRICS, Table
+from maskgil_jax.runtime import files
 
 TEMPLATE = "page.html.jinja"
 IN_A_ROW = 4  # runs beside one another, so that they fit on paper
@@ -69,7 +70,7 @@ def write(directories: Sequence[str], output: str) -> epath.Path:
     path = paths.absolute(output) / "index.html"
     try:
         # What files are called, and what JSON holds, need not be text that UTF-8 can write.
-        checkpoint.write_bytes(path, content.encode(errors="replace"))
+        files.write_bytes(path, content.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"--output={output} cannot be written: {error}") from None
     return path

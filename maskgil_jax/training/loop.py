@@ -20,10 +20,11 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from maskgil_jax import processes, sharding, version
-from maskgil_jax.checkpoint import Checkpoints, write_json
+from maskgil_jax.checkpoint import Checkpoints
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.errors import InputError, Interrupted
+from maskgil_jax.runtime.files import write_json
 from maskgil_jax.training import optimizer
 from maskgil_jax.training.interrupt import StopRequest
 from maskgil_jax.training.writer import Writer

@@ -1,0 +1,122 @@
+"""Files that are either whole or absent, and JSON that every reader of JSON takes."""
+
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from maskgil_jax.errors import InputError
+
+Types = type | tuple[type, ...]
+_JSON_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def write_npz(path: epath.PathLike, **arrays: Any) -> None:
+    """Write an npz atomically."""
+    path = epath.Path(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    temporary.replace(path)
+
+
+def write_json(path: epath.PathLike, content: Any) -> None:
+    """Write strict JSON (see `to_json`) atomically."""
+    write_bytes(path, (to_json(content, indent=1) + "\n").encode())
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Write a file atomically: one that is there is replaced when the new one is whole."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """Strict JSON: what is not finite becomes "NaN", "Infinity" or "-Infinity".
+
+    JSON has no such numbers, and many readers refuse those that Python would write. As texts they
+    lose nothing: `float` of Python and `Number` of JavaScript read them.
+
+    Source: Protocol Buffers, "ProtoJSON format".
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def read_json(path: epath.PathLike, fields: Mapping[str, Types] | None = None) -> Any:
+    """The content of a JSON file.
+
+    Args:
+      path: of the file.
+      fields: types of the fields that have to be there. Given, even empty, the file has to hold an
+        object. Where `float` is expected, an integer is taken too.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      InputError: it cannot be read, is no JSON, or lacks these fields; names file and field.
+    """
+    try:
+        content = json.loads(epath.Path(path).read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise InputError(f"{path} is not readable JSON: {error}") from None
+    if fields is not None:
+        check_object(content, fields, str(path))
+    return content
+
+
+def check_object(content: Any, fields: Mapping[str, Types], where: str) -> None:
+    """Check that JSON content is an object with fields of these types.
+
+    Args:
+      content: as `json.loads` gives it.
+      fields: name to type, or to several types.
+      where: the content's name in messages.
+
+    Raises:
+      InputError: it is not; names the field.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{where} holds {_json_name(type(content))}, expected an object")
+    for field, types in fields.items():
+        expected = types if isinstance(types, tuple) else (types,)
+        names = " or ".join(map(_json_name, expected))
+        if field not in content:
+            raise InputError(f"{where} has no field {field!r}, expected {names}")
+        value = content[field]
+        taken = (*expected, int) if float in expected else expected
+        if not isinstance(value, taken) or (isinstance(value, bool) and bool not in expected):
+            raise InputError(
+                f"{where}: field {field!r} is {_json_name(type(value))}, expected {names}"
+            )
+
+
+def _json_name(kind: type) -> str:
+    return _JSON_NAMES.get(kind, kind.__name__)
