@@ -78,7 +78,8 @@ def holds(names: Iterable[str], weights: str) -> bool:
     if weights in ("", "model"):  # the usual or the raw ones
         return True
     beginnings = (f"{weights}.", f"{weights}/", *([AVERAGED] if weights == "ema" else []))
-    return any(without_wrappers(name).startswith(beginnings) for name in names)
+    spellings = (spelling for name in names for spelling in (name, without_wrappers(name)))
+    return any(name.startswith(beginnings) for name in spellings)
 
 
 def prefixes(names: Iterable[str], anchors: Iterable[str]) -> list[str]:

@@ -66,16 +66,13 @@ def weights(source: str) -> Weights:
     if "model.json" in found and os.path.isdir(source):
         raise InputError(f"--source={source} is a model directory of this package already")
     known = tuple(suffix for kind in KINDS for suffix in kind)
-    chosen = weights_among(found, source)
-    if os.path.isdir(source):
-        return chosen
-    for path in found.values():
+    for path in [] if os.path.isdir(source) else found.values():
         if not path.endswith((*known, INDEX)):
             raise InputError(
                 f"--source={path}: expected a name that ends in .safetensors, {', '.join(TORCH)}, "
                 f"{' or '.join(FLAX)}, a directory of such files, or their {INDEX}"
             )
-    return chosen
+    return weights_among(found, source)
 
 
 def weights_among(found: Mapping[str, str], source: str) -> Weights:

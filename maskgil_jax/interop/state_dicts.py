@@ -39,6 +39,8 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     if weights and weights != name and not _within(name, state, weights):
         raise InputError(
             f"--arg=weights={weights}: --source={path} holds {list(found)}, expected one of them"
+            if any(found)
+            else f"--arg=weights={weights}: --source={path} holds one set, of {_some(state)}"
         )
     _say(path, name, content, found)
     return state

@@ -10,6 +10,7 @@ import collections
 import pickletools
 import re
 import shlex
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import IO, Any
@@ -21,7 +22,10 @@ from maskgil_jax.errors import InputError
 Tensors = dict[str, np.ndarray]
 
 # Nothing in a training checkpoint needs these; what is built from them is meant to run code.
-SUSPICIOUS = {"os", "posix", "nt", "sys", "subprocess", "builtins", "importlib", "runpy", "shutil"}
+SUSPICIOUS = set(
+    "builtins ctypes importlib io nt os posix pty runpy shutil socket subprocess".split()
+)
+SUSPICIOUS |= set("_io sys webbrowser".split())
 # Of builtins, what honest pickles of data name.
 BUILTINS = set("bool bytearray bytes complex dict float frozenset getattr int list object".split())
 BUILTINS |= set("range reversed set slice str tuple".split())
@@ -65,7 +69,10 @@ def load(path: str) -> Any:
     stand_ins = {name: _stand_in(name) for name in names}
     for _ in range(2 * len(names) + 1):
         try:
-            with torch.serialization.safe_globals([(kind, n) for n, kind in stand_ins.items()]):
+            with (
+                warnings.catch_warnings(action="ignore"),  # about versions of pickle
+                torch.serialization.safe_globals([(kind, n) for n, kind in stand_ins.items()]),
+            ):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         # torch raises pickle, zip, EOF and runtime errors of its own, and those of damaged content.
         except Exception as error:
@@ -229,7 +236,8 @@ def _unreadable(path: str, reason: str) -> InputError:
 
 
 def _first_line(text: str) -> str:
-    lines = [line.strip() for line in COLORS.sub("", text).splitlines() if line.strip()]
+    reason = COLORS.sub("", text).rpartition("WeightsUnpickler error: ")[2]
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
     return lines[0] if lines else "no reason is given"
 
 
