@@ -17,6 +17,12 @@ log = logging.getLogger("maskgil_jax")
 
 Tensors = dict[str, np.ndarray]
 
+# Of networks, as config.json's call it.
+SHAPE = {
+    "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth"),
+    "heads": ("num_attention_heads", "num_heads", "n_heads", "n_head"),
+}
+
 
 class Content(NamedTuple):
     """What a source holds.
@@ -46,7 +52,8 @@ def read(source: str, family: Any, weights: str = "") -> Content:
     Raises:
       InputError: no such file, another format, no such weights, or a part that is missing.
     """
-    return read_weights(sources.weights(source), family, weights)
+    content = read_weights(sources.weights(source), family, weights)
+    return content._replace(metadata={**content.metadata, **_shape(source)})
 
 
 def read_weights(found: Weights, family: Any, weights: str = "") -> Content:
@@ -106,6 +113,18 @@ def write(
 def holds_strings(path: str, keys: Sequence[str]) -> bool:
     """Whether `write` keeps strings beside the tensors in a file of this name."""
     return path.endswith(".safetensors") or (path.endswith(TORCH) and bool(keys and keys[0]))
+
+
+def _shape(source: str) -> dict[str, int]:
+    """What the config.json of a directory says of layers and heads, by our names."""
+    path = sources.members(source).get("config.json")
+    told = sources.read_json(path) if path else {}
+    return {
+        ours: told[theirs]
+        for ours, spellings in SHAPE.items()
+        for theirs in spellings
+        if type(told.get(theirs)) is int
+    }
 
 
 def _read_one(path: str, family: Any, weights: str) -> tuple[Tensors, dict[str, str]]:

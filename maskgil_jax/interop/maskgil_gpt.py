@@ -3,6 +3,7 @@
 import math
 
 from maskgil_jax.interop.engine import Entry, Tensors, check_same, count_layers
+from maskgil_jax.models.layers import swiglu_width
 from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
 
 CONFIG = LlamaConfig
@@ -45,12 +46,14 @@ def shape_of(tensors: Tensors, heads: int, grid: tuple[int, int]) -> dict:
     """Arguments of LlamaConfig that the blocks tell, and those that they do not."""
     dim = tensors["output.weight"].shape[1]
     hidden = tensors["layers.0.feed_forward.w1.weight"].shape[0]
+    multiple = math.gcd(hidden, 256)
     return dict(
         layers=count_layers(tensors, "layers."),
         dim=dim,
         heads=heads or HEADS.get(dim, max(dim // 64, 1)),
         grid=grid,
-        ffn_multiple=math.gcd(hidden, 256),
+        # Whatever gives this width; that of the published sizes divides 256.
+        ffn_multiple=multiple if swiglu_width(dim, multiple) == hidden else hidden,
     )
 
 

@@ -183,6 +183,9 @@ def _globals(path: str, zipped: bool) -> set[str]:
             with archive.open(pickled) as file:
                 return _globals_of_pickle(file)
     with open(path, "rb") as file:
+        if file.read(2) == b"PK":
+            raise ValueError("it is a zip file whose end is missing")
+        file.seek(0)
         return set().union(*(_globals_of_pickle(file) for _ in range(LEGACY_PICKLES)))
 
 

@@ -1,12 +1,13 @@
 """Whisper as Hugging Face keeps it: a snapshot's safetensors and JSON files."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import files, sources
+from maskgil_jax.interop import description, files, sources
 from maskgil_jax.interop.convnet import norm
 from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
@@ -36,14 +37,18 @@ def read(source: str) -> Content:
     """
     found = sources.members(source)
     weights = {name: path for name, path in found.items() if WEIGHTS.fullmatch(name)}
+    if not os.path.isdir(source):  # files that were named one by one may have other names
+        weights = {name: path for name, path in found.items() if ".safetensors" in name}
     settings = [found[name] for name in SETTINGS if name in found]
-    if not weights or not settings or VOCABULARY not in found:
+    content = Content({}, {}, {})
+    if weights and VOCABULARY in found:
+        content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
+    if not content.tensors or not (settings or description.KEY in content.metadata):
         raise InputError(
             f"--source={source}: found {', '.join(found)}; expected model.safetensors, "
             f"{' or '.join(SETTINGS)} and {VOCABULARY}, or a directory of them"
         )
-    content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
-    told = [sources.read_json(path) for path in settings]
+    told = [sources.read_json(path) for path in settings] or [{}]
     shape = {name: told[-1][name] for name in SHAPE if isinstance(told[-1].get(name), int)}
     vocabulary = {VOCABULARY: sources.read_bytes(found[VOCABULARY])}
     return Content(content.tensors, {**content.metadata, **told[0], **shape}, vocabulary)

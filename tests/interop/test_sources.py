@@ -3,30 +3,26 @@
 import argparse
 import collections
 import enum
-import io
 import json
 import logging
 import os
 import pathlib
 import pickle
-import re
 import shlex
 import struct
 import subprocess
 import sys
 import zipfile
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
 from safetensors.torch import save_file
 
-import maskgil_jax
-from maskgil_jax import api, convert, networks
+from maskgil_jax import convert
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import engine, files, llama_cpp, llamagen_vq, names, torch_files
+from maskgil_jax.interop import engine, files, llama_cpp, llamagen_vq
 from maskgil_jax.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig(
