@@ -124,12 +124,10 @@ def _checked_arguments(
 ) -> dict[str, Any]:
     """A copy of them; InputError for a name or a kind of value that the format does not take."""
     taken = _taken(family)
-    known = sorted([*taken, *([] if hasattr(family, "read") else ["weights"])])
+    known = sorted([*taken, "weights"])
     for name, value in arguments.items():
         if name not in known:
-            raise InputError(
-                f"--arg: unknown {name!r}, {format_name} takes {', '.join(known) or 'none'}"
-            )
+            raise InputError(f"--arg: unknown {name!r}, {format_name} takes {', '.join(known)}")
         expected: Any = type(taken.get(name, ""))
         if not isinstance(value, expected):
             raise InputError(f"--arg={name}: {value!r}, expected {VALUES[expected]}")
@@ -234,11 +232,13 @@ def _log_assumed(family: ModuleType, source: str, config: Any, told: Mapping[str
 
 def _read(family: ModuleType, source: str, weights: str) -> "files.Content":
     """What a source holds; formats that are more than tensors read it themselves."""
-    from maskgil_jax.interop import files
+    from maskgil_jax.interop import files, names
 
-    if hasattr(family, "read"):
-        return family.read(source)
-    return files.read(source, family, weights)
+    if not hasattr(family, "read"):
+        return files.read(source, family, weights)
+    content: files.Content = family.read(source)
+    names.check_holds(source, content.tensors, weights)
+    return content
 
 
 def export_model(format_name: str, source: str, output: str) -> None:

@@ -17,7 +17,8 @@ KEY = "maskgil_jax"
 # What a generator was trained with, and the JSON types of it.
 KEPT = {"tokenizer": dict, "class_names": list, "encoder": dict}
 OF_TRAINING = ("remat", "unroll")  # of arguments, as in `api.load`
-COUNTS = ("layers", "blocks", "registers")  # ends of the names of arguments that count tensors
+# Arguments of which each unit has tensors of its own.
+COUNTS = ("layers", "encoder_layers", "decoder_layers", "res_blocks")
 
 
 class Description(NamedTuple):
@@ -70,7 +71,7 @@ def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description |
         raise InputError(f"holds a {content['class']}, which is not of this format")
     arguments = {k: v for k, v in content["arguments"].items() if k not in OF_TRAINING}
     for name, value in arguments.items():
-        if name.endswith(COUNTS) and not (isinstance(value, int) and 0 <= value <= tensors):
+        if name in COUNTS and not (isinstance(value, int) and 0 <= value <= tensors):
             raise InputError(f"{where}: {name} = {value!r} in a file of {tensors} tensors")
     try:
         config = make(**arguments)

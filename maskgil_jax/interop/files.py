@@ -136,11 +136,7 @@ def _read_one(path: str, family: Any, weights: str) -> tuple[Tensors, dict[str, 
         return names.averaged(path, torch_files.to_numpy(path, state), weights), told
     flax = path.endswith(FLAX)
     tensors, told = (_read_flax(path), {}) if flax else safetensors_files.read(path)
-    if not names.holds(tensors, weights):
-        raise InputError(
-            f"--arg=weights={weights}: --source={path} has no tensors {weights}.*; it holds "
-            f"{', '.join(list(tensors)[:4])} ..."
-        )
+    names.check_holds(path, tensors, weights)
     return names.averaged(path, tensors, weights), told
 
 

@@ -82,6 +82,15 @@ def holds(names: Iterable[str], weights: str) -> bool:
     return any(name.startswith(beginnings) for name in spellings)
 
 
+def check_holds(path: str, names: Iterable[str], weights: str) -> None:
+    """Raise InputError unless a file has weights of this name, as `holds` says."""
+    if not holds(names, weights):
+        raise InputError(
+            f"--arg=weights={weights}: --source={path} has no tensors {weights}.*; it holds "
+            f"{_some(names)}"
+        )
+
+
 def prefixes(names: Iterable[str], anchors: Iterable[str]) -> list[str]:
     """What stands before a tensor that a network needs, "" among them where nothing does."""
     pattern = re.compile(rf"(.*[./])?({'|'.join(map(re.escape, anchors))})")

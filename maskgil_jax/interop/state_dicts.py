@@ -42,7 +42,7 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
             if any(found)
             else f"--arg=weights={weights}: --source={path} holds one set, of {_some(state)}"
         )
-    _say(path, name, content, found)
+    _say(path, name, content, [other for other in found if _may_be(found[other], family)])
     return state
 
 
@@ -94,7 +94,7 @@ def _content(content: Any) -> str:
     return ", ".join(sorted(held)[:12]) or "nothing"
 
 
-def _say(path: str, name: str, content: Mapping[Any, Any], found: Mapping[str, Any]) -> None:
+def _say(path: str, name: str, content: Mapping[Any, Any], found: list[str]) -> None:
     taken = name or "the tensors at its top"
     others = [other for other in found if other != name]
     if others:
@@ -116,4 +116,7 @@ def _some(keys: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    return value.name if isinstance(value, torch_files.StandIn) else type(value).__name__
+    if isinstance(value, torch_files.StandIn):
+        return value.name
+    of = f" of {_kind(next(iter(value.values())))}" if isinstance(value, dict) and value else ""
+    return type(value).__name__ + of

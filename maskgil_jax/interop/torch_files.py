@@ -223,7 +223,8 @@ def advice(path: str) -> str:
         "keys = ('model', 'state_dict', 'module', 'ema') if isinstance(x, dict) else (); "
         "x = next((x[k] for k in keys if k in x), x); "
         "x = x.state_dict() if hasattr(x, 'state_dict') else x; "
-        "torch.save({k: v for k, v in x.items() if torch.is_tensor(v)}, 'tensors.pt')"
+        "torch.save({k: torch.as_tensor(v) for k, v in x.items() if hasattr(v, 'shape')}, "
+        "'tensors.pt')"
     )
     return (
         "\nIf you trust this file (unpickling can run code), write its tensors to another one, "
