@@ -1,6 +1,7 @@
 """The tensors of .safetensors, of every dtype that NumPy or ml_dtypes have."""
 
 import json
+import logging
 import os
 import struct
 from typing import Any
@@ -11,6 +12,8 @@ import safetensors
 import safetensors.numpy
 
 from maskgil_jax.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 Tensors = dict[str, np.ndarray]
 
@@ -48,11 +51,14 @@ def read(path: str) -> tuple[Tensors, dict[str, str]]:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(size))
         header.pop("__metadata__", None)
-        return {name: _tensor(path, 8 + size, name, x) for name, x in header.items()}, metadata
+        tensors = {name: _tensor(path, 8 + size, name, x) for name, x in header.items()}
     except (safetensors.SafetensorError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"--source={path} is not readable safetensors: {error}") from None
+    if small := sum(x["dtype"].startswith("F8") for x in header.values()):
+        log.info("%s: %d tensors are float8, taken as they are, without scales", path, small)
+    return tensors, metadata
 
 
 def write(path: str, tensors: Tensors, metadata: dict[str, str]) -> None:

@@ -98,16 +98,12 @@ def _say(path: str, name: str, content: Mapping[Any, Any], found: list[str]) -> 
     taken = name or "the tensors at its top"
     others = [other for other in found if other != name]
     if others:
-        log.info(
-            "%s: took the weights %r; --arg=weights=NAME takes others: %s",
-            path,
-            taken,
-            _some(others),
-        )
+        choices = ", ".join(f"--arg=weights={other or 'model'}" for other in others[:8])
+        log.info("%s: took the weights %r; it holds others too: %s", path, taken, choices)
     rest = {key: value for key, value in content.items() if isinstance(value, torch_files.StandIn)}
     if rest:
-        kinds = ", ".join(f"{key} (a {_kind(value)})" for key, value in rest.items())
-        log.info("%s: passed over what is no tensor, none of it was run: %s", path, kinds)
+        kinds = ", ".join(f"{key} ({_kind(value)})" for key, value in rest.items())
+        log.info("%s: passed over what holds no tensors, nothing of it was run: %s", path, kinds)
 
 
 def _some(keys: Any) -> str:
