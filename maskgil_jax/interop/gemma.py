@@ -5,20 +5,22 @@ commas in between, of which config.json may be left out, or one GGUF file.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import files, llama_cpp
-from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.interop import files, llama_cpp, sources
+from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
 from maskgil_jax.models.gemma import GemmaConfig
 from maskgil_jax.text_encoders import VOCABULARY
 
 CONFIG = GemmaConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict
+ANCHORS = ("model.embed_tokens.weight",)
 IGNORED = (r"^lm_head\.weight$",)  # the embedding once more
 
 SETTINGS = "config.json"
@@ -42,6 +44,8 @@ MLP_NORM = {1: "post_attention_layernorm", 3: "pre_feedforward_layernorm"}
 GGUF_ARCHITECTURES = {"gemma": 1, "gemma3": 3}
 # llama.cpp's names of settings, after the architecture's, and of tensors.
 GGUF_SETTINGS = {
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
     "attention.key_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.sliding_window": "sliding_window",
@@ -104,7 +108,10 @@ def config(
             f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: say "
             "how many of queries there are by --arg=heads=N, or give config.json"
         )
-    layers = 1 + max(int(name.split(".")[2]) for name in tensors if ".layers." in name)
+    layers = count_layers(tensors, "model.layers.")
+    _check_told(told, "num_hidden_layers", layers)
+    if not heads:
+        _check_told(told, "num_attention_heads", rows["q"] // head_dim)
     dtype = "bfloat16" if embedding.dtype == jnp.bfloat16 else "float32"
     return GemmaConfig(
         generation=generation,
@@ -191,6 +198,14 @@ def _norms(config: GemmaConfig, layer: str, slot: tuple[int, ...]) -> list[Entry
     ]
 
 
+def _check_told(told: Mapping[str, Any], name: str, found: int) -> None:
+    if told.get(name, found) != found:
+        raise ValueError(
+            f"the tensors have {name} = {found}, but its settings say {told[name]}: something is "
+            "missing"
+        )
+
+
 def _generation(tensors: Tensors) -> int:
     if "model.layers.0.self_attn.q_norm.weight" in tensors:
         return 3
@@ -213,23 +228,24 @@ def _sliding(told: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _read_snapshot(source: str) -> Content:
-    found = files.members(source)
+    found = sources.members(source)
     settings, vocabulary = found.pop(SETTINGS, ""), found.pop(VOCABULARY, "")
-    weights = [path for name, path in found.items() if name.endswith(".safetensors")]
+    weights = {name: path for name, path in found.items() if ".safetensors" in name}
     if not vocabulary or not weights:
         raise InputError(
             f"--source={source}: expected .safetensors and {VOCABULARY}, or a directory of them"
         )
-    tensors = files.read(",".join(weights), STATE_DICT_KEYS)
+    content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
+    tensors = content.tensors
     if "embed_tokens.weight" in tensors:  # of the network without its head
         tensors = {f"model.{name}": x for name, x in tensors.items()}
-    metadata = _settings(settings) if settings else {}
-    return Content(tensors, metadata, {VOCABULARY: files.read_bytes(vocabulary)})
+    metadata = {**content.metadata, **(_settings(settings) if settings else {})}
+    return Content(tensors, metadata, {VOCABULARY: sources.read_bytes(vocabulary)})
 
 
 def _settings(path: str) -> dict[str, Any]:
     """What config.json says; of rotations, in the older names whoever wrote it."""
-    told = files.read_json(path)
+    told = sources.read_json(path)
     kind = told.get("model_type")
     if kind not in MODEL_TYPES:
         raise InputError(f"--source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
