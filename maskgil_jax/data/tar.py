@@ -22,7 +22,7 @@ from maskgil_jax.data import captions, class_labels, patterns
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import Record, unusable
-from maskgil_jax.data.tar_headers import Damaged, Member, members
+from maskgil_jax.data.tar_headers import FILE, Damaged, Member, members
 from maskgil_jax.data.tar_links import Links
 from maskgil_jax.data.tar_samples import CLASS, Sample, fault_of, samples_of
 from maskgil_jax.errors import InputError, Unreadable
@@ -46,6 +46,7 @@ _ROW = np.dtype(
         ("name_end", np.int64),  # of the image's name, in Shard.names
     ]
 )
+_NOTHING = Member("", 0, 0, FILE, 0)
 _CAPTION_FIELDS = tuple(f'"{field}"'.encode() for field in captions.FIELDS)
 _READ_OF_TEXT = captions.LARGEST_FILE + 1
 _COMPRESSED = {
@@ -103,6 +104,7 @@ class Tar:
         self._ends = np.cumsum([len(shard) for shard in self._shards])
         last = max(int(shard.rows["label"].max(initial=NO_LABEL)) for shard in self._shards)
         self._labelled = last != NO_LABEL
+        self.class_names: tuple[str, ...]
         if not self._labelled:
             self.class_names = (printable(os.path.basename(folder)),)
         elif names is None:
@@ -243,24 +245,34 @@ def _scan(path: str, descriptor: int, class_ids: Mapping[str, int]) -> Shard:
             damage = str(error)
 
     census, where, links = Census(), printable(path), Links(whole_members)
-    samples = [
+    samples = (
         sample
         for _, archive in itertools.groupby(whole_members(), operator.attrgetter("archive"))
         for sample in samples_of(archive, links, census, where)
-    ]
-    if not samples:
+    )
+    rows: list[tuple[int, ...]] = []
+    names, captioned = bytearray(), 0
+    faults: dict[int, str] = {}
+    caption_faults: dict[int, str] = {}
+    for sample in samples:
+        found = _found(descriptor, sample, class_ids)
+        if found.fault:
+            faults[len(rows)] = found.fault
+        if found.caption_fault:
+            caption_faults[len(rows)] = found.caption_fault
+        captioned += found.captioned
+        names += os.fsencode(sample.image.name)
+        rows.append((*found.row, len(names)))
+    if not rows:
         census.pass_over(where, "tar without images", is_data=False)
-    found = [_found(descriptor, sample, class_ids) for sample in samples]
-    names = [os.fsencode(sample.image.name) for sample in samples]
-    ends = itertools.accumulate(map(len, names))
     return Shard(
         path,
         os.fstat(descriptor).st_mtime_ns,
-        np.array([(*f.row, end) for f, end in zip(found, ends, strict=True)], _ROW),
-        b"".join(names),
-        sum(f.captioned for f in found),
-        {place: f.fault for place, f in enumerate(found) if f.fault},
-        {place: f.caption_fault for place, f in enumerate(found) if f.caption_fault},
+        np.array(rows, _ROW),
+        bytes(names),
+        captioned,
+        faults,
+        caption_faults,
         damage,
         census,
     )
@@ -289,25 +301,25 @@ def _found(descriptor: int, sample: Sample, class_ids: Mapping[str, int]) -> _Fo
     read = {
         extension: os.pread(descriptor, min(part.size, _READ_OF_TEXT), part.start)
         for extension, part in parts.items()
-        if extension in (CLASS, "json") and not fault_of(part)
+        if extension != "txt" and part.kind == FILE
     }
     try:
         label = _label(read, parts, class_ids)
     except Unreadable as error:
         fault = fault or str(error)
-    texts = [parts.get(extension) for extension in _PARSERS]
-    problems = [_problem(text) for text in texts if text and fault_of(text)]
-    captioned = ("txt" in parts and parts["txt"].size > 0) or any(
-        field in read.get("json", b"") for field in _CAPTION_FIELDS
+    texts = [parts.get(extension, _NOTHING) for extension in _PARSERS]
+    problem = next((_problem(text) for text in texts if text.kind != FILE), "")
+    captioned = texts[0].size > 0 or (
+        "json" in read and any(field in read["json"] for field in _CAPTION_FIELDS)
     )
     row = (
         image.start,
         image.size,
-        *(text.start if text else 0 for text in texts),
-        *(min(text.size, _READ_OF_TEXT) if text else 0 for text in texts),
+        *[text.start for text in texts],
+        *[min(text.size, _READ_OF_TEXT) for text in texts],
         label,
     )
-    return _Found(row, captioned, fault, "".join(problems[:1]))
+    return _Found(row, captioned, fault, problem)
 
 
 def _label(

@@ -7,6 +7,7 @@ Interchange Format"; GNU tar manual, "Basic Tar Format".
 
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ BLOCK = 512
 # Zeros at the end of a tar; GNU tar fills up 10 KiB. More are what an unfinished copy leaves.
 LARGEST_PADDING = 2**20
 LARGEST_EXTENSION = 2**20  # bytes of an extended header, which only holds a name and the like
+_AHEAD = 4096  # bytes that are read at once: captions and classes are small
 _CHUNK = 2**20  # bytes of zeros that are read at once
 
 # Kinds of members; what is none of these has a kind of its own, which messages show.
@@ -77,9 +79,12 @@ def members(descriptor: int) -> Iterator[Member]:
       Damaged: after the last whole member, where the end mark of a tar does not follow.
     """
     length, at, archive = os.fstat(descriptor).st_size, 0, 0
+    ahead, begin = b"", 0  # bytes that are read already, and where they begin
     extended: dict[bytes, bytes] = {}  # what the headers before this one say about the next member
     while at < length:
-        header = os.pread(descriptor, BLOCK, at)
+        if not 0 <= at - begin <= len(ahead) - BLOCK:
+            ahead, begin = os.pread(descriptor, _AHEAD, at), at
+        header = ahead[at - begin : at - begin + BLOCK]
         if not header.strip(b"\0"):
             if extended:
                 raise Damaged(at, "an extended header without a member after it")
@@ -157,11 +162,12 @@ def _size(header: bytes, at: int) -> int:
 
 def _is_intact(header: bytes) -> bool:
     checksum, own = _octal(header[148:156]), header[148:156]
-    missing = sum(header) - sum(own) + 8 * ord(" ") - checksum  # it counts itself as blanks
-    if not missing:
+    expected = checksum + sum(own) - 8 * ord(" ")  # it counts itself as blanks
+    # The lower half of Adler-32 is 1 + the sum of the bytes, 20 times as fast as sum() finds it.
+    if (1 + expected) % 65521 == zlib.adler32(header) & 0xFFFF:
         return True
     # Some old programs add up signed bytes.
-    return missing == 256 * sum(byte >= 128 for byte in header[:148] + header[156:])
+    return sum(header) - 256 * sum(byte >= 128 for byte in header[:148] + header[156:]) == expected
 
 
 def _octal(field: bytes) -> int:

@@ -1,8 +1,9 @@
 """Which members of a tar belong together: an image, its captions and its class."""
 
 import itertools
+import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from maskgil_jax.data import captions
@@ -39,21 +40,14 @@ class Sample(NamedTuple):
     fault: str = ""
 
 
-class _Entry(NamedTuple):
-    """A member that is used.
-
-    Attributes:
-      kind: an extension of _PARTS, or _IMAGE.
-      turn: the same for members that lie together, apart from those of other keys.
-      member: itself, or what it is a link to.
-    """
-
-    kind: str
-    turn: int
-    member: Member
+# A member that is used: its kind (an extension of _PARTS, or _IMAGE); its turn, which is the same
+# for members that lie together, apart from those of other keys; itself, or what it is a link to.
+_Entry = tuple[str, int, Member]
 
 
-def samples_of(members: Iterable[Member], links: Links, census: Census, where: str) -> list[Sample]:
+def samples_of(
+    members: Iterable[Member], links: Links, census: Census, where: str
+) -> Iterator[Sample]:
     """The samples of one tar, in the order of their keys' first members.
 
     Args:
@@ -65,24 +59,30 @@ def samples_of(members: Iterable[Member], links: Links, census: Census, where: s
     keys = _by_key(members, links, census, where)
     _place_dotted(keys, census, where)
     # As `tar -A` leaves it: members of one key that lie apart may be of different samples.
-    joined = any(len({e.member.name for e in found}) < len(found) for found in keys.values())
-    samples: list[Sample] = []
+    joined = any(map(_has_a_name_twice, keys.values()))
     for key, entries in keys.items():
-        one = not joined and len({entry.kind for entry in entries}) == len(entries)
-        groups = [entries] if one else _split(entries)
-        if not _has_image(entries):
-            for entry in entries:
+        parts = {kind: member for kind, _, member in entries}
+        if _IMAGE not in parts:
+            for _, _, member in entries:
                 reason = "captions or class without an image"
-                census.pass_over(_name(where, entry.member), reason, is_data=True)
-        elif groups:
-            samples += map(_sample, groups)
+                census.pass_over(_name(where, member), reason, is_data=True)
+        elif not joined and len(parts) == len(entries):
+            yield _sample(parts)
+        elif groups := _split(entries):
+            for group in groups:
+                yield _sample({kind: member for kind, _, member in group})
         else:
             fault = (
                 f"{len(entries)} members have the key {printable(key)}, in an order that does not "
                 "tell which of them belong together"
             )
-            samples += [Sample(e.member, {}, fault) for e in entries if e.kind == _IMAGE]
-    return samples
+            yield from (Sample(m, {}, fault) for kind, _, m in entries if kind == _IMAGE)
+
+
+def _has_a_name_twice(entries: Sequence[_Entry]) -> bool:
+    return len({kind for kind, _, _ in entries}) < len(entries) and len(
+        {member.name for _, _, member in entries}
+    ) < len(entries)
 
 
 def fault_of(member: Member) -> str:
@@ -119,7 +119,7 @@ def _by_key(
         if first != previous:
             turn, previous = turn + 1, first
         member = member if member.kind == FILE else links.follow(member)
-        keys.setdefault(key, []).append(_Entry(kind, turn, member))
+        keys.setdefault(key, []).append((kind, turn, member))
     return keys
 
 
@@ -163,38 +163,37 @@ def _place_dotted(keys: dict[str, list[_Entry]], census: Census, where: str) -> 
             owners.setdefault(first, []).append(key)
     for first, dotted in owners.items():
         if _has_image(keys.get(first, [])):
-            for entry in (entry for key in dotted for entry in keys.pop(key)):
-                reason = "more about an image, as 1.seg.png is beside 1.jpg"
-                census.pass_over(_name(where, entry.member), reason, is_data=True)
+            reason = "more about an image, as 1.seg.png is beside 1.jpg"
+            for _, _, member in (entry for key in dotted for entry in keys.pop(key)):
+                census.pass_over(_name(where, member), reason, is_data=True)
         elif first in keys and len(dotted) == 1:
             both = keys.pop(first) + keys[dotted[0]]
-            keys[dotted[0]] = sorted(both, key=lambda entry: entry.turn)
+            keys[dotted[0]] = sorted(both, key=operator.itemgetter(1))
 
 
 def _has_image(entries: Sequence[_Entry]) -> bool:
-    return any(entry.kind == _IMAGE for entry in entries)
+    return any(kind == _IMAGE for kind, _, _ in entries)
 
 
-def _split(entries: Sequence[_Entry]) -> list[list[_Entry]]:
+def _split(entries: Sequence[_Entry]) -> list[Sequence[_Entry]]:
     """Entries of one key in the order of the tar, those of each sample together.
 
     They come in the same order again and again, as after `tar -A`, or lie apart from one another.
     Otherwise it is not certain what belongs together, and there is no sample.
     """
-    kinds = [entry.kind for entry in entries]
+    kinds = [kind for kind, _, _ in entries]
     images = kinds.count(_IMAGE)
-    size = len(entries) // images if images else 0
+    size = len(entries) // images
     if images > 1 and kinds == kinds[:size] * images and len(set(kinds[:size])) == size:
-        return [list(entries[start : start + size]) for start in range(0, len(entries), size)]
-    runs = [list(run) for _, run in itertools.groupby(entries, lambda entry: entry.turn)]
+        return [entries[start : start + size] for start in range(0, len(entries), size)]
+    runs = [list(run) for _, run in itertools.groupby(entries, operator.itemgetter(1))]
     for run in runs:
-        found = [entry.kind for entry in run]
-        if found.count(_IMAGE) != 1 or len(set(found)) < len(found):
+        kinds = [kind for kind, _, _ in run]
+        if kinds.count(_IMAGE) != 1 or len(set(kinds)) < len(kinds):
             return []
-    return runs
+    return [*runs]
 
 
-def _sample(entries: Sequence[_Entry]) -> Sample:
-    parts = {entry.kind: entry.member for entry in entries}
+def _sample(parts: dict[str, Member]) -> Sample:
     image = parts.pop(_IMAGE)
     return Sample(image, parts, fault_of(image))
