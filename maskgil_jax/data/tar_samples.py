@@ -167,8 +167,10 @@ def _place_dotted(keys: dict[str, list[_Entry]], census: Census, where: str) -> 
             for _, _, member in (entry for key in dotted for entry in keys.pop(key)):
                 census.pass_over(_name(where, member), reason, is_data=True)
         elif first in keys and len(dotted) == 1:
-            both = keys.pop(first) + keys[dotted[0]]
+            own = {kind for kind, _, _ in keys[dotted[0]]}
+            both = keys[dotted[0]] + [entry for entry in keys[first] if entry[0] not in own]
             keys[dotted[0]] = sorted(both, key=operator.itemgetter(1))
+            keys[first] = [entry for entry in keys[first] if entry[0] in own]
 
 
 def _has_image(entries: Sequence[_Entry]) -> bool:
