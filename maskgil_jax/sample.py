@@ -134,7 +134,8 @@ def read_prompts(path: str) -> list[str]:
         lines = captions.lines(captions.decode(epath.Path(path).read_bytes()))
     except (OSError, Unreadable) as error:
         raise InputError(f"--prompts={path}: {error}") from None
-    prompts, numbers = [], []
+    prompts: list[str] = []
+    numbers: list[int] = []
     for number, line in enumerate(lines, 1):
         if captions.is_blank(line):
             continue

@@ -22,7 +22,7 @@ from maskgil_jax.data import captions, class_labels, patterns
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import Record, unusable
-from maskgil_jax.data.tar_headers import FILE, Damaged, Member, members
+from maskgil_jax.data.tar_headers import DAMAGE, FILE, Damaged, Member, members
 from maskgil_jax.data.tar_links import Links
 from maskgil_jax.data.tar_samples import CLASS, Sample, fault_of, samples_of
 from maskgil_jax.errors import InputError, Unreadable
@@ -77,8 +77,9 @@ class Tar:
     images of the key cannot be read. Tars joined by `cat` are read one after the other, each as a
     tar of its own. Links are followed to members of the same tar.
 
-    Of a tar that is cut off or damaged, the whole members before the damage are used, and what
-    follows counts as one image that cannot be read.
+    Of a tar that is cut off or damaged, the whole members before the damage are used, and those
+    after it, where their headers can be found; what lies between counts as one image that cannot be
+    read.
 
     Args:
       pattern: of paths, with `*`, `?`, `[...]`, `{a,b}` and `{000..099}`.
@@ -100,7 +101,7 @@ class Tar:
             self._shards = list(bar)
         for shard in self._shards:
             if shard.damage:
-                log.warning("%s: %s; only what stands before is used", shard.path, shard.damage)
+                log.warning("%s: %s", shard.path, "; ".join(shard.damage))
         self._ends = np.cumsum([len(shard) for shard in self._shards])
         last = max(int(shard.rows["label"].max(initial=NO_LABEL)) for shard in self._shards)
         self._labelled = last != NO_LABEL
@@ -130,8 +131,8 @@ class Tar:
         number = int(np.searchsorted(self._ends, index, side="right"))
         shard = self._shards[number]
         place = index - int(self._ends[number]) + len(shard)
-        if place == len(shard.rows):
-            return unusable(printable(shard.path), shard.damage)
+        if place >= len(shard.rows):
+            return unusable(printable(shard.path), shard.damage[place - len(shard.rows)])
         row = shard.rows[place]
         name, label = shard.name(place), int(row["label"]) if self._labelled else 0
         if place in shard.faults:
@@ -157,7 +158,7 @@ class Shard:
       captioned: number of images that seem to have captions; what these hold is not read yet.
       faults: of images that cannot be used, by their places.
       caption_faults: of captions that cannot be read, by the places of their images.
-      damage: what ends the usable part of the file, or "".
+      damage: sentences on what cannot be used, in the order of the file.
       census: what of it is not used.
     """
 
@@ -168,11 +169,11 @@ class Shard:
     captioned: int
     faults: Mapping[int, str]
     caption_faults: Mapping[int, str]
-    damage: str
+    damage: tuple[str, ...]
     census: Census
 
     def __len__(self) -> int:
-        return len(self.rows) + bool(self.damage)
+        return len(self.rows) + len(self.damage)
 
     def name(self, place: int) -> str:
         """Of an image, with the path of the shard, as it can be printed."""
@@ -226,28 +227,28 @@ def scan(path: str, class_ids: Mapping[str, int] = types.MappingProxyType({})) -
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            return _scan(path, file.fileno(), class_ids)
+            try:
+                return _scan(path, file.fileno(), class_ids)
+            except Damaged as error:
+                raise InputError(f"{path} {_refusal(file.read(8), error)}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _scan(path: str, descriptor: int, class_ids: Mapping[str, int]) -> Shard:
-    damage = ""
+    damage: list[str] = []
 
-    def whole_members() -> Iterator[Member]:
-        nonlocal damage
-        try:
-            yield from members(descriptor)
-        except Damaged as error:
-            if not error.byte:
-                start = os.pread(descriptor, 8, 0)
-                raise InputError(f"{path} {_refusal(start, error)}") from None
-            damage = str(error)
+    def intact() -> Iterator[Member]:
+        for member in members(descriptor):
+            if member.kind != DAMAGE:
+                yield member
+            elif member.name not in damage:  # links make this run twice
+                damage.append(member.name)
 
-    census, where, links = Census(), printable(path), Links(whole_members)
+    census, where, links = Census(), printable(path), Links(intact)
     samples = (
         sample
-        for _, archive in itertools.groupby(whole_members(), operator.attrgetter("archive"))
+        for _, archive in itertools.groupby(intact(), operator.attrgetter("archive"))
         for sample in samples_of(archive, links, census, where)
     )
     rows: list[tuple[int, ...]] = []
@@ -273,7 +274,7 @@ def _scan(path: str, descriptor: int, class_ids: Mapping[str, int]) -> Shard:
         captioned,
         faults,
         caption_faults,
-        damage,
+        tuple(damage),
         census,
     )
 

@@ -21,6 +21,7 @@ _CHUNK = 2**20  # bytes of zeros that are read at once
 # Kinds of members; what is none of these has a kind of its own, which messages show.
 FILE, HARD_LINK, SYMBOLIC_LINK, FOLDER = "file", "hard link", "symbolic link", "folder"
 SPARSE = "sparse file"
+DAMAGE = "damage"  # no member, but where one or more cannot be found
 _KINDS = {
     b"\0": FILE,
     b"0": FILE,
@@ -38,25 +39,28 @@ _KINDS = {
 _WITHOUT_DATA = frozenset(b"123456")  # whatever their size says
 _LINKS = (HARD_LINK, SYMBOLIC_LINK)
 _PAX_RECORD = re.compile(rb"([0-9]{1,8}) ([^=\0]+)=")
+_MAGIC, _MAGIC_AT = b"ustar", 257
+_BROKEN = b"broken"  # in place of a key of pax, which ours are not
 _LARGEST_OCTAL = 8**11 - 1  # that the size in a header can say without GNU's way
 
 
 class Damaged(Exception):
-    """A tar file ends, or makes no sense, from `byte` on."""
+    """A tar file makes no sense from `byte` on."""
 
     def __init__(self, byte: int, reason: str):
         super().__init__(f"damaged at byte {byte:,}: {reason}")
-        self.byte = byte
+        self.reason = reason
 
 
 class Member(NamedTuple):
     """What a tar holds: a file, a link, a folder, ...
 
     Attributes:
-      name: with its folders; bytes that are not UTF-8 as os.fsdecode keeps them.
+      name: with its folders; bytes that are not UTF-8 as os.fsdecode keeps them. Of DAMAGE, a
+        sentence about it.
       start: its first byte.
       size: in bytes.
-      kind: FILE, HARD_LINK, SYMBOLIC_LINK, FOLDER, SPARSE, or other words for a message.
+      kind: FILE, HARD_LINK, SYMBOLIC_LINK, FOLDER, SPARSE, DAMAGE, or other words for a message.
       archive: 0; after each end mark within the file, 1 more.
       target: that a link names, as `name` is written.
     """
@@ -70,51 +74,104 @@ class Member(NamedTuple):
 
 
 def members(descriptor: int) -> Iterator[Member]:
-    """All whole members of a tar file in their order, those after an end mark too.
+    """All members of a tar file in their order, those after an end mark too.
+
+    What cannot be made sense of is one member of the kind DAMAGE; what follows it is searched for
+    the next header, as `tar` does.
 
     Args:
       descriptor: of the open file; its position is neither used nor changed.
 
     Raises:
-      Damaged: after the last whole member, where the end mark of a tar does not follow.
+      Damaged: the file does not begin as a tar does.
     """
     length, at, archive = os.fstat(descriptor).st_size, 0, 0
+    if not length:
+        raise Damaged(0, "no header of a member there")
     ahead, begin = b"", 0  # bytes that are read already, and where they begin
     extended: dict[bytes, bytes] = {}  # what the headers before this one say about the next member
     while at < length:
         if not 0 <= at - begin <= len(ahead) - BLOCK:
             ahead, begin = os.pread(descriptor, _AHEAD, at), at
         header = ahead[at - begin : at - begin + BLOCK]
-        if not header.strip(b"\0"):
+        try:
+            if not header.strip(b"\0"):
+                at, archive = _after_end(descriptor, at, length, extended), archive + 1
+                if at == length:
+                    return
+                continue
+            size, kind, start = _size(header, at), header[156:157], at + BLOCK
             if extended:
-                raise Damaged(at, "an extended header without a member after it")
-            after = _after_zeros(descriptor, at, length)
-            if after == length:
-                if length - at > LARGEST_PADDING:
-                    raise Damaged(at, f"an end mark with {length - at:,} bytes after it")
+                size = _extended_size(extended, size, at)
+            if header[156] in _WITHOUT_DATA:
+                size = 0
+            elif kind == b"S":
+                start = _after_sparse_map(descriptor, header, start)
+            if start + size > length:
+                raise Damaged(at, f"a member of {size:,} bytes is cut off")
+            if kind in _EXTENDED:
+                extended |= _extension(descriptor, kind, start, size, at)
+            elif _BROKEN in extended:
+                yield _damage(at, extended[_BROKEN].decode(), archive)
+                extended = {}
+            else:
+                yield _member(header, kind, start, size, archive, extended)
+                extended = {}
+            at = start + -(-size // BLOCK) * BLOCK
+        except Damaged as error:
+            after = _next_header(descriptor, at + BLOCK, length)
+            if not at and (after == length or not _begins_as_tar(header)):
+                raise
+            yield _damage(at, error.reason, archive)
+            at, extended = after, {}
+            if at == length:
                 return
-            at, archive = after, archive + 1
-            continue
-        size, kind, start = _size(header, at), header[156:157], at + BLOCK
-        if extended:
-            size = _extended_size(extended, size, at)
-        if header[156] in _WITHOUT_DATA:
-            size = 0
-        elif kind == b"S":
-            start = _after_sparse_map(descriptor, header, start)
-        if start + size > length:
-            raise Damaged(at, f"a member of {size:,} bytes is cut off")
-        if kind in _EXTENDED:
-            if size > LARGEST_EXTENSION:
-                raise Damaged(at, f"an extended header of {size:,} bytes")
-            extended |= _EXTENDED[kind](os.pread(descriptor, size, start), at)
-        elif kind == b"g":
-            _check_global(os.pread(descriptor, min(size, LARGEST_EXTENSION), start), at)
-        else:
-            yield _member(header, kind, start, size, archive, extended)
-            extended = {}
-        at = start + -(-size // BLOCK) * BLOCK
-    raise Damaged(length, "it ends without the end mark of a tar")
+    yield _damage(length, "it ends without the end mark of a tar", archive)
+
+
+def _damage(at: int, reason: str, archive: int) -> Member:
+    return Member(str(Damaged(at, reason)), at, 0, DAMAGE, archive)
+
+
+def _begins_as_tar(header: bytes) -> bool:
+    try:
+        return len(header) == BLOCK and _is_intact(header)
+    except ValueError:
+        return False
+
+
+def _next_header(descriptor: int, at: int, length: int) -> int:
+    """The first block from `at` on that is a header, or the length of the file."""
+    while at < length:
+        chunk = os.pread(descriptor, _CHUNK, at)
+        found = chunk.find(_MAGIC)
+        while found >= 0:
+            place = found - _MAGIC_AT
+            if place >= 0 and not place % BLOCK and _begins_as_tar(chunk[place : place + BLOCK]):
+                return at + place
+            found = chunk.find(_MAGIC, found + 1)
+        at += _CHUNK
+    return length
+
+
+def _after_end(descriptor: int, at: int, length: int, extended: dict[bytes, bytes]) -> int:
+    """Where another tar begins after an end mark, or the length of the file."""
+    if extended:
+        raise Damaged(at, "an extended header without a member after it")
+    after = _after_zeros(descriptor, at, length)
+    if after == length and length - at > LARGEST_PADDING:
+        raise Damaged(at, f"an end mark with {length - at:,} bytes after it")
+    return after
+
+
+def _extension(descriptor: int, kind: bytes, start: int, size: int, at: int) -> dict[bytes, bytes]:
+    """What an extended header says, or under _BROKEN, what is wrong with it."""
+    if size > LARGEST_EXTENSION:
+        return {_BROKEN: b"an extended header of %d bytes before it" % size}
+    try:
+        return _EXTENDED[kind](os.pread(descriptor, size, start), at)
+    except Damaged as error:
+        return {_BROKEN: error.reason.encode()}
 
 
 def _after_zeros(descriptor: int, at: int, length: int) -> int:
@@ -229,10 +286,11 @@ def _pax(content: bytes, at: int) -> dict[bytes, bytes]:
     return found
 
 
-def _check_global(content: bytes, at: int) -> None:
+def _global(content: bytes, at: int) -> dict[bytes, bytes]:
     """A header about all members that follow cannot say what differs among them."""
     if {b"path", b"linkpath", b"size"} & _pax(content, at).keys():
         raise Damaged(at, "an extended header that gives all members one name or size")
+    return {}
 
 
-_EXTENDED = {b"L": _gnu_name, b"K": _gnu_target, b"x": _pax, b"X": _pax}
+_EXTENDED = {b"L": _gnu_name, b"K": _gnu_target, b"x": _pax, b"X": _pax, b"g": _global}
