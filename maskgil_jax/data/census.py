@@ -58,6 +58,15 @@ class Census:
         if len(entry.names) < NAMED:
             entry.names.append(name)
 
+    def add(self, part: "Census") -> None:
+        """Take over what a part of the source does not use."""
+        for reason, entry in part.passed_over.items():
+            *some, last = entry.names
+            for name in some:
+                self.pass_over(name, reason, is_data=entry.is_data)
+            rest = entry.count - len(some)
+            self.pass_over(last, reason, is_data=entry.is_data, count=rest)
+
     def missed(self) -> int:
         """Number of things that look like data and are not used."""
         return sum(entry.count for entry in self.passed_over.values() if entry.is_data)

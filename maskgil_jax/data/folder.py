@@ -2,14 +2,16 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from maskgil_jax.data import captions
 from maskgil_jax.data.census import Census
+from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import EXTENSIONS, Record, unusable
-from maskgil_jax.errors import InputError
+from maskgil_jax.data.regular import read_regular_file
+from maskgil_jax.errors import InputError, Unreadable
 
 
 class Folder:
@@ -74,10 +76,19 @@ def _images_below(path: str) -> Sequence[str]:
 
 
 def _captions(stem: str) -> tuple[str, ...]:
+    return captions.first(_beside(stem))
+
+
+def _beside(stem: str) -> Iterator[tuple[str, bytes]]:
+    """Extension and content of the files that may hold captions of NAME.jpg, for its stem."""
     for extension in captions.PARSERS:
-        try:
-            with open(f"{stem}.{extension}", "rb") as file:
-                return captions.parse(file.read(captions.LARGEST_FILE + 1), extension)
-        except FileNotFoundError:
-            continue
-    return ()
+        for path in (f"{stem}.{extension}", f"{stem}.{extension.upper()}"):
+            if os.path.lexists(path):
+                yield extension, _read(path)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_regular_file(path, captions.LARGEST_FILE)
+    except Unreadable as error:
+        raise Unreadable(f"its {printable(os.path.basename(path))} {error}") from None
