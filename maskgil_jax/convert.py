@@ -166,7 +166,8 @@ def _fitted(
             config = _made(
                 format_name, lambda: _untold(family, tensors, content.metadata, arguments)
             )
-        if problems := engine.misfits(family.entries(config), tensors, family.IGNORED):
+        entries = _made(format_name, lambda: family.entries(config))
+        if problems := engine.misfits(entries, tensors, family.IGNORED):
             raise InputError(
                 f"is not {format_name}, the tensors do not fit:\n  " + "\n  ".join(problems)
             )
@@ -197,9 +198,11 @@ def _made(format_name: str, make: Callable[[], Any]) -> Any:
     """What `make` makes; an InputError says why there is none, as a verb for a source."""
     try:
         return make()
+    except InputError:
+        raise
     except KeyError as error:
         raise InputError(f"is not {format_name}: it has no {error}") from None
-    except (TypeError, ValueError, ArithmeticError, IndexError) as error:
+    except (TypeError, ValueError, ArithmeticError, IndexError, AttributeError) as error:
         raise InputError(f"as {format_name}: {error}") from None
 
 
