@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskgil_jax import convert
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import files, llamagen_vq
+from maskgil_jax.interop import files, llamagen_vq, recognition
 from maskgil_jax.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig(
@@ -22,7 +21,9 @@ CONFIG = VQConfig(
 def read(source, weights="", **arguments):
     """The tensors that an import takes, by LlamaGen's names: all of `convert` but the writing."""
     content = files.read(str(source), llamagen_vq, weights)
-    return convert._fitted("llamagen-vq", llamagen_vq, str(source), content, arguments, weights)[2]
+    return recognition.recognise(
+        "llamagen-vq", llamagen_vq, str(source), content, arguments, weights
+    )[2]
 
 
 def check_read(source, expected, weights=""):

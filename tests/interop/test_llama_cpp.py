@@ -6,9 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from maskgil_jax import convert
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import gemma, llama_cpp
+from maskgil_jax.interop import gemma, llama_cpp, recognition
 
 
 def gguf(settings=b"", tensors=0, count=0):
@@ -77,7 +76,7 @@ def write_gemma(path, layers_told=2, layers=2):
 
 def read_gemma(path):
     content = gemma.read(path)
-    return convert._fitted("gemma", gemma, path, content, {}, "")[0]
+    return recognition.recognise("gemma", gemma, path, content, {}, "")[0]
 
 
 def test_layers_are_counted_against_the_header(tmp_path):

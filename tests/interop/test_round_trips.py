@@ -15,7 +15,7 @@ import maskgil_jax
 from maskgil_jax import api, convert, networks
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import generator
-from maskgil_jax.interop import description, engine, gemma, whisper
+from maskgil_jax.interop import description, engine, gemma, recognition, whisper
 from maskgil_jax.models.bert import BertConfig
 from maskgil_jax.models.gemma import GemmaConfig
 from maskgil_jax.models.halton import HaltonConfig
@@ -306,7 +306,7 @@ def snapshot(name, folder, told=None, drop=()):
 def read(name, source, **arguments):
     family = {"gemma": gemma, "whisper": whisper}[name]
     content = family.read(source)
-    return convert._fitted(name, family, source, content, arguments, "")[0]
+    return recognition.recognise(name, family, source, content, arguments, "")[0]
 
 
 def test_heads_and_layers_are_those_of_the_settings(tmp_path):
