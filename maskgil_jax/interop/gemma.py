@@ -231,6 +231,7 @@ def _sliding(told: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _read_snapshot(source: str) -> Content:
+    source = sources.snapshot(source)
     found = sources.members(source)
     settings, vocabulary = found.pop(SETTINGS, ""), found.pop(VOCABULARY, "")
     weights = {name: path for name, path in found.items() if ".safetensors" in name}

@@ -327,7 +327,12 @@ def test_an_index_of_a_snapshot_counts(name, tmp_path):
     source = snapshot(name, tmp_path / "s")
     index = {"weight_map": {"model.layers.7.x": "model-00002-of-00002.safetensors"}}
     (tmp_path / "s" / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="names model-00002-of-00002.safetensors, which are not"):
+    for given in (source, f"{source}/model.safetensors.index.json"):
+        with pytest.raises(InputError, match="names model-00002-of-00002.safetensors, which are"):
+            read(name, given)
+    index["weight_map"] = {"model.layers.7.x": "model.safetensors"}
+    (tmp_path / "s" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="model.layers.7.x is in model.safetensors, which does"):
         read(name, source)
 
 

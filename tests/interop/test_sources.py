@@ -114,6 +114,10 @@ def test_files_that_are_no_weights_are_named(content, suffix, tmp_path):
     refused(path, "x." + suffix + f".*({match}|not readable Flax)")
 
 
+def test_a_comma_may_stand_in_the_name_of_a_file(arrays, state, tmp_path):
+    check_read(saved(tmp_path / "lr=1e-4,steps=3.pt", {"model": state}), arrays)
+
+
 def test_another_zip_and_another_suffix_are_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("word/document.xml", "<a/>")

@@ -12,6 +12,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -65,6 +66,16 @@ def test_objects_beside_the_tensors_are_passed_over(zipped, arrays, state, tmp_p
         "passed over what holds no tensors, nothing of it was run: args (argparse.Namesp"
         in caplog.text
     )
+
+
+def test_a_file_that_was_zipped_anew_is_read(arrays, state, tmp_path):
+    saved(tmp_path / "x.pt", {"model": state})
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "y.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    check_read(tmp_path / "y.pt", arrays)
 
 
 @pytest.mark.parametrize("container", [collections.defaultdict, Attributes])
