@@ -178,7 +178,8 @@ def _check_archive(path: str) -> bool:
             )
         if damaged := archive.testzip():
             raise InputError(
-                f"--source={path} is damaged: the checksum of {damaged} is not that of its bytes"
+                f"--source={path} is damaged: the checksum of {damaged} is not that of its bytes "
+                "(only torch.serialization.set_crc32_options(False) writes such files on purpose)"
             )
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 

@@ -93,6 +93,28 @@ def test_the_only_set_that_fits_is_taken_whatever_its_name(key, arrays, state, t
     check_read(path, arrays, weights=key)
 
 
+def test_tensors_beside_a_state_dict_are_not_taken_for_it(arrays, state, tmp_path):
+    check_read(saved(tmp_path / "x.pt", {"logit_scale": torch.ones(()), "model": state}), arrays)
+
+
+def test_ema_is_not_taken_for_a_model_that_cannot_be_read(arrays, state, tmp_path):
+    path = saved(tmp_path / "x.pt", {"model": torch.nn.Linear(2, 2), "ema": state})
+    refused(path, r"model \(torch.nn.modules.linear.Linear\), and model is no state dict")
+    check_read(path, arrays, weights="ema")
+
+
+def test_a_dict_that_holds_itself_is_refused(tmp_path):
+    content = {"a": 1}
+    content["b"] = content
+    refused(saved(tmp_path / "x.pt", content), r"holds a \(int\), b \(dict of int\); expected")
+
+
+@pytest.mark.parametrize("content", [[1], None, torch.ones(2), {}, {0: torch.ones(1)}])
+def test_a_file_without_names_of_tensors_is_refused_without_advice(content, tmp_path):
+    message = refused(saved(tmp_path / "x.pt", content), "expected tensors by their names")
+    assert "python -c" not in message
+
+
 def test_sets_of_unusual_names_are_a_choice(state, tmp_path):
     path = saved(tmp_path / "x.pt", {"first": state, "second": state})
     refused(path, "several sets of weights, 'first', 'second': choose one by --arg=weights=NAME")
