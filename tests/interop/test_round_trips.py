@@ -1,5 +1,6 @@
 """What is exported comes back as it was, without --arg: weights, settings and provenance."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -196,6 +197,12 @@ def test_the_official_program_finds_its_weights_and_strings_beside(tmp_path):
     content = torch.load(tmp_path / "x.pt", weights_only=True)
     assert set(content) == {"model", description.KEY}
     assert json.loads(content[description.KEY])["arguments"]["heads"] == 4
+
+
+def test_features_that_are_normed_are_not_exported_to_code_that_does_not():
+    config = dataclasses.replace(CASES["llamagen-gpt of features"], feature_norm=True)
+    with pytest.raises(InputError, match="llamagen-gpt has feature_norm = False"):
+        convert.formats()["llamagen-gpt"].entries(config)
 
 
 def test_older_files_of_our_format_are_read(tmp_path):
