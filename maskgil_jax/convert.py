@@ -4,11 +4,8 @@ python -m maskgil_jax.convert import --format=NAME --source=FILE --output=DIR [-
 python -m maskgil_jax.convert export --format=NAME --source=DIR --output=FILE.safetensors
 """
 
-import dataclasses
-import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +18,6 @@ if TYPE_CHECKING:
     from maskgil_jax.interop import files
 
 log = logging.getLogger("maskgil_jax")
-
-FIELDS = {"classes": "num_classes"}  # of configs, where --arg has another name
-LAYERS = ("layers", "encoder_layers", "decoder_layers")  # of configs and settings
-VALUES = {int: "a number", tuple: "HxW, as 16x16", str: "a word"}
 
 
 def formats() -> dict[str, ModuleType]:
@@ -95,15 +88,18 @@ def import_model(
 
     from maskgil_jax import api, networks
     from maskgil_jax.generators import Generator, generator
-    from maskgil_jax.interop import engine
+    from maskgil_jax.interop import engine, recognition
 
     if epath.Path(output).exists():
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
-    arguments = _checked_arguments(format_name, family, arguments)
-    weights = arguments.pop("weights", "")
+    recognition.check_arguments(format_name, family, arguments)
+    told = dict(arguments)
+    weights = told.pop("weights", "")
     content = _read(family, source, weights)
-    config, kept, tensors = _fitted(format_name, family, source, content, arguments, weights)
+    config, kept, tensors = recognition.recognise(
+        format_name, family, source, content, told, weights
+    )
     log.info("%s", config)
     like = jax.eval_shape(lambda: networks.init_network(config, jax.random.key(0)))
     try:
@@ -117,117 +113,6 @@ def import_model(
         model = generator(network, **kept)
     model.save(output)
     log.info("wrote %s", output)
-
-
-def _checked_arguments(
-    format_name: str, family: ModuleType, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    """A copy of them; InputError for a name or a kind of value that the format does not take."""
-    taken = _taken(family)
-    known = sorted([*taken, "weights"])
-    for name, value in arguments.items():
-        if name not in known:
-            raise InputError(f"--arg: unknown {name!r}, {format_name} takes {', '.join(known)}")
-        expected: Any = type(taken.get(name, ""))
-        if not isinstance(value, expected):
-            raise InputError(f"--arg={name}: {value!r}, expected {VALUES[expected]}")
-        if expected is int and value < 1 and name != "layer":
-            raise InputError(f"--arg={name}: {value}, expected 1 or more")
-    return dict(arguments)
-
-
-def _taken(family: ModuleType) -> dict[str, Any]:
-    """Names and defaults of what a format can be told by --arg beside the weights to take."""
-    parameters = inspect.signature(family.config).parameters
-    return {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if name not in ("tensors", "metadata")
-    }
-
-
-def _fitted(
-    format_name: str,
-    family: ModuleType,
-    source: str,
-    content: "files.Content",
-    arguments: dict[str, Any],
-    weights: str,
-) -> tuple[Any, dict[str, Any], "files.Tensors"]:
-    """The network's config, what is known of it beside, and its tensors by the format's names."""
-    from maskgil_jax.interop import description, engine, names
-
-    def fit(tensors: "files.Tensors") -> tuple[Any, dict[str, Any], "files.Tensors"]:
-        told = description.read(content.metadata, family.CONFIG, len(content.tensors))
-        if told:
-            fields = {FIELDS.get(name, name): value for name, value in arguments.items()}
-            config = _made(format_name, lambda: dataclasses.replace(told.config, **fields))
-        else:
-            config = _made(
-                format_name, lambda: _untold(family, tensors, content.metadata, arguments)
-            )
-        if problems := engine.misfits(family.entries(config), tensors, family.IGNORED):
-            raise InputError(
-                f"is not {format_name}, the tensors do not fit:\n  " + "\n  ".join(problems)
-            )
-        return config, told.kept if told else {}, tensors
-
-    config, kept, tensors = names.fitting(source, content.tensors, family.ANCHORS, weights, fit)
-    _check_layers(source, config, content.metadata)
-    if description.KEY not in content.metadata:
-        _log_assumed(family, source, config, {**content.metadata, **arguments})
-    return config, kept, tensors
-
-
-def _untold(
-    family: ModuleType,
-    tensors: "files.Tensors",
-    metadata: Mapping[str, Any],
-    arguments: dict[str, Any],
-) -> Any:
-    """The config of a network that was not written by this package."""
-    taken = _taken(family)
-    told = {name: x for name, x in metadata.items() if name in taken and isinstance(x, int)}
-    more = inspect.signature(family.config).parameters
-    beside = {"metadata": metadata} if "metadata" in more else {}
-    return family.config(tensors, **beside, **(told | arguments))
-
-
-def _made(format_name: str, make: Callable[[], Any]) -> Any:
-    """What `make` makes; an InputError says why there is none, as a verb for a source."""
-    try:
-        return make()
-    except KeyError as error:
-        raise InputError(f"is not {format_name}: it has no {error}") from None
-    except (TypeError, ValueError, ArithmeticError, IndexError) as error:
-        raise InputError(f"as {format_name}: {error}") from None
-
-
-def _check_layers(source: str, config: Any, metadata: Mapping[str, Any]) -> None:
-    """Raise InputError where a network has other layers than its settings say."""
-    for name in LAYERS:
-        told, found = metadata.get(name), getattr(config, name, None)
-        if isinstance(told, int) and found is not None and told != found:
-            raise InputError(
-                f"--source={source} has tensors of {found} {name.replace('_', ' ')}, but its "
-                f"settings say {told}: a part of it is missing"
-            )
-
-
-def _log_assumed(family: ModuleType, source: str, config: Any, told: Mapping[str, Any]) -> None:
-    """Say what neither the tensors tell nor anybody said, and how to say otherwise."""
-    assumed = []
-    for name in _taken(family):
-        if name not in told:
-            value = getattr(config, FIELDS.get(name, name))
-            shown = "x".join(map(str, value)) if isinstance(value, tuple) else value
-            assumed.append(f"--arg={name}={shown}")
-    if assumed:
-        log.info(
-            "%s: its tensors do not tell all; assumed %s, give another value where that is wrong",
-            source,
-            " ".join(assumed),
-        )
 
 
 def _read(family: ModuleType, source: str, weights: str) -> "files.Content":
@@ -248,7 +133,7 @@ def export_model(format_name: str, source: str, output: str) -> None:
       InputError: a model that the format cannot express.
     """
     from maskgil_jax import api
-    from maskgil_jax.interop import description, engine, files
+    from maskgil_jax.interop import description, engine, files, recognition
 
     family, model = _family(format_name), api.load(source)
     if not hasattr(family, "STATE_DICT_KEYS"):
@@ -262,8 +147,9 @@ def export_model(format_name: str, source: str, output: str) -> None:
     beside |= {description.KEY: description.of(model)}
     files.write(output, tensors, family.STATE_DICT_KEYS, beside)
     log.info("wrote %s", output)
-    if not files.holds_strings(output, family.STATE_DICT_KEYS):
-        _log_assumed(family, f"{output} (to be imported again)", config, {})
+    untold = recognition.arguments_of(family, config).values()
+    if untold and not files.holds_strings(output, family.STATE_DICT_KEYS):
+        log.info("it cannot hold what its import has to be told: %s", " ".join(untold))
 
 
 def _family(name: str) -> ModuleType:

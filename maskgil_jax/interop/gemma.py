@@ -16,6 +16,7 @@ from maskgil_jax.interop import files, llama_cpp, sources
 from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
 from maskgil_jax.models.gemma import GemmaConfig
+from maskgil_jax.runtime.files import check_object
 from maskgil_jax.text_encoders import VOCABULARY
 
 CONFIG = GemmaConfig
@@ -37,6 +38,8 @@ OFFICIAL: dict[int, dict[str, Any]] = {
         rms_norm_eps=1e-6,
     ),
 }
+# What has to be numbers where it is told.
+NUMBERS = (*OFFICIAL[1], *OFFICIAL[3], "num_hidden_layers", "num_attention_heads")
 REFUSED = ("rope_scaling", "attn_logit_softcapping", "use_bidirectional_attention")
 # The norm before the MLP.
 MLP_NORM = {1: "post_attention_layernorm", 3: "pre_feedforward_layernorm"}
@@ -228,6 +231,7 @@ def _sliding(told: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _read_snapshot(source: str) -> Content:
+    source = sources.snapshot(source)
     found = sources.members(source)
     settings, vocabulary = found.pop(SETTINGS, ""), found.pop(VOCABULARY, "")
     weights = {name: path for name, path in found.items() if ".safetensors" in name}
@@ -249,22 +253,28 @@ def _settings(path: str) -> dict[str, Any]:
     kind = told.get("model_type")
     if kind not in MODEL_TYPES:
         raise InputError(f"--source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
-    rotations: dict[str, Any] = told.get("rope_parameters") or {}
+    told = {name: value for name, value in told.items() if value is not None}
+    rotations: dict[str, Any] = told.get("rope_parameters", {})
+    check_object(rotations, {}, f"--source={path}: rope_parameters")
     everywhere: dict[str, Any] = rotations.get("full_attention", rotations)
     local: dict[str, Any] = rotations.get("sliding_attention", {})
+    for content in (everywhere, local):
+        check_object(content, {}, f"--source={path}: rope_parameters")
     told |= {
         "rope_theta": everywhere.get("rope_theta", told.get("rope_theta")),
         "rope_local_base_freq": local.get("rope_theta", told.get("rope_local_base_freq")),
     }
     if {"default"} != {r.get("rope_type", "default") for r in (everywhere, local)}:
         told["rope_scaling"] = rotations
-    return {name: value for name, value in told.items() if value is not None}
+    told = {name: value for name, value in told.items() if value is not None}
+    check_object(told, {name: float for name in NUMBERS if name in told}, f"--source={path}")
+    return told
 
 
 def _read_gguf(source: str) -> Content:
     content = llama_cpp.read(source)
     architecture = content.metadata.get("general.architecture")
-    if architecture not in GGUF_ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in GGUF_ARCHITECTURES:
         raise InputError(
             f"--source={source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
         )
@@ -287,4 +297,5 @@ def _read_gguf(source: str) -> Content:
         for theirs, ours in GGUF_SETTINGS.items()
         if f"{architecture}.{theirs}" in content.metadata
     }
+    check_object(settings, {name: float for name in NUMBERS if name in settings}, source)
     return Content(tensors, settings, content.beside)

@@ -28,10 +28,11 @@ def read(path: str) -> Content:
         tensors = {x.name: gguf.dequantize(x.data, x.tensor_type) for x in reader.tensors}
     except Exception as error:  # the library reports damage in many ways, numpy's among them
         raise InputError(f"--source={path} is not readable GGUF: {error}") from None
-    if header.get("split.count", 1) > 1:
+    parts = header.get("split.count", 1)
+    if parts not in (0, 1):
         raise InputError(
-            f"--source={path} is one of {header['split.count']} parts of a model: join them by "
-            "llama.cpp's `llama-gguf-split --merge`"
+            f"--source={path} is one of {parts} parts of a model: join them by llama.cpp's "
+            "`llama-gguf-split --merge`"
         )
     return Content(tensors, header, {VOCABULARY: _vocabulary(path, header)})
 
@@ -85,13 +86,13 @@ def _vocabulary(path: str, header: dict[str, Any]) -> bytes:
             index = header[f"tokenizer.ggml.{theirs}_token_id"]
             setattr(spec, f"{ours}_id", index)
             setattr(spec, f"{ours}_piece", texts[index])
-    except (KeyError, IndexError, ValueError) as error:
+        spec.model_type, spec.vocab_size, spec.byte_fallback = spec.BPE, len(texts), True
+        model.pieces[spec.unk_id].type = pb2.ModelProto.SentencePiece.UNKNOWN
+        normalizer.name = "identity"
+        normalizer.add_dummy_prefix = header.get("tokenizer.ggml.add_space_prefix", True)
+        normalizer.remove_extra_whitespaces = False
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"--source={path} has no whole vocabulary: {error!r}") from None
-    spec.model_type, spec.vocab_size, spec.byte_fallback = spec.BPE, len(texts), True
-    model.pieces[spec.unk_id].type = pb2.ModelProto.SentencePiece.UNKNOWN
-    normalizer.name = "identity"
-    normalizer.add_dummy_prefix = header.get("tokenizer.ggml.add_space_prefix", True)
-    normalizer.remove_extra_whitespaces = False
     return model.SerializeToString(deterministic=True)
 
 

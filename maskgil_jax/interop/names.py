@@ -146,7 +146,8 @@ def fitting(
     if not results:
         prefix, reason = next(iter(errors.items()))
         of = f", its tensors {prefix}*," if prefix else ""
-        raise InputError(f"--source={source}{of} {reason}")
+        held = "" if "\n" in str(reason) else f" ({len(tensors)} tensors: {_some(tensors)})"
+        raise InputError(f"--source={source}{of} {reason}{held}")
     ((prefix, result),) = results.items()
     _say(source, tensors, prefix, sets[prefix])
     return result

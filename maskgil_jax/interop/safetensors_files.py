@@ -62,10 +62,17 @@ def read(path: str) -> tuple[Tensors, dict[str, str]]:
 
 
 def write(path: str, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write a file, with the permissions that new files have (the library makes them private)."""
+    """Write a file, with the permissions that new files have (the library makes them private).
+
+    Raises:
+      OSError: it cannot be written.
+    """
     with open(path, "wb") as file:
         mode = os.fstat(file.fileno()).st_mode
-    safetensors.numpy.save_file(tensors, path, metadata)
+    try:
+        safetensors.numpy.save_file(tensors, path, metadata)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from None
     os.chmod(path, mode)
 
 

@@ -44,7 +44,7 @@ def members(source: str) -> dict[str, str]:
         paths = [os.path.join(source, name) for name in _listed(source)]
         paths = [path for path in paths if os.path.isfile(path)]
     else:
-        paths = source.split(",")
+        paths = [source] if os.path.isfile(source) else source.split(",")
     found: dict[str, str] = {}
     for path in paths:
         check_file(path)
@@ -53,6 +53,12 @@ def members(source: str) -> dict[str, str]:
             raise InputError(f"--source={source} has two files {name}: rename one of them")
         found[name] = path
     return found
+
+
+def snapshot(source: str) -> str:
+    """The source, or the directory of an index, which is a snapshot with all that belongs to it."""
+    alone = source.endswith(INDEX) and os.path.isfile(source)
+    return os.path.dirname(source) or "." if alone else source
 
 
 def weights(source: str) -> Weights:

@@ -31,10 +31,10 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     if not found:
         raise InputError(
             f"--source={path} holds {_content(content)}; expected tensors by their names, alone or "
-            f"under one of {[key for key in family.STATE_DICT_KEYS if key]}."
-            f"{torch_files.advice(path)}"
+            f"under one of {[key for key in family.STATE_DICT_KEYS if key]}"
+            + (torch_files.advice(path) if _has_objects(content) else "")
         )
-    name = weights if weights in found else _usual(path, found, family)
+    name = weights if weights and weights in found else _usual(path, content, found, family)
     state = found[name]
     if weights and weights != name and not _within(name, state, weights):
         raise InputError(
@@ -58,11 +58,18 @@ def _state_dicts(content: Mapping[Any, Any], prefix: str = "", depth: int = 1) -
     return found
 
 
-def _usual(path: str, found: Mapping[str, StateDict], family: Any) -> str:
+def _usual(
+    path: str, content: Mapping[Any, Any], found: Mapping[str, StateDict], family: Any
+) -> str:
     candidates = list(found)
     for key in family.STATE_DICT_KEYS:
         if key in found:
             return str(key)
+        if isinstance(content.get(key), torch_files.StandIn):
+            raise InputError(
+                f"--source={path} holds {_content(content)}, and {key} is no state dict: "
+                f"--arg=weights=NAME takes what is, {_some(found)}{torch_files.advice(path)}"
+            )
         if within := [name for name in found if key and name.startswith(f"{key}.")]:
             candidates = within
             break
@@ -87,6 +94,13 @@ def _within(name: str, state: StateDict, weights: str) -> bool:
     return names.holds(state, weights)
 
 
+def _has_objects(content: Any, depth: int = 0) -> bool:
+    """Whether among the outer values there is something that PyTorch itself could make more of."""
+    if isinstance(content, dict) and depth < DEPTH:
+        return any(_has_objects(value, depth + 1) for value in content.values())
+    return isinstance(content, torch_files.StandIn)
+
+
 def _content(content: Any) -> str:
     if not isinstance(content, dict):
         return f"a {_kind(content)}"
@@ -95,11 +109,10 @@ def _content(content: Any) -> str:
 
 
 def _say(path: str, name: str, content: Mapping[Any, Any], found: list[str]) -> None:
-    taken = name or "the tensors at its top"
-    others = [other for other in found if other != name]
-    if others:
-        choices = ", ".join(f"--arg=weights={other or 'model'}" for other in others[:8])
-        log.info("%s: took the weights %r; it holds others too: %s", path, taken, choices)
+    others = [f"--arg=weights={other}" for other in found if other not in (name, "")]
+    if name or others:
+        more = f"; it holds others too: {', '.join(others[:8])}" if others else ""
+        log.info("%s: took the weights %r%s", path, name or "at its top", more)
     rest = {key: value for key, value in content.items() if isinstance(value, torch_files.StandIn)}
     if rest:
         kinds = ", ".join(f"{key} ({_kind(value)})" for key, value in rest.items())
@@ -112,7 +125,10 @@ def _some(keys: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, torch_files.StandIn):
-        return value.name
-    of = f" of {_kind(next(iter(value.values())))}" if isinstance(value, dict) and value else ""
-    return type(value).__name__ + of
+    if isinstance(value, dict) and value:
+        return f"dict of {_name_of_type(next(iter(value.values())))}"
+    return _name_of_type(value)
+
+
+def _name_of_type(value: Any) -> str:
+    return value.name if isinstance(value, torch_files.StandIn) else type(value).__name__

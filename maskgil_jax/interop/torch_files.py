@@ -56,10 +56,10 @@ def load(path: str) -> Any:
       InputError: another or a damaged file, or one that names what runs code.
     """
     torch = _torch()
-    zipped = zipfile.is_zipfile(path)
+    zipped, mapped = zipfile.is_zipfile(path), False
     try:
         if zipped:
-            _check_archive(path)
+            mapped = _check_archive(path)
         names = _globals(path, zipped)
     except InputError:
         raise
@@ -73,7 +73,7 @@ def load(path: str) -> Any:
                 warnings.catch_warnings(action="ignore"),  # about versions of pickle
                 torch.serialization.safe_globals([(kind, n) for n, kind in stand_ins.items()]),
             ):
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         # torch raises pickle, zip, EOF and runtime errors of its own, and those of damaged content.
         except Exception as error:
             message = COLORS.sub("", str(error))
@@ -113,10 +113,17 @@ def is_tensor(value: Any) -> bool:
 
 
 def write(path: str, tensors: Tensors, key: str, beside: Mapping[str, str]) -> None:
-    """Write a state dict: under a key, with strings beside it, or bare where that is ""."""
+    """Write a state dict: under a key, with strings beside it, or bare where that is "".
+
+    Raises:
+      OSError: it cannot be written.
+    """
     torch = _torch()
     state = {name: _tensor(torch, x) for name, x in tensors.items()}
-    torch.save({key: state, **beside} if key else state, path)
+    try:
+        torch.save({key: state, **beside} if key else state, path)
+    except RuntimeError as error:  # of its writer of zip files
+        raise OSError(_first_line(str(error))) from None
 
 
 def _tensor(torch: Any, x: np.ndarray) -> Any:
@@ -146,8 +153,12 @@ def _make_container(stand_ins: dict[str, Any], message: str) -> bool:
     return False
 
 
-def _check_archive(path: str) -> None:
-    """Raise InputError unless a zip file is one of torch.save, and whole."""
+def _check_archive(path: str) -> bool:
+    """Whether a file of torch.save can be mapped into memory, as ones without compression can.
+
+    Raises:
+      InputError: another zip file, or one that is not whole.
+    """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
@@ -167,8 +178,10 @@ def _check_archive(path: str) -> None:
             )
         if damaged := archive.testzip():
             raise InputError(
-                f"--source={path} is damaged: the checksum of {damaged} is not that of its bytes"
+                f"--source={path} is damaged: the checksum of {damaged} is not that of its bytes "
+                "(only torch.serialization.set_crc32_options(False) writes such files on purpose)"
             )
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def _is_pickle(name: str) -> bool:

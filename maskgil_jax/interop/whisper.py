@@ -35,6 +35,7 @@ def read(source: str) -> Content:
     Raises:
       InputError: an unreadable file, or one is missing.
     """
+    source = sources.snapshot(source)
     found = sources.members(source)
     weights = {name: path for name, path in found.items() if WEIGHTS.fullmatch(name)}
     if not os.path.isdir(source):  # files that were named one by one may have other names

@@ -1,5 +1,6 @@
 """What is exported comes back as it was, without --arg: weights, settings and provenance."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import maskgil_jax
 from maskgil_jax import api, convert, networks
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import generator
-from maskgil_jax.interop import description, engine, gemma, whisper
+from maskgil_jax.interop import description, engine, gemma, recognition, whisper
 from maskgil_jax.models.bert import BertConfig
 from maskgil_jax.models.gemma import GemmaConfig
 from maskgil_jax.models.halton import HaltonConfig
@@ -198,6 +199,12 @@ def test_the_official_program_finds_its_weights_and_strings_beside(tmp_path):
     assert json.loads(content[description.KEY])["arguments"]["heads"] == 4
 
 
+def test_features_that_are_normed_are_not_exported_to_code_that_does_not():
+    config = dataclasses.replace(CASES["llamagen-gpt of features"], feature_norm=True)
+    with pytest.raises(InputError, match="llamagen-gpt has feature_norm = False"):
+        convert.formats()["llamagen-gpt"].entries(config)
+
+
 def test_older_files_of_our_format_are_read(tmp_path):
     config = CASES["maskgil"]
     network = random_network("maskgil", config)
@@ -306,7 +313,7 @@ def snapshot(name, folder, told=None, drop=()):
 def read(name, source, **arguments):
     family = {"gemma": gemma, "whisper": whisper}[name]
     content = family.read(source)
-    return convert._fitted(name, family, source, content, arguments, "")[0]
+    return recognition.recognise(name, family, source, content, arguments, "")[0]
 
 
 def test_heads_and_layers_are_those_of_the_settings(tmp_path):
@@ -327,7 +334,12 @@ def test_an_index_of_a_snapshot_counts(name, tmp_path):
     source = snapshot(name, tmp_path / "s")
     index = {"weight_map": {"model.layers.7.x": "model-00002-of-00002.safetensors"}}
     (tmp_path / "s" / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="names model-00002-of-00002.safetensors, which are not"):
+    for given in (source, f"{source}/model.safetensors.index.json"):
+        with pytest.raises(InputError, match="names model-00002-of-00002.safetensors, which are"):
+            read(name, given)
+    index["weight_map"] = {"model.layers.7.x": "model.safetensors"}
+    (tmp_path / "s" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="model.layers.7.x is in model.safetensors, which does"):
         read(name, source)
 
 
