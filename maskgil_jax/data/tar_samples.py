@@ -32,12 +32,13 @@ class Sample(NamedTuple):
     Attributes:
       image: its member.
       parts: captions and class, by extension.
-      fault: why it cannot be used, or "".
+      fault, caption_fault: why it, or why its captions cannot be used, or "".
     """
 
     image: Member
     parts: dict[str, Member]
     fault: str = ""
+    caption_fault: str = ""
 
 
 # A member that is used: its kind (an extension of _PARTS, or _IMAGE); its turn, which is the same
@@ -76,7 +77,8 @@ def samples_of(
                 f"{len(entries)} members have the key {printable(key)}, in an order that does not "
                 "tell which of them belong together"
             )
-            yield from (Sample(m, {}, fault) for kind, _, m in entries if kind == _IMAGE)
+            faults = ("", fault) if parts.keys() == {_IMAGE, "txt"} else (fault, "")
+            yield from (Sample(m, {}, *faults) for kind, _, m in entries if kind == _IMAGE)
 
 
 def _has_a_name_twice(entries: Sequence[_Entry]) -> bool:

@@ -51,6 +51,31 @@ def test_captions_lie_beside_images_and_are_read_on_demand(tmp_path):
     assert sources.captions_of(source[0]) == ("a blue dog",)
 
 
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({"a.txt": "", "a.json": '{"caption": "a cat"}'}, ("a cat",)),
+        ({"a.txt": "\u200b\n", "a.json": '{"caption": "a cat"}'}, ("a cat",)),
+        ({"a.TXT": "a dog"}, ("a dog",)),
+        ({"a.txt": "", "a.JSON": '{"caption": "a cat"}'}, ("a cat",)),
+    ],
+)
+def test_the_first_file_with_a_caption_counts(tmp_path, files, expected):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    source = sources.open_source(f"folder:{tmp_path}")
+    assert sources.captions_of(source[0]) == expected
+
+
+def test_captions_that_are_no_regular_file_are_named_and_not_waited_for(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "a.txt")
+    source = sources.open_source(f"folder:{tmp_path}")
+    with pytest.raises(Unreadable, match="a.jpg: its a.txt is a pipe, expected a regular file"):
+        sources.captions_of(source[0])
+
+
 def test_an_image_that_went_away_is_unreadable(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     source = sources.open_source(f"folder:{tmp_path}")
