@@ -35,7 +35,7 @@ def main() -> None:
             f"--model={model} was trained on codes of {generator.tokenizer.get('fingerprint')}, "
             f"but the shards in --codes={codes} are of {made_by}"
         )
-    of_model = choice.of_generator(generator, shards.index, values.encoder, values.speech)
+    of_model = choice.of_generator(generator, shards, values.encoder, values.speech)
     # Of one grid, the most frequent: losses of others are not comparable.
     places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())
     codes_of, examples = [], []

@@ -1,14 +1,16 @@
 """Features of captions or recordings that were computed beforehand, one file for each image.
 
-The layout is LlamaGen's (dataset/t2i.py): NAME.npy holds the features of NAME.jpg.
+The layout is LlamaGen's (dataset/t2i.py): NAME.npy holds the features of NAME.jpg, and lies in a
+folder like the image's, or in none.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
+from maskgil_jax.data.names import original
+from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.errors import Unreadable
 
 
@@ -64,17 +66,36 @@ def padded(values: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FeatureFiles:
-    """Features by the name of an image, FOLDER/NAME.npy."""
+    """Features by the name of an image: FOLDER/NAME.npy, with NAME one of pairing.Naming.
 
-    def __init__(self, folder: str, tokens: int, width: int):
+    Args:
+      folder: of the files, with folders in it like those of the images, or without any.
+      tokens: that the model takes.
+      width: C.
+      images: that they go with; None: their names without folders tell them apart.
+
+    Raises:
+      InputError: a file that fits two images.
+    """
+
+    def __init__(self, folder: str, tokens: int, width: int, images: Images | None = None):
         self._folder = epath.Path(folder).expanduser()
         self._tokens, self._width = tokens, width
+        self._naming = images.naming if images else Naming()
+        if images:
+            images.check_files(f"features (config.data.features) in {folder}", self._find)
+
+    def _find(self, image: str) -> str | None:
+        paths = (self._folder / f"{original(name)}.npy" for name in self._naming.of(image))
+        return next((str(path) for path in paths if path.exists()), None)
 
     def __getitem__(self, image: str) -> PaddedFeatures:
-        """Features of the image of this id: a path, of which folders and ending do not count.
+        """Features of the image of this id.
 
         Raises:
           Unreadable: none there that fit.
         """
-        path = self._folder / f"{pathlib.PurePath(image).stem}.npy"
+        if not (path := self._find(image)):
+            names = " or ".join(f"{name}.npy" for name in self._naming.of(image))
+            raise Unreadable(f"features {self._folder}: there is no file {names}")
         return read_file(path, self._tokens, self._width)

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -90,6 +91,13 @@ class Tar:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def names(self) -> Iterator[str]:
+        """Ids of all records."""
+        for shard in self._shards:
+            yield from map(shard.name, range(len(shard.rows)))
+            if shard.damage:
+                yield shard.path
 
     def __getitem__(self, index: int) -> Record:
         number = int(np.searchsorted(self._ends, index, side="right"))
