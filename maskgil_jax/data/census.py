@@ -176,9 +176,10 @@ def of_shards(counts: Mapping[str, Any], class_names: Sequence[str], where: str)
         census = Census.from_json(counts["census"], class_names, f"{where}: census")
     files.check_object(counts, {"examples": int}, where)
     census.images = counts["examples"]
-    if unreadable := counts.get("unreadable", 0):
-        files.check_object(counts, {"unreadable": int}, where)
-        reasons = [str(name) for name in counts.get("unreadable_images", [])]
+    left_out = {"unreadable": 0, "unreadable_images": [], **counts}
+    files.check_object(left_out, {"unreadable": int, "unreadable_images": list}, where)
+    if left_out["unreadable"]:
         reason = "images that could not be read when they were tokenized"
-        census.passed_over[reason] = PassedOver(unreadable, True, reasons[:NAMED])
+        names = list(map(str, left_out["unreadable_images"][:NAMED]))
+        census.passed_over[reason] = PassedOver(left_out["unreadable"], True, names)
     return census

@@ -83,11 +83,13 @@ class FeatureFiles:
         self._tokens, self._width = tokens, width
         self._naming = images.naming if images else Naming()
         if images:
-            images.check_files(f"features (config.data.features) in {folder}", self._find)
+            images.check_files(f"features (config.data.features) in {folder}", self._there)
 
-    def _find(self, image: str) -> str | None:
-        paths = (self._folder / f"{original(name)}.npy" for name in self._naming.of(image))
-        return next((str(path) for path in paths if path.exists()), None)
+    def _path(self, name: str) -> epath.Path:
+        return self._folder / f"{original(name)}.npy"
+
+    def _there(self, name: str) -> bool:
+        return self._path(name).exists()
 
     def __getitem__(self, image: str) -> PaddedFeatures:
         """Features of the image of this id.
@@ -95,7 +97,8 @@ class FeatureFiles:
         Raises:
           Unreadable: none there that fit.
         """
-        if not (path := self._find(image)):
-            names = " or ".join(f"{name}.npy" for name in self._naming.of(image))
-            raise Unreadable(f"features {self._folder}: there is no file {names}")
-        return read_file(path, self._tokens, self._width)
+        names = self._naming.of(image)
+        if not (found := next(filter(self._there, names), None)):
+            paths = " or ".join(f"{name}.npy" for name in names)
+            raise Unreadable(f"features {self._folder}: there is no file {paths}")
+        return read_file(self._path(found), self._tokens, self._width)

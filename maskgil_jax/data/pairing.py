@@ -86,30 +86,36 @@ class Images:
         """Ids of at least so many images that are spread over all, or of all of them."""
         return self.ids(max(1, sum(map(len, self._opened)) // count))
 
-    def check_files(self, what: str, find: Callable[[str], str | None]) -> None:
-        """See that no file goes with two images.
+    def check_files(self, what: str, there: Callable[[str], bool]) -> None:
+        """See that no image takes a file by a name that another image has too.
 
         Args:
           what: how the user calls the files.
-          find: gives the file of the image of an id, None where there is none.
+          there: whether there is a file of a name.
 
         Raises:
-          InputError: one does; names it and both images.
+          InputError: one does; tells the name and both images.
         """
-        # Of millions of ids only a hash is kept; few names without folders are of two images.
-        last = (hash(self.naming.of(image)[-1]) for image in self.ids())
-        hashes, counts = np.unique(np.fromiter(last, np.int64), return_counts=True)
-        twice = set(hashes[counts > 1].tolist())
-        if not twice:
-            return
-        taken: dict[str, str] = {}
-        for image in self.ids():
-            if hash(self.naming.of(image)[-1]) not in twice or not (file := find(image)):
-                continue
-            if (other := taken.setdefault(file, image)) != image:
-                name = self.naming.of(image)[-1]
-                expected = " and ".join(self.naming.of(one)[0] for one in (other, image))
-                raise InputError(
-                    f"{what}: {file} fits two images by their name {name}, {other} and {image}: "
-                    f"expected one for each, as {expected} in that folder"
-                )
+        of_two = {name for name in self._names_of_two() if there(name)}
+        first: dict[str, str] = {}
+        taken = set()
+        for image in self.ids() if of_two else ():
+            names = self.naming.of(image)
+            taken.add(next(filter(there, names), ""))
+            for name in of_two.intersection(names):
+                if (other := first.setdefault(name, image)) != image and name in taken:
+                    expected = " and ".join(self.naming.of(one)[0] for one in (other, image))
+                    raise InputError(
+                        f"{what}: {name} fits two images, {other} and {image}: expected one for "
+                        f"each, in folders like theirs ({expected})"
+                    )
+
+    def _names_of_two(self) -> set[str]:
+        # Of millions of names only hashes are kept; few belong to two images.
+        hashes = (hash(name) for image in self.ids() for name in self.naming.of(image))
+        found, counts = np.unique(np.fromiter(hashes, np.int64), return_counts=True)
+        several = set(found[counts > 1].tolist())
+        if not several:
+            return set()
+        names = (name for image in self.ids() for name in self.naming.of(image))
+        return {name for name in names if hash(name) in several}

@@ -66,7 +66,7 @@ class Recordings:
         if self._of_images(paths, images):
             self._check_names(paths)
             if images:
-                images.check_files(f"{WHAT} in {folder}", self._find)
+                images.check_files(f"{WHAT} in {folder}", self._by_name.__contains__)
             return
         by_class = collections.defaultdict(list)
         for path in paths:

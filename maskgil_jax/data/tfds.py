@@ -41,8 +41,8 @@ class Tfds:
             )
         self._name = name
         self._labelled = "label" in features
-        known = isinstance(label := features.get("label"), tfds.features.ClassLabel)
-        if self._labelled and not (known and label.num_classes):
+        label = features["label"] if self._labelled else None
+        if label and not (isinstance(label, tfds.features.ClassLabel) and label.num_classes):
             raise InputError(
                 f"data source tfds:{name}: its label is {label}, expected one class of "
                 "known names (tfds.features.ClassLabel)"
@@ -63,7 +63,10 @@ class Tfds:
         return f"{self._name}[{index}]"
 
     def __getitem__(self, index: int) -> Record:
-        example = self._data[index]
+        try:
+            example = self._data[index]
+        except Exception as error:  # readers raise whatever a damaged file makes them stumble over
+            return unusable(self._id(index), str(error) or type(error).__name__)
         label = int(example["label"]) if self._labelled else 0
         if not 0 <= label < len(self.class_names):  # -1 where a test set keeps its labels secret
             last = len(self.class_names) - 1

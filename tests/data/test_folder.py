@@ -93,7 +93,9 @@ def read(source):
         name = source.class_names[record.label]
         try:
             pixel = sources.image_of(record).getpixel((0, 0))
-            color = min(COLORS, key=lambda c: sum(abs(a - b) for a, b in zip(pixel, COLORS[c])))
+            color = min(
+                COLORS, key=lambda c: sum(abs(a - b) for a, b in zip(pixel, COLORS[c], strict=True))
+            )
         except Unreadable as error:
             color = str(error).rpartition(": ")[2]
         found.append((name, color))
