@@ -29,6 +29,7 @@ def main() -> None:
     from maskgil_jax.runtime.files import write_json
 
     generator, shards = api.load_generator(model), CodeShards(codes)
+    shards.census.announce(codes)
     made_by = shards.index.tokenizer["fingerprint"]
     if generator.tokenizer.get("fingerprint") != made_by:
         raise InputError(

@@ -9,6 +9,8 @@ from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import is_image
 from maskgil_jax.errors import InputError
 
+# Files of captions, as folder.py finds them.
+CAPTIONS = tuple(suffix for e in captions.PARSERS for suffix in (f".{e}", f".{e.upper()}"))
 MOST_REASONS = 40  # that are told apart; a folder may have any number of suffixes
 
 
@@ -65,7 +67,7 @@ class ClassFolders:
             stem, extension = os.path.splitext(name)
             if is_image(name):
                 continue
-            if stem in stems and extension[1:] in captions.PARSERS:
+            if stem in stems and extension in CAPTIONS:
                 captioned.add(stem)
             else:
                 self._pass_over(level, name, *self._reason(level, name, bool(images)))
@@ -77,10 +79,10 @@ class ClassFolders:
         if self._leads_nowhere(level, name):
             return "link that leads nowhere", True
         reason, is_data = leftovers.reason(name)
-        if is_data and name.endswith(tuple(f".{extension}" for extension in captions.PARSERS)):
+        if is_data and name.endswith(CAPTIONS):
             if level.path or beside_images:
                 return "captions without an image", True
-            is_data = not name.endswith(".txt")  # lists of classes, rather than data
+            is_data = not name.lower().endswith(".txt")  # lists of classes, rather than data
         return reason, is_data
 
     def _leads_nowhere(self, level: tree.Level, name: str) -> bool:

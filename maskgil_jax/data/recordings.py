@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskgil_jax.data import tree
-from maskgil_jax.data.leftovers import APPLE_DOUBLE, is_of_system
+from maskgil_jax.data.leftovers import APPLE_DOUBLE
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.data.regular import read_regular_file
@@ -28,16 +28,20 @@ def find(folder: str) -> list[tuple[pathlib.Path, str]]:
       InputError: no such folder, or no recordings in it.
     """
     top = _folder(folder)
-    found = [(path, "") for path in _recordings_in(top)]
-    inner = [] if found else [path for path in top.iterdir() if path.is_dir()]
-    for path in sorted(path for path in inner if not is_of_system(path.name)):
-        found += [(recording, printable(path.name)) for recording in _recordings_in(path)]
-    if not found:
+    paths = sorted(_recordings_below(top), key=lambda path: path.split(os.sep))
+    if not paths:
         raise InputError(
             f"--speech={folder}: expected recordings ({', '.join(EXTENSIONS)}), or sub-folders of "
             "them; there are none"
         )
-    return found
+    if direct := [path for path in paths if os.sep not in path]:
+        if unused := len(paths) - len(direct):
+            log.warning(
+                "--speech=%s: %d recordings in sub-folders are not used, since %d lie beside these",
+                *(folder, unused, len(direct)),
+            )
+        return [(top / path, "") for path in direct]
+    return [(top / path, printable(path.partition(os.sep)[0])) for path in paths]
 
 
 class Recordings:
@@ -146,11 +150,6 @@ def _recordings_below(top: pathlib.Path) -> list[str]:
         for name in level.files
         if _is_recording(name)
     )
-
-
-def _recordings_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
-    return [folder / name for name in names if _is_recording(name)]
 
 
 def _is_recording(name: str) -> bool:

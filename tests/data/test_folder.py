@@ -78,7 +78,7 @@ def picture(path, color="red", kind=None):
 
 def folder_of(path, *names):
     for name in names:
-        picture(path / name)
+        picture(path / name, kind="PNG")
     return path
 
 
@@ -124,6 +124,7 @@ def test_files_of_systems_are_no_images_and_no_data(tmp_path):
         (tmp_path / "cat" / name).write_bytes(b"\0")
     source = opened(tmp_path)
     assert len(source) == 1 and source.census.missed() == 0
+    assert sources.image_of(source[0]).size == (16, 16)
     assert sum(entry.count for entry in source.census.passed_over.values()) == 6
 
 
@@ -146,10 +147,15 @@ def test_whatever_is_called_like_an_image_is_one_whether_it_can_be_read_or_not(s
     assert cow == "green" if suffix in READABLE else cow not in COLORS
 
 
+def test_hidden_images_are_images(tmp_path):
+    source = opened(folder_of(tmp_path, "cat/.png", "cat/.a.png"))
+    assert [color for _, color in read(source)] == ["red", "red"]
+
+
 def test_what_is_no_image_is_counted_by_suffix(tmp_path):
     folder_of(tmp_path, "cat/a.png")
     names = ("a.npy", "b.NPY", "c.mp4", "d.zip", "notes.md", "hash", "x.1", "x.2", "e.png.part")
-    for name in (*names, "metadata.csv", "a.txt", "b.txt", "a.json", "z.json"):
+    for name in (*names, "metadata.csv", "a.txt", "b.txt", "a.json", "z.JSON"):
         (tmp_path / "cat" / name).write_bytes(b"")
     source = opened(tmp_path)
     counts = {reason: entry.count for reason, entry in source.census.passed_over.items()}

@@ -11,7 +11,7 @@ from PIL import Image
 from maskgil_jax.data import shards, sources
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images, Naming
-from maskgil_jax.data.recordings import Recordings
+from maskgil_jax.data.recordings import Recordings, find
 from maskgil_jax.errors import InputError, Unreadable
 
 
@@ -200,3 +200,14 @@ def test_folders_of_recordings_are_classes_where_images_have_none_of_their_own(t
     found = Recordings(path, ("cat", "dog"), images)
     assert set(heard(found, images)) == {"cat/0001.wav"}
     assert set(heard(found, images, 1)) == {"dog/a.wav", "dog/a.mp3"}
+
+
+def test_recordings_that_are_not_used_are_counted(tmp_path, caplog):
+    recordings(tmp_path, "a.wav", "dog/b.wav", "dog/deep/c.wav", "@eaDir/d.wav")
+    assert [path.name for path, _ in find(str(tmp_path))] == ["a.wav"]
+    assert "2 recordings in sub-folders are not used, since 1 lie" in caplog.text
+    (tmp_path / "a.wav").unlink()
+    assert [(path.name, label) for path, label in find(str(tmp_path))] == [
+        ("b.wav", "dog"),
+        ("c.wav", "dog"),
+    ]
