@@ -128,6 +128,12 @@ class Tar:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def names(self) -> Iterator[str]:
+        """Ids of all records."""
+        for shard in self._shards:
+            yield from map(shard.name, range(len(shard.rows)))
+            yield from [printable(shard.path)] * len(shard.damage)
+
     def __getitem__(self, index: int) -> Record:
         number = int(np.searchsorted(self._ends, index, side="right"))
         shard = self._shards[number]
