@@ -8,11 +8,13 @@ import pytest
 from etils import epath
 from PIL import Image
 
+from maskgil_jax.conditioning import choice
 from maskgil_jax.data import shards, sources
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.data.recordings import Recordings, find
 from maskgil_jax.errors import InputError, Unreadable
+from tests import tiny
 
 
 def png():
@@ -154,6 +156,15 @@ def test_codes_are_paired_by_the_path_of_the_image_that_they_are_of(tmp_path):
     assert paired(features(tmp_path / "f", "cat/0001", "dog/0001"), images) == [0, 1]
     with pytest.raises(InputError, match=" 0001 fits two images, /gone/cat/0001.png and /gone/dog"):
         paired(features(tmp_path / "g", "0001"), images)
+
+
+def test_a_run_is_refused_before_it_trains(tmp_path):
+    config = tiny.generator()
+    config.data.features = str(features(tmp_path / "f", "0001"))
+    config.model.update(num_classes=0, feature_dim=2)
+    images = images_of(folder(tmp_path / "images", *TWO))
+    with pytest.raises(InputError, match=r"config.data.features.*: 0001 fits two images"):
+        choice.of_config(config, ("cat", "dog"), images)
 
 
 def test_a_missing_file_is_named_in_all_its_ways(tmp_path):
