@@ -74,9 +74,9 @@ def samples_of(
 
 
 def _has_a_name_twice(entries: Sequence[_Entry]) -> bool:
-    return len({kind for kind, _, _ in entries}) < len(entries) and len(
-        {member.name for _, _, member in entries}
-    ) < len(entries)
+    if len({kind for kind, _, _ in entries}) == len(entries):
+        return False  # nearly all
+    return len({member.name for _, _, member in entries}) < len(entries)
 
 
 def fault_of(member: Member) -> str:
@@ -120,7 +120,7 @@ def _by_key(
         first = key if "." not in stem else folder + slash + stem.partition(".")[0]
         if first != previous:
             turn, previous = turn + 1, first
-        member = member if member.kind == FILE else links.follow(member)
+        member = links.follow(member) if is_link(member) else member
         keys.setdefault(key, []).append((kind, turn, member))
     return keys
 
