@@ -29,13 +29,14 @@ def main() -> None:
     from maskgil_jax.runtime.files import write_json
 
     generator, shards = api.load_generator(model), CodeShards(codes)
+    shards.census.announce(codes)
     made_by = shards.index.tokenizer["fingerprint"]
     if generator.tokenizer.get("fingerprint") != made_by:
         raise InputError(
             f"--model={model} was trained on codes of {generator.tokenizer.get('fingerprint')}, "
             f"but the shards in --codes={codes} are of {made_by}"
         )
-    of_model = choice.of_generator(generator, shards.index, values.encoder, values.speech)
+    of_model = choice.of_generator(generator, shards, values.encoder, values.speech)
     # Of one grid, the most frequent: losses of others are not comparable.
     places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())
     codes_of, examples = [], []

@@ -131,6 +131,8 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
 
     settings = config.evaluation
     source = sources.open_source(settings.reference or config.data.source)
+    if settings.reference:
+        source.census.announce(settings.reference)
     tokenizer_stage.run(config, workdir)
     tokenizer = api.load_tokenizer(workdir / "model")
     if not processes.first():

@@ -13,8 +13,9 @@ from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, re
 from maskgil_jax.conditioning.text import of_captions
 from maskgil_jax.data import audio
 from maskgil_jax.data.features import FeatureFiles
+from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.shards import Index
+from maskgil_jax.data.shards import CodeShards, Index
 from maskgil_jax.decoding import spoken
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
@@ -26,13 +27,14 @@ Encoder = TextEncoder | SpeechEncoder | None  # None: log-mel frames
 
 
 def of_config(
-    config: ConfigDict, class_names: Sequence[str], shards: Sequence[Index] = ()
+    config: ConfigDict, class_names: Sequence[str], images: Images, shards: Sequence[Index] = ()
 ) -> Conditioning:
     """The conditioning that a generator's config asks for.
 
     Args:
       config: of the stage.
       class_names: of the data.
+      images: that are trained on.
       shards: indices of the code shards that are trained on; none for images.
 
     Raises:
@@ -47,7 +49,7 @@ def of_config(
             "its features, or none (conditioned on the class)"
         )
     if data.features:
-        return Conditioning(FileReader(FeatureFiles(data.features, tokens, width)))
+        return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:
         return Conditioning(read_class)
     encoder = load_encoder(config.encoder)
@@ -58,7 +60,8 @@ def of_config(
             f"{data.speech!r}: expected recordings with an encoder of speech, and with that only"
         )
     if not isinstance(encoder, TextEncoder):
-        return speech.of_recordings(encoder, Recordings(data.speech, class_names), tokens, width)
+        recordings = Recordings(data.speech, class_names, images)
+        return speech.of_recordings(encoder, recordings, tokens, width)
     if encoder.width != width:
         raise InputError(
             f"config.encoder = {config.encoder} gives features of width {encoder.width}, but "
@@ -69,13 +72,13 @@ def of_config(
 
 
 def of_generator(
-    generator: Generator, shards: Index, encoder: str = "", recordings: str = ""
+    generator: Generator, shards: CodeShards, encoder: str = "", recordings: str = ""
 ) -> Conditioning:
     """The conditioning that a trained generator has, on code shards.
 
     Args:
       generator: the model.
-      shards: their index.
+      shards: these.
       encoder: directory, as `encoder_of` takes it.
       recordings: folder of recordings, for a generator of speech.
 
@@ -87,10 +90,11 @@ def of_generator(
         return Conditioning(read_class)
     loaded, config = encoder_of(generator, encoder), generator.network.config
     if isinstance(loaded, TextEncoder):
-        return of_captions(loaded, config.condition_tokens, [shards])
+        return of_captions(loaded, config.condition_tokens, [shards.index])
     if not recordings:
         raise InputError("--model is conditioned on speech: expected --speech=FOLDER of recordings")
-    opened = Recordings(recordings, shards.class_names)
+    images = Images([shards.index.source["name"]], [shards])
+    opened = Recordings(recordings, shards.class_names, images)
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
 
 

@@ -20,6 +20,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from maskgil_jax.data.buckets import Size
+from maskgil_jax.data.census import of_shards
 from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
 
@@ -193,6 +194,9 @@ def counts_of(directory: epath.Path, index: Index) -> dict[str, Any]:
 class CodeShards:
     """Random access to the examples of a directory of shards.
 
+    Attributes:
+      census: what the source of the images held, and what of it is not among the examples.
+
     Raises:
       InputError: no shards there, or not all of them yet.
     """
@@ -211,6 +215,7 @@ class CodeShards:
                 f"data source arrayrecord:{directory}: not all of {len(self.index.shards)} shards "
                 "are written; run maskgil_jax.tokenize again to finish"
             )
+        self.census = of_shards(counts, self.index.class_names, str(path / INDEX))
         self.grids = read_grids(path, self.index)
         self._data = _open(path, self.index)
 

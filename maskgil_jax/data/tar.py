@@ -72,10 +72,11 @@ class Tar:
     `1.json` and `1.cls`, unless it has its own.
 
     The members of a key may lie anywhere in a tar of which no name comes twice. Where names do, as
-    after `tar -A`, each image has what comes with it in the same order each time, or what lies
-    next to it and apart from other images of the key; if neither tells what belongs together, the
-    images of the key cannot be read. Tars joined by `cat` are read one after the other, each as a
-    tar of its own. Links are followed to members of the same tar.
+    after `tar -A`, each image has what comes with it in the same order each time, or what lies next
+    to it and apart from other images of the key; if neither tells what belongs together, the images
+    of the key cannot be used, or where only txt is in doubt, their captions cannot. Tars joined by
+    `cat` are read one after the other, each as a tar of its own. Links are followed to members of
+    the same tar.
 
     Of a tar that is cut off or damaged, the whole members before the damage are used, and those
     after it, where their headers can be found; what lies between counts as one image that cannot be
@@ -126,6 +127,12 @@ class Tar:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def names(self) -> Iterator[str]:
+        """Ids of all records."""
+        for shard in self._shards:
+            yield from map(shard.name, range(len(shard.rows)))
+            yield from [printable(shard.path)] * len(shard.damage)
 
     def __getitem__(self, index: int) -> Record:
         number = int(np.searchsorted(self._ends, index, side="right"))
@@ -295,7 +302,7 @@ class _Found(NamedTuple):
 
 
 def _found(descriptor: int, sample: Sample, class_ids: Mapping[str, int]) -> _Found:
-    image, parts, fault = sample
+    image, parts, fault, caption_fault = sample
     label = NO_LABEL
     if image.size > LARGEST_IMAGE:
         fault = f"{image.size:,} bytes, expected at most {LARGEST_IMAGE:,}"
@@ -309,7 +316,9 @@ def _found(descriptor: int, sample: Sample, class_ids: Mapping[str, int]) -> _Fo
     except Unreadable as error:
         fault = fault or str(error)
     texts = [parts.get(extension, _NOTHING) for extension in _PARSERS]
-    problem = next((_problem(text) for text in texts if text.kind != FILE), "")
+    for text in texts:
+        if text.kind != FILE:
+            caption_fault = caption_fault or _problem(text)
     captioned = texts[0].size > 0 or (
         "json" in read and any(field in read["json"] for field in _CAPTION_FIELDS)
     )
@@ -320,7 +329,7 @@ def _found(descriptor: int, sample: Sample, class_ids: Mapping[str, int]) -> _Fo
         *[min(text.size, _READ_OF_TEXT) for text in texts],
         label,
     )
-    return _Found(row, captioned, fault, problem)
+    return _Found(row, captioned, fault, caption_fault)
 
 
 def _label(

@@ -141,13 +141,17 @@ def _begins_as_tar(header: bytes) -> bool:
 
 
 def _next_header(descriptor: int, at: int, length: int) -> int:
-    """The first block from `at` on that is a header, or the length of the file."""
+    """Where the first header from `at` on begins, or the length of the file.
+
+    Headers need not be in line with those before, as where a tar that was cut off has been joined
+    with another.
+    """
     while at < length:
-        chunk = os.pread(descriptor, _CHUNK, at)
-        found = chunk.find(_MAGIC)
+        chunk = os.pread(descriptor, _CHUNK + BLOCK, at)
+        found = chunk.find(_MAGIC, _MAGIC_AT)
         while found >= 0:
             place = found - _MAGIC_AT
-            if place >= 0 and not place % BLOCK and _begins_as_tar(chunk[place : place + BLOCK]):
+            if _begins_as_tar(chunk[place : place + BLOCK]):
                 return at + place
             found = chunk.find(_MAGIC, found + 1)
         at += _CHUNK

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from maskgil_jax.data.tar_headers import HARD_LINK, SYMBOLIC_LINK, Member
 
 LONGEST_CHAIN = 40  # of links, as Linux follows
+LONGEST_PATH = 4096  # characters
 
 
 class _Archive(NamedTuple):
@@ -71,6 +72,8 @@ def _target(link: Member) -> str:
 def _end(path: str, targets: Mapping[str, str | None]) -> str:
     """Where a path leads, or "" if in a circle or nowhere."""
     for _ in range(LONGEST_CHAIN):
+        if len(path) > LONGEST_PATH:
+            return ""
         parts = path.split("/")
         heads = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
         link = next((head for head in heads if head in targets), None)

@@ -2,11 +2,10 @@
 
 import itertools
 import operator
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from maskgil_jax.data import captions
+from maskgil_jax.data import captions, leftovers
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import EXTENSIONS
@@ -17,13 +16,6 @@ CLASS = "cls"
 _IMAGE = "image"
 _PARTS = (*captions.PARSERS, CLASS)
 _KINDS = {extension[1:]: _IMAGE for extension in EXTENSIONS} | {part: part for part in _PARTS}
-# Members of these suffixes somebody may take for images, captions or classes.
-_LIKE_DATA = frozenset(
-    "apng avif bmp caption captions class csv dng gif heic heif ico jfif jp2 jpe jsonl jxl label "
-    "labels parquet pbm pgm ppm psd raw svg text tga tif tiff tsv".split()
-)
-_SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"))
-_SUFFIX = re.compile(r"(?!\d+$)[a-z0-9_]{1,10}")
 
 
 class Sample(NamedTuple):
@@ -32,12 +24,13 @@ class Sample(NamedTuple):
     Attributes:
       image: its member.
       parts: captions and class, by extension.
-      fault: why it cannot be used, or "".
+      fault, caption_fault: why it, or why its captions cannot be used, or "".
     """
 
     image: Member
     parts: dict[str, Member]
     fault: str = ""
+    caption_fault: str = ""
 
 
 # A member that is used: its kind (an extension of _PARTS, or _IMAGE); its turn, which is the same
@@ -76,21 +69,24 @@ def samples_of(
                 f"{len(entries)} members have the key {printable(key)}, in an order that does not "
                 "tell which of them belong together"
             )
-            yield from (Sample(m, {}, fault) for kind, _, m in entries if kind == _IMAGE)
+            faults = ("", fault) if parts.keys() == {_IMAGE, "txt"} else (fault, "")
+            yield from (Sample(m, {}, *faults) for kind, _, m in entries if kind == _IMAGE)
 
 
 def _has_a_name_twice(entries: Sequence[_Entry]) -> bool:
-    return len({kind for kind, _, _ in entries}) < len(entries) and len(
-        {member.name for _, _, member in entries}
-    ) < len(entries)
+    if len({kind for kind, _, _ in entries}) == len(entries):
+        return False  # nearly all
+    return len({member.name for _, _, member in entries}) < len(entries)
 
 
 def fault_of(member: Member) -> str:
     """Why a member cannot be read as a file, or ""."""
     if member.kind == FILE:
         return ""
-    target = f" to {printable(member.target)}, which is no one file of this tar"
-    return f"a {member.kind}{target if is_link(member) else ''}"
+    if is_link(member):
+        target = printable(member.target)
+        return f"a {member.kind} to {target}, and this tar has no such file, or several"
+    return f"a {member.kind}"
 
 
 def _name(where: str, member: Member) -> str:
@@ -110,7 +106,13 @@ def _by_key(
         kind = _KINDS.get(suffix) or _KINDS.get(suffix.lower())
         if folder not in hidden:
             hidden[folder] = _is_hidden(folder)
-        if not kind or not stem or stem[0] == "." or hidden[folder] or member.kind == FOLDER:
+        if (
+            not kind
+            or not stem
+            or base.startswith(leftovers.APPLE_DOUBLE)
+            or hidden[folder]
+            or member.kind == FOLDER
+        ):
             reason, is_data = _why_not(member, base, hidden[folder])
             census.pass_over(_name(where, member), reason, is_data=is_data)
             continue
@@ -118,15 +120,14 @@ def _by_key(
         first = key if "." not in stem else folder + slash + stem.partition(".")[0]
         if first != previous:
             turn, previous = turn + 1, first
-        member = member if member.kind == FILE else links.follow(member)
+        member = links.follow(member) if is_link(member) else member
         keys.setdefault(key, []).append((kind, turn, member))
     return keys
 
 
 def _is_hidden(folder: str) -> bool:
     return any(
-        (part.startswith(".") and part not in (".", "..")) or part in _SYSTEM_FOLDERS
-        for part in folder.split("/")
+        leftovers.is_of_system(part) for part in folder.split("/") if part not in (".", "..")
     )
 
 
@@ -134,19 +135,11 @@ def _why_not(member: Member, base: str, hidden_folder: bool) -> tuple[str, bool]
     """Why a member is not used, and whether it may be missed."""
     if member.kind == FOLDER:
         return "folder", False
-    if base.startswith("._"):
-        return "AppleDouble file, as macOS adds", False
     if hidden_folder:
         return "in a hidden or system folder", False
-    if base.startswith("."):
-        return "hidden file", False
-    _, dot, suffix = base.rpartition(".")
-    if is_link(member) and not dot:
+    if is_link(member) and "." not in base:
         return "link, perhaps to a folder", True
-    suffix = suffix.lower()
-    if not dot or not _SUFFIX.fullmatch(suffix):
-        return "no known suffix", False
-    return f"suffix .{suffix}", suffix in _LIKE_DATA
+    return leftovers.reason(base)
 
 
 def _place_dotted(keys: dict[str, list[_Entry]], census: Census, where: str) -> None:

@@ -57,6 +57,7 @@ def write_comparison(
     if len(set(names)) < len(names):
         raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
     shards = CodeShards(codes)
+    shards.census.announce(codes)
     loaded = [draw.load_pair(directory, "") for directory in directories]
     for name, (generator, _) in zip(names, loaded, strict=True):
         made_by = shards.index.tokenizer["fingerprint"]

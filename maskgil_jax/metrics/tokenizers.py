@@ -92,7 +92,9 @@ def write_comparison(
         inception=inception,
         lpips=lpips,
     )
-    originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
+    source = sources.open_source(data)
+    source.census.announce(data)
+    originals, _ = sources.center_crops(source, image_size, count)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import api
 from maskgil_jax.conditioning import base, choice
 from maskgil_jax.data import buckets, mixture, pipeline, sources
+from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.records import Record
 from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
 from maskgil_jax.errors import InputError, Unreadable
@@ -69,6 +70,7 @@ def open_data(config: ConfigDict) -> Data:
 def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [sources.open_source(name) for name in names]
+    _account(names, opened, config)
     source = _joined(names, opened, config)
     if not config.tokenizer:
         raise InputError(
@@ -82,7 +84,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
             "tokenizer's downsampling)"
         )
-    condition = choice.of_config(config, source.class_names)
+    condition = choice.of_config(config, source.class_names, Images(names, opened))
     _check_first(condition, source)
     shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
     numbers = [shapes.of_images(one) for one in opened]
@@ -105,6 +107,14 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         in_step=tokenizer.network,
         conditioning=condition,
     )
+
+
+def _account(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> None:
+    """Tell what the sources hold; InputError where something is missing that must not."""
+    for name, source in zip(names, opened, strict=True):
+        source.census.announce(name)
+    for name, source in zip(names, opened, strict=True):
+        source.census.check_limit(name, config.data.bad_image_limit, "config.data.bad_image_limit")
 
 
 def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
@@ -131,6 +141,7 @@ def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) 
 def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [CodeShards(name.partition(":")[2]) for name in names]
+    _account(names, opened, config)
     codes = _joined(names, opened, config)
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
@@ -146,7 +157,9 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"image_size = {index.image_size}; if the shards are right, set "
             f"--config.data.image_size={index.image_size}"
         )
-    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
+    indices = [shards.index for shards in opened]
+    images = Images([index.source["name"] for index in indices], opened)
+    condition = choice.of_config(config, codes.class_names, images, indices)
     _check_first(condition, codes)
     provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]

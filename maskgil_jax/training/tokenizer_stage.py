@@ -35,6 +35,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     lpips = load_lpips(config)
     start_from = load_start(config, *networks)
     source = sources.open_source(config.data.source)
+    source.census.announce(config.data.source)
+    source.census.check_limit(
+        config.data.source, config.data.bad_image_limit, "config.data.bad_image_limit"
+    )
     size = config.data.image_size
     squares = buckets.named("", size, networks[0].downsample)
     numbers = squares.of_images(source)

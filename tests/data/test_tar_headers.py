@@ -178,6 +178,19 @@ def test_members_of_headers_that_lie_are_left_out_and_the_others_are_read(tmp_pa
         sources.image_of(source[2])
 
 
+@pytest.mark.parametrize("cut", [1024 + 100, 1024, 2**20 - 700])
+def test_a_tar_joined_with_one_that_was_cut_off_is_found(tmp_path, cut):
+    large = member(data=bytes(2**20))
+    first = (member(b"first.png") + member(b"lost.txt") + large)[:cut]
+    (tmp_path / "a.tar").write_bytes(
+        first + bytes(100) + member(b"a.png") + member(b"last.png") + END
+    )
+    source = sources.open_source(f"tar:{tmp_path}/a.tar")
+    images = {source[i].id.rpartition("/")[2]: source[i] for i in range(len(source))}
+    assert images["first.png"].image == images["last.png"].image == b"image"
+    assert images["a.tar"].fault.startswith("damaged at byte")
+
+
 def test_a_tar_that_begins_with_a_lie_is_read_from_the_next_header_on(tmp_path):
     data = pax(b"size=77") + member() + member(b"last.png") + END
     (tmp_path / "a.tar").write_bytes(data)

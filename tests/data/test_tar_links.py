@@ -82,6 +82,7 @@ def test_chains_linked_folders_and_links_of_captions_and_classes_are_followed(tm
         [("1.png", (SYMBOLIC, "d/1.png")), ("d", (SYMBOLIC, "d/d"))],
         [("1.png", (SYMBOLIC, ""))],
         [("1.png", (HARD, "."))],
+        [("1.png", (SYMBOLIC, "x/" * 200_000))],
         [(f"{i}.png", (SYMBOLIC, f"{i + 1}.png")) for i in range(1, 60)],
     ],
 )
