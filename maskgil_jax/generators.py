@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import networks
+from maskgil_jax import checkpoint, networks
 from maskgil_jax.decoding import autoregressive, masked, sampler
 from maskgil_jax.errors import InputError
 from maskgil_jax.models import factors
@@ -33,11 +33,23 @@ class Generator:
         tokenizer: dict[str, Any] | None = None,
         class_names: tuple[str, ...] = (),
         encoder: dict[str, Any] | None = None,
+        path: str = "",
+        fingerprint: str | None = None,
     ):
+        """Take a network, and what `generator` says of it."""
         self.network = network
         self.tokenizer = tokenizer or {}
         self.class_names = class_names
         self.encoder = encoder or {}
+        self.path = path
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights."""
+        if self._fingerprint is None:
+            self._fingerprint = checkpoint.fingerprint(self.network)
+        return self._fingerprint
 
     @property
     def mask_id(self) -> int:
@@ -292,6 +304,8 @@ def generator(
     tokenizer: dict[str, Any] | None = None,
     class_names: tuple[str, ...] = (),
     encoder: dict[str, Any] | None = None,
+    path: str = "",
+    fingerprint: str | None = None,
 ) -> "Generator":
     """A Generator of the kind of this network.
 
@@ -300,9 +314,11 @@ def generator(
       tokenizer: provenance of the image tokenizer that made the codes it was trained on.
       class_names: one for each class.
       encoder: provenance of the text or speech encoder that made its features.
+      path: where it was read, or "".
+      fingerprint: of its directory; None: it is computed when it is asked for.
     """
     kind = CausalGenerator if network.config.causal else Generator
-    return kind(network, tokenizer, class_names, encoder)
+    return kind(network, tokenizer, class_names, encoder, path, fingerprint)
 
 
 @jax.jit
