@@ -23,6 +23,9 @@ from maskgil_jax.tokenizers.vq import VQTokenizer
 
 log = logging.getLogger("maskgil_jax")
 
+# Networks that a file lies beside.
+VOCABULARIES = ((Gemma, text_encoders.VOCABULARY), (Whisper, speech_encoders.VOCABULARY))
+
 
 def load(
     directory: epath.PathLike, dtype: str | None = None, verify: bool = True
@@ -48,8 +51,11 @@ def load(
     directory = paths.absolute(directory)
     description = checkpoint.read_description(directory)
     like = _described(directory, description, dtype)
-    files = {Gemma: text_encoders.VOCABULARY, Whisper: speech_encoders.VOCABULARY}.get(type(like))
-    beside = {files: checkpoint.read_beside(directory, files)} if files else {}
+    beside = {
+        name: checkpoint.read_beside(directory, name)
+        for kind, name in VOCABULARIES
+        if isinstance(like, kind)
+    }
     recorded = description.get("fingerprint", "")
     if verify and not recorded:
         log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
@@ -192,9 +198,11 @@ class Tokenizer(networks.Kept):
           int32 [B, h, w].
 
         Raises:
-          InputError: wrong shape, dtype or range.
+          InputError: wrong shape, dtype or range; or latents that are not finite.
         """
-        return _encode(self.network, self._checked_images(images))
+        codes, finite = _encode(self.network, self._checked_images(images))
+        self._check_finite(finite, "latents")
+        return codes
 
     def latents(self, images: npt.ArrayLike) -> jax.Array:
         """What the quantiser sees, before normalisation: float32 [B, h, w, C]; as `encode`."""
@@ -210,9 +218,19 @@ class Tokenizer(networks.Kept):
           float32 [B, H, W, 3], nominally in [-1, 1], not clipped.
 
         Raises:
-          InputError: wrong shape, dtype or range.
+          InputError: wrong shape, dtype or range; or pixels that are not finite.
         """
-        return _decode(self.network, networks.checked_codes(codes, self.codebook_size))
+        codes = networks.checked_codes(codes, self.codebook_size)
+        images, finite = _decode(self.network, codes)
+        self._check_finite(finite, "pixels")
+        return images
+
+    def _check_finite(self, finite: jax.Array, what: str) -> None:
+        if not isinstance(finite, jax.core.Tracer) and not finite:
+            raise InputError(
+                f"{self._path or 'this tokenizer'} gives {what} that are not finite: its weights "
+                "are damaged, or overflow"
+            )
 
     def _checked_images(self, images: npt.ArrayLike) -> jax.Array:
         images = jnp.asarray(images)
@@ -234,8 +252,9 @@ class Tokenizer(networks.Kept):
 
 
 @jax.jit
-def _encode(network: VQTokenizer, images: jax.Array) -> jax.Array:
-    return network.encode(images)
+def _encode(network: VQTokenizer, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    latents = network.latents(images)
+    return network.codes(latents), jnp.isfinite(latents).all()
 
 
 @jax.jit
@@ -244,5 +263,6 @@ def _latents(network: VQTokenizer, images: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _decode(network: VQTokenizer, codes: jax.Array) -> jax.Array:
-    return network.decode(codes)
+def _decode(network: VQTokenizer, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images = network.decode(codes)
+    return images, jnp.isfinite(images).all()

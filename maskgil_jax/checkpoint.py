@@ -424,7 +424,7 @@ def fingerprint(params: Any, beside: Mapping[str, bytes] | None = None) -> str:
     for name in sorted(flat):
         value = processes.whole(flat[name])
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     for name, data in sorted((beside or {}).items()):
         digest.update(f"{name} {len(data)}".encode() + data)
     return digest.hexdigest()[:16]

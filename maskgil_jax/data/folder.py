@@ -10,6 +10,7 @@ from maskgil_jax.data import captions
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import EXTENSIONS, Record, unusable
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import unfinished
 
 
 class Folder:
@@ -23,6 +24,7 @@ class Folder:
         path = os.path.expanduser(path)
         if not os.path.isdir(path):
             raise InputError(f"data source folder:{path}: there is no such folder")
+        unfinished.check(path)
         direct = [e.path for e in os.scandir(path) if e.is_file() and _is_image(e.name)]
         nested = {
             entry.name: files
