@@ -97,7 +97,7 @@ DAMAGE = {
     "200 bytes": lambda path: path.write_bytes(
         path.read_bytes()[:3000] + bytes(200) + path.read_bytes()[3200:]
     ),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
 }

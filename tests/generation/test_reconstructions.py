@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -46,11 +47,15 @@ def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     for found, expected in zip(again.compute("vq"), (whole, codes), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert len(rest) == 1 and again.cost()["encode_seconds"] > 0
-    # Other images or settings are another's parts.
-    assert np.abs(
-        parts(tmp_path / "stopped", originals=ORIGINALS[::-1]).compute("vq")[0] - 0.0
-    ).any()
-    assert len(rest) == 4
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(originals=ORIGINALS[::-1]), dict(rounding="truncate"), dict(batch_size=4)]
+)
+def test_parts_of_other_images_or_settings_are_others(changes, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconstructions.Parts, "_compiled", lambda *arguments: None)
+    assert parts(tmp_path)._directory == parts(tmp_path)._directory
+    assert parts(tmp_path, **changes)._directory != parts(tmp_path)._directory
 
 
 def test_a_damaged_part_is_named(tmp_path):
@@ -63,10 +68,7 @@ def test_a_damaged_part_is_named(tmp_path):
 
 
 def test_pixels_that_are_not_finite_are_said(tmp_path):
-    network = tiny_models.tokenizer().network
-    import jax
-
-    broken = jax.tree.map(lambda x: x * np.nan, network)
+    broken = jax.tree.map(lambda x: x * np.nan, tiny_models.tokenizer().network)
     with pytest.raises(InputError, match="tokenizer vq gives pixels that are not finite"):
         reconstructions.Parts(Tokenizer(broken), ORIGINALS, 7, "half_up", tmp_path).compute("vq")
 
@@ -84,6 +86,7 @@ def compare(output, *names, count=7):
     )
 
 
+@pytest.mark.slow
 def test_a_comparison_is_whole_or_marked_and_removes_an_earlier_one(tmp_path, monkeypatch):
     for name in ("a", "b"):
         tiny_models.tokenizer().save(tmp_path / name)
