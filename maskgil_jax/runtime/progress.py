@@ -28,17 +28,22 @@ class Progress:
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, unit=unit, desc=title)
         self._count = self._worked = 0
-        self._began = self._told = time.monotonic()
+        self._began: float | None = None
+        self._told = time.monotonic()
 
     def update(self, count: int, *, worked: bool = True) -> None:
         """Count more; only those that were `worked` on tell how long the rest will take."""
         self._count += count
-        self._worked += count if worked else 0
+        now = time.monotonic()
+        if self._began is not None:
+            self._worked += count if worked else 0
+        elif worked:  # the first work is longer: it compiles
+            self._began = now
         if self._bar is not None:
             self._bar.update(count)
             return
-        now = time.monotonic()
-        if now - self._told < EVERY or not self._worked or self._count >= self._total:
+        waited = now - self._told
+        if self._began is None or waited < EVERY or not self._worked or self._count >= self._total:
             return
         self._told = now
         left = round((now - self._began) / self._worked * (self._total - self._count))

@@ -7,7 +7,8 @@ one can remove them, and only them.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -63,6 +64,7 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
     try:
         directory.mkdir(parents=True, exist_ok=True)
         found = _read(directory) or before
+        _remove_halves(directory, {MARK, *new.files, *(found.files if found else ())})
         if found and new.settings is not None and found.settings == new.settings:
             mark(directory, new)
             return True
@@ -83,6 +85,14 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error}") from None
     return False
+
+
+def _remove_halves(directory: epath.Path, names: Container[str]) -> None:
+    """Remove what a kill left of files of these names that were being written (runtime/files.py)."""
+    for path in directory.iterdir():
+        half = re.fullmatch(r"(.+)\.[0-9a-f]{8}\.tmp", path.name)
+        if half and half[1] in names:
+            path.unlink()
 
 
 def mark(directory: epath.PathLike, written: Written) -> None:

@@ -63,6 +63,14 @@ def test_a_stop_while_it_is_cleared_does_not_make_old_files_new_ones(files, monk
     assert names(files) == ["mine.png", unfinished.MARK]
 
 
+def test_halves_of_files_that_a_kill_left_are_removed(files):
+    for name in ("a.png.0123abcd.tmp", "mine.png.0123abcd.tmp", "a.png.tmp"):
+        (files / name).write_text("")
+    unfinished.begin(files, Written({"seed": 1}, ["a.png"]))
+    assert "a.png.0123abcd.tmp" not in names(files)
+    assert {"mine.png.0123abcd.tmp", "a.png.tmp", "a.png"} < set(names(files))
+
+
 def test_what_cannot_go_on_begins_anew_even_where_the_same_lies_there(files):
     unfinished.begin(files, Written(None, ["a.png"]))
     assert not unfinished.begin(files, Written(None, ["a.png"]))
