@@ -24,7 +24,8 @@ class Folder:
         path = os.path.expanduser(path)
         if not os.path.isdir(path):
             raise InputError(f"data source folder:{path}: there is no such folder")
-        unfinished.check(path)
+        for folder in (path, *(entry.path for entry in os.scandir(path) if entry.is_dir())):
+            unfinished.check(folder)
         direct = [e.path for e in os.scandir(path) if e.is_file() and _is_image(e.name)]
         nested = {
             entry.name: files

@@ -11,6 +11,8 @@ from maskgil_jax.runtime.unfinished import Written
 
 @pytest.fixture
 def files(tmp_path):
+    tmp_path = tmp_path / "files"
+    tmp_path.mkdir()
     for name in ("a.png", "b.png", "mine.png"):
         (tmp_path / name).write_text(name)
     return tmp_path
@@ -104,5 +106,6 @@ def test_what_is_no_directory_is_one_message(tmp_path):
 
 def test_an_unfinished_folder_is_no_source_of_images(files):
     (files / unfinished.MARK).write_text(json.dumps({"settings": None, "files": []}))
-    with pytest.raises(InputError, match="is unfinished"):
-        open_source(f"folder:{files}")
+    for folder in (files, files.parent):  # as a whole, and as one of several classes
+        with pytest.raises(InputError, match=f"{files} is unfinished"):
+            open_source(f"folder:{folder}")
