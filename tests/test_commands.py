@@ -78,7 +78,7 @@ def test_a_draw_that_is_killed_is_refused_and_goes_on_to_the_same_files(finished
 def test_a_damaged_model_is_refused_unless_told_otherwise(finished, tmp_path):
     model = shutil.copytree(finished / "model", tmp_path / "model")
     path = model / "model.json"
-    path.write_text(path.read_text().replace('"fingerprint": "', '"fingerprint": "0', 1))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
     options = (f"--model={model}", "--classes=3", "--num=1", f"--output={tmp_path}/out")
     done = run("sample", *options)
     assert done.returncode == 1 and "is damaged or was changed" in done.stderr
