@@ -173,6 +173,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a generator, draw samples, measure them."""
     from maskgil_jax import api, processes
     from maskgil_jax.decoding import draw
+    from maskgil_jax.generation import samples
     from maskgil_jax.metrics import evaluation
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
@@ -191,10 +192,14 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
     options = draw.checked_options(settings, generator.network.config)
     if processes.first():
-        draw.write_samples(
+        height, width = generator.grid
+        about = dict(seed=config.seed, options=options, data=config.data.to_dict())
+        samples.write_samples(
             draw.sampler(generator, config.seed, shown.conditions, **options),
             tokenizer,
             workdir / "samples",
+            settings=samples.settings_of(generator, tokenizer, **about),
+            size=(height * tokenizer.downsample, width * tokenizer.downsample),
             labels=shown.labels,
             names=shown.names,
             per_label=config.evaluation.per_class,

@@ -98,12 +98,13 @@ def of_generator(
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
 
 
-def encoder_of(generator: Generator, directory: str) -> Encoder:
+def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Encoder:
     """The encoder that a generator was trained with.
 
     Args:
       generator: the model.
       directory: where the encoder is; "": where it was in training.
+      verify: as api.load.
 
     Raises:
       InputError: the generator has none, or it is not there or another.
@@ -111,7 +112,7 @@ def encoder_of(generator: Generator, directory: str) -> Encoder:
     known: dict[str, Any] = generator.encoder
     if not known:
         raise InputError("--model was not trained with an encoder of text or speech")
-    encoder = load_encoder(directory or known["path"])
+    encoder = load_encoder(directory or known["path"], verify)
     found = encoder.provenance if encoder else known
     if identity(found) != identity(known):
         raise InputError(
@@ -121,25 +122,28 @@ def encoder_of(generator: Generator, directory: str) -> Encoder:
     return encoder
 
 
-def hearing(generator: Generator, directory: str, recognizer: str | None) -> spoken.Hear:
+def hearing(
+    generator: Generator, directory: str, recognizer: str | None, verify: bool = True
+) -> spoken.Hear:
     """How a generator understands speech: directly, or as text that a recogniser writes down.
 
     Args:
       generator: of speech or of text.
       directory: of its encoder, as in `encoder_of`.
       recognizer: directory of a Whisper; for a generator of text, and only there.
+      verify: as api.load.
 
     Raises:
       InputError: a generator of neither, or no recogniser where one is needed.
     """
-    encoder, config = encoder_of(generator, directory), generator.network.config
+    encoder, config = encoder_of(generator, directory, verify), generator.network.config
     if isinstance(encoder, TextEncoder):
         if not recognizer:
             raise InputError(
                 "--model is conditioned on text: expected --recognizer=DIR (a Whisper, made by "
                 "maskgil_jax.convert import --format=whisper), which writes the speech down"
             )
-        whisper = load_encoder(recognizer)
+        whisper = load_encoder(recognizer, verify)
         if not isinstance(whisper, SpeechEncoder):
             raise InputError(f"--recognizer={recognizer} is no encoder of speech")
         return _as_text(whisper, encoder, config.condition_tokens)
@@ -166,15 +170,15 @@ def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> spoke
     return as_text
 
 
-def load_encoder(directory: str) -> Encoder:
-    """The encoder in a directory; None for speech.LOG_MEL.
+def load_encoder(directory: str, verify: bool = True) -> Encoder:
+    """The encoder in a directory, as api.load; None for speech.LOG_MEL.
 
     Raises:
       InputError: it holds something else.
     """
     if directory == speech.LOG_MEL:
         return None
-    model = api.load(directory)
+    model = api.load(directory, verify=verify)
     if not isinstance(model, TextEncoder | SpeechEncoder):
         raise InputError(f"{directory} holds a {model.kind}, expected an encoder of text or speech")
     return model

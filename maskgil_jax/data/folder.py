@@ -14,6 +14,7 @@ from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import EXTENSIONS, Record, unusable
 from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime import unfinished
 
 # Names of the parts of a data set, as in train, val2017, test-images.
 _PART = re.compile(
@@ -45,6 +46,8 @@ class Folder:
         if not os.path.isdir(path):
             raise InputError(f"data source {spec}: there is no such folder")
         found = ClassFolders(path)
+        for name in ("", *found.classes):
+            unfinished.check(os.path.join(path, name))
         self.census = found.census
         _check(spec, found)
         classes = found.classes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from maskgil_jax import pictures
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import scaling_laws, tables
 from maskgil_jax.metrics.scaling_laws import Fit, Number
@@ -232,8 +233,7 @@ def _plot(path: epath.Path, rows: Sequence[Row], joint: Fit, compute: Fit | None
     if compute:
         _band(all_axes[-1], span, [compute.loss([n]) for n in span], "black")
     all_axes[0].set_ylabel("validation loss (nats)")
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=100)
+    pictures.save_figure(path, figure, dpi=100)
 
 
 def _band(axes: Any, x: np.ndarray, losses: Sequence[Number], color: Any) -> None:

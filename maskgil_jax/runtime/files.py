@@ -26,10 +26,25 @@ _JSON_NAMES = {
 def write_npz(path: epath.PathLike, **arrays: Any) -> None:
     """Write an npz atomically."""
     path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)
     temporary.replace(path)
+
+
+def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of an npz that `write_npz` wrote.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    try:
+        with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    # What zipfile, zlib and NumPy raise of damage has no common class.
+    except Exception as error:
+        raise InputError(f"{path} is damaged: {error}; remove it") from error
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:

@@ -1,6 +1,7 @@
 """Stage 2: train a token model to predict hidden codes."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import generator_data, objectives, optimizer
 from maskgil_jax.training.generator_data import Data
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
+
+log = logging.getLogger("maskgil_jax")
 
 
 class Shown(NamedTuple):
@@ -93,12 +96,16 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         if data.tokenizer is None or not processes.first():
             return {}
         columns = config.samples.per_class
-        images = draw.draw_images(
-            draw.sampler(generator_of(weights), config.seed, shown.conditions, **options),
-            data.tokenizer,
-            np.repeat(shown.labels, columns),
-            config.samples.batch_size,
-        )
+        try:
+            images = draw.draw_images(
+                draw.sampler(generator_of(weights), config.seed, shown.conditions, **options),
+                data.tokenizer,
+                np.repeat(shown.labels, columns),
+                config.samples.batch_size,
+            )
+        except InputError as error:  # training may still recover
+            log.warning("no samples to show: %s", error)
+            return {}
         rows = [shown.names[label] for label in shown.labels]
         return {"samples": pictures.labelled_rows(images, rows, columns)}
 

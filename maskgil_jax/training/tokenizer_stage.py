@@ -1,6 +1,7 @@
 """Stage 1: train an image tokenizer and its discriminator, both updated in one jitted step."""
 
 import functools
+import logging
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ from maskgil_jax.tokenizers.lpips import LPIPS
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.training import codebook, objectives, optimizer, tokenizer_objective
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
+
+log = logging.getLogger("maskgil_jax")
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> None:
@@ -51,7 +54,11 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         tokenizer = Tokenizer(processes.local(averaged(state)))
         if not processes.first():
             return {}
-        reconstructions, _ = draw.reconstruct(tokenizer, shown, batch_size=len(shown))
+        try:
+            reconstructions, _ = draw.reconstruct(tokenizer, shown, batch_size=len(shown))
+        except InputError as error:  # training may still recover
+            log.warning("no reconstructions to show: %s", error)
+            return {}
         return {"reconstructions": pictures.pairs(shown, reconstructions)}
 
     stage = Stage(
