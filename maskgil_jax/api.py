@@ -41,12 +41,7 @@ def load(
     """
     directory = paths.absolute(directory)
     description = checkpoint.read_description(directory)
-    name = description["class"]
-    if name not in networks.NETWORKS:
-        raise InputError(
-            f"{directory} holds a network {name!r}, this version knows {sorted(networks.NETWORKS)}"
-        )
-    make, config_class = networks.NETWORKS[name]
+    name, where = description["class"], f"{directory}/model.json"
     arguments = dict(description["arguments"])
     for of_training in ("remat", "unroll"):
         arguments.pop(of_training, None)
@@ -54,11 +49,7 @@ def load(
         arguments["dtype"] = dtype
     elif name == "vq":
         arguments["dtype"] = "float32"
-    try:
-        config = config_class(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{directory}: {error}") from None
-    like = jax.eval_shape(lambda: make(config, jax.random.key(0)))
+    like = networks.shapes_of(networks.config_of(name, arguments, where), where)
     network = checkpoint.load_params(directory, like)
     if name == "vq":
         return Tokenizer(network, str(directory), description["fingerprint"])

@@ -25,7 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax import paths, processes, sharding
 from maskgil_jax.errors import InputError
-from maskgil_jax.runtime.files import write_json
+from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 
 log = logging.getLogger("maskgil_jax")
 
@@ -242,20 +242,31 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     """`model.json` of a model directory.
 
     Raises:
-      InputError: no model there, or one of a later format.
+      InputError: no model there, one of a later format, or a damaged file; names the field.
     """
     path = epath.Path(directory) / "model.json"
     if not path.exists():
         raise InputError(f"{directory} is not a model directory: it has no model.json")
-    try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not readable JSON: {error}") from None
+    description = read_json(path, {})
     if description.get("format") != FORMAT:
-        raise InputError(
-            f"{path} has format {description.get('format')}, this version reads {FORMAT}"
-        )
+        found = str(description.get("format"))[:40]
+        raise InputError(f"{path} has format {found}, this version reads {FORMAT}")
+    check_object(description, _DESCRIPTION, str(path))
+    for name, fields in _PROVENANCES.items():
+        check_object(description.get(name, {}), {}, f"{path}: field {name!r}")
+        if description.get(name):
+            check_object(description[name], fields, f"{path}: field {name!r}")
+    names = description.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: field 'class_names' is not a list of texts")
     return description
+
+
+_DESCRIPTION: dict[str, Types] = {"class": str, "arguments": dict, "fingerprint": str}
+_PROVENANCES: dict[str, dict[str, Types]] = {
+    "tokenizer": {"path": str, "fingerprint": str},
+    "encoder": {"path": str, "fingerprint": str},
+}
 
 
 def code_of(directory: epath.PathLike) -> str:
