@@ -251,7 +251,9 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     if description.get("format") != FORMAT:
         found = str(description.get("format"))[:40]
         raise InputError(f"{path} has format {found}, this version reads {FORMAT}")
-    check_object(description, _DESCRIPTION, str(path))
+    check_object(description, {"class": str, "arguments": dict}, str(path))
+    texts = {name: str for name in ("kind", "fingerprint") if name in description}
+    check_object(description, texts, str(path))
     for name, fields in _PROVENANCES.items():
         check_object(description.get(name, {}), {}, f"{path}: field {name!r}")
         if description.get(name):
@@ -262,7 +264,6 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     return description
 
 
-_DESCRIPTION: dict[str, Types] = {"class": str, "arguments": dict, "fingerprint": str}
 _PROVENANCES: dict[str, dict[str, Types]] = {
     "tokenizer": {"path": str, "fingerprint": str},
     "encoder": {"path": str, "fingerprint": str},

@@ -12,6 +12,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from maskgil_jax.errors import Unreadable
 
 MOST_OPEN = 4096  # files; each takes some 50 KB of memory
+FOR_OTHERS = 512  # descriptors
 
 
 def read(path: str, version: str, number: int) -> bytes:
@@ -48,11 +49,12 @@ def _open(path: str) -> ArrayRecordReader:
     )
     if reader.ok():
         return reader
+    reason = ""
     try:
-        reader.close()  # which tells what is wrong
+        reader.close()  # which tells what is wrong, if not always
     except RuntimeError as error:
-        raise Unreadable(_reason(error)) from None
-    raise Unreadable("not an ArrayRecord file")
+        reason = _reason(error)
+    raise Unreadable(reason or "not a whole ArrayRecord file")
 
 
 def _reason(error: Exception) -> str:
@@ -62,8 +64,8 @@ def _reason(error: Exception) -> str:
 class _Readers:
     """The files of this process that were read last.
 
-    At most half of the descriptors that the process may have are used; what is evicted is closed
-    once no thread reads it.
+    FOR_OTHERS descriptors of those that the process may have, or three quarters of few, are left
+    for everything else; what is evicted is closed once no thread reads it.
     """
 
     def __init__(self) -> None:
@@ -89,7 +91,7 @@ def _bound() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MOST_OPEN
-    return min(max(limit // 2, 1), MOST_OPEN)
+    return min(max(limit - FOR_OTHERS, limit // 4, 1), MOST_OPEN)
 
 
 _readers = _Readers()  # of the process, since so is the limit; worker processes have their own

@@ -52,7 +52,7 @@ def write_shard(path: epath.Path, records: Iterable[CodeRecord], grids: tuple[Si
     writer.close()
     with _grids_of(path).open("wb") as file:
         np.save(file, np.array(numbers, np.uint16))
-    temporary.rename(path)
+    temporary.replace(path)  # a damaged one may be there
     return len(numbers)
 
 
@@ -141,7 +141,12 @@ def fault_of(path: epath.Path, index: Index) -> str:
     """Why a shard has to be made, MISSING for example, or "" where it looks whole.
 
     The file beside it counts too; its records are not read.
+
+    Raises:
+      InputError: there is a folder in its place.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a shard: remove it")
     if not path.exists():
         return MISSING
     try:
