@@ -76,12 +76,7 @@ def load(
 
 def _described(directory: epath.Path, description: Mapping[str, Any], dtype: str | None) -> Any:
     """The shapes of the network that a model.json describes, in the network's class."""
-    name = description["class"]
-    if name not in networks.NETWORKS:
-        raise InputError(
-            f"{directory} holds a network {name!r}, this version knows {sorted(networks.NETWORKS)}"
-        )
-    make, config_class = networks.NETWORKS[name]
+    name, where = description["class"], f"{directory}/model.json"
     arguments = dict(description["arguments"])
     for of_training in ("remat", "unroll"):
         arguments.pop(of_training, None)
@@ -89,13 +84,7 @@ def _described(directory: epath.Path, description: Mapping[str, Any], dtype: str
         arguments["dtype"] = dtype
     elif name == "vq":
         arguments["dtype"] = "float32"
-    try:
-        config = config_class(**arguments)
-        return jax.eval_shape(lambda: make(config, jax.random.key(0)))
-    except Exception as error:  # a constructor meets whatever stands in the file
-        raise InputError(
-            f"{directory}/model.json: no network {name!r} has these arguments: {error}"
-        ) from error
+    return networks.shapes_of(networks.config_of(name, arguments, where), where)
 
 
 def wrap(

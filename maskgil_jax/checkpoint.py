@@ -30,19 +30,12 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax import paths, processes, sharding
 from maskgil_jax.errors import InputError
-from maskgil_jax.runtime.files import check_object, read_json, write_json
+from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 
 log = logging.getLogger("maskgil_jax")
 
 FORMAT = 1
 # Of model.json: what loading needs, and what there may be besides.
-FIELDS: dict[str, type] = {"class": str, "arguments": dict}
-OPTIONAL_FIELDS: dict[str, type] = {
-    "fingerprint": str,
-    "tokenizer": dict,
-    "encoder": dict,
-    "class_names": list,
-}
 Tree = TypeVar("Tree")
 
 
@@ -255,25 +248,32 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     """`model.json` of a model directory.
 
     Raises:
-      InputError: no model there, one of a later format, or a file of another shape.
+      InputError: no model there, one of a later format, or a damaged file; names the field.
     """
     path = epath.Path(directory) / "model.json"
-    try:
-        description = read_json(path, {"format": int})
-    except FileNotFoundError:
-        raise InputError(f"{directory} is not a model directory: it has no model.json") from None
-    if description["format"] != FORMAT:
-        raise InputError(f"{path} has format {description['format']}, this version reads {FORMAT}")
-    there = OPTIONAL_FIELDS.keys() & description
-    check_object(description, FIELDS | {name: OPTIONAL_FIELDS[name] for name in there}, str(path))
-    for name in there & {"tokenizer", "encoder"}:
-        if description[name]:  # what the model depends on, by place and fingerprint
-            expected = {"path": str, "fingerprint": str}
-            check_object(description[name], expected, f"{path}: field {name!r}")
-    for name in description.get("class_names", ()):
-        if not isinstance(name, str):
-            raise InputError(f"{path}: field 'class_names' holds {name!r}, expected texts")
+    if not path.exists():
+        raise InputError(f"{directory} is not a model directory: it has no model.json")
+    description = read_json(path, {})
+    if description.get("format") != FORMAT:
+        found = str(description.get("format"))[:40]
+        raise InputError(f"{path} has format {found}, this version reads {FORMAT}")
+    check_object(description, {"class": str, "arguments": dict}, str(path))
+    texts = {name: str for name in ("kind", "fingerprint") if name in description}
+    check_object(description, texts, str(path))
+    for name, fields in _PROVENANCES.items():
+        check_object(description.get(name, {}), {}, f"{path}: field {name!r}")
+        if description.get(name):
+            check_object(description[name], fields, f"{path}: field {name!r}")
+    names = description.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: field 'class_names' is not a list of texts")
     return description
+
+
+_PROVENANCES: dict[str, dict[str, Types]] = {
+    "tokenizer": {"path": str, "fingerprint": str},
+    "encoder": {"path": str, "fingerprint": str},
+}
 
 
 def code_of(directory: epath.PathLike) -> str:

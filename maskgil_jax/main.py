@@ -86,16 +86,16 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
     content = json.loads(config.to_json_best_effort())
     folders = [workdir / "checkpoints", *(workdir / name / "checkpoints" for name in STAGES)]
     trained = any(folder.exists() and any(folder.iterdir()) for folder in folders)
+    from maskgil_jax import processes
+    from maskgil_jax.runtime.files import read_json, write_json
+
     if trained and path.exists():
-        lines = defaults.differences(json.loads(path.read_text()), content)
+        lines = defaults.differences(read_json(path, {}), content)
         if lines:
             raise InputError(
                 f"--workdir={workdir} holds a run of another config; choose another directory, or "
                 "go on with the same values:\n  " + "\n  ".join(lines)
             )
-    from maskgil_jax import processes
-    from maskgil_jax.runtime.files import write_json
-
     processes.wait("the config is checked")
     if processes.first():
         try:

@@ -44,6 +44,11 @@ class Vocabulary:
     def __init__(self, data: bytes, size: int):
         self._pieces = _sentencepiece(data, size)
 
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        return self._pieces.get_piece_size()
+
     def tokenize(self, captions: Sequence[str], tokens: int) -> Tokens:
         """Token ids, the beginning-of-sequence id first; of text that spells an id's name too.
 

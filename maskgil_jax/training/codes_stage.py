@@ -29,8 +29,8 @@ VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config
 def run(config: ConfigDict, output: epath.Path) -> None:
     """Write code shards; a run that was cut short goes on with the first shard that is missing.
 
-    With several processes each writes its own share of the shards. Images that cannot be read are
-    left out.
+    Shards that are there and damaged are named and made anew. With several processes each writes
+    its own share of the shards. Images that cannot be read are left out.
 
     Args:
       config: see maskgil_jax/config.py, `codes`.
@@ -41,7 +41,10 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     """
     tokenizer, source, sizes, captions, index = _plan(config)
     output.mkdir(parents=True, exist_ok=True)
-    if _complete(output, index):
+    complete = _complete(output, index)
+    mine = range(jax.process_index(), len(index.shards), jax.process_count())
+    todo = _to_be_made(output, index, mine)
+    if complete and not processes.total(len(todo)):
         log.info("%s is complete", output)
         return
     census = {"census": source.census.to_json()}
@@ -50,11 +53,7 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     processes.wait("the index is begun")  # no shard is there without the index that it is of
 
     encoder = Encoder(tokenizer, source, sizes, captions, index, config)
-    size, mine = (
-        config.shard_size,
-        range(jax.process_index(), len(index.shards), jax.process_count()),
-    )
-    todo = [i for i in mine if not (output / index.shards[i]).exists()]
+    size = config.shard_size
     total = sum(min(size, len(source) - i * size) for i in todo)
     encoder.count_unreadable(
         unreadable.read(output / index.shards[i] for i in mine if i not in todo)
@@ -143,9 +142,20 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
             f"{output} holds shards of another kind; choose another directory or remove it:\n  "
             + "\n  ".join(lines)
         )
-    if counts.get("complete") and processes.first():
+    if counts["complete"] and processes.first():
         shards.write_index(output, index, counts)
-    return bool(counts.get("complete"))
+    return counts["complete"]
+
+
+def _to_be_made(output: epath.Path, index: shards.Index, mine: range) -> list[int]:
+    """Which of the shards with these numbers are missing or damaged; the damaged are named."""
+    paths = [output / index.shards[i] for i in mine]
+    with ThreadPoolExecutor(shards.OPENERS) as pool:
+        faults = list(pool.map(lambda path: shards.fault_of(path, index), paths))
+    for path, fault in zip(paths, faults, strict=True):
+        if fault not in ("", shards.MISSING):
+            log.warning("%s is damaged and made anew: %s", path, fault)
+    return [i for i, fault in zip(mine, faults, strict=True) if fault]
 
 
 class Loaded(NamedTuple):

@@ -29,7 +29,7 @@ class Data:
       load: (index, rng) -> example with `codes`, or with `image` for `in_step`.
       parts: of the examples, by source and bucket.
       class_names: one per class.
-      record: index -> the image or codes, with their name.
+      record: index -> the image or codes, with their name; Unreadable for damaged codes.
       provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
       grid: (height, width) in tokens of the square.
       grids: of each bucket.
@@ -128,12 +128,17 @@ def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) 
     """Raise InputError where not one of the first images has a condition: the data is another."""
     reasons: list[str] = []
     for index in range(min(len(examples), pipeline.UNREADABLE_IN_A_ROW)):
-        record = examples[index]
+        try:
+            record = examples[index]
+        except Unreadable:  # is counted in training
+            continue
         try:
             condition.read(record, np.random.default_rng(0))
             return
         except Unreadable as error:
             reasons.append(f"{record.id}: {error}")
+    if not reasons:
+        return
     more = f" (nor have the {len(reasons) - 1} after it one)" if len(reasons) > 1 else ""
     raise InputError(f"the condition of the first image, {reasons[0]}{more}")
 
@@ -157,6 +162,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"image_size = {index.image_size}; if the shards are right, set "
             f"--config.data.image_size={index.image_size}"
         )
+    _check_lost(names, opened, config.data.bad_image_limit)
     indices = [shards.index for shards in opened]
     images = Images([index.source["name"] for index in indices], opened)
     condition = choice.of_config(config, codes.class_names, images, indices)
@@ -187,6 +193,17 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         in_step=None,
         conditioning=condition,
     )
+
+
+def _check_lost(names: Sequence[str], opened: Sequence[CodeShards], limit: float) -> None:
+    """Raise InputError where shards are lost that are more than training would pass over."""
+    lost, total = sum(shards.lost for shards in opened), sum(map(len, opened))
+    if lost > limit * total:
+        raise InputError(
+            f"{lost} of {total} examples of {', '.join(names)} are in shards that cannot be opened "
+            f"(see above), config.data.bad_image_limit = {limit} allows {limit:.1%}: remove them "
+            "and run maskgil_jax.tokenize again, which makes them anew"
+        )
 
 
 def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None:

@@ -120,7 +120,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
         parts=data.parts,
-        name_of_example=lambda index: data.record(index).id,
+        name_of_example=lambda index: name_of_example(data, index),
         frozen=Frozen(data.in_step, data.conditioning.network),
         to_average=lambda model: model,
         pictures=show,
@@ -129,6 +129,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     state = train(stage, config, workdir, mesh)
     generator_of(averaged(state)).save(workdir / "model")
     return shown
+
+
+def name_of_example(data: Data, index: int) -> str:
+    """The image that an example is of; of codes that cannot be read, where they are and why."""
+    try:
+        return data.record(index).id
+    except Unreadable as error:
+        return str(error)
 
 
 def averaged(state: TrainState) -> TokenModel:
