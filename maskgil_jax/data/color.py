@@ -7,6 +7,8 @@ import logging
 import numpy as np
 from PIL import Image, ImageCms
 
+from maskgil_jax.errors import InputError
+
 log = logging.getLogger("maskgil_jax")
 
 # What is done with profiles, as config.data.color has it.
@@ -15,6 +17,12 @@ COLORS = ("srgb", "ignore")  # pixels are converted | taken as they are stored, 
 LARGEST_PROFILE = 4 << 20  # bytes; those of printing presses have up to 3 MB
 # Levels that a profile moves colours by which is another writing of sRGB's.
 ROUNDING = 1
+
+
+def check_color(color: str, name: str) -> None:
+    """Raise InputError, which calls it `name`, where this is not one of COLORS."""
+    if color not in COLORS:
+        raise InputError(f"{name} = {color!r}, expected one of {', '.join(COLORS)}")
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -37,9 +45,9 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     if change is None:
         return image
     if image.mode not in ("LA", "RGBA"):
-        return ImageCms.applyTransform(image, change)
+        return change.apply(image)
     alpha = image.getchannel("A")
-    converted = ImageCms.applyTransform(image.convert(mode), change)
+    converted = change.apply(image.convert(mode))
     converted.putalpha(alpha)
     return converted
 
@@ -78,5 +86,5 @@ def _changes_nothing(change: ImageCms.ImageCmsTransform, mode: str) -> bool:
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     grid = levels if mode == "L" else np.stack(np.meshgrid(levels, levels, levels), axis=-1)
     before = Image.fromarray(grid.reshape(len(levels), -1, *grid.shape[3:]))
-    after = np.asarray(ImageCms.applyTransform(before, change)).astype(int)
+    after = np.asarray(change.apply(before)).astype(int)
     return bool(np.abs(after - np.asarray(before.convert("RGB"))).max() <= ROUNDING)

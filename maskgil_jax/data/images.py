@@ -125,19 +125,17 @@ class _Header(NamedTuple):
 def _read_header(data: bytes) -> _Header:
     """Image.open would print a warning about a large image before its size can be looked at."""
     Image.init()
-    for name in FORMATS:
-        opener, accepts = Image.OPEN.get(name, (None, None))
-        if accepts and accepts(data[:16]) is True:
-            break
-    else:
+    known = [name for name in FORMATS if _accepts(name, data[:16])]
+    if not known:
         kind = kinds.kind_of(data)
         if not kind:
             raise UnreadableImage(f"{len(data)} bytes that are not an image", "no image")
         message = f"{kind} ({len(data)} bytes), not an image that is read here"
         raise UnreadableImage(message, kind)
+    name = known[0]
     parts = png.parts(data) if name == "PNG" else None
     stream = io.BytesIO(parts.picture if parts else data)
-    file = OPENERS.get(name, opener)(stream, "")
+    file = OPENERS.get(name, Image.OPEN[name][0])(stream, "")
     _check_size(*file.size)
     if parts:
         turned = orientation.of_metadata(parts.exif, parts.xmp)
@@ -145,6 +143,11 @@ def _read_header(data: bytes) -> _Header:
     exif = data if name == "TIFF" else file.info.get("exif", b"")
     turned = orientation.of_metadata(exif, file.info.get("xmp") or b"")
     return _Header(file, turned, file.info.get("icc_profile") or b"", 0)
+
+
+def _accepts(name: str, beginning: bytes) -> bool:
+    _, accepts = Image.OPEN.get(name, (None, None))  # Pillow can be built without some
+    return accepts is not None and accepts(beginning) is True
 
 
 def _check_size(width: int, height: int) -> None:

@@ -7,7 +7,6 @@ progressive file that ends after one of its first scans.
 """
 
 import re
-import struct
 
 import numpy as np
 import simplejpeg
@@ -68,7 +67,8 @@ def tidied(data: bytes) -> bytes:
     That are bytes between the segments of the header, zeros before the end, revisions of JFIF,
     transforms of Adobe and parameters of scans that are not in the standards.
     """
-    segments, at, components, sequential = [START], 2, 0, False
+    segments: list[bytearray] = []
+    at, components, sequential = 2, 0, False
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         marker = data[at + 1]
         size = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -95,4 +95,4 @@ def tidied(data: bytes) -> bytes:
     end = data.find(END, at)
     scans = data[at:end].rstrip(b"\0") if end >= 0 else data[at:]
     stuffing = b"\0" if scans.endswith(b"\xff") else b""
-    return b"".join([*segments, scans, stuffing, END if end >= 0 else b""])
+    return b"".join([START, *segments, scans, stuffing, END if end >= 0 else b""])

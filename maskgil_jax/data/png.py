@@ -4,7 +4,6 @@ Decoders refuse files for their texts and profiles, which may be of any size, an
 not shown them.
 """
 
-import struct
 import zlib
 from typing import NamedTuple
 
@@ -66,7 +65,7 @@ def _profile(content: bytes) -> bytes:
 
 
 def _text(kind: bytes, content: bytes) -> bytes:
-    """The text after the keyword of a chunk, b"" where it is broken; its beginning if it is long."""
+    """The text after the keyword of a chunk, or its beginning; b"" where it is broken."""
     if kind == b"tEXt":
         return content[:LARGEST_TEXT]
     if kind == b"zTXt":

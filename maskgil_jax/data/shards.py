@@ -45,6 +45,7 @@ class Index:
       grids: (height, width) in tokens of each size.
       dtype: of the stored codes, uint16 or int32.
       class_names: one per class.
+      color: how pixels were taken from files, key of color.COLORS; shards without it are older.
     """
 
     tokenizer: dict[str, Any]
@@ -61,6 +62,7 @@ class Index:
     dtype: str
     class_names: tuple[str, ...]
     shards: tuple[str, ...]
+    color: str = "ignore"
 
     @property
     def grid(self) -> Size:

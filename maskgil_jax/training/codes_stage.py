@@ -16,6 +16,7 @@ from tqdm import tqdm
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
 from maskgil_jax.data import buckets, images, records, shards, sources
+from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.training.captions import CaptionEncoder, Captions
@@ -81,6 +82,7 @@ def _plan(
         )
     if config.crops != "random" and config.views != 1:
         raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
+    check_color(config.color, "color")
     tokenizer = api.load_tokenizer(config.tokenizer)
     if config.image_size % tokenizer.downsample:
         raise InputError(
@@ -107,6 +109,7 @@ def _plan(
         grids=sizes.grids(tokenizer.downsample),
         dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
         class_names=source.class_names,
+        color=config.color,
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
     captions = None
@@ -219,15 +222,15 @@ class Encoder:
     def _load(self, index: int) -> Loaded | None:
         record = self._source[index]
         try:
-            image = records.image_of(record)
+            with records.opened_image(record, self._index.color) as image:
+                size = image.height, image.width
+                (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
+                height, width = self._buckets.sizes[bucket]
+                views = self._views(image, height, width, index)
             captions = self._captions.read(record) if self._captions else Captions(())
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
             return None
-        size = image.height, image.width
-        (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
-        height, width = self._buckets.sizes[bucket]
-        views = self._views(image, height, width, index)
         return Loaded(record, int(bucket), views, size, captions)
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:

@@ -39,9 +39,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     squares = buckets.named("", size, networks[0].downsample)
     numbers = squares.of_images(source)
     load = pipeline.image_loader(
-        source, numbers, sizes=squares.sizes, crop=config.data.crop, flip=config.data.flip
+        source,
+        numbers,
+        sizes=squares.sizes,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        color=config.data.color,
     )
-    shown, _ = sources.center_crops(source, size, config.samples.count)
+    shown, _ = sources.center_crops(source, size, config.samples.count, config.data.color)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         tokenizer = Tokenizer(processes.local(averaged(state)))
