@@ -46,7 +46,9 @@ def place_of_tag(exif: bytes) -> tuple[str, bytes, int] | None:
     The format is "" where the value is of a type that orientations are not of. Only the first
     directory is read, and of it no entry but this one.
     """
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2], "")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return None
     try:
         (start,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, start)
