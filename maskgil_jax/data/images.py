@@ -125,7 +125,7 @@ class _Header(NamedTuple):
 def _read_header(data: bytes) -> _Header:
     """Image.open would print a warning about a large image before its size can be looked at."""
     Image.init()
-    known = [name for name in FORMATS if _accepts(name, data[:16])]
+    known = [name for name in FORMATS if _accepts(name, data)]
     if not known:
         kind = kinds.kind_of(data)
         if not kind:
@@ -145,9 +145,11 @@ def _read_header(data: bytes) -> _Header:
     return _Header(file, turned, file.info.get("icc_profile") or b"", 0)
 
 
-def _accepts(name: str, beginning: bytes) -> bool:
+def _accepts(name: str, data: bytes) -> bool:
     _, accepts = Image.OPEN.get(name, (None, None))  # Pillow can be built without some
-    return accepts is not None and accepts(beginning) is True
+    if accepts is None or accepts(data[:16]) is not True:
+        return False
+    return name != "AVIF" or kinds.kind_of(data) == "an AVIF image"  # not HEIC, which begins alike
 
 
 def _check_size(width: int, height: int) -> None:

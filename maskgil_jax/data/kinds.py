@@ -40,12 +40,13 @@ MARKS = (
     ("a program", 0, b"\x7fELF"),
     ("a program", 0, b"MZ"),
 )
-BRANDS = {  # of the files of ISO's base media format
-    b"heic": "a HEIC image", b"heix": "a HEIC image", b"heim": "a HEIC image",
-    b"heis": "a HEIC image", b"hevc": "a HEIC image", b"mif1": "a HEIC image",
-    b"msf1": "a HEIC image", b"avif": "an AVIF image", b"avis": "an AVIF image",
-    b"qt  ": "a QuickTime video", b"crx ": "a Canon raw image",
-}  # fmt: skip
+# Of the files of ISO's base media format, the first that they claim to be compatible with.
+BRANDS = (
+    ("an AVIF image", (b"avif", b"avis")),
+    ("a HEIC image", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+    ("a Canon raw image", (b"crx ",)),
+    ("a QuickTime video", (b"qt  ",)),
+)
 # Of text, the first tag that is not a comment or declaration.
 MARKUP = re.compile(r"\A(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype[^>]*>)*<([a-z:]+)", re.DOTALL)
 HTML = ("html", "head", "body", "title", "meta", "script", "p", "h1", "div", "center")
@@ -57,7 +58,7 @@ def kind_of(data: bytes) -> str:
     if not data:
         return "an empty file"
     if data[4:8] == b"ftyp":
-        return BRANDS.get(data[8:12], "an MP4 video")
+        return _kind_of_media(data)
     for name, place, mark in MARKS:
         if data.startswith(mark, place):
             return name
@@ -67,10 +68,16 @@ def kind_of(data: bytes) -> str:
     return _kind_of_text(head)
 
 
+def _kind_of_media(data: bytes) -> str:
+    size = min(int.from_bytes(data[:4], "big"), HEAD)
+    brands = [data[8:12], *(data[place : place + 4] for place in range(16, size, 4))]
+    return next((kind for kind, known in BRANDS if {*known} & {*brands}), "an MP4 video")
+
+
 def _kind_of_text(head: bytes) -> str:
     wide = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2], "")
     text = head.decode(wide or "utf-8", "replace").lstrip("\ufeff").lower()
-    if sum(c == "\ufffd" or (c < " " and c not in "\t\n\r\f") for c in text) > len(text) / 50:
+    if sum(c == "\ufffd" or (c < " " and c not in "\t\n\r\f") for c in text) > len(text) / 20:
         return ""  # some letters may be of another encoding
     if match := MARKUP.match(text):
         name = match[1].rpartition(":")[2]

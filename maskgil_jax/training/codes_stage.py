@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, records, shards, sources
+from maskgil_jax.data import buckets, images, kinds, records, shards, sources
 from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
@@ -61,6 +61,8 @@ def run(config: ConfigDict, output: epath.Path) -> None:
             records = encoder.records(indices, progress)
             count = shards.write_shard(output / index.shards[i], records, index.grids)
             log.info("%s: %d examples", index.shards[i], count)
+    if encoder.left_out:
+        log.warning("left out, since they cannot be read: %s", encoder.left_out)
     processes.wait("shards are written")
     if processes.first():
         counts = shards.counts_of(output, index)
@@ -171,6 +173,7 @@ class Encoder:
         self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self._unreadable = 0
+        self._kinds: list[str] = []
         self._compilations = buckets.Compilations(index.grids)
 
     def records(self, indices: range, progress: tqdm) -> Iterator[shards.CodeRecord]:
@@ -191,6 +194,11 @@ class Encoder:
             progress.update(len(found))
         for queue in waiting.values():
             yield from self._encoded(queue)
+
+    @property
+    def left_out(self) -> str:
+        """What could not be read, by kind, or ""."""
+        return kinds.counted(self._kinds)
 
     def _loaded(self, indices: range) -> Iterator[list[Loaded | None]]:
         """A batch of images after another; the next is loaded while one is encoded."""
@@ -230,6 +238,7 @@ class Encoder:
             captions = self._captions.read(record) if self._captions else Captions(())
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
+            self._kinds.append(error.kind)  # of several threads
             return None
         return Loaded(record, int(bucket), views, size, captions)
 
@@ -248,5 +257,6 @@ class Encoder:
         if self._unreadable > self._limit * len(self._source):
             raise InputError(
                 f"{self._unreadable} of {len(self._source)} images cannot be read, bad_image_limit "
-                f"= {self._limit} allows {self._limit:.1%}; what was written stays"
+                f"= {self._limit} allows {self._limit:.1%}; what was written stays. Unreadable "
+                f"are {self.left_out}"
             )
