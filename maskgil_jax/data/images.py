@@ -22,6 +22,10 @@ SHORTEST_SIDE = 8  # of what is smaller, as the 1x1 that trackers count visits w
 LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
 BYTES_PER_PIXEL = 16  # at most, while an image is decoded, of any format
 
+# Pillow asks for the memory of large images in blocks of 16 MiB, which glibc keeps for each thread
+# when they are freed. Those above 32 MiB it gives back.
+Image.core.set_block_size(max(64 << 20, Image.core.get_block_size()))
+
 # The one bound of a process on the memory of all threads that decode.
 IN_FLIGHT = Budget(2 << 30)
 
