@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime import npy
 
 
 class PaddedFeatures(NamedTuple):
@@ -36,9 +37,8 @@ def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:
       Unreadable: no such file, or something else in it.
     """
     try:
-        with epath.Path(path).open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = npy.read_file(path)
+    except (OSError, ValueError) as error:
         raise Unreadable(f"features {path}: {error}") from None
     if found.ndim == 3 and len(found) == 1:
         found = found[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
 
 EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
@@ -77,8 +78,8 @@ class Recordings:
                 raise Unreadable(f"{self._folder} has no recording {stem}{EXTENSIONS[0]}")
             path = self._by_name[stem]
         try:
-            return path.read_bytes()
-        except OSError as error:
+            return read_regular_file(path)
+        except Unreadable as error:
             raise Unreadable(f"recording {path}: {error}") from None
 
 
