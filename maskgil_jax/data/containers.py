@@ -10,7 +10,7 @@ ENDLESS = 0x7FFF0000  # from here on: what writers of streams say, who do not kn
 CHUNK = 8  # bytes before the content of a chunk: its name and size
 HEADER = 24  # bytes that hold the sizes below
 
-# Bytes that a file should have, of kinds that say so at their beginning: AIFF, Sun's AU, Sony's W64.
+# Bytes that a file should have, of kinds that say so at their beginning: AIFF, AU, W64.
 WRITTEN_SIZES: dict[bytes, Callable[[bytes], int]] = {
     b"FORM": lambda data: CHUNK + int.from_bytes(data[4:8], "big"),
     b".snd": lambda data: sum(struct.unpack_from(">II", data, 4)),

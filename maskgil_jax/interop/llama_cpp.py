@@ -3,6 +3,7 @@
 from typing import Any
 
 from maskgil_jax.errors import InputError
+from maskgil_jax.interop import gguf_header
 from maskgil_jax.interop.files import Content, check_file
 from maskgil_jax.text_encoders import VOCABULARY
 
@@ -19,6 +20,7 @@ def read(path: str) -> Content:
     gguf, _ = _libraries()
     check_file(path)
     try:
+        gguf_header.check(path)
         reader = gguf.GGUFReader(path)
         header = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {x.name: gguf.dequantize(x.data, x.tensor_type) for x in reader.tensors}
