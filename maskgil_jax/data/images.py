@@ -20,6 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: 256 MiB as RGB
 SHORTEST_SIDE = 8  # of what is smaller, as the 1x1 that trackers count visits with, nothing is seen
 LONGEST_STRIP = 50  # longer ones would fill the memory when their short side is scaled up
+BOMB = "a decompression bomb"  # the kind of those with more than MOST_PIXELS
 BYTES_PER_PIXEL = 16  # at most, while an image is decoded, of any format
 
 # Pillow asks for the memory of large images in blocks of 16 MiB, which glibc keeps for each thread
@@ -160,7 +161,7 @@ def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise UnreadableImage(
             f"a decompression bomb of {width} x {height} pixels, expected at most {MOST_PIXELS:,}",
-            "a decompression bomb",
+            BOMB,
         )
     if max(width, height) > LONGEST_STRIP * min(width, height):
         raise UnreadableImage(f"a strip of {width} x {height} pixels", "a strip")
