@@ -62,6 +62,15 @@ def opened_image(record: Record, color: str = "srgb") -> Iterator[Image.Image]:
         yield image
 
 
+def described(record: Record, color: str = "srgb") -> str:
+    """The id of a record and, where its image cannot be read, why: it is decoded for that."""
+    try:
+        with opened_image(record, color):
+            return record.id
+    except Unreadable as error:
+        return str(error)
+
+
 def captions_of(record: Record) -> tuple[str, ...]:
     """The captions of an image, read now: at least one, stripped, none of them empty.
 

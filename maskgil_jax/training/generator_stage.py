@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
+from maskgil_jax.data.records import Record, described
+from maskgil_jax.data.shards import CodeRecord
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
@@ -113,7 +115,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
         parts=data.parts,
-        name_of_example=lambda index: data.record(index).id,
+        name_of_example=lambda index: name_of(data.record(index), config.data.color),
         frozen=Frozen(data.in_step, data.conditioning.network),
         to_average=lambda model: model,
         pictures=show,
@@ -223,6 +225,11 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
 OF_A_RUN = (
     *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
 )
+
+
+def name_of(record: Record | CodeRecord, color: str) -> str:
+    """What messages call an example, and why its image cannot be read, where that is so."""
+    return described(record, color) if isinstance(record, Record) else record.id
 
 
 def load_start(
