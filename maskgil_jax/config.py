@@ -26,6 +26,9 @@ MAY_CHANGE = (
     "evaluation",
 )
 
+# Fields that older runs do not have, and what they did.
+ADDED = {"color": "ignore"}
+
 
 def _images() -> dict:
     return dict(
@@ -35,6 +38,8 @@ def _images() -> dict:
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
         # image as fits, cut at random) | center (the same, its middle; ADM)
         flip=True,  # mirror half of the images
+        color="srgb",  # srgb (converted from each image's ICC profile) | ignore (as pixels are
+        # stored: what the official codes do)
         threads=16,  # threads that load examples, of each worker
         workers=0,  # processes beside each process of the run that load examples; 0: none, it does
         bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
@@ -174,6 +179,7 @@ def codes() -> ConfigDict:
             features=False,  # and as its features, which training then need not compute
             caption_tokens=256,  # that are kept of a caption
             seed=0,  # of random crops
+            color="srgb",  # as in data.color
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
@@ -327,7 +333,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         name = f"{prefix}{key}"
         if name in MAY_CHANGE:
             continue
-        before, after = old.get(key, "(absent)"), new.get(key, "(absent)")
+        before, after = old.get(key, ADDED.get(key, "(absent)")), new.get(key, "(absent)")
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{name}.")
         elif before != after:

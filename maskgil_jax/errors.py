@@ -6,7 +6,16 @@ class InputError(ValueError):
 
 
 class Unreadable(Exception):
-    """An example that training passes over, and counts."""
+    """An example that training passes over, and counts.
+
+    Args:
+      message: what is wrong with it.
+      kind: the same in a few words, by which such examples are counted.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable"):
+        super().__init__(message)
+        self.kind = kind
 
 
 class Interrupted(Exception):

@@ -202,9 +202,9 @@ def asked_by_speech(generator: Any, folder: str) -> Asked:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = audio.read_file(path)
             audio.decode(data)
-        except (OSError, Unreadable) as error:
+        except Unreadable as error:
             raise InputError(f"--speech: {path}: {error}") from None
         digest.update(hashlib.sha256(data).digest())
     about = {"speech": f"{len(paths)} of {folder}, in turn", "sha256": digest.hexdigest()}

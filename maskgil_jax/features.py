@@ -50,7 +50,7 @@ def compute() -> None:
     )
     work = epath.Path(f"{output}.unfinished")
     chosen = evaluation.evaluation(settings, work)
-    images = image_sets.open_images(data, values.image_size or None, protocol.crop)
+    images = image_sets.open_images(data, values.image_size or None, protocol.crop, protocol.color)
     found = chosen.features_of(images, "features", statistics=False)
     if not processes.first():
         return

@@ -137,7 +137,9 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     tokenizer = api.load_tokenizer(workdir / "model")
     if not processes.first():
         return {}
-    originals, _ = sources.center_crops(source, config.data.image_size, settings.count)
+    originals, _ = sources.center_crops(
+        source, config.data.image_size, settings.count, config.data.color
+    )
     reconstructions, codes = draw.reconstruct(tokenizer, originals)
     shown = config.samples.count
     pictures.save(

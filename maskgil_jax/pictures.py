@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from maskgil_jax.runtime import files
 from maskgil_jax.training.writer import read_log
 
+LONGEST_LABEL = 40  # characters of the name of a row
 SMALLEST = 64  # pixels of a cell: smaller images are enlarged by a whole factor
 
 
@@ -33,13 +34,14 @@ def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.
 
     Args:
       images: uint8 [len(names) * columns, H, W, 3].
-      names: one a row.
+      names: one a row, which are written as `label` gives them.
       columns: images in a row.
 
     Returns:
       uint8 [H', W', 3].
     """
     font = ImageFont.load_default(size=16)
+    names = [label(name) for name in names]
     margin = 16 + int(max(font.getlength(name) for name in names))
     body = _tile(images.reshape(len(names), columns, *images.shape[1:]))
     canvas = Image.new("RGB", (margin + body.shape[1], body.shape[0]), "white")
@@ -49,6 +51,14 @@ def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.
         middle = (row + 0.5) * body.shape[0] / len(names)
         draw.text((8, middle), name, fill="black", font=font, anchor="lm")
     return np.asarray(canvas)
+
+
+def label(name: str) -> str:
+    """One line of at most LONGEST_LABEL characters that can be drawn, of any name."""
+    words = name[: 10 * LONGEST_LABEL].split()
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(words))
+    cut = len(line) > LONGEST_LABEL or len(name) > 10 * LONGEST_LABEL
+    return f"{line[: LONGEST_LABEL - 3]}..." if cut else line
 
 
 def pairs(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:

@@ -110,8 +110,6 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, Any]]:
     Raises:
       InputError: a file that is not there or not usable audio; before the first is given.
     """
-    from etils import epath
-
     from maskgil_jax.data import audio, utterances
     from maskgil_jax.errors import Unreadable
 
@@ -121,9 +119,9 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, Any]]:
     found = []
     for path in paths:
         try:
-            waveform = audio.decode(epath.Path(path).read_bytes())
+            waveform = audio.decode(audio.read_file(path))
             found.append((path, utterances.Utterance(waveform, 0.0)))
-        except (OSError, Unreadable) as error:
+        except Unreadable as error:
             raise InputError(f"--speech={path}: {error}") from None
     return iter(found)
 
@@ -217,7 +215,7 @@ def of_speech(
     config = generator.network.config
 
     def conditions(labels: np.ndarray) -> Any:
-        waveforms = [audio.decode(recordings[label].read_bytes()) for label in labels]
+        waveforms = [audio.decode(audio.read_file(recordings[label])) for label in labels]
         return speech.features(
             speech_encoder, waveforms, config.condition_tokens, config.feature_dim
         )

@@ -26,6 +26,7 @@ def tokenize() -> None:
         features=values.features,
         caption_tokens=values.caption_tokens,
         seed=values.seed,
+        color=values.color,
         image_size=values.image_size,
         buckets=values.buckets,
         batch_size=values.batch_size,
@@ -51,6 +52,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("caption_tokens", 256, "kept of a caption", lower_bound=1)
     flags.DEFINE_integer("views", 1, "of each image, for --crops=random", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of random crops", lower_bound=0)
+    flags.DEFINE_string(
+        "color", "srgb", "srgb: converted from ICC profiles; ignore: pixels as they are stored"
+    )
     flags.DEFINE_integer("image_size", 256, "pixels: side of the squares", lower_bound=1)
     flags.DEFINE_string(
         "buckets",

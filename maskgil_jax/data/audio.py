@@ -6,13 +6,15 @@ Letters: F frames of 10 ms, M mel bins.
 import functools
 import io
 import math
-import struct
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from maskgil_jax import paths
+from maskgil_jax.data import containers
+from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
 
 RATE = 16_000  # samples per second of every waveform
@@ -20,7 +22,9 @@ LONGEST_SECONDS = 600  # longer files are refused by their header
 
 WINDOW, HOP = 400, 160  # samples of a frame's Fourier transform, and from frame to frame
 BLOCK = 1 << 16  # samples that are decoded at once
-ENDLESS = 0x7FFF0000  # from here on: what writers of streams say, who do not know the size
+RATES = 1_000, 1_000_000  # samples a second that recordings may have
+LOUDEST = 16.0  # 24 dB above full scale: what is above was not meant as floats
+CANCELLED = 1e-3  # of the energy that independent channels leave in their mean
 
 
 class UnreadableAudio(Unreadable):
@@ -30,6 +34,8 @@ class UnreadableAudio(Unreadable):
 def decode(data: bytes) -> np.ndarray:
     """The waveform of an audio file, the mean of its channels.
 
+    Where channels cancel each other, as those of a cable with a pole turned, the loudest is taken.
+
     Args:
       data: wav, flac, mp3, ogg or what else libsndfile reads, of any rate.
 
@@ -37,31 +43,87 @@ def decode(data: bytes) -> np.ndarray:
       float32 [samples], RATE a second, nominally in [-1, 1].
 
     Raises:
-      UnreadableAudio: unknown, broken or truncated data, no sound or more than LONGEST_SECONDS of
-        it, or values that are not finite.
+      UnreadableAudio: unknown, broken or truncated data, several files joined to one, no sound or
+        more than LONGEST_SECONDS of it, or values that are not finite or above LOUDEST.
       InputError: soundfile or soxr is not installed.
     """
-    soundfile, soxr = _libraries()
-    _check_whole(data)
+    _libraries()
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            seconds = file.frames / file.samplerate
-            if seconds > LONGEST_SECONDS:
-                raise UnreadableAudio(
-                    f"{seconds:.0f} s of audio, expected {LONGEST_SECONDS} or less"
-                )
-            resampler = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
-            parts = [resampler.resample_chunk(block) for block in _mono_blocks(file)]
-    except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", error)
-        raise UnreadableAudio(f"{len(data)} bytes that are not readable audio: {reason}") from None
-    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    waveform = np.concatenate(parts)
+        waveform = np.concatenate([_decoded(stream) for stream in containers.streams(data)])
+    except ValueError as error:
+        raise UnreadableAudio(str(error)) from None
     if not waveform.size:
         raise UnreadableAudio("0 s of audio")
     if not np.isfinite(waveform).all():
         raise UnreadableAudio("audio that is not finite")
+    _check_seconds(len(waveform) / RATE)
+    if (peak := np.abs(waveform).max()) > LOUDEST:
+        raise UnreadableAudio(
+            f"audio with a peak of {peak:,.0f}, expected floats within 1: integers that were not "
+            "scaled?"
+        )
     return waveform
+
+
+def read_file(path: epath.PathLike) -> bytes:
+    """The bytes of a recording, for `decode`.
+
+    Raises:
+      Unreadable: there is none, or something else than a regular file; does not say the name.
+    """
+    if not paths.is_remote(path):
+        return read_regular_file(path)
+    try:
+        return epath.Path(path).read_bytes()
+    except OSError as error:
+        raise Unreadable(str(error)) from None
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    """The waveform of one stream."""
+    soundfile, _ = _libraries()
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if not RATES[0] <= file.samplerate <= RATES[1]:
+                raise UnreadableAudio(
+                    f"{file.samplerate:,} samples a second, expected {RATES[0]:,} to {RATES[1]:,}"
+                )
+            _check_seconds(file.frames / file.samplerate)
+            waveform, loudness, of_mix = _resampled(file, None)
+            if of_mix < CANCELLED * loudness.mean() / len(loudness):
+                file.seek(0)
+                waveform, *_ = _resampled(file, int(loudness.argmax()))
+            return waveform
+    except soundfile.SoundFileError as error:
+        reason = getattr(error, "error_string", error)
+        raise UnreadableAudio(f"{len(data)} bytes that are not readable audio: {reason}") from None
+
+
+def _resampled(file: Any, channel: int | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """A channel, or the mean of all, at RATE; the energies of all channels, and of that mean.
+
+    Never in memory as a whole at the file's own rate, whatever the header says.
+    """
+    _, soxr = _libraries()
+    resampler = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
+    parts, read = [], 0
+    loudness, of_mix = np.zeros(file.channels), 0.0
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        read += len(block)
+        mix = block.mean(axis=1)
+        loudness += np.square(block, dtype=np.float64).sum(axis=0)
+        of_mix += np.square(mix, dtype=np.float64).sum()
+        mono = mix if channel is None else np.ascontiguousarray(block[:, channel])
+        parts.append(resampler.resample_chunk(mono))
+    if read < file.frames:
+        raise UnreadableAudio(f"truncated: {read} samples of {file.frames}")
+    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(parts), loudness, of_mix
+
+
+def _check_seconds(seconds: float) -> None:
+    if seconds > LONGEST_SECONDS:
+        raise UnreadableAudio(f"{seconds:.0f} s of audio, expected {LONGEST_SECONDS} or less")
 
 
 def log_mel(waveform: np.ndarray, seconds: float, bins: int = 80) -> np.ndarray:
@@ -121,33 +183,3 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
             f"reading audio needs {error.name}: pip install 'maskgil_jax[speech]'"
         ) from None
     return soundfile, soxr
-
-
-def _mono_blocks(file: Any) -> Iterator[np.ndarray]:
-    """All samples, float32 [n] at a time: never in memory as a whole, whatever the header says."""
-    read = 0
-    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-        read += len(block)
-        yield block.mean(axis=1)
-    if read < file.frames:
-        raise UnreadableAudio(f"truncated: {read} samples of {file.frames}")
-
-
-def _check_whole(data: bytes) -> None:
-    """Refuse what libsndfile would read up to where it is cut."""
-    kind = data[:4]
-    if kind in (b"RIFF", b"FORM") and len(data) >= 8:  # wav and aiff say their size
-        (size,) = struct.unpack("<I" if kind == b"RIFF" else ">I", data[4:8])
-        if len(data) + 1 < size + 8 and size < ENDLESS:  # some leave the last byte of padding out
-            raise UnreadableAudio(f"truncated: {len(data)} bytes of {size + 8}")
-    if kind == b"OggS" and not _ends(data, data.rfind(b"OggS")):
-        raise UnreadableAudio(f"truncated: {len(data)} bytes of Ogg without its last page")
-
-
-def _ends(data: bytes, page: int) -> bool:
-    """Whether an Ogg stream's page that starts here is its last, and whole (RFC 3533, 6)."""
-    header = data[page : page + 27]
-    if len(header) < 27 or not header[5] & 4:
-        return False
-    segments = data[page + 27 : page + 27 + header[26]]
-    return len(segments) == header[26] and len(data) >= page + 27 + header[26] + sum(segments)

@@ -12,6 +12,7 @@ from etils import epath
 from maskgil_jax.data.names import original
 from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime import npy
 
 
 class PaddedFeatures(NamedTuple):
@@ -38,9 +39,8 @@ def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:
       Unreadable: no such file, or something else in it.
     """
     try:
-        with epath.Path(path).open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = npy.read_file(path)
+    except (OSError, ValueError) as error:
         raise Unreadable(f"features {path}: {error}") from None
     if found.ndim == 3 and len(found) == 1:
         found = found[0]

@@ -19,8 +19,9 @@ from PIL import Image
 
 from maskgil_jax.data import images
 from maskgil_jax.data.buckets import Size
+from maskgil_jax.data.color import check_color
 from maskgil_jax.data.mixture import Examples
-from maskgil_jax.data.records import Record, image_of
+from maskgil_jax.data.records import Record, opened_image
 from maskgil_jax.data.shards import CodeRecord
 from maskgil_jax.errors import InputError, Unreadable
 
@@ -242,6 +243,7 @@ def image_loader(
     sizes: Sequence[Size],
     crop: str,
     flip: bool,
+    color: str = "srgb",
     condition: Callable[[Record, np.random.Generator], Example] = unconditional,
 ) -> Load:
     """Examples {image: uint8 [H, W, 3], unreadable: int32, ...}, see `_readable`.
@@ -252,16 +254,18 @@ def image_loader(
       sizes: (height, width) that the images of each bucket are cropped to.
       crop: key of CROPS.
       flip: mirror half of the images.
+      color: key of color.COLORS, see images.decode.
       condition: gives the rest of an example; may raise Unreadable.
     """
     if crop not in CROPS:
         raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
+    check_color(color, "config.data.color")
 
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = source[index]
-        image = image_of(record)
         height, width = sizes[bucket]
-        pixels = CROPS[crop](image, height, width, rng)
+        with opened_image(record, color) as image:
+            pixels = CROPS[crop](image, height, width, rng)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return {"image": np.ascontiguousarray(pixels), **condition(record, rng)}

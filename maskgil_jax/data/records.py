@@ -1,5 +1,6 @@
 """The one type of record that all sources give."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -51,18 +52,36 @@ def unusable(name: str, fault: str) -> Record:
     return Record(b"", 0, name, fault=fault)
 
 
-def image_of(record: Record) -> Image.Image:
+def image_of(record: Record, color: str = "srgb") -> Image.Image:
     """The image of a record, see images.decode.
 
     Raises:
       Unreadable: names the image, which cannot be used.
     """
+    with opened_image(record, color) as image:
+        return image
+
+
+@contextlib.contextmanager
+def opened_image(record: Record, color: str = "srgb") -> Iterator[Image.Image]:
+    """As `image_of`, and bounded with what other threads hold, see images.opened."""
     if record.fault:
-        raise Unreadable(f"{record.id}: {record.fault}")
+        raise Unreadable(f"{record.id}: {record.fault}", record.fault)
+    with contextlib.ExitStack() as stack:
+        try:
+            image = stack.enter_context(images.opened(record.image, color))
+        except Unreadable as error:
+            raise Unreadable(f"{record.id}: {error}", error.kind) from error
+        yield image
+
+
+def described(record: Record, color: str = "srgb") -> str:
+    """The id of a record and, where its image cannot be read, why: it is decoded for that."""
     try:
-        return images.decode(record.image)
+        with opened_image(record, color):
+            return record.id
     except Unreadable as error:
-        raise Unreadable(f"{record.id}: {error}") from error
+        return str(error)
 
 
 def captions_of(record: Record) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 from etils import epath
 
 from maskgil_jax.data.buckets import Size
+from maskgil_jax.data.color import COLORS
 from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
 
@@ -35,6 +36,7 @@ class Index:
       grids: (height, width) in tokens of each size.
       dtype: of the stored codes, uint16 or int32.
       class_names: one per class.
+      color: how pixels were taken from files, key of color.COLORS; shards without it are older.
     """
 
     tokenizer: dict[str, Any]
@@ -51,6 +53,7 @@ class Index:
     dtype: str
     class_names: tuple[str, ...]
     shards: tuple[str, ...]
+    color: str = "ignore"
 
     @property
     def grid(self) -> Size:
@@ -99,7 +102,8 @@ def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None
             "maskgil_jax.tokenize, in another directory"
         )
     _check(path, content)
-    counts = {key: content.pop(key) for key in list(content) if key not in _FIELDS}
+    known = {field.name for field in dataclasses.fields(Index)}
+    counts = {key: content.pop(key) for key in list(content) if key not in known}
     tuples = {key: tuple(content[key]) for key in ("class_names", "shards")}
     grids = tuple((height, width) for height, width in content["grids"])
     return Index(**{**content, **tuples, "grids": grids}), counts
@@ -117,6 +121,9 @@ def _check(path: epath.Path, content: Mapping[str, Any]) -> None:
     files.check_object(content["source"], dict(name=str), f"{path}: field 'source'")
     if encoder:
         files.check_object(encoder, _ENCODER, f"{path}: field 'encoder'")
+    if "color" in content:
+        files.check_object(content, {"color": str}, str(path))
+        _expect(path, content, "color", content["color"] in COLORS, f"one of {', '.join(COLORS)}")
     if content["complete"]:
         files.check_object(content, _COUNTS, str(path))
         _expect(path, content, "examples", content["examples"] >= 0, "0 or more")

@@ -13,6 +13,7 @@ from maskgil_jax.data.records import Record as Record
 from maskgil_jax.data.records import Source as Source
 from maskgil_jax.data.records import captions_of as captions_of
 from maskgil_jax.data.records import image_of as image_of
+from maskgil_jax.data.records import opened_image
 from maskgil_jax.data.tar import Tar
 from maskgil_jax.data.tfds import Tfds
 from maskgil_jax.errors import InputError, Unreadable
@@ -51,13 +52,16 @@ def open_source(spec: str) -> Source:
     return source
 
 
-def center_crops(source: Source, size: int | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+def center_crops(
+    source: Source, size: int | None, count: int, color: str = "srgb"
+) -> tuple[np.ndarray, np.ndarray]:
     """At most `count` readable images, evenly spread over a source, with their labels.
 
     Args:
       source: what to read.
       size: side of the ADM centre crop; None keeps images as they are.
       count: how many.
+      color: key of color.COLORS, see images.decode.
 
     Returns:
       uint8 [N, H, W, 3] and int64 [N].
@@ -70,12 +74,12 @@ def center_crops(source: Source, size: int | None, count: int) -> tuple[np.ndarr
     for index in indices.tolist():
         record = source[index]
         try:
-            image = image_of(record)
+            with opened_image(record, color) as image:
+                pixels.append(images.center_crop(image, size) if size else np.asarray(image))
         except Unreadable as error:
             reason = str(error)
             log.warning("skipped an image that cannot be read: %s", reason)
             continue
-        pixels.append(np.asarray(image) if size is None else images.center_crop(image, size))
         labels.append(record.label)
     if len({p.shape for p in pixels}) != 1:
         raise InputError(

@@ -309,7 +309,7 @@ def against(
     Raises:
       InputError: a reference or settings that do not fit.
     """
-    real = open_side(reference, samples, protocols.named(settings.protocol).crop)
+    real = open_side(reference, samples, settings.protocol)
     chosen = evaluation(settings, work, [real] if isinstance(real, FeatureSet) else [])
     return chosen, chosen.reference(real)
 
@@ -331,8 +331,8 @@ def evaluate(
       InputError: nothing to compare, or not in this way.
     """
     began = time.monotonic()
-    drawn = open_side(samples) if isinstance(samples, str) else samples
-    real = open_side(reference, drawn, protocols.named(settings.protocol).crop)
+    drawn = open_side(samples, protocol=settings.protocol) if isinstance(samples, str) else samples
+    real = open_side(reference, drawn, settings.protocol)
     files = [side for side in (drawn, real) if isinstance(side, FeatureSet)]
     chosen = evaluation(settings, work, files, images=len(files) < 2)
     pairs = chosen.of_pairs()
@@ -360,29 +360,30 @@ def check(reference: str, settings: Settings) -> None:
 
 
 def open_side(
-    path: str, samples: "FeatureSet | ImageSet | None" = None, crop: str = "adm"
+    path: str, samples: "FeatureSet | ImageSet | None" = None, protocol: str = ""
 ) -> "FeatureSet | ImageSet":
     """Images or features of a path.
 
     Args:
       path: F.npz of images (`arr_0`) or of features; a folder; or a data source.
       samples: that it will be compared with, to whose size the images of a source are cropped.
-      crop: how they are, key of image_sets.CROPS.
+      protocol: says how, key of protocols.PROTOCOLS.
 
     Raises:
       InputError: nothing there; images of another size than the samples in a file.
     """
     if feature_sets.is_features(path):
         return feature_sets.read_features(path)
+    chosen = protocols.named(protocol)
     if samples is None or isinstance(samples, FeatureSet):
-        return image_sets.open_images(path)
+        return image_sets.open_images(path, color=chosen.color)
     height, width = samples.size
     if height != width and not path.endswith(".npz"):
         raise InputError(
             f"samples of {height} x {width} pixels against {path}: expected squares, to which its "
             "images are cropped, or an npz"
         )
-    images = image_sets.open_images(path, height, crop)
+    images = image_sets.open_images(path, height, chosen.crop, chosen.color)
     if images.size != samples.size:
         raise InputError(
             f"{path} holds images of {images.size[0]} x {images.size[1]} pixels, but the samples "

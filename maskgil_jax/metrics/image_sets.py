@@ -148,13 +148,14 @@ CROPS = {
 class Files:
     """Images of a data source, cropped to one size."""
 
-    def __init__(self, path: str, size: int | None, crop: str = "adm"):
+    def __init__(self, path: str, size: int | None, crop: str = "adm", color: str = "srgb"):
         """Open a source.
 
         Args:
           path: as sources.open_source takes it; without a kind it is a folder.
           size: side of the centre crop; None takes images as they are, which are of one size.
           crop: key of CROPS.
+          color: key of color.COLORS, see images.decode.
 
         Raises:
           InputError: no such source, or none of its first images can be read.
@@ -163,12 +164,12 @@ class Files:
         self._source = sources.open_source(path if kind in sources.SOURCES else f"folder:{path}")
         self._source.census.announce(path)
         self._names = np.array(self._source.class_names)
-        self._side, self._crop = size, CROPS[crop][0]
+        self._side, self._crop, self._color = size, CROPS[crop][0], color
         self.path = path
         self._size = (size, size) if size else self._first_size()
         told = f"{CROPS[crop][1]} to {size}" if size else "as they are"
-        self.about = {"path": path, "count": len(self), "protocol": told}
-        self.identity = {"path": path, "images": len(self), "crop": told}
+        self.about = {"path": path, "count": len(self), "protocol": told, "color": color}
+        self.identity = {"path": path, "images": len(self), "crop": told, "color": color}
 
     def __len__(self) -> int:
         return len(self._source)
@@ -182,7 +183,7 @@ class Files:
         reason = ""
         for index in range(min(len(self), 100)):
             try:
-                image = records.image_of(self._source[index])
+                image = records.image_of(self._source[index], self._color)
                 return image.height, image.width
             except Unreadable as error:
                 reason = str(error)
@@ -203,11 +204,11 @@ class Files:
     def _load(self, index: int) -> tuple[np.ndarray, int] | None:
         record = self._source[index]
         try:
-            image = records.image_of(record)
+            with records.opened_image(record, self._color) as image:
+                pixels = self._crop(image, self._side) if self._side else np.asarray(image)
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
             return None
-        pixels = self._crop(image, self._side) if self._side else np.asarray(image)
         if pixels.shape[:2] != self._size:
             raise InputError(
                 f"{record.id} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the images of "
@@ -259,20 +260,23 @@ class Pairs:
         return Piece(np.stack(pieces, axis=1), None)
 
 
-def open_images(path: str, size: int | None = None, crop: str = "adm") -> "Npz | Files":
+def open_images(
+    path: str, size: int | None = None, crop: str = "adm", color: str = "srgb"
+) -> "Npz | Files":
     """The images of a file F.npz (`arr_0`), of a folder or of a data source.
 
     Args:
       path: a folder's samples.npz is taken where it has one, as maskgil_jax.sample wrote it.
       size: side of the centre crop for what is not an npz; None: as they are.
       crop: key of CROPS.
+      color: of what is not an npz, key of color.COLORS, see images.decode.
 
     Raises:
       InputError: nothing there, or no images of one size.
     """
     inside = epath.Path(path) / "samples.npz"
     path = str(inside) if inside.exists() else path
-    return Npz(path) if path.endswith(".npz") else Files(path, size, crop)
+    return Npz(path) if path.endswith(".npz") else Files(path, size, crop, color)
 
 
 def read_arrays(path: str, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:

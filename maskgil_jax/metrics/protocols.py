@@ -24,6 +24,7 @@ class Protocol:
       resize: to the network's input, key of models.inception.RESIZES.
       stretch: each image's range to 0 .. 255 first, of both sides.
       crop: of a reference that is not an npz, key of image_sets.CROPS.
+      color: of files of images; the published programs ignore profiles.
       split_size: images a split of the Inception Score, or
       splits: how many splits.
       shuffle: seed of the order of the Inception Score; None: the order of the file.
@@ -42,6 +43,7 @@ class Protocol:
     resize: str = "tf1_bilinear"
     stretch: bool = False
     crop: str = "adm"
+    color: str = "ignore"
     split_size: int | None = 5000
     splits: int | None = None
     shuffle: int | None = 0
@@ -69,6 +71,7 @@ PROTOCOLS = {
     "": Protocol(
         "none of the published ones: to be compared with runs of the same settings alone",
         ("frechet", "pr"),
+        color="srgb",
         samples=0,
     ),
     "adm": Protocol(

@@ -7,7 +7,10 @@ from typing import NamedTuple
 from etils import epath
 from PIL import Image
 
-from maskgil_jax.errors import InputError
+from maskgil_jax import paths
+from maskgil_jax.data import images
+from maskgil_jax.data.regular import read_regular_file
+from maskgil_jax.errors import InputError, Unreadable
 
 WIDTH, HEIGHT = 1600, 4000  # pixels: shrunk to this width, then cut at this height
 LARGE = 300_000  # bytes of a PNG, above which a JPEG is taken where that is smaller
@@ -35,15 +38,16 @@ def data_uri(content: bytes, kind: str) -> str:
 def picture(path: epath.Path) -> Inlined:
     """A picture file, shrunk where it is large; InputError where it is broken."""
     try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as file:
-            image, is_png = _on_white(file), file.format == "PNG"
-    except Image.DecompressionBombError as error:
+        content = _read(path)
+        with Image.open(io.BytesIO(content), formats=images.FORMATS) as file:
+            size, is_png = file.size, file.format == "PNG"
+            image = _on_white(_reduced(file))
+    except _TooLarge as error:
         return Inlined("", 0, f"too large to be shown: {error}")
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damage
+    except (OSError, ValueError, SyntaxError, Unreadable) as error:  # of Pillow too, on damage
         raise InputError(f"{path} is broken: {error}; expected a PNG") from None
-    notes, size = [], image.size
-    if image.width > WIDTH:
+    notes = []
+    if size[0] > WIDTH:
         height = max(1, round(image.height * WIDTH / image.width))
         image = image.resize((WIDTH, height), Image.Resampling.LANCZOS, reducing_gap=3)
         notes.append(f"shrunk from {size[0]:,} x {size[1]:,} pixels")
@@ -57,7 +61,31 @@ def picture(path: epath.Path) -> Inlined:
     return Inlined(data_uri(content, "image/png"), image.width, ", ".join(notes))
 
 
+class _TooLarge(Exception):
+    """A picture that would take too much memory."""
+
+
+def _read(path: epath.Path) -> bytes:
+    """The file of a picture that is small enough to be decoded."""
+    content = path.read_bytes() if paths.is_remote(path) else read_regular_file(path)
+    try:
+        images.upright_size(content)
+    except images.UnreadableImage as error:
+        if error.kind == images.BOMB:
+            raise _TooLarge(error) from None  # all else is for Pillow to say
+    return content
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """A large picture at a fraction of its size, which is still as wide as it will be shown."""
+    if (factor := image.width // (2 * WIDTH)) < 2:
+        return image
+    return (image.convert("RGBA") if image.mode == "P" else image).reduce(factor)
+
+
 def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return image.convert("RGB")
     with_alpha = image.convert("RGBA")
     canvas = Image.new("RGBA", image.size, "white")
     canvas.alpha_composite(with_alpha)

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, records, shards, sources, unreadable
+from maskgil_jax.data import buckets, images, kinds, records, shards, sources, unreadable
+from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.training.captions import CaptionEncoder, Captions
@@ -64,6 +65,8 @@ def run(config: ConfigDict, output: epath.Path) -> None:
             indices = range(i * size, min((i + 1) * size, len(source)))
             count = shards.write_shard(path, encoder.shard(path, indices, progress), index.grids)
             log.info("%s: %d examples", index.shards[i], count)
+    if encoder.left_out:
+        log.warning("left out, since they cannot be read: %s", encoder.left_out)
     encoder.check(processes.total(encoder.unreadable))
     if processes.first():
         counts = shards.counts_of(output, index)
@@ -92,6 +95,7 @@ def _plan(
         )
     if config.crops != "random" and config.views != 1:
         raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
+    check_color(config.color, "color")
     tokenizer = api.load_tokenizer(config.tokenizer)
     if config.image_size % tokenizer.downsample:
         raise InputError(
@@ -120,6 +124,7 @@ def _plan(
         grids=sizes.grids(tokenizer.downsample),
         dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
         class_names=source.class_names,
+        color=config.color,
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
     captions = None
@@ -196,6 +201,7 @@ class Encoder:
         self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
         self.unreadable = 0
+        self._kinds: list[str] = []
         self._compilations = buckets.Compilations(index.grids)
 
     def shard(
@@ -219,7 +225,9 @@ class Encoder:
         """
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
         for found in self._loaded(indices):
-            new = [item for item in found if isinstance(item, str)]
+            errors = [item for item in found if isinstance(item, Unreadable)]
+            self._kinds += [error.kind for error in errors]
+            new = [str(error) for error in errors]
             faults += new
             self.count_unreadable(new)
             for item in (item for item in found if isinstance(item, Loaded)):
@@ -231,7 +239,12 @@ class Encoder:
         for queue in waiting.values():
             yield from self._encoded(queue)
 
-    def _loaded(self, indices: range) -> Iterator[list[Loaded | str]]:
+    @property
+    def left_out(self) -> str:
+        """What could not be read, by kind, or ""."""
+        return kinds.counted(self._kinds)
+
+    def _loaded(self, indices: range) -> Iterator[list[Loaded | Unreadable]]:
         """A batch of images after another; the next is loaded while one is encoded."""
         with ThreadPoolExecutor() as pool:
             parts = [
@@ -258,19 +271,19 @@ class Encoder:
             for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
         ]
 
-    def _load(self, index: int) -> Loaded | str:
+    def _load(self, index: int) -> Loaded | Unreadable:
         """The image at an index, or why it cannot be read."""
         record = self._source[index]
         try:
-            image = records.image_of(record)
+            with records.opened_image(record, self._index.color) as image:
+                size = image.height, image.width
+                (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
+                height, width = self._buckets.sizes[bucket]
+                views = self._views(image, height, width, index)
             captions = self._captions.read(record) if self._captions else Captions(())
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
-            return str(error)
-        size = image.height, image.width
-        (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
-        height, width = self._buckets.sizes[bucket]
-        views = self._views(image, height, width, index)
+            return error
         return Loaded(record, int(bucket), views, size, captions)
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
@@ -293,5 +306,6 @@ class Encoder:
         if count > self._limit * len(self._source):
             raise InputError(
                 f"{count} of {len(self._source)} images cannot be read, bad_image_limit "
-                f"= {self._limit} allows {self._limit:.1%}; what was written stays"
+                f"= {self._limit} allows {self._limit:.1%}; what was written stays. Unreadable "
+                f"are {self.left_out}"
             )

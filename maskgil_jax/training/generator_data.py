@@ -95,6 +95,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             sizes=shapes.sizes,
             crop=config.data.crop,
             flip=config.data.flip,
+            color=config.data.color,
             condition=condition.read,
         ),
         parts=pipeline.parts_of(numbers, weights),
@@ -163,6 +164,11 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"--config.data.image_size={index.image_size}"
         )
     _check_lost(names, opened, config.data.bad_image_limit)
+    if config.data.color != index.color:
+        log.warning(
+            "%s was made with color = %r: config.data.color = %r does not change codes",
+            *(names[0], index.color, config.data.color),
+        )
     indices = [shards.index for shards in opened]
     images = Images([index.source["name"] for index in indices], opened)
     condition = choice.of_config(config, codes.class_names, images, indices)
@@ -212,6 +218,7 @@ def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None
         ("tokenizer", index.tokenizer["fingerprint"], other.tokenizer["fingerprint"]),
         ("image_size", index.image_size, other.image_size),
         ("buckets", index.buckets, other.buckets),
+        ("color", index.color, other.color),
     ):
         if ours != theirs:
             raise InputError(

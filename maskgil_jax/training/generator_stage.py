@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
+from maskgil_jax.data.records import Record, described
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
@@ -120,7 +121,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
         parts=data.parts,
-        name_of_example=lambda index: name_of_example(data, index),
+        name_of_example=lambda index: name_of_example(data, index, config.data.color),
         frozen=Frozen(data.in_step, data.conditioning.network),
         to_average=lambda model: model,
         pictures=show,
@@ -131,10 +132,11 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     return shown
 
 
-def name_of_example(data: Data, index: int) -> str:
-    """The image that an example is of; of codes that cannot be read, where they are and why."""
+def name_of_example(data: Data, index: int, color: str) -> str:
+    """The image that an example is of, or where its codes are; and why it cannot be read, if so."""
     try:
-        return data.record(index).id
+        record = data.record(index)
+        return described(record, color) if isinstance(record, Record) else record.id
     except Unreadable as error:
         return str(error)
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import checkpoint, pictures, processes, sharding
 from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
-from maskgil_jax.data import buckets, pipeline, sources
+from maskgil_jax.data import buckets, pipeline, records, sources
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, make
@@ -46,9 +46,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     squares = buckets.named("", size, networks[0].downsample)
     numbers = squares.of_images(source)
     load = pipeline.image_loader(
-        source, numbers, sizes=squares.sizes, crop=config.data.crop, flip=config.data.flip
+        source,
+        numbers,
+        sizes=squares.sizes,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        color=config.data.color,
     )
-    shown, _ = sources.center_crops(source, size, config.samples.count)
+    shown, _ = sources.center_crops(source, size, config.samples.count, config.data.color)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         tokenizer = Tokenizer(processes.local(averaged(state)))
@@ -67,7 +72,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         step=lambda state, lpips, batch: step(state, lpips, batch, config),
         load=load,
         parts=pipeline.parts_of([numbers]),
-        name_of_example=lambda index: source[index].id,
+        name_of_example=lambda index: records.described(source[index], config.data.color),
         frozen=lpips,
         to_average=lambda model: model["tokenizer"],
         pictures=show,

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ BAD = {
     "dtype": (np.zeros((2, 3), int), r"are int64 \(2, 3\)"),
     "empty": (np.zeros((0, 3), np.float32), r"are float32 \(0, 3\)"),
     "nan": (np.full((2, 3), np.nan, np.float32), "not finite"),
-    "pickle": (np.array([[{}]], object), "allow_pickle"),
+    "pickle": (np.array([[{}]], object), "pickled array"),
 }
 
 
@@ -53,6 +55,47 @@ def test_broken_and_missing_files_are_named(content, tmp_path):
         (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(Unreadable, match="a.npy"):
         features.read_file(tmp_path / "a.npy", tokens=5, width=3)
+
+
+def npy(shape, body=bytes(24), descr="'<f4'"):
+    """A file in NumPy's format with a header of these words."""
+    head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head.encode() + body
+
+
+LYING = {
+    "29 TiB": npy("(4000000000, 2000)"),
+    "more than there is": npy("(4, 3)"),
+    "negative": npy("(-1, 3)"),
+    "beyond 64 bits": npy("(99999999999999999999, 3)"),
+    "an open bracket": npy("(2, "),
+    "many brackets": npy("(" * 60),
+    "an expression": npy("(10**9**9, 3)"),
+    "an unknown dtype": npy("(2, 3)", descr="'<f9'"),
+    "fields": npy("(2, 3)", descr="[('a', '<f4')]"),
+    "objects": npy("(2, 3)", descr="'|O'"),
+    "cut in the header": npy("(2, 3)")[:40],
+    "cut in the values": npy("(2, 3)")[:-1],
+    "of a version that there is not": b"\x93NUMPY\x09\0" + npy("(2, 3)")[8:],
+}
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_headers_that_lie_are_left_out_at_once(name, tmp_path):
+    (tmp_path / "a.npy").write_bytes(LYING[name])
+    with pytest.raises(Unreadable, match="a.npy"):
+        features.read_file(tmp_path / "a.npy", tokens=5, width=3)
+    (tmp_path / "good.npy").write_bytes(npy("(2, 3)"))
+    assert features.read_file(tmp_path / "good.npy", tokens=5, width=3).mask.sum() == 2
+
+
+def test_what_has_no_end_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    (tmp_path / "b.npy").symlink_to("/dev/zero")
+    (tmp_path / "c.npy").mkdir()
+    for name in "abc":
+        with pytest.raises(Unreadable, match=f"{name}.npy"):
+            features.read_file(tmp_path / f"{name}.npy", tokens=5, width=3)
 
 
 def test_an_example_has_the_features_of_its_image_or_is_passed_over(tmp_path):

@@ -1,12 +1,20 @@
+import contextlib
 import io
 import struct
+import subprocess
+import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from maskgil_jax.data import images
+from maskgil_jax.data.records import Record, opened_image
+from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.budget import Budget
 
 RED = (200, 30, 40)
 
@@ -227,3 +235,63 @@ def test_uint8_round_trip():
     values = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(images.to_uint8(values.astype(np.float32) / 127.5 - 1), values)
     assert images.to_uint8(np.array([-2.0, 2.0])).tolist() == [0, 255]
+
+
+def test_threads_that_decode_hold_no_more_than_the_budget(monkeypatch):
+    class Counted(Budget):
+        now = most = 0
+
+        @contextlib.contextmanager
+        def taken(self, units):
+            assert units == 64 * 48 * images.BYTES_PER_PIXEL
+            with super().taken(units):
+                self.now += units
+                self.most = max(self.most, self.now)
+                yield
+                self.now -= units
+
+    room = 3 * 64 * 48 * images.BYTES_PER_PIXEL
+    monkeypatch.setattr(images, "IN_FLIGHT", Counted(room))
+    data = encoded(Image.new("RGB", (64, 48), RED), "WEBP")
+    record = Record(data, 0, "x.webp")
+
+    def crop(_):
+        with opened_image(record) as image:
+            time.sleep(0.002)
+            return images.center_crop(image, 16)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert len(list(pool.map(crop, range(64)))) == 64
+    assert images.IN_FLIGHT.most == room and images.IN_FLIGHT.now == 0
+
+
+@pytest.mark.slow
+def test_sixteen_threads_that_decode_the_largest_images_take_little_memory():
+    program = """
+import io, resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from maskgil_jax.data import images
+from maskgil_jax.data.records import Record, opened_image
+from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.budget import Budget
+stream = io.BytesIO()
+Image.new("RGB", (16_000, 5_500), "red").save(stream, "JPEG")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def crop(_):
+    with images.opened(stream.getvalue()) as image:
+        return images.center_crop(image, 256)
+with ThreadPoolExecutor(16) as pool:
+    list(pool.map(crop, range(16)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 0 < int(done.stdout) < 3_000_000, done.stderr  # KB; 10 GB without a bound
+
+
+def test_an_error_of_the_reader_is_not_taken_for_one_of_the_image():
+    record = Record(encoded(Image.new("RGB", (16, 16))), 0, "x.png")
+    for error in (KeyError("x"), Unreadable("no caption")):
+        with pytest.raises(type(error)) as found, opened_image(record):
+            raise error
+        assert found.value is error

@@ -3,10 +3,12 @@ import itertools
 import numpy as np
 import pytest
 from jax._src import xla_bridge
+from PIL import Image
 
 from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.errors import InputError
+from tests.data.image_files import DISPLAY_P3, encoded, icc
 
 
 def draw(index, rng):
@@ -172,7 +174,21 @@ def test_flips_mirror_half_of_the_images():
     assert same + mirrored == 40 and 10 <= same <= 30
 
 
+@pytest.mark.parametrize("color, expected", [("srgb", (219, 37, 49)), ("ignore", (200, 60, 60))])
+def test_pixels_are_of_the_chosen_colours(color, expected):
+    patch = Image.new("RGB", (16, 16), (200, 60, 60))
+    record = sources.Record(encoded(patch, icc_profile=icc(DISPLAY_P3)), 0, "x.png")
+    load = pipeline.image_loader(
+        [record], np.zeros(1, int), sizes=((8, 8),), crop="center", flip=False, color=color
+    )
+    pixels = load(0, np.random.default_rng(0))["image"]
+    assert np.abs(pixels.astype(int) - expected).max() <= 3
+
+
 def test_an_unknown_crop_is_refused():
+    with pytest.raises(InputError, match="config.data.color = 'p3', expected one of srgb, ignore"):
+        pipeline.image_loader([], np.zeros(0), sizes=(), crop="center", flip=False, color="p3")
+
     with pytest.raises(InputError, match="config.data.crop = 'middle'"):
         loader(sources.open_source("embedded"), crop="middle")
 

@@ -33,7 +33,7 @@ def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
         main.run(config, epath.Path(tmp_path / "run"))
     named = [r.message for r in caplog.records if "skipped" in r.message and "007.png" in r.message]
-    assert named
+    assert named and "image file is truncated" in named[0]
     assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 1
 
 

@@ -15,6 +15,7 @@ from maskgil_jax.data import buckets, images, shards, sources
 from maskgil_jax.errors import InputError
 from maskgil_jax.training import codes_stage
 from tests import tiny
+from tests.data import image_files
 
 
 def config_for(finished, **changes):
@@ -165,6 +166,67 @@ def test_ten_crops_are_kept_and_one_is_drawn(finished, tmp_path):
     assert drawn <= {view.tobytes() for view in codes[0][0]} and len(drawn) > 1
 
 
+@pytest.fixture(scope="module")
+def odd_images(tmp_path_factory):
+    """Images that are good, those that are none, and their numbers by kind."""
+    folder, patch = tmp_path_factory.mktemp("odd"), Image.new("RGB", (16, 16), (200, 60, 60))
+    jpeg = image_files.encoded(image_files.photo(), "JPEG", quality=90)
+    files = {
+        "p3.png": image_files.encoded(patch, icc_profile=image_files.icc(image_files.DISPLAY_P3)),
+        "texts.png": image_files.with_chunks(
+            image_files.encoded(patch), [(b"tEXt", b"a\0" + bytes(2_000_000))]
+        ),
+        "whole.jpg": jpeg,
+        "half.jpg": jpeg[: len(jpeg) // 2] + b"\xff\xd9",
+        "page.jpg": b"<html>404</html>",
+        "other page.jpg": b"<html>503</html>",
+        "empty.png": b"",
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_odd_images_are_read_or_left_out_counted_and_named(finished, odd_images, tmp_path, caplog):
+    config = config_for(finished, source=f"folder:{odd_images}", bad_image_limit=0.9)
+    codes_stage.run(config, epath.Path(tmp_path / "codes"))
+    index = json.loads((tmp_path / "codes" / "index.json").read_text())
+    assert (index["examples"], index["unreadable"], index["color"]) == (3, 4, "srgb")
+    assert "2 x an HTML page, 1 x a damaged image, 1 x an empty file" in caplog.text
+    for name in ("half.jpg", "page.jpg", "other page.jpg", "empty.png"):
+        assert f"{name}: " in caplog.text
+    config.bad_image_limit = 0.5
+    with pytest.raises(InputError, match="4 of 7 images cannot be read.*2 x an HTML page"):
+        codes_stage.run(config, epath.Path(tmp_path / "stopped"))
+
+
+def test_codes_are_of_the_colours_that_the_index_records(finished, odd_images, tmp_path):
+    made = {}
+    for color, patch in (("srgb", (219, 37, 49)), ("ignore", (200, 60, 60))):
+        config = config_for(
+            finished, source=f"folder:{odd_images}", bad_image_limit=0.9, color=color
+        )
+        codes_stage.run(config, epath.Path(tmp_path / color))
+        made[color] = read_all(tmp_path / color)[0].codes[0]
+        record = next(r for r in sources.open_source(config.source) if r.id.endswith("p3.png"))
+        pixels = images.center_crop(images.decode(record.image, color), 8)
+        assert np.abs(pixels.astype(int) - patch).max() <= 3
+        tokenizer = maskgil_jax.load(config.tokenizer)
+        expected = np.asarray(tokenizer.encode(pixels[None].astype(np.float32) / 127.5 - 1))[0]
+        np.testing.assert_array_equal(made[color], expected)
+    with pytest.raises(InputError, match="another kind.*\n  color: ignore -> srgb"):
+        config.color = "srgb"
+        codes_stage.run(config, epath.Path(tmp_path / "ignore"))
+
+
+def test_shards_from_before_profiles_were_read_ignored_them(finished, tmp_path):
+    codes_stage.run(config_for(finished), epath.Path(tmp_path))
+    index = json.loads((tmp_path / "index.json").read_text())
+    del index["color"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert shards.CodeShards(str(tmp_path)).index.color == "ignore"
+
+
 def test_shards_of_another_kind_are_not_mixed(finished, tmp_path):
     codes_stage.run(config_for(finished), epath.Path(tmp_path))
     with pytest.raises(InputError, match="holds shards of another kind.*\n.*crops: center -> flip"):
@@ -180,6 +242,7 @@ def test_shards_of_another_kind_are_not_mixed(finished, tmp_path):
         (dict(source="embedded:x"), "embedded:x"),
         (dict(buckets="lumina", crops="ten"), "ten-crop is of squares"),
         (dict(buckets="pixart"), "image_size = 8 with buckets = 'pixart'"),
+        (dict(color="p3"), "color = 'p3', expected one of srgb, ignore"),
         (dict(views=2), "views = 2 with crops = 'center': expected random"),
     ],
 )
