@@ -147,6 +147,7 @@ class Lock:
         self.path = epath.Path(directory) / NAME
         self._remote = paths.is_remote(directory)
         self._mine: Holder | None = None
+        self._reason = ""
 
     def acquire(self) -> None:
         """Take the lock, also from a holder that is dead.
@@ -167,23 +168,24 @@ class Lock:
 
     def lost(self) -> str:
         """Why the lock is no longer ours, or ""."""
-        if self._mine is None:
-            return ""
-        for pause in (0.5, 0.5, 0.0):  # a file may be gone for an instant on some file systems
-            try:
-                holder = Holder.parse(self.path.read_bytes())
-            except FileNotFoundError:
-                reason = "it was removed, or its running.lock, while the run went on"
-            except OSError:
-                return ""  # not to be seen now; the next heartbeat looks again
-            else:
-                if holder is not None and holder.token == self._mine.token:
-                    return ""
-                reason = "another run took it over while this one did not answer"
-                if holder is not None:
-                    reason += f": {_said(holder)}"
+        for pause in (0.3, 0.3, 0.0):  # a file may be gone for an instant on some file systems
+            if self._reason or not (reason := self._fault()):
+                break
             time.sleep(pause)
-        return reason
+        else:
+            self._reason = reason
+        return self._reason
+
+    def _fault(self) -> str:
+        try:
+            holder = Holder.parse(self.path.read_bytes())
+        except FileNotFoundError:
+            return "it was removed, or its running.lock, while the run went on"
+        except OSError:
+            return ""  # not to be seen now; the next heartbeat looks again
+        if holder is not None and self._mine is not None and holder.token == self._mine.token:
+            return ""
+        return f"another run took it over while this one did not answer: {_said(holder)}"
 
     def beat(self) -> None:
         """Say that the holder is alive."""
