@@ -199,7 +199,7 @@ def weight_norm(model: Any) -> jax.Array:
     largest = jnp.stack([jnp.abs(x).max().astype(jnp.float32) for x in weights]).max()
     # Squares of 1e30 are infinite in float32, so those of the weights' shares are summed.
     shares = [(x.astype(jnp.float32) / largest) for x in weights]
-    return jnp.where(largest > 0, largest * optax.tree.norm(shares), 0.0)
+    return jnp.where(largest == 0, 0.0, largest * optax.tree.norm(shares))
 
 
 class Skips:

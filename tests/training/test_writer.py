@@ -1,5 +1,6 @@
 """The log of a run: strict JSON, and never lost."""
 
+import io
 import json
 import logging
 import math
@@ -130,16 +131,20 @@ def test_killed_at_any_write_the_log_is_the_old_or_the_new_one(wrote, monkeypatc
     assert (tmp_path / UNREADABLE).read_bytes() == b"broken\n"
 
 
+class FullDisk(io.StringIO):
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+
 def test_a_log_that_cannot_be_written_is_one_message(monkeypatch, tmp_path):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
     with open_writer(tmp_path) as log:
-        monkeypatch.setattr(writer, "write_bytes", full)
-        with pytest.raises(InputError, match=f"{LOG} cannot be written: .*No space"):
-            open_writer(tmp_path)
         log._file.close()
-        with open("/dev/full", "w") as log._file:
-            with pytest.raises(InputError, match=f"{LOG} cannot be written: .*No space"):
-                log.scalars(1, {"loss": 1.0} | RATE)
-            log._file = open(tmp_path / "other", "w")  # what is buffered has nowhere to go
+        log._file = FullDisk()
+        with pytest.raises(InputError, match=f"{LOG} cannot be written: .*No space"):
+            log.scalars(1, {"loss": 1.0} | RATE)
+    monkeypatch.setattr(writer, "write_bytes", full)
+    with pytest.raises(InputError, match=f"{LOG} cannot be written: .*No space"):
+        open_writer(tmp_path)
