@@ -38,14 +38,18 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
     stages = stages_of(config)
     for stage in stages.values():
         defaults.check_counts(stage)
-    keep_config(config, workdir)
+    from maskgil_jax.runtime import leftovers, work_lock
+
     made = {}
-    for name, stage in stages.items():
-        # The last stage has the work directory itself, those before it a folder in it.
-        directory = workdir if name == list(stages)[-1] else workdir / name
-        log.info("stage %s in %s", name, directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        made[name] = STAGES[name](with_workdir(stage, workdir), directory)
+    with work_lock.held(workdir, "--workdir"):
+        keep_config(config, workdir)
+        for name, stage in stages.items():
+            # The last stage has the work directory itself, those before it a folder in it.
+            directory = workdir if name == list(stages)[-1] else workdir / name
+            log.info("stage %s in %s", name, directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            leftovers.clear(directory)
+            made[name] = STAGES[name](with_workdir(stage, workdir), directory)
     return made
 
 

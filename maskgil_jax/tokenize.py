@@ -34,9 +34,11 @@ def tokenize() -> None:
         bad_image_limit=values.bad_image_limit,
     )
     output = epath.Path(command.required("output"))
+    from maskgil_jax.runtime import work_lock
     from maskgil_jax.training import codes_stage
 
-    codes_stage.run(config, output)
+    with work_lock.held(output, "--output"):
+        codes_stage.run(config, output)
 
 
 def define_flags() -> None:
