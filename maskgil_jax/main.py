@@ -130,12 +130,13 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.training import tokenizer_stage
 
     settings = config.evaluation
-    source = sources.open_source(settings.reference or config.data.source)
+    reference = settings.reference or config.data.source
+    source = sources.open_source(reference)
     tokenizer_stage.run(config, workdir)
     tokenizer = api.load_tokenizer(workdir / "model")
     if not processes.first():
         return {}
-    originals, _ = sources.center_crops(source, config.data.image_size, settings.count)
+    originals, _ = sources.center_crops(source, config.data.image_size, settings.count, reference)
     reconstructions, codes = draw.reconstruct(tokenizer, originals)
     shown = config.samples.count
     pictures.save(
@@ -146,7 +147,7 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
         workdir / "metrics.json",
         {
             "reference": {
-                "path": settings.reference or config.data.source,
+                "path": reference,
                 "count": len(originals),
             },
             "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",

@@ -361,10 +361,10 @@ def check(reference: str, settings: Settings) -> None:
     """Raise InputError where `evaluate` could not even begin; for jobs that end with it."""
     side = open_side(reference)
     files = [side] if isinstance(side, FeatureSet) else []
-    chosen = evaluation(settings, "", files)
     stored = files[0].stored if files else feature_sets.stored_statistics(side.path)
     for name, gaussian in stored.items():
         feature_sets.factored(side.path, name, gaussian)
+    chosen = evaluation(settings, "", files)
     of_covariances = {metric.of for metric in chosen.metrics.values() if metric.of}
     if isinstance(side, FeatureSet) or not of_covariances - {*stored}:
         return

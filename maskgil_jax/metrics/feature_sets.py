@@ -199,7 +199,9 @@ def read_features(path: str) -> FeatureSet:
             raise InputError(f"{path}: count = {said}, but there are {count} rows of features")
         count = said
     of = [name for name in STATISTICS if (name == "features") == (network != INCEPTION)]
-    known = _about(path, annotations.text(path, "about", found["about"])) if "about" in found else {}
+    known = (
+        _about(path, annotations.text(path, "about", found["about"])) if "about" in found else {}
+    )
     about = {
         "path": path,
         "what": "features" if arrays else "mean and covariance alone",

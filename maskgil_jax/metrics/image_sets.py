@@ -92,7 +92,9 @@ class Npz:
             checksum = archive.checksum("arr_0")
             if by_column:
                 raise ValueError("arr_0 is stored by column (Fortran order), expected C order")
-            known = {name: archive.read(name) for name in annotations.KNOWN if name in archive.names}
+            known = {
+                name: archive.read(name) for name in annotations.KNOWN if name in archive.names
+            }
         if len(self._shape) != 4 or self._shape[3] != 3 or dtype != np.uint8:
             raise InputError(f"{path}: arr_0 is {dtype} {self._shape}, expected uint8 [N, H, W, 3]")
         if 0 in self._shape:
@@ -127,9 +129,9 @@ class Npz:
         size = self._shape[1] * self._shape[2] * 3
         with npz.errors(self.path):
             if self._stream is None:
-                self._stream = npz.Archive(
-                    zipfile.ZipFile(npy.open_regular(self.path))
-                ).open("arr_0")
+                self._stream = npz.Archive(zipfile.ZipFile(npy.open_regular(self.path))).open(
+                    "arr_0"
+                )
                 npy.read_header(self._stream)
                 self._header = self._stream.tell()
             self._stream.seek(self._header + start * size)
@@ -198,7 +200,7 @@ class Files:
                 return image.height, image.width
             except Unreadable as error:
                 reasons.append(str(error))
-        raise InputError(none_readable(self.path, len(reasons), reasons))
+        raise InputError(records.none_readable(self.path, len(reasons), reasons))
 
     def read(self, start: int, stop: int) -> Piece:
         """Images start .. stop - 1, without those that cannot be read.
@@ -340,19 +342,6 @@ def _folders_of(path: str) -> Iterator[str]:
     while place >= 0:
         yield path[:place] or "/"
         place = path.find("/", place + 1)
-
-
-def none_readable(path: str, count: int, reasons: Sequence[str]) -> str:
-    """The message that nothing of a set can be read.
-
-    Args:
-      path: how messages call the set.
-      count: images that were tried.
-      reasons: why each of them, or of the first few, cannot be read.
-    """
-    shown = "\n  ".join(reasons[:3])
-    more = "\n  ..." if count > 3 else ""
-    return f"0 of {count} images of {path} can be read:\n  {shown}{more}"
 
 
 def open_images(path: str, size: int | None = None, crop: str = "adm") -> "Npz | Files":

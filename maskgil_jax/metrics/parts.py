@@ -17,9 +17,10 @@ import tqdm
 from etils import epath
 
 from maskgil_jax import processes
+from maskgil_jax.data import records
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics.feature_networks import FeatureNetwork
-from maskgil_jax.metrics.image_sets import PART, ImageSet, Piece, none_readable
+from maskgil_jax.metrics.image_sets import PART, ImageSet, Piece
 from maskgil_jax.runtime import files, npz
 
 log = logging.getLogger("maskgil_jax")
@@ -88,7 +89,7 @@ class Parts:
         processes.wait(f"features of {title}")
         if not self.count():
             raise InputError(
-                none_readable(self._images.path, len(self._images), self.left_out())
+                records.none_readable(self._images.path, len(self._images), self.left_out())
             )
 
     def _read_ahead(self, todo: Sequence[int]) -> Iterator[tuple[int, Piece]]:

@@ -92,7 +92,7 @@ def write_comparison(
         inception=inception,
         lpips=lpips,
     )
-    originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
+    originals, _ = sources.center_crops(sources.open_source(data), image_size, count, data)
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"

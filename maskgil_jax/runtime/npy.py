@@ -125,10 +125,10 @@ def read_values(file: IO[bytes], header: Header, size: int) -> np.ndarray:
         view[found : found + len(part)] = part
         found += len(part)
     if file.read(1):
-        raise ValueError(f"goes on after its {header.bytes:,} bytes ({header.dtype} {header.shape})")
-    array = values.view(header.dtype).reshape(
-        header.shape, order="F" if header.by_column else "C"
-    )
+        raise ValueError(
+            f"goes on after its {header.bytes:,} bytes ({header.dtype} {header.shape})"
+        )
+    array = values.view(header.dtype).reshape(header.shape, order="F" if header.by_column else "C")
     if header.dtype.kind == "U" and array.size:
         codes = values.view(np.dtype(np.uint32).newbyteorder(header.dtype.byteorder))
         if codes.max() > LARGEST_CHARACTER:

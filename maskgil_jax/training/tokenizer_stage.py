@@ -41,7 +41,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     load = pipeline.image_loader(
         source, numbers, sizes=squares.sizes, crop=config.data.crop, flip=config.data.flip
     )
-    shown, _ = sources.center_crops(source, size, config.samples.count)
+    shown, _ = sources.center_crops(source, size, config.samples.count, config.data.source)
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         tokenizer = Tokenizer(processes.local(averaged(state)))
