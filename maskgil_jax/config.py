@@ -286,7 +286,7 @@ def prompted_generator(size: str) -> ConfigDict:
     """
     epochs = {"256": 5, "512": 1}
     if size not in epochs:
-        raise InputError(f"--config=...:{size}: expected {' or '.join(epochs)}")
+        raise InputError(f"{size!r} after the colon, expected {' or '.join(epochs)}")
     config = generator().unlock()
     config.model.update(layers=36, dim=1280, heads=20, num_classes=0, remat="full")
     config.mesh.update(data=1, fsdp=-1)

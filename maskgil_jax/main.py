@@ -1,4 +1,6 @@
-"""Train: python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value].
+"""Train tokenizers and generators, and draw and measure what they make.
+
+python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value]
 
 The same command resumes where WORKDIR stands; where the training is done, it draws and measures
 again. Every field of a config, with its meaning and default, stands in maskgil_jax/config.py.
@@ -6,17 +8,17 @@ again. Every field of a config, with its meaning and default, stands in maskgil_
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import config_files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -59,21 +61,11 @@ def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def read_config() -> ConfigDict:
-    """The value of --config.
-
-    Raises:
-      InputError: no config, or not one of this package.
-    """
+    """The value of --config; InputError where none is given."""
     if flags.FLAGS.config is None:
         raise InputError("--config is missing (a file such as configs/b.py)")
-    config, path = flags.FLAGS.config, config_flags.get_config_filename(flags.FLAGS["config"])
-    if not os.path.isfile(path.split(":")[0]):
-        raise InputError(f"--config={path}: there is no such file")
-    if not isinstance(config, ConfigDict) or not ("stage" in config or "stages" in config):
-        raise InputError(
-            f"--config={path}: expected a file whose get_config() is built on maskgil_jax.config"
-        )
-    return config
+    config_files.check_sections(flags.FLAGS["config"])
+    return flags.FLAGS.config
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
@@ -244,11 +236,11 @@ def print_results(made: dict[str, Made]) -> None:
 
 def define_flags() -> None:
     """The command's flags."""
-    config_flags.DEFINE_config_file("config", None, "config file, such as configs/b.py")
+    config_files.define("config file, such as configs/b.py")
     flags.DEFINE_string("workdir", None, "directory for checkpoints, model, samples, metrics")
     command.define_process_flags()
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

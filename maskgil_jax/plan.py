@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from maskgil_jax import command
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import config_files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -153,7 +154,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
 
 def define_flags() -> None:
     """The command's flags."""
-    config_flags.DEFINE_config_file("config", None, "config file of one stage, as configs/xxl.py")
+    config_files.define("config file of one stage, as configs/xxl.py")
     flags.DEFINE_list("topology", [], "TPUs and their shapes, as v5p:4x4x4,v5e:16x16")
     flags.DEFINE_string("output", None, "F.json; table and plot are written beside it")
     flags.DEFINE_integer(

@@ -333,11 +333,11 @@ BAD = {
     ),
     "config key": (
         ("main", "--config=configs/b.py", "--config.model.width=3", "--workdir=O"),
-        "--config.model.width=3: unknown config file or key: width",
+        "--config.model.width=3: the config has no such field",
     ),
     "config type": (
         ("main", "--config=configs/b.py", "--config.batch_size=many", "--workdir=O"),
-        "flag --config.batch_size=many",
+        "error: --config.batch_size=many: expected a whole number",
     ),
     "config file": (("main", "--config=configs/none.py", "--workdir=O"), "configs/none.py"),
     "workdir": (("main", "--config=configs/b.py"), "--workdir is missing"),

@@ -297,9 +297,9 @@ def paired(first: ImageSet, second: ImageSet) -> str:
     for images, other in ((first, second), (second, first)):
         if images.names is None:
             raise InputError(
-                f"{images.path} does not say which image of {other.path} each of its images belongs "
-                "to: expected folders, or npz files, on both sides, or an array `names` in the npz "
-                "(paths below the folder, without suffix)"
+                f"{images.path} does not say which image of {other.path} each of its images "
+                "belongs to: expected folders, or npz files, on both sides, or an array `names` in "
+                "the npz (paths below the folder, without suffix)"
             )
     for place, (one, another) in enumerate(zip(*names, strict=True)):
         if one != another:

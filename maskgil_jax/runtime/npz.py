@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 import numpy as np
-from etils import epath
 
 from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import npy
