@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple, Protocol
@@ -291,24 +292,24 @@ def paired(first: ImageSet, second: ImageSet) -> str:
     Raises:
       InputError: names that differ, or that only one of them has.
     """
-    names = first.names, second.names
-    if names[0] is None and names[1] is None:
+    ours, theirs = first.names, second.names
+    if ours is None and theirs is None:
         return "by position"
-    for images, other in ((first, second), (second, first)):
-        if images.names is None:
-            raise InputError(
-                f"{images.path} does not say which image of {other.path} each of its images "
-                "belongs to: expected folders, or npz files, on both sides, or an array `names` in "
-                "the npz (paths below the folder, without suffix)"
-            )
-    for place, (one, another) in enumerate(zip(*names, strict=True)):
+    if ours is None or theirs is None:
+        images, other = (first, second) if ours is None else (second, first)
+        raise InputError(
+            f"{images.path} does not say which image of {other.path} each of its images belongs "
+            "to: expected folders, or npz files, on both sides, or an array `names` in the npz "
+            "(paths below the folder, without suffix)"
+        )
+    for place, (one, another) in enumerate(zip(ours, theirs, strict=True)):
         if one != another:
             raise InputError(
                 f"image {place} of {first.path} is {one!r}, and of {second.path} {another!r}: "
                 "expected the same names (paths without suffix) in the same order"
             )
-    if len({*names[0]}) < len(first):
-        twice = next(name for name in names[0] if names[0].count(name) > 1)
+    if len({*ours}) < len(ours):
+        twice = next(name for name, times in Counter(ours).items() if times > 1)
         raise InputError(
             f"{first.path} has several images {twice!r} (without suffix), so that pairs cannot be "
             "told: expected each name once"

@@ -137,9 +137,14 @@ def check_sections(config_flag: Any) -> None:
             )
 
 
+def _config() -> ConfigDict | None:
+    parser: Any = flags.FLAGS["config"].parser
+    return parser.config
+
+
 def _field(name: str) -> Any:
     """The value of the field `config.x.y` in the config that was loaded, or None."""
-    value: Any = flags.FLAGS["config"].parser.config
+    value: Any = _config()
     for part in name.split(".")[1:]:
         value = value.get(part) if isinstance(value, ConfigDict) else None
     return value
@@ -155,7 +160,7 @@ def _kind_of(name: str) -> str:
 
 def _near(culprits: list[str]) -> str:
     """A hint where the field is one of a stage of the config, or of a section of it."""
-    config = flags.FLAGS["config"].parser.config
+    config = _config()
     if not culprits or config is None:
         return ""
     wanted = culprits[0].lstrip("-").partition("=")[0].partition(".")[2]

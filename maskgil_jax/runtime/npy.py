@@ -117,7 +117,7 @@ def read_values(file: IO[bytes], header: Header, size: int) -> np.ndarray:
             f"{size:,}"
         )
     values = np.empty(header.bytes, np.uint8)
-    found, view = 0, memoryview(values)
+    found, view = 0, values.data
     while found < len(values):
         part = file.read(min(BLOCK, len(values) - found))
         if not part:
