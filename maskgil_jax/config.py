@@ -5,6 +5,8 @@ order. Configs are locked: an unknown key is an error, in a file and on the comm
 Strings may hold `{workdir}`, which stands for the work directory given on the command line.
 """
 
+import sys
+
 from ml_collections import ConfigDict
 
 from maskgil_jax.errors import InputError
@@ -311,13 +313,56 @@ COUNTS = (
 )
 
 
-def check_counts(config: ConfigDict) -> None:
-    """Raise InputError where a field that counts something is less than 1."""
+# Other fields with limits: least <= value <= most, in the words of a message.
+_LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
+    "0 or more": (
+        0,
+        sys.float_info.max,
+        (
+            *("seed", "keep_every", "skips_allowed", "data.workers", "codebook.restart_every"),
+            *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_steps"),
+            *("loss.unmasked_weight", "loss.reconstruction_weight", "loss.perceptual_weight"),
+            *("loss.feature_weight", "loss.codebook_weight", "loss.commitment_weight"),
+            *("loss.entropy_weight", "loss.adversarial_weight", "loss.adversarial_start"),
+            *("loss.discriminator_weight", "loss.lecam_weight", "loss.r1_weight"),
+            *("model.feature_dim", "model.num_classes", "samples.choice_temperature"),
+        ),
+    ),
+    "more than 0": (sys.float_info.min, sys.float_info.max, ("optimizer.learning_rate",)),
+    "0 to 1": (
+        0,
+        1,
+        (
+            *("bad_image_limit", "data.bad_image_limit"),
+            *("loss.label_smoothing", "loss.condition_dropout"),
+        ),
+    ),
+    "0 or more, and less than 1": (
+        0,
+        1 - sys.float_info.epsilon,
+        (
+            *("ema_decay", "optimizer.beta1", "optimizer.beta2"),
+            *("model.dropout", "model.embedding_dropout"),
+        ),
+    ),
+}
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raise InputError where a number of a stage's config is beyond its limits, or none."""
     for name in COUNTS:
-        section, _, field = name.rpartition(".")
-        fields = config.get(section, {}) if section else config
-        if field in fields and fields[field] < 1:
-            raise InputError(f"config.{name} = {fields[field]}, expected 1 or more")
+        _check(config, name, 1, sys.float_info.max, "1 or more")
+    for words, (least, most, names) in _LIMITS.items():
+        for name in names:
+            _check(config, name, least, most, words)
+
+
+def _check(config: ConfigDict, name: str, least: float, most: float, words: str) -> None:
+    section, _, field = name.rpartition(".")
+    fields = config.get(section, {}) if section else config
+    value = fields.get(field, least)
+    if not isinstance(value, int | float) or not least <= value <= most:  # NaN is never between
+        raise InputError(f"config.{name} = {value}, expected {words}")
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -38,25 +38,40 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
     With several processes, the first draws the samples and measures; the others get nothing back.
     """
     stages = stages_of(config)
-    for stage in stages.values():
-        defaults.check_counts(stage)
+    # The last stage has the work directory itself, those before it a folder in it.
+    last = list(stages)[-1]
+    directories = {name: workdir if name == last else workdir / name for name in stages}
+    stages = {name: with_workdir(stage, workdir) for name, stage in stages.items()}
+    if len(stages) > 1:
+        from maskgil_jax.workflows import preview
+
+        preview.check(stages, directories)
+    else:  # which looks at the rest itself before it trains
+        defaults.check_values(stages[last])
     keep_config(config, workdir)
     made = {}
     for name, stage in stages.items():
-        # The last stage has the work directory itself, those before it a folder in it.
-        directory = workdir if name == list(stages)[-1] else workdir / name
-        log.info("stage %s in %s", name, directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        made[name] = STAGES[name](with_workdir(stage, workdir), directory)
+        log.info("stage %s in %s", name, directories[name])
+        directories[name].mkdir(parents=True, exist_ok=True)
+        made[name] = STAGES[name](stage, directories[name])
     return made
 
 
 def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
     """The stages of a config in the order of STAGES (a ConfigDict sorts its keys)."""
-    parts = config.stages.values() if "stages" in config else [config]
-    by_name = {part.stage: part for part in parts}
-    if set(by_name) - set(STAGES):
-        raise InputError(f"--config: stages {sorted(by_name)}, expected some of {list(STAGES)}")
+    parts = {**config.stages} if "stages" in config else {"": config}
+    by_name: dict[str, ConfigDict] = {}
+    for key, part in parts.items():
+        name = part.get("stage") if isinstance(part, ConfigDict) else None
+        if name not in STAGES or name in by_name:
+            known = ", ".join(STAGES)
+            raise InputError(
+                f"--config: stage {name!r}{f' of stages.{key}' if key else ''}, expected each of "
+                f"{known} at most once"
+            )
+        by_name[name] = part
+    if not by_name:
+        raise InputError(f"--config: no stages, expected some of {', '.join(STAGES)}")
     return {name: by_name[name] for name in STAGES if name in by_name}
 
 
@@ -167,12 +182,9 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.metrics import evaluation
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
+    from maskgil_jax.workflows import preview
 
-    wanted = evaluation.Settings(
-        metrics=config.evaluation.metrics, inception=config.evaluation.inception
-    )
-    if config.evaluation.reference:
-        evaluation.check(config.evaluation.reference, wanted)
+    wanted = preview.check_evaluation(config)
     shown = generator_stage.run(config, workdir)
     made = {} if not processes.first() else _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")

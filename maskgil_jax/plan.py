@@ -58,7 +58,7 @@ def planned(topology: str) -> dict[str, Any]:
     if len(stages) != 1 or "codes" in stages:
         raise InputError(f"--config has stages {list(stages)}, expected one tokenizer or generator")
     (config,) = stages.values()
-    defaults.check_counts(config)
+    defaults.check_values(config)
     devices = programs.devices_of(topology)
     if values.batch_per_chip:
         config = config.copy_and_resolve_references()

@@ -96,7 +96,7 @@ def read_config() -> ConfigDict:
     if list(stages) != ["generator"]:
         raise InputError(f"--config has stages {list(stages)}, expected one generator")
     config = stages["generator"]
-    defaults.check_counts(config)
+    defaults.check_values(config)
     if not config.data.source.startswith("arrayrecord:") or config.model.feature_dim:
         raise InputError(
             f"config.data.source = {config.data.source!r} and config.model.feature_dim = "

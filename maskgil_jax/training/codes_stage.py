@@ -69,9 +69,16 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     processes.wait("the index is complete")
 
 
-def _plan(
-    config: ConfigDict,
-) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+def check(config: ConfigDict, downsample: int) -> buckets.Buckets:
+    """The sizes that images become.
+
+    Args:
+      config: of the stage.
+      downsample: of the tokenizer.
+
+    Raises:
+      InputError: fields that do not fit together.
+    """
     if config.crops not in (*VIEWS, "random"):
         raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
     if config.crops == "ten" and config.buckets:
@@ -81,15 +88,21 @@ def _plan(
         )
     if config.crops != "random" and config.views != 1:
         raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
-    tokenizer = api.load_tokenizer(config.tokenizer)
-    if config.image_size % tokenizer.downsample:
+    if config.image_size % downsample:
         raise InputError(
-            f"image_size = {config.image_size}, expected a multiple of {tokenizer.downsample} "
+            f"image_size = {config.image_size}, expected a multiple of {downsample} "
             "(the tokenizer's downsampling)"
         )
     if config.features and not config.encoder:
         raise InputError("features without encoder: expected the directory of a text encoder")
-    sizes = buckets.named(config.buckets, config.image_size, tokenizer.downsample)
+    return buckets.named(config.buckets, config.image_size, downsample)
+
+
+def _plan(
+    config: ConfigDict,
+) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+    tokenizer = api.load_tokenizer(config.tokenizer)
+    sizes = check(config, tokenizer.downsample)
     encoder = api.load_text_encoder(config.encoder) if config.encoder else None
     source = sources.open_source(config.source)
     count = -(-len(source) // config.shard_size)
