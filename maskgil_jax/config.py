@@ -39,7 +39,7 @@ def _images() -> dict:
         flip=True,  # mirror half of the images
         threads=16,  # threads that load examples, of each worker
         workers=0,  # processes beside each process of the run that load examples; 0: none, it does
-        bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
+        bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
     )
 
 
@@ -178,7 +178,7 @@ def codes() -> ConfigDict:
             seed=0,  # of random crops
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
-            bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
+            bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
         )
     ).lock()
 

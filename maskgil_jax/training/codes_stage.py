@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, records, shards, sources
+from maskgil_jax.data import buckets, images, limits, records, shards, sources
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.training.captions import CaptionEncoder, Captions
@@ -255,8 +255,8 @@ class Encoder:
 
     def _check(self, unreadable: int) -> None:
         self._unreadable += unreadable
-        if self._unreadable > self._limit * len(self._source):
-            raise InputError(
-                f"{self._unreadable} of {len(self._source)} images cannot be read, bad_image_limit "
-                f"= {self._limit} allows {self._limit:.1%}; what was written stays"
-            )
+        complaint = limits.complaint(
+            self._unreadable, len(self._source), self._limit, "bad_image_limit"
+        )
+        if complaint:
+            raise InputError(f"{complaint}; what was written stays")

@@ -1,6 +1,7 @@
 """A wrong value of any field of any stage is refused before the first stage begins."""
 
 import functools
+import json
 
 import pytest
 from etils import epath
@@ -213,8 +214,8 @@ def test_what_will_be_made_is_known(tmp_path):
 
 def test_a_model_of_captions_needs_shards_of_captions(tmp_path):
     (tmp_path / "gemma").mkdir()
-    description = '{"class": "gemma", "format": %d}' % preview.checkpoint.FORMAT
-    (tmp_path / "gemma" / "model.json").write_text(description)
+    description = {"class": "gemma", "format": preview.checkpoint.FORMAT}
+    (tmp_path / "gemma" / "model.json").write_text(json.dumps(description))
     config = tiny.get_config().unlock()
     generator = config.stages.generator
     generator.encoder = str(tmp_path / "gemma")
