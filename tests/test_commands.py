@@ -321,7 +321,7 @@ BAD = {
         ("sample", "--model=M", "--classes=1", "--size=16x7", "--output=O"),
         "--size=16x7, expected multiples of 2",
     ),
-    "flag": (("sample", "--modle=M"), "Unknown command line flag 'modle'"),
+    "flag": (("sample", "--modle=M"), "--modle: there is no such option; did you mean --model?"),
     "word": (("sample", "M"), "unexpected arguments ['M']"),
     "metric": (
         ("evaluate", "--samples=S", "--reference=embedded", "--metrics=fid", "--output=O/m.json"),
@@ -376,26 +376,6 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "m.json").exists()
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "main",
-        "sample",
-        "sweep",
-        "compare",
-        "scaling",
-        "evaluate",
-        "features",
-        "tokenize",
-        "convert",
-    ],
-)
-def test_help_is_complete_and_fast(module):
-    began = time.monotonic()
-    done = run(module, "--help")
-    assert "--" in done.stdout and time.monotonic() - began < 10
 
 
 @pytest.mark.slow

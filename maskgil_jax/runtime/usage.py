@@ -1,6 +1,7 @@
 """What --help and --version of a command say, and what is said of flags that are none."""
 
 import ast
+import difflib
 import inspect
 import os
 import pathlib
@@ -103,7 +104,8 @@ def summary(name: str) -> str:
 def complaint(error: Exception) -> str:
     """What to say of an error of absl about a flag."""
     if isinstance(error, flags.UnrecognizedFlagError):
-        near = [flag.name for flag in own_flags() if flag.name.startswith(error.flagname[:4])]
+        names = [flag.name for flag in own_flags()]
+        near = difflib.get_close_matches(error.flagname, names)
         hint = f"did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""
         return f"--{error.flagname}: there is no such option; {hint or '--help lists them'}"
     if isinstance(error, flags.IllegalFlagValueError):

@@ -67,7 +67,7 @@ REFUSED = {
     },
     "plan": {("--config=configs/t2i_xl.py:1024", "--topology=v5p:4x4x4"): "'1024' after the colon"},
     "scaling": {("--config=configs/bert_b.py:x",): "'x' after the colon, expected one of besnier"},
-    "sample": {("--num=many",): "--num=many: ", ("--nu=1",): "did you mean --num?"},
+    "sample": {("--num=many",): "--num=many: ", ("--nums=1",): "did you mean --num?"},
 }
 
 
