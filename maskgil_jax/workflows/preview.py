@@ -17,7 +17,6 @@ from maskgil_jax import checkpoint, networks
 from maskgil_jax import config as defaults
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import buckets, mixture, sources
-from maskgil_jax.data.recordings import Recordings
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import evaluation
 from maskgil_jax.tokenizers.vq import VQConfig
@@ -206,9 +205,7 @@ def _check_condition(config: ConfigDict, codes: list[Codes]) -> None:
         )
     if config.encoder and config.encoder != speech.LOG_MEL:
         check_directory("config.encoder", config.encoder, "gemma", "whisper")
-    if config.data.speech:
-        Recordings(config.data.speech, codes[0].class_names if codes else ())
-    elif config.encoder:
+    if config.encoder and not config.data.speech:
         for shards in codes:
             if not shards.config.encoder:
                 raise InputError(
