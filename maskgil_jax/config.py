@@ -304,6 +304,7 @@ COUNTS = (
     *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views", "caption_tokens"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
     *(
+        *("model.layers", "model.dim", "model.heads"),
         "loss.chunk",
         "samples.batch_size",
         "evaluation.count",

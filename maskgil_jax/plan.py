@@ -65,7 +65,7 @@ def planned(topology: str) -> dict[str, Any]:
         images = config.steps * config.batch_size
         config.batch_size = values.batch_per_chip * len(devices)
         config.steps = -(-images // config.batch_size)
-    height, width = (int(n) for n in values.grid)
+    height, width = parse_grid(values.grid)
     mesh = sharding.make_mesh(config.mesh, devices)
     log.info("compiling the training step for %s, %d chips", topology, len(devices))
     generation = topology.split(":")[0]
@@ -85,6 +85,13 @@ def planned(topology: str) -> dict[str, Any]:
         sampler = programs.sampling(config, devices[0], values.codebook_size, (height, width))
         plan["sampler"] = report.measured(sampler, generation)
     return plan
+
+
+def parse_grid(texts: list[str]) -> tuple[int, int]:
+    """`["16", "16"]` as (height, width); InputError where it is something else."""
+    if len(texts) != 2 or not all(text.isdecimal() and int(text) for text in texts):
+        raise InputError(f"--grid={','.join(texts)}: expected HEIGHT,WIDTH in codes, as 16,16")
+    return int(texts[0]), int(texts[1])
 
 
 def lines(plan: dict[str, Any]) -> list[str]:
@@ -161,8 +168,11 @@ def define_flags() -> None:
         "batch_per_chip",
         0,
         "images a step on each chip, for as many steps as see the config's images; 0: as it says",
+        lower_bound=0,
     )
-    flags.DEFINE_integer("codebook_size", 16384, "of the codes that a generator is trained on")
+    flags.DEFINE_integer(
+        "codebook_size", 16384, "of the codes that a generator is trained on", lower_bound=1
+    )
     flags.DEFINE_list("grid", ["16", "16"], "height and width of an image in codes")
     flags.DEFINE_bool("sampler", True, "plan the sampler of a generator too")
 
