@@ -447,4 +447,4 @@ DECODING: dict[str, tuple[Callable[..., Any], str]] = {
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import processes, sharding, version
 from maskgil_jax.checkpoint import Checkpoints
-from maskgil_jax.data import pipeline
+from maskgil_jax.data import limits, pipeline
 from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.errors import InputError, Interrupted
 from maskgil_jax.runtime.files import read_json, write_json
@@ -384,13 +384,8 @@ class UnreadableImages:
     def too_many(self) -> str:
         """The complaint, or "", of all processes together; all call this."""
         count = self._common + processes.total(len(self.seen) - self._common)
-        share = count / self._stage.examples
-        if share <= self._limit:
-            return ""
-        return (
-            f"{count} of {self._stage.examples} images cannot be read ({share:.1%}), "
-            f"config.data.bad_image_limit allows {self._limit:.1%}"
-        )
+        field = "config.data.bad_image_limit"
+        return limits.complaint(count, self._stage.examples, self._limit, field)
 
 
 def known_unreadable(path: epath.Path, examples: int) -> list[int]:

@@ -12,8 +12,8 @@ NOT_THERE = [
     "key: cpu:gloo/0,2048/1 and duration: 29.999999912s",
     "INTERNAL: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection "
     "closed by peer [127.0.0.1]:24311",
-    "UNKNOWN: Gloo all-gather failed: [external/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed "
-    "out waiting 30000ms for recv operation to complete",
+    "UNKNOWN: Gloo all-gather failed: [external/gloo/gloo/transport/tcp/unbound_buffer.cc:81] "
+    "Timed out waiting 30000ms for recv operation to complete",
     "UNKNOWN: Gloo context initialization failed: Connect timeout [127.0.1.1]:9321",
     "INTERNAL: Read error [127.0.0.1]:4123: Connection reset by peer",
     # The coordination service.
