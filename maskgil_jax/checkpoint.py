@@ -375,8 +375,9 @@ def load_params(
             files = ", ".join(["params", *sorted(beside or {})])
             raise InputError(
                 f"{directory} is damaged or was changed: its files ({files}) have the fingerprint "
-                f"{found}, but its model.json says {expected}; copy or convert the model anew, or "
-                "read it as it is with --noverify (sample, evaluate) or load(..., verify=False)"
+                f"{found}, but its model.json says {expected}; copy or convert the model anew "
+                "(training writes its own again once the directory is removed), or read it as it "
+                "is with --noverify (sample, evaluate) or load(..., verify=False)"
             )
     _warn_of_what_is_not_finite(directory, flat)
     device = jax.local_devices()[0]
