@@ -3,6 +3,7 @@
 Letters: B batch, H W image, h w grid, L = h * w tokens, C codebook dimension, V codes.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,33 +21,62 @@ from maskgil_jax.speech_encoders import SpeechEncoder
 from maskgil_jax.text_encoders import TextEncoder
 from maskgil_jax.tokenizers.vq import VQTokenizer
 
+log = logging.getLogger("maskgil_jax")
+
+# Networks that a file lies beside.
+VOCABULARIES = ((Gemma, text_encoders.VOCABULARY), (Whisper, speech_encoders.VOCABULARY))
+
 
 def load(
-    directory: epath.PathLike, dtype: str | None = None
+    directory: epath.PathLike, dtype: str | None = None, verify: bool = True
 ) -> "Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary":
-    """Read a model directory.
+    """Read a model directory; a warning names weights that are not finite.
 
     Args:
       directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert import`.
       dtype: of the computation, "float32" or "bfloat16". By default a generator computes as it was
         trained, a text encoder as it was released, and a tokenizer in float32, since bfloat16
         changes codes.
+      verify: compare the fingerprint of what lies there with the one that was recorded when it was
+        saved, at the speed of SHA-256.
 
     Returns:
       A Tokenizer, a Generator, a TextEncoder or a SpeechEncoder, by what the directory holds; an
       Auxiliary for the networks that training and metrics use.
 
     Raises:
-      InputError: not a model directory, or one whose tensors do not fit its model.json.
+      InputError: not a model directory, or one that is damaged, was changed, or whose tensors do
+        not fit its model.json.
     """
     directory = paths.absolute(directory)
     description = checkpoint.read_description(directory)
-    name = description["class"]
-    if name not in networks.NETWORKS:
-        raise InputError(
-            f"{directory} holds a network {name!r}, this version knows {sorted(networks.NETWORKS)}"
-        )
-    make, config_class = networks.NETWORKS[name]
+    like = _described(directory, description, dtype)
+    beside = {
+        name: checkpoint.read_beside(directory, name)
+        for kind, name in VOCABULARIES
+        if isinstance(like, kind)
+    }
+    recorded = description.get("fingerprint", "")
+    if verify and not recorded:
+        log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
+    network = checkpoint.load_params(directory, like, recorded if verify else "", beside)
+    known = str(directory), recorded or None
+    if isinstance(network, VQTokenizer):
+        return Tokenizer(network, *known)
+    if isinstance(network, Gemma):
+        return TextEncoder(network, beside[text_encoders.VOCABULARY], *known)
+    if isinstance(network, Whisper):
+        return SpeechEncoder(network, beside[speech_encoders.VOCABULARY], *known)
+    if hasattr(network, "classify"):
+        class_names = tuple(description.get("class_names", ()))
+        tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
+        return generator(network, tokenizer, class_names, encoder, *known)
+    return Auxiliary(network)
+
+
+def _described(directory: epath.Path, description: Mapping[str, Any], dtype: str | None) -> Any:
+    """The shapes of the network that a model.json describes, in the network's class."""
+    name, where = description["class"], f"{directory}/model.json"
     arguments = dict(description["arguments"])
     for of_training in ("remat", "unroll"):
         arguments.pop(of_training, None)
@@ -54,25 +84,7 @@ def load(
         arguments["dtype"] = dtype
     elif name == "vq":
         arguments["dtype"] = "float32"
-    try:
-        config = config_class(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{directory}: {error}") from None
-    like = jax.eval_shape(lambda: make(config, jax.random.key(0)))
-    network = checkpoint.load_params(directory, like)
-    if name == "vq":
-        return Tokenizer(network, str(directory), description["fingerprint"])
-    if name == "gemma":
-        vocabulary = checkpoint.read_beside(directory, text_encoders.VOCABULARY)
-        return TextEncoder(network, vocabulary, str(directory), description["fingerprint"])
-    if name == "whisper":
-        vocabulary = checkpoint.read_beside(directory, speech_encoders.VOCABULARY)
-        return SpeechEncoder(network, vocabulary, str(directory), description["fingerprint"])
-    if hasattr(network, "classify"):
-        class_names = tuple(description.get("class_names", ()))
-        tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
-        return generator(network, tokenizer, class_names, encoder)
-    return Auxiliary(network)
+    return networks.shapes_of(networks.config_of(name, arguments, where), where)
 
 
 def wrap(
@@ -88,17 +100,17 @@ def wrap(
     return generator(network) if hasattr(network, "classify") else Auxiliary(network)
 
 
-def load_tokenizer(directory: epath.PathLike) -> "Tokenizer":
-    """Read a tokenizer directory; InputError where it holds something else."""
-    model = load(directory)
+def load_tokenizer(directory: epath.PathLike, verify: bool = True) -> "Tokenizer":
+    """Read a tokenizer directory, as `load`; InputError where it holds something else."""
+    model = load(directory, verify=verify)
     if not isinstance(model, Tokenizer):
         raise InputError(f"{directory} holds a {model.kind}, expected a tokenizer")
     return model
 
 
-def load_generator(directory: epath.PathLike) -> "Generator":
-    """Read a generator directory; InputError where it holds something else."""
-    model = load(directory)
+def load_generator(directory: epath.PathLike, verify: bool = True) -> "Generator":
+    """Read a generator directory, as `load`; InputError where it holds something else."""
+    model = load(directory, verify=verify)
     if not isinstance(model, Generator):
         raise InputError(f"{directory} holds a {model.kind}, expected a generator")
     return model
@@ -175,9 +187,11 @@ class Tokenizer(networks.Kept):
           int32 [B, h, w].
 
         Raises:
-          InputError: wrong shape, dtype or range.
+          InputError: wrong shape, dtype or range; or latents that are not finite.
         """
-        return _encode(self.network, self._checked_images(images))
+        codes, finite = _encode(self.network, self._checked_images(images))
+        self._check_finite(finite, "latents")
+        return codes
 
     def latents(self, images: npt.ArrayLike) -> jax.Array:
         """What the quantiser sees, before normalisation: float32 [B, h, w, C]; as `encode`."""
@@ -193,9 +207,19 @@ class Tokenizer(networks.Kept):
           float32 [B, H, W, 3], nominally in [-1, 1], not clipped.
 
         Raises:
-          InputError: wrong shape, dtype or range.
+          InputError: wrong shape, dtype or range; or pixels that are not finite.
         """
-        return _decode(self.network, networks.checked_codes(codes, self.codebook_size))
+        codes = networks.checked_codes(codes, self.codebook_size)
+        images, finite = _decode(self.network, codes)
+        self._check_finite(finite, "pixels")
+        return images
+
+    def _check_finite(self, finite: jax.Array, what: str) -> None:
+        if not isinstance(finite, jax.core.Tracer) and not finite:
+            raise InputError(
+                f"{self._path or 'this tokenizer'} gives {what} that are not finite: its weights "
+                "are damaged, or overflow"
+            )
 
     def _checked_images(self, images: npt.ArrayLike) -> jax.Array:
         images = jnp.asarray(images)
@@ -217,8 +241,9 @@ class Tokenizer(networks.Kept):
 
 
 @jax.jit
-def _encode(network: VQTokenizer, images: jax.Array) -> jax.Array:
-    return network.encode(images)
+def _encode(network: VQTokenizer, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    latents = network.latents(images)
+    return network.codes(latents), jnp.isfinite(latents).all()
 
 
 @jax.jit
@@ -227,5 +252,6 @@ def _latents(network: VQTokenizer, images: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _decode(network: VQTokenizer, codes: jax.Array) -> jax.Array:
-    return network.decode(codes)
+def _decode(network: VQTokenizer, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images = network.decode(codes)
+    return images, jnp.isfinite(images).all()

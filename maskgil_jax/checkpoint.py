@@ -8,12 +8,17 @@ version), written last: a directory without it is not a model. Beside them may l
 the model needs, such as a vocabulary. Nothing in it executes.
 """
 
+import contextlib
+import gc
 import hashlib
+import io
 import json
 import logging
 import math
+import sys
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -25,11 +30,12 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax import paths, processes, sharding
 from maskgil_jax.errors import InputError
-from maskgil_jax.runtime.files import write_json
+from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 
 log = logging.getLogger("maskgil_jax")
 
 FORMAT = 1
+# Of model.json: what loading needs, and what there may be besides.
 Tree = TypeVar("Tree")
 
 
@@ -242,20 +248,32 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     """`model.json` of a model directory.
 
     Raises:
-      InputError: no model there, or one of a later format.
+      InputError: no model there, one of a later format, or a damaged file; names the field.
     """
     path = epath.Path(directory) / "model.json"
     if not path.exists():
         raise InputError(f"{directory} is not a model directory: it has no model.json")
-    try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not readable JSON: {error}") from None
+    description = read_json(path, {})
     if description.get("format") != FORMAT:
-        raise InputError(
-            f"{path} has format {description.get('format')}, this version reads {FORMAT}"
-        )
+        found = str(description.get("format"))[:40]
+        raise InputError(f"{path} has format {found}, this version reads {FORMAT}")
+    check_object(description, {"class": str, "arguments": dict}, str(path))
+    texts = {name: str for name in ("kind", "fingerprint") if name in description}
+    check_object(description, texts, str(path))
+    for name, fields in _PROVENANCES.items():
+        check_object(description.get(name, {}), {}, f"{path}: field {name!r}")
+        if description.get(name):
+            check_object(description[name], fields, f"{path}: field {name!r}")
+    names = description.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: field 'class_names' is not a list of texts")
     return description
+
+
+_PROVENANCES: dict[str, dict[str, Types]] = {
+    "tokenizer": {"path": str, "fingerprint": str},
+    "encoder": {"path": str, "fingerprint": str},
+}
 
 
 def code_of(directory: epath.PathLike) -> str:
@@ -280,22 +298,112 @@ def count_parameters(directory: epath.PathLike) -> int | None:
         return None
 
 
-def load_params(directory: epath.PathLike, like: Tree) -> Tree:
+def load_params(
+    directory: epath.PathLike,
+    like: Tree,
+    expected: str = "",
+    beside: Mapping[str, bytes] | None = None,
+) -> Tree:
     """The parameters of a model directory in the shape of `like` (arrays or shapes), on one device.
 
+    A warning names those that are not finite.
+
+    Args:
+      directory: of the model.
+      like: names, shapes and dtypes.
+      expected: the fingerprint that model.json records; "": it is not compared.
+      beside: contents of the other files that count in it.
+
     Raises:
-      InputError: the directory's tensors are not those of `like`.
+      InputError: the parameters cannot be read, or are not those of `like` or of the fingerprint.
     """
-    path = epath.Path(directory) / "params"
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    expected = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
-        for name, leaf in flatten(like).items()
+    shapes = flatten(like)
+    flat = _read_params(directory, shapes)
+    if expected:
+        found = fingerprint(flat, beside)
+        if found != expected:
+            files = ", ".join(["params", *sorted(beside or {})])
+            raise InputError(
+                f"{directory} is damaged or was changed: its files ({files}) have the fingerprint "
+                f"{found}, but its model.json says {expected}; copy or convert the model anew, or "
+                "read it as it is with --noverify (sample, evaluate) or load(..., verify=False)"
+            )
+    _warn_of_what_is_not_finite(directory, flat)
+    device = jax.local_devices()[0]
+    placed = {
+        name: jax.device_put(np.asarray(flat.pop(name), leaf.dtype), device)
+        for name, leaf in shapes.items()
     }
+    return unflatten(like, placed)
+
+
+def _read_params(directory: epath.PathLike, shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The values as they are stored, in the host's memory, where they can be checked."""
+    path = epath.Path(directory) / "params"
+    if not path.is_dir():
+        raise InputError(f"{directory} is not whole: it has no directory params")
+    like = {name: np.empty(0, leaf.dtype) for name, leaf in shapes.items()}
     try:
-        return unflatten(like, ocp.load(path, abstract_state=expected))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        raise InputError(f"{directory} does not hold what its model.json says: {error}") from error
+        with _without_echoes():
+            flat = ocp.load(path, abstract_state=like)
+    except MemoryError:
+        raise
+    # Orbax and TensorStore report damage in many ways, bare exceptions among them.
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(
+            f"{directory} does not hold what its model.json says, or is damaged: {told}"
+        ) from error
+    for name, leaf in shapes.items():
+        if flat[name].shape != leaf.shape:
+            raise InputError(
+                f"{directory} does not hold what its model.json says: {name} is of shape "
+                f"{flat[name].shape}, expected {leaf.shape}"
+            )
+    return dict(flat)
+
+
+@contextlib.contextmanager
+def _without_echoes() -> Iterator[None]:
+    """Keep from the terminal what follows where Orbax fails to read.
+
+    It gives up at the first tensor that cannot be read; each of the others that it had begun to
+    read then prints a traceback, by asyncio when it is collected and by TensorStore when it ends.
+    """
+    asyncio_log = logging.getLogger("asyncio")
+    level, printed = asyncio_log.level, io.StringIO()
+    asyncio_log.setLevel(logging.CRITICAL + 1)
+    try:
+        with contextlib.redirect_stderr(printed):
+            try:
+                yield
+            except BaseException:
+                before = -1
+                while before != (before := printed.tell()):
+                    time.sleep(0.2)
+                gc.collect()
+                raise
+    finally:
+        asyncio_log.setLevel(level)
+    sys.stderr.write(printed.getvalue())
+
+
+def _warn_of_what_is_not_finite(directory: epath.PathLike, flat: Mapping[str, np.ndarray]) -> None:
+    # A sum reads the values at the memory's speed; it may overflow though all of them are finite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = {name: np.sum(value, dtype=np.float32) for name, value in flat.items()}
+    suspects = [name for name, value in sums.items() if not np.isfinite(value)]
+    wrong = {name: int((~np.isfinite(flat[name])).sum()) for name in suspects}
+    found = [f"{name} ({count:,} of {flat[name].size:,})" for name, count in wrong.items() if count]
+    if found:
+        more = f" and {len(found) - 4} more tensors" if len(found) > 4 else ""
+        log.warning(
+            "%s has weights that are not finite (NaN or infinity), which draw or measure nothing "
+            "of use: %s%s",
+            directory,
+            ", ".join(found[:4]),
+            more,
+        )
 
 
 def read_beside(directory: epath.PathLike, name: str) -> bytes:
@@ -316,7 +424,7 @@ def fingerprint(params: Any, beside: Mapping[str, bytes] | None = None) -> str:
     for name in sorted(flat):
         value = processes.whole(flat[name])
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     for name, data in sorted((beside or {}).items()):
         digest.update(f"{name} {len(data)}".encode() + data)
     return digest.hexdigest()[:16]

@@ -22,26 +22,31 @@ def main() -> None:
 
     from maskgil_jax import api
     from maskgil_jax.conditioning import base, choice
-    from maskgil_jax.data.shards import CodeShards
+    from maskgil_jax.data.shards import CodeShards, readable
     from maskgil_jax.decoding.draw import spread
     from maskgil_jax.errors import Unreadable
     from maskgil_jax.metrics.condition_match import condition_match
     from maskgil_jax.runtime.files import write_json
 
     generator, shards = api.load_generator(model), CodeShards(codes)
+    shards.census.announce(codes)
     made_by = shards.index.tokenizer["fingerprint"]
     if generator.tokenizer.get("fingerprint") != made_by:
         raise InputError(
             f"--model={model} was trained on codes of {generator.tokenizer.get('fingerprint')}, "
             f"but the shards in --codes={codes} are of {made_by}"
         )
-    of_model = choice.of_generator(generator, shards.index, values.encoder, values.speech)
+    if generator.num_classes not in (0, len(shards.class_names)):
+        raise InputError(
+            f"--model={model} has {generator.num_classes} classes, but the shards in "
+            f"--codes={codes} have {len(shards.class_names)}: expected the same"
+        )
+    of_model = choice.of_generator(generator, shards, values.encoder, values.speech)
     # Of one grid, the most frequent: losses of others are not comparable.
     places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())
     codes_of, examples = [], []
     # Spread, since shards may hold one class after another.
-    for place in places[spread(len(places), values.num)].tolist():
-        record = shards[place]
+    for place, record in readable(shards, places[spread(len(places), values.num)].tolist()):
         try:
             examples.append(of_model.read(record, np.random.default_rng((values.seed, place))))
         except Unreadable as error:

@@ -4,7 +4,6 @@ python -m maskgil_jax.convert import --format=NAME --source=FILE --output=DIR [-
 python -m maskgil_jax.convert export --format=NAME --source=DIR --output=FILE.safetensors
 """
 
-import inspect
 import logging
 import re
 from types import ModuleType
@@ -63,16 +62,23 @@ def formats() -> dict[str, ModuleType]:
     }
 
 
-def import_model(format_name: str, source: str, output: str, arguments: dict[str, Any]) -> None:
+def import_model(
+    format_name: str,
+    source: str,
+    output: str,
+    arguments: dict[str, Any],
+    allow_nonfinite: bool = False,
+) -> None:
     """Foreign checkpoint to model directory.
 
     Args:
       format_name: a key of `formats`.
-      source: .safetensors, .pt, .pth, .ckpt or .msgpack; several with commas in between; what else
-        a format comes in, its module says.
+      source: .safetensors, .pt, .pth, .ckpt, .bin or .msgpack; several with commas in between, a
+        directory of them, or their index; what else a format comes in, its module says.
       output: directory that is not there yet.
-      arguments: what the tensors do not tell, such as {"heads": 4}; {"weights": "ema"} or "model"
-        chooses among the sets of weights that a file holds.
+      arguments: what the tensors do not tell, such as {"heads": 4}; {"weights": "ema"} chooses
+        among the sets of weights that a file holds.
+      allow_nonfinite: whether weights may be NaN or infinite.
 
     Raises:
       InputError: an unreadable file, or tensors that do not fit (all of them listed).
@@ -81,46 +87,43 @@ def import_model(format_name: str, source: str, output: str, arguments: dict[str
     from etils import epath
 
     from maskgil_jax import api, networks
-    from maskgil_jax.interop import engine
+    from maskgil_jax.generators import Generator, generator
+    from maskgil_jax.interop import engine, recognition
 
     if epath.Path(output).exists():
         raise InputError(f"--output={output} exists; choose another directory or remove it")
     family = _family(format_name)
-    takes = inspect.signature(family.config).parameters
-    known = set(takes) - {"tensors", "metadata"}
-    if not hasattr(family, "read"):
-        known.add("weights")
-    if set(arguments) - known:
-        raise InputError(
-            f"--arg: unknown {sorted(set(arguments) - known)}, {format_name} takes {sorted(known)}"
-        )
-    arguments = dict(arguments)
-    weights = arguments.pop("weights", "")
+    recognition.check_arguments(format_name, family, arguments)
+    told = dict(arguments)
+    weights = told.pop("weights", "")
     content = _read(family, source, weights)
-    if "metadata" in takes:
-        arguments["metadata"] = content.metadata
-    try:
-        config = family.config(content.tensors, **arguments)
-    except KeyError as error:
-        raise InputError(f"--source={source} is not {format_name}: it has no {error}") from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--source={source} as {format_name}: {error}") from None
-    log.info("%s", config)  # with what the tensors do not tell and --arg did not say
+    config, kept, tensors = recognition.recognise(
+        format_name, family, source, content, told, weights
+    )
+    log.info("%s", config)
     like = jax.eval_shape(lambda: networks.init_network(config, jax.random.key(0)))
-    network = engine.load(family.entries(config), content.tensors, like, family.IGNORED)
-    api.wrap(network, content.beside).save(output)
+    try:
+        network = engine.load(
+            family.entries(config), tensors, like, family.IGNORED, allow_nonfinite
+        )
+    except InputError as error:
+        raise InputError(f"--source={source}: {error}") from None
+    model = api.wrap(network, content.beside)
+    if isinstance(model, Generator):
+        model = generator(network, **kept)
+    model.save(output)
     log.info("wrote %s", output)
 
 
 def _read(family: ModuleType, source: str, weights: str) -> "files.Content":
     """What a source holds; formats that are more than tensors read it themselves."""
-    from maskgil_jax.interop import files
+    from maskgil_jax.interop import files, names
 
-    if hasattr(family, "read"):
-        return family.read(source)
-    tensors = files.read(source, family.STATE_DICT_KEYS, weights)
-    metadata = files.metadata(source) if hasattr(family, "metadata") else {}
-    return files.Content(tensors, metadata, {})
+    if not hasattr(family, "read"):
+        return files.read(source, family, weights)
+    content: files.Content = family.read(source)
+    names.check_holds(source, content.tensors, weights)
+    return content
 
 
 def export_model(format_name: str, source: str, output: str) -> None:
@@ -130,7 +133,7 @@ def export_model(format_name: str, source: str, output: str) -> None:
       InputError: a model that the format cannot express.
     """
     from maskgil_jax import api
-    from maskgil_jax.interop import engine, files
+    from maskgil_jax.interop import description, engine, files, recognition
 
     family, model = _family(format_name), api.load(source)
     if not hasattr(family, "STATE_DICT_KEYS"):
@@ -141,8 +144,12 @@ def export_model(format_name: str, source: str, output: str) -> None:
         raise InputError(f"--source={source} is a {found}, {format_name} holds a {expected}")
     tensors = engine.dump(family.entries(config), model.network)
     beside = family.metadata(config) if hasattr(family, "metadata") else {}
+    beside |= {description.KEY: description.of(model)}
     files.write(output, tensors, family.STATE_DICT_KEYS, beside)
     log.info("wrote %s", output)
+    untold = recognition.arguments_of(family, config).values()
+    if untold and not files.holds_strings(output, family.STATE_DICT_KEYS):
+        log.info("it cannot hold what its import has to be told: %s", " ".join(untold))
 
 
 def _family(name: str) -> ModuleType:
@@ -155,15 +162,17 @@ def parse_arguments(pairs: list[str]) -> dict[str, Any]:
     """`["heads=4", "grid=16x16", "weights=ema"]` as a dict.
 
     Raises:
-      InputError: not NAME=NUMBER, NAME=HxW or NAME=WORD.
+      InputError: not NAME=NUMBER, NAME=HxW or NAME=WORD, or one name twice.
     """
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
+        if name in arguments:
+            raise InputError(f"--arg={pair}: {name} is given twice")
         if re.fullmatch(r"-?\d+|\d+x\d+", value):
             numbers = tuple(int(part) for part in value.split("x"))
             arguments[name] = numbers if "x" in value else numbers[0]
-        elif name and value.isalpha():
+        elif name and re.fullmatch(r"[A-Za-z_][\w./-]*", value):
             arguments[name] = value
         else:
             raise InputError(f"--arg={pair}: expected NAME=NUMBER, NAME=HxW or NAME=WORD")
@@ -175,7 +184,8 @@ def main(direction: str) -> None:
     values = flags.FLAGS
     format_name, source, output = (command.required(n) for n in ("format", "source", "output"))
     if direction == "import":
-        import_model(format_name, source, output, parse_arguments(values.arg))
+        arguments = parse_arguments(values.arg)
+        import_model(format_name, source, output, arguments, values.allow_nonfinite)
     else:
         export_model(format_name, source, output)
 
@@ -183,11 +193,14 @@ def main(direction: str) -> None:
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
-    flags.DEFINE_string("source", None, "file or snapshot to import, or model directory to export")
+    flags.DEFINE_string(
+        "source", None, "file, directory or index to import, or model directory to export"
+    )
     flags.DEFINE_string("output", None, "model directory to write, or file")
     flags.DEFINE_multi_string(
         "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"
     )
+    flags.DEFINE_bool("allow_nonfinite", False, "import weights that are NaN or infinite too")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def models() -> Any:
     from maskgil_jax.metrics.drawn import Models
 
     model = command.required("model")
-    return Models(*draw.load_pair(model, flags.FLAGS.tokenizer))
+    return Models(*draw.load_pair(model, flags.FLAGS.tokenizer, flags.FLAGS.verify))
 
 
 def drawn(

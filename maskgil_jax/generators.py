@@ -3,6 +3,7 @@
 Letters: B batch, h w grid, V codes, T tokens of a condition, C width of features.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import networks
-from maskgil_jax.decoding import autoregressive, masked, sampler
+from maskgil_jax import checkpoint, networks
+from maskgil_jax.decoding import autoregressive, draws, masked, sampler
 from maskgil_jax.errors import InputError
 from maskgil_jax.models import factors
 from maskgil_jax.models.conditions import Condition, Features, TokenModel
@@ -33,11 +34,23 @@ class Generator:
         tokenizer: dict[str, Any] | None = None,
         class_names: tuple[str, ...] = (),
         encoder: dict[str, Any] | None = None,
+        path: str = "",
+        fingerprint: str | None = None,
     ):
+        """Take a network, and what `generator` says of it."""
         self.network = network
         self.tokenizer = tokenizer or {}
         self.class_names = class_names
         self.encoder = encoder or {}
+        self.path = path
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights."""
+        if self._fingerprint is None:
+            self._fingerprint = checkpoint.fingerprint(self.network)
+        return self._fingerprint
 
     @property
     def mask_id(self) -> int:
@@ -140,18 +153,39 @@ class Generator:
             hidden_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not hidden_B.any():
             return codes_Bhw
-        try:
-            plan, counts_SB = masked.plan(hidden_B, **options)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        if plan.guided and negative is None and not self.network.config.has_null_condition:
-            raise InputError(
-                f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
-                "expected none (scale 1)"
-            )
-        return sampler.sample_codes(
+        plan, counts_SB = self._planned(hidden_B, options, negative is None)
+        drawn = sampler.sample_codes(
             self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
         )
+        draws.check_drawn(drawn, start, self.path or "this model", options)
+        return drawn
+
+    def check_options(
+        self,
+        options: Mapping[str, Any],
+        grid: tuple[int, int] | None = None,
+        known: int = 0,
+        negative: bool = False,
+    ) -> None:
+        """Refuse, before any work, what `sample` would refuse.
+
+        Args:
+          options: of `sample`.
+          grid: as `sample` takes it.
+          known: tokens of it that will be given.
+          negative: whether a negative condition will be.
+
+        Raises:
+          InputError: as `sample`.
+        """
+        height, width = self._checked_grid(grid)
+        if (hidden := height * width - known) > 0:
+            self._planned(hidden, options, not negative)
+
+    def _planned(
+        self, hidden: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
+    ) -> tuple[masked.Plan, np.ndarray]:
+        return plan_of(self.network.config, hidden, options, needs_null)
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
@@ -264,14 +298,11 @@ class CausalGenerator(Generator):
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
-        try:
-            chosen = autoregressive.Options(**options)
-        except (TypeError, ValueError) as error:
-            raise InputError(str(error)) from None
+        chosen = options_of_causal(options)
         if not tokens:
             B = jax.tree.leaves(condition)[0].shape[0]
             return jnp.full((B, height, width), self.mask_id, jnp.int32)
-        return autoregressive.sample_codes(
+        drawn = autoregressive.sample_codes(
             self.network,
             condition,
             _key(rng),
@@ -281,10 +312,62 @@ class CausalGenerator(Generator):
             grid=(height, width),
             tokens=tokens,
         )
+        draws.check_drawn(drawn, start, self.path or "this model", options)
+        return drawn
+
+    def check_options(
+        self,
+        options: Mapping[str, Any],
+        grid: tuple[int, int] | None = None,
+        known: int = 0,
+        negative: bool = False,
+    ) -> None:
+        """As Generator.check_options."""
+        self._checked_grid(grid)
+        options_of_causal(options)
+
+
+def plan_of(
+    config: Any, hidden: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
+) -> tuple[masked.Plan, np.ndarray]:
+    """How a network of this config fills hidden tokens; as masked.plan.
+
+    Args:
+      config: of the network.
+      hidden: tokens; of each image, int [B], where images differ.
+      options: fields of decoding.masked.Options.
+      needs_null: whether guidance goes away from the network's own null condition.
+
+    Raises:
+      InputError: options that no decoding with this network can use.
+    """
+    try:
+        plan, counts_SB = masked.plan(hidden, **options)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if plan.guided and needs_null and not config.has_null_condition:
+        raise InputError(
+            f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
+            "expected none (scale 1)"
+        )
+    return plan, counts_SB
+
+
+def options_of_causal(options: Mapping[str, Any]) -> autoregressive.Options:
+    """The decoding.autoregressive.Options of these names; InputError where there are none."""
+    try:
+        return autoregressive.Options(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
 
 
 def _key(rng: jax.Array | int) -> jax.Array:
-    return jax.random.key(int(rng)) if isinstance(rng, int | np.integer) else rng
+    if not isinstance(rng, int | np.integer):
+        return rng
+    try:
+        return jax.random.key(int(rng))
+    except OverflowError:
+        raise InputError(f"seed = {rng}, expected a whole number of 64 bits") from None
 
 
 def generator(
@@ -292,6 +375,8 @@ def generator(
     tokenizer: dict[str, Any] | None = None,
     class_names: tuple[str, ...] = (),
     encoder: dict[str, Any] | None = None,
+    path: str = "",
+    fingerprint: str | None = None,
 ) -> "Generator":
     """A Generator of the kind of this network.
 
@@ -300,9 +385,11 @@ def generator(
       tokenizer: provenance of the image tokenizer that made the codes it was trained on.
       class_names: one for each class.
       encoder: provenance of the text or speech encoder that made its features.
+      path: where it was read, or "".
+      fingerprint: of its directory; None: it is computed when it is asked for.
     """
     kind = CausalGenerator if network.config.causal else Generator
-    return kind(network, tokenizer, class_names, encoder)
+    return kind(network, tokenizer, class_names, encoder, path, fingerprint)
 
 
 @jax.jit

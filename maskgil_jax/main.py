@@ -86,16 +86,16 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
     content = json.loads(config.to_json_best_effort())
     folders = [workdir / "checkpoints", *(workdir / name / "checkpoints" for name in STAGES)]
     trained = any(folder.exists() and any(folder.iterdir()) for folder in folders)
+    from maskgil_jax import processes
+    from maskgil_jax.runtime.files import read_json, write_json
+
     if trained and path.exists():
-        lines = defaults.differences(json.loads(path.read_text()), content)
+        lines = defaults.differences(read_json(path, {}), content)
         if lines:
             raise InputError(
                 f"--workdir={workdir} holds a run of another config; choose another directory, or "
                 "go on with the same values:\n  " + "\n  ".join(lines)
             )
-    from maskgil_jax import processes
-    from maskgil_jax.runtime.files import write_json
-
     processes.wait("the config is checked")
     if processes.first():
         try:
@@ -131,6 +131,8 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
 
     settings = config.evaluation
     source = sources.open_source(settings.reference or config.data.source)
+    if settings.reference:
+        source.census.announce(settings.reference)
     tokenizer_stage.run(config, workdir)
     tokenizer = api.load_tokenizer(workdir / "model")
     if not processes.first():
@@ -173,6 +175,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a generator, draw samples, measure them."""
     from maskgil_jax import api, processes
     from maskgil_jax.decoding import draw
+    from maskgil_jax.generation import samples
     from maskgil_jax.metrics import evaluation
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
@@ -191,10 +194,14 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
     options = draw.checked_options(settings, generator.network.config)
     if processes.first():
-        draw.write_samples(
+        height, width = generator.grid
+        about = dict(seed=config.seed, options=options, data=config.data.to_dict())
+        samples.write_samples(
             draw.sampler(generator, config.seed, shown.conditions, **options),
             tokenizer,
             workdir / "samples",
+            settings=samples.settings_of(generator, tokenizer, **about),
+            size=(height * tokenizer.downsample, width * tokenizer.downsample),
             labels=shown.labels,
             names=shown.names,
             per_label=config.evaluation.per_class,

@@ -1,6 +1,7 @@
 """The kinds of network that a model directory may hold."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,57 @@ def init_network(config: Any, key: jax.Array) -> Any:
 def class_of(config: Any) -> str:
     """Name in model.json of the network of this config."""
     return next(name for name, (_, kind) in NETWORKS.items() if isinstance(config, kind))
+
+
+def config_of(name: str, arguments: Mapping[str, Any], where: str) -> Any:
+    """The config of a network as model.json describes it.
+
+    Args:
+      name: key of NETWORKS.
+      arguments: of the config.
+      where: the name of both in messages.
+
+    Raises:
+      InputError: an unknown network, or arguments that its config does not take.
+    """
+    if name not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise InputError(f"{where}: field 'class' is {name[:40]!r}, this version knows {known}")
+    kind = NETWORKS[name][1]
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    for argument, value in arguments.items():
+        if argument not in types or not _fits(value, types[argument]):
+            expected = _type_name(types[argument]) if argument in types else f"one of {[*types]}"
+            raise InputError(
+                f"{where}: field 'arguments' has {argument} = {str(value)[:40]!r}, expected "
+                f"{expected}"
+            )
+    try:
+        return kind(**arguments)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def shapes_of(config: Any, where: str) -> Any:
+    """The network of a config with shapes in the place of arrays; InputError if there is none."""
+    try:
+        return jax.eval_shape(lambda: init_network(config, jax.random.key(0)))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{where} describes no network: {error}") from None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether JSON content can be an argument of this type."""
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    inner = typing.get_args(kind)[0]  # of a tuple
+    return isinstance(value, list | tuple) and all(_fits(part, inner) for part in value)
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if kind in (int, float, bool, str) else f"{kind}"
 
 
 def save(

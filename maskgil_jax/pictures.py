@@ -1,11 +1,14 @@
 """PNG files that a person looks at: grids, pairs, curves."""
 
+import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
+from maskgil_jax.runtime import files
 from maskgil_jax.training.writer import read_log
 
 LONGEST_LABEL = 40  # characters of the name of a row
@@ -13,11 +16,17 @@ SMALLEST = 64  # pixels of a cell: smaller images are enlarged by a whole factor
 
 
 def save(path: epath.PathLike, picture: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] as a PNG."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        Image.fromarray(picture).save(file, "PNG")
+    """Write uint8 [H, W, 3] as a PNG, atomically."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    files.write_bytes(path, content.getvalue())
+
+
+def save_figure(path: epath.PathLike, figure: Any, dpi: int) -> None:
+    """Write a figure of matplotlib as a PNG, atomically."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    files.write_bytes(path, content.getvalue())
 
 
 def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.ndarray:
@@ -86,9 +95,7 @@ def curves(runs: dict[str, epath.PathLike], path: epath.PathLike) -> None:
                 axis.set_yscale("log")
             axis.legend()
     figure.tight_layout()
-    path = epath.Path(path)
-    with path.open("wb") as file:
-        figure.savefig(file, format="png", dpi=100)
+    save_figure(path, figure, dpi=100)
     plt.close(figure)
 
 
@@ -112,8 +119,7 @@ def scatter(
     axis.set_title(title, fontsize=9)
     axis.margins(0.2)
     figure.tight_layout()
-    with epath.Path(path).open("wb") as file:
-        figure.savefig(file, format="png", dpi=150)
+    save_figure(path, figure, dpi=150)
     plt.close(figure)
 
 

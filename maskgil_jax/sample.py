@@ -39,30 +39,39 @@ def main() -> None:
     classes = np.array([parse_class(text) for text in values.classes], np.int64)
     prompts = read_prompts(values.prompts) if values.prompts else []
     utterances = heard(values.speech, values.silence) if values.speech else None
+    from maskgil_jax import checkpoint
     from maskgil_jax.decoding import draw
+    from maskgil_jax.generation import samples
 
-    generator, tokenizer = draw.load_pair(model, values.tokenizer)
+    generator, tokenizer = draw.load_pair(model, values.tokenizer, values.verify)
     grid = parse_size(values.size, tokenizer.downsample) if values.size else None
     if utterances is not None:
         speak(generator, tokenizer, utterances, grid)
         return
+    about: dict[str, Any] = {}  # of the conditions, besides their labels
     conditions: draw.Conditions = draw.by_class
     negative: draw.Conditions | None = None
     names: Sequence[str] = prompts or values.features
     if prompts:
         conditions, negative = of_text(generator, values.encoder, prompts, values.negative_prompt)
         labels = np.arange(len(prompts))
+        about = {"prompts": prompts, "negative_prompt": values.negative_prompt}
     elif values.features:
-        conditions = draw.rows_of(read_features(generator, values.features))
+        features = read_features(generator, values.features)
+        conditions = draw.rows_of(features)
         labels = np.arange(len(values.features))
+        about = {"features": checkpoint.fingerprint(features._asdict())}
     else:
         check_classes(generator, classes)
         labels = classes
         names = generator.names_of_classes
-    draw.write_samples(
+    height, width = grid or generator.grid
+    samples.write_samples(
         chosen_sampler(generator, given_options(), values.seed, conditions, negative, grid),
         tokenizer,
         output,
+        settings=samples.settings_of(generator, tokenizer, **drawn_with(), **about),
+        size=(height * tokenizer.downsample, width * tokenizer.downsample),
         labels=labels,
         names=names,
         per_label=values.num,
@@ -80,15 +89,18 @@ def speak(
     """Draw what is said, as --speech asks for it."""
     from maskgil_jax.conditioning import choice
     from maskgil_jax.decoding import spoken
+    from maskgil_jax.generation import samples
 
     values, options = flags.FLAGS, given_options()
     spoken.draw_spoken(
         utterances,
-        choice.hearing(generator, values.encoder, values.recognizer),
+        choice.hearing(generator, values.encoder, values.recognizer, values.verify),
         lambda of: chosen_sampler(generator, options, values.seed, conditions=of, grid=grid),
         tokenizer,
         values.output,
+        settings=samples.settings_of(generator, tokenizer, **drawn_with()),
         count=values.num,
+        live=values.speech == ["-"],
     )
 
 
@@ -115,7 +127,10 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, Any]]:
 
 
 def read_prompts(path: str) -> list[str]:
-    """The lines of a file of prompts, without the empty ones.
+    """The lines of a file of prompts, without the blank ones.
+
+    Messages name lines by their numbers in the file, and where blank lines lie between prompts,
+    the log says on which lines these are.
 
     Raises:
       InputError: no such file, not UTF-8, no prompt in it, or one that is too long.
@@ -126,10 +141,36 @@ def read_prompts(path: str) -> list[str]:
     from maskgil_jax.errors import Unreadable
 
     try:
-        text = captions.decode(epath.Path(path).read_bytes())
-        return list(captions.checked(text.splitlines()))
+        lines = captions.lines(captions.decode(epath.Path(path).read_bytes()))
     except (OSError, Unreadable) as error:
         raise InputError(f"--prompts={path}: {error}") from None
+    prompts: list[str] = []
+    numbers: list[int] = []
+    for number, line in enumerate(lines, 1):
+        if captions.is_blank(line):
+            continue
+        try:
+            prompts += captions.checked([line])
+        except Unreadable as error:
+            raise InputError(f"--prompts={path}: line {number}: {error}") from None
+        numbers.append(number)
+    if not prompts:
+        raise InputError(f"--prompts={path}: no line of it is a prompt")
+    if numbers[-1] > len(numbers):
+        log.info("%s: %d prompts, on lines %s", path, len(prompts), _ranges(numbers))
+    return prompts
+
+
+def _ranges(numbers: Sequence[int], most: int = 20) -> str:
+    """Ascending numbers such as 1-3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    texts = [f"{first}-{last}" if last > first else f"{first}" for first, last in parts[:most]]
+    return ", ".join(texts) + (", ..." if len(parts) > most else "")
 
 
 def of_text(
@@ -143,7 +184,7 @@ def of_text(
     from maskgil_jax.conditioning import choice
     from maskgil_jax.text_encoders import TextEncoder
 
-    text_encoder = choice.encoder_of(generator, encoder)
+    text_encoder = choice.encoder_of(generator, encoder, flags.FLAGS.verify)
     if not isinstance(text_encoder, TextEncoder):
         raise InputError("--prompts: --model is conditioned on speech, expected --speech=A.wav")
     tokens = generator.network.config.condition_tokens
@@ -168,7 +209,7 @@ def of_speech(
     from maskgil_jax.data import audio
     from maskgil_jax.text_encoders import TextEncoder
 
-    speech_encoder = choice.encoder_of(generator, encoder)
+    speech_encoder = choice.encoder_of(generator, encoder, flags.FLAGS.verify)
     if isinstance(speech_encoder, TextEncoder):
         raise InputError("--speech: --model is conditioned on text, expected --prompts=FILE")
     config = generator.network.config
@@ -213,6 +254,18 @@ def read_features(generator: Any, paths: Sequence[str]) -> Any:
     except Unreadable as error:
         raise InputError(f"--features: {error}") from None
     return Features(*(jnp.stack(arrays) for arrays in zip(*found, strict=True)))
+
+
+def drawn_with() -> dict[str, Any]:
+    """What images depend on besides models and conditions: the seed and the decoding flags."""
+    from maskgil_jax import checkpoint
+
+    options = given_options()
+    about = {"seed": flags.FLAGS.seed, "options": options}
+    if prefix_model := options.get("prefix_model"):
+        description = checkpoint.read_description(prefix_model)
+        about["prefix_model"] = description.get("fingerprint", "")
+    return about
 
 
 def given_options() -> dict[str, Any]:
@@ -278,7 +331,7 @@ def chosen_sampler(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
         )
     return draw.hybrid_sampler(
-        placed(api.load_generator(prefix_model)),
+        placed(api.load_generator(prefix_model, flags.FLAGS.verify)),
         generator,
         seed,
         prefix=prefix,
@@ -352,9 +405,10 @@ def define_flags() -> None:
 
 
 def define_decoding_flags() -> None:
-    """How to decode; what is not given has the defaults of the method."""
+    """How to decode (what is not given is as the method does), and whether to verify models."""
     for name, (define, text) in DECODING.items():
         define(name, None, text)
+    flags.DEFINE_bool("verify", True, "compare the models' fingerprints with what is read of them")
 
 
 DECODING: dict[str, tuple[Callable[..., Any], str]] = {

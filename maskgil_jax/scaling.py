@@ -21,6 +21,7 @@ from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax import main as training
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.files import read_json
 
 if TYPE_CHECKING:
     from maskgil_jax.data.shards import CodeShards, Index
@@ -72,17 +73,17 @@ def main() -> None:
     plans = [plan for path in values.plans for plan in scaling.read_plans(path)]
     for run in runs:
         check_directory(run)
+    records = generators.spread_records(validation, values.num)
     for run, row in zip(runs, rows, strict=True):
         row["validation_loss"], row["validation_accuracy"] = generators.validation(
-            trained(run), validation, values.num, values.batch_size, values.seed
+            trained(run), records, values.batch_size, values.seed
         )
         log.info("%s: validation loss %.4f", run.name, row["validation_loss"])
-    count = min(values.num, len(validation))
     scaling.write_study(
         rows,
         plans,
         output,
-        validation=f"{count} images of {codes}, spread evenly, first view",
+        validation=f"{len(records)} images of {codes}, spread evenly, first view",
         seed=values.seed,
     )
     print((epath.Path(output) / "scaling.md").read_text(), end="")
@@ -197,7 +198,7 @@ def check_directory(run: Run) -> None:
     path = run.directory / "config.json"
     if not path.exists():
         return
-    there = json.loads(path.read_text())
+    there = read_json(path, {})
     here = json.loads(run.config.to_json_best_effort())
     lines = defaults.differences(there, here)
     if there.get("steps") != run.config.steps:

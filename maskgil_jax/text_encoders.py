@@ -44,6 +44,11 @@ class Vocabulary:
     def __init__(self, data: bytes, size: int):
         self._pieces = _sentencepiece(data, size)
 
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        return self._pieces.get_piece_size()
+
     def tokenize(self, captions: Sequence[str], tokens: int) -> Tokens:
         """Token ids, the beginning-of-sequence id first; of text that spells an id's name too.
 
@@ -55,10 +60,19 @@ class Vocabulary:
           Tokens of [B, T].
 
         Raises:
-          InputError: one string instead of several, or no room for a token.
+          InputError: one string instead of several, one with half a character (a surrogate without
+            the other), or no room for a token.
         """
         if isinstance(captions, str):
             raise InputError(f"captions are one string {captions[:40]!r}, expected a list of them")
+        for caption in captions:
+            try:
+                caption.encode()
+            except UnicodeEncodeError as error:
+                half = f"U+{ord(caption[error.start]):04X}"
+                raise InputError(
+                    f"the text {caption[:40]!r} holds {half}, which is half a character"
+                ) from None
         if tokens < 1:
             raise InputError(f"tokens = {tokens}, expected 1 or more")
         ids_BT = np.full((len(captions), tokens), max(self._pieces.pad_id(), 0), np.int32)

@@ -51,6 +51,42 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_draw_that_is_killed_is_refused_and_goes_on_to_the_same_files(finished, tmp_path):
+    options = (f"--model={finished}/model", "--classes=3,7", "--num=200", "--steps=8")
+    command = [sys.executable, "-m", "maskgil_jax.sample", *options, "--batch_size=4"]
+    killed = subprocess.Popen([*command, f"--output={tmp_path}/killed"])
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob("killed/*.png"))) < 40 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    reference = ("--reference=embedded", "--metrics=frechet", f"--output={tmp_path}/m.json")
+    done = run("evaluate", f"--samples={tmp_path}/killed", *reference)
+    assert done.returncode == 1 and "killed is unfinished" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "m.json").exists()
+    done = run("sample", *options, "--batch_size=4", f"--output={tmp_path}/killed")
+    assert done.returncode == 0 and "of 400 images are there" in done.stderr
+    assert run("sample", *options, "--batch_size=4", f"--output={tmp_path}/whole").returncode == 0
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "killed").iterdir())
+    for name in names:
+        pair = [(tmp_path / of / name).read_bytes() for of in ("killed", "whole")]
+        assert pair[0] == pair[1], name
+
+
+@pytest.mark.slow
+def test_a_damaged_model_is_refused_unless_told_otherwise(finished, tmp_path):
+    model = shutil.copytree(finished / "model", tmp_path / "model")
+    path = model / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
+    options = (f"--model={model}", "--classes=3", "--num=1", f"--output={tmp_path}/out")
+    done = run("sample", *options)
+    assert done.returncode == 1 and "is damaged or was changed" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert run("sample", *options, "--noverify").returncode == 0
+
+
+@pytest.mark.slow
 def test_sample_draws_any_size(finished, tmp_path):
     options = (f"--model={finished}/model", "--classes=3,7", "--num=2", f"--output={tmp_path}/out")
     done = run("sample", *options, "--size=16x6")

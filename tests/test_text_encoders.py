@@ -76,6 +76,7 @@ def test_a_directory_without_its_vocabulary_is_refused(tmp_path):
     [
         ("one string", 8, "captions are one string 'one string', expected a list"),
         (["a"], 0, "tokens = 0, expected 1 or more"),
+        (["a", "so cute \ud83d"], 8, r"holds U\+D83D, which is half a character"),
     ],
 )
 def test_what_is_not_captions_is_refused(captions, tokens, message):

@@ -13,8 +13,9 @@ from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, re
 from maskgil_jax.conditioning.text import of_captions
 from maskgil_jax.data import audio
 from maskgil_jax.data.features import FeatureFiles
+from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.shards import Index
+from maskgil_jax.data.shards import CodeShards, Index
 from maskgil_jax.decoding import spoken
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
@@ -26,13 +27,14 @@ Encoder = TextEncoder | SpeechEncoder | None  # None: log-mel frames
 
 
 def of_config(
-    config: ConfigDict, class_names: Sequence[str], shards: Sequence[Index] = ()
+    config: ConfigDict, class_names: Sequence[str], images: Images, shards: Sequence[Index] = ()
 ) -> Conditioning:
     """The conditioning that a generator's config asks for.
 
     Args:
       config: of the stage.
       class_names: of the data.
+      images: that are trained on.
       shards: indices of the code shards that are trained on; none for images.
 
     Raises:
@@ -47,7 +49,7 @@ def of_config(
             "its features, or none (conditioned on the class)"
         )
     if data.features:
-        return Conditioning(FileReader(FeatureFiles(data.features, tokens, width)))
+        return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:
         return Conditioning(read_class)
     encoder = load_encoder(config.encoder)
@@ -58,7 +60,8 @@ def of_config(
             f"{data.speech!r}: expected recordings with an encoder of speech, and with that only"
         )
     if not isinstance(encoder, TextEncoder):
-        return speech.of_recordings(encoder, Recordings(data.speech, class_names), tokens, width)
+        recordings = Recordings(data.speech, class_names, images)
+        return speech.of_recordings(encoder, recordings, tokens, width)
     if encoder.width != width:
         raise InputError(
             f"config.encoder = {config.encoder} gives features of width {encoder.width}, but "
@@ -69,13 +72,13 @@ def of_config(
 
 
 def of_generator(
-    generator: Generator, shards: Index, encoder: str = "", recordings: str = ""
+    generator: Generator, shards: CodeShards, encoder: str = "", recordings: str = ""
 ) -> Conditioning:
     """The conditioning that a trained generator has, on code shards.
 
     Args:
       generator: the model.
-      shards: their index.
+      shards: these.
       encoder: directory, as `encoder_of` takes it.
       recordings: folder of recordings, for a generator of speech.
 
@@ -87,19 +90,21 @@ def of_generator(
         return Conditioning(read_class)
     loaded, config = encoder_of(generator, encoder), generator.network.config
     if isinstance(loaded, TextEncoder):
-        return of_captions(loaded, config.condition_tokens, [shards])
+        return of_captions(loaded, config.condition_tokens, [shards.index])
     if not recordings:
         raise InputError("--model is conditioned on speech: expected --speech=FOLDER of recordings")
-    opened = Recordings(recordings, shards.class_names)
+    images = Images([shards.index.source["name"]], [shards])
+    opened = Recordings(recordings, shards.class_names, images)
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
 
 
-def encoder_of(generator: Generator, directory: str) -> Encoder:
+def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Encoder:
     """The encoder that a generator was trained with.
 
     Args:
       generator: the model.
       directory: where the encoder is; "": where it was in training.
+      verify: as api.load.
 
     Raises:
       InputError: the generator has none, or it is not there or another.
@@ -107,7 +112,7 @@ def encoder_of(generator: Generator, directory: str) -> Encoder:
     known: dict[str, Any] = generator.encoder
     if not known:
         raise InputError("--model was not trained with an encoder of text or speech")
-    encoder = load_encoder(directory or known["path"])
+    encoder = load_encoder(directory or known["path"], verify)
     found = encoder.provenance if encoder else known
     if identity(found) != identity(known):
         raise InputError(
@@ -117,25 +122,28 @@ def encoder_of(generator: Generator, directory: str) -> Encoder:
     return encoder
 
 
-def hearing(generator: Generator, directory: str, recognizer: str | None) -> spoken.Hear:
+def hearing(
+    generator: Generator, directory: str, recognizer: str | None, verify: bool = True
+) -> spoken.Hear:
     """How a generator understands speech: directly, or as text that a recogniser writes down.
 
     Args:
       generator: of speech or of text.
       directory: of its encoder, as in `encoder_of`.
       recognizer: directory of a Whisper; for a generator of text, and only there.
+      verify: as api.load.
 
     Raises:
       InputError: a generator of neither, or no recogniser where one is needed.
     """
-    encoder, config = encoder_of(generator, directory), generator.network.config
+    encoder, config = encoder_of(generator, directory, verify), generator.network.config
     if isinstance(encoder, TextEncoder):
         if not recognizer:
             raise InputError(
                 "--model is conditioned on text: expected --recognizer=DIR (a Whisper, made by "
                 "maskgil_jax.convert import --format=whisper), which writes the speech down"
             )
-        whisper = load_encoder(recognizer)
+        whisper = load_encoder(recognizer, verify)
         if not isinstance(whisper, SpeechEncoder):
             raise InputError(f"--recognizer={recognizer} is no encoder of speech")
         return _as_text(whisper, encoder, config.condition_tokens)
@@ -162,15 +170,15 @@ def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> spoke
     return as_text
 
 
-def load_encoder(directory: str) -> Encoder:
-    """The encoder in a directory; None for speech.LOG_MEL.
+def load_encoder(directory: str, verify: bool = True) -> Encoder:
+    """The encoder in a directory, as api.load; None for speech.LOG_MEL.
 
     Raises:
       InputError: it holds something else.
     """
     if directory == speech.LOG_MEL:
         return None
-    model = api.load(directory)
+    model = api.load(directory, verify=verify)
     if not isinstance(model, TextEncoder | SpeechEncoder):
         raise InputError(f"{directory} holds a {model.kind}, expected an encoder of text or speech")
     return model

@@ -13,7 +13,7 @@ from maskgil_jax.conditioning.base import Conditioning, Example, identity
 from maskgil_jax.data.features import padded
 from maskgil_jax.data.records import Record, captions_of
 from maskgil_jax.data.shards import CodeRecord, Index
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.text_encoders import TextEncoder, Vocabulary
 
 
@@ -71,6 +71,11 @@ class CaptionReader:
             captions = [self.caption(record, rng)]
             ids_BT, mask_BT = self.vocabulary.tokenize(captions, self.tokens)
             return {"prompt": ids_BT[0], "mask": mask_BT[0]}
+        largest = max(int(ids.max()) for ids in record.captions)
+        if largest >= self.vocabulary.size:
+            raise Unreadable(
+                f"token id {largest} of a caption, expected 0 to {self.vocabulary.size - 1}"
+            )
         name, kept = ("features", record.features) if self.features else ("prompt", record.captions)
         values, mask_T = padded(kept[rng.integers(len(kept))], self.tokens)
         return {name: values, "mask": mask_T}

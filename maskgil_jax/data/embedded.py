@@ -1,6 +1,7 @@
 """The source that needs no download."""
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,11 +29,16 @@ class Embedded:
         self._pixels = np.round(255 - digits.images * 255 / 16).astype(np.uint8)[self._first : last]
         self._labels = digits.target[self._first : last]
         self.census = Census(len(self._labels), self.class_names)
+        self.census.captioned = 0
 
     class_names = tuple("0123456789")
 
     def __len__(self) -> int:
         return len(self._pixels)
+
+    def names(self) -> Iterator[str]:
+        """Ids of all records."""
+        return (f"digit {self._first + index}" for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Record:
         from PIL import Image

@@ -1,14 +1,16 @@
 """Features of captions or recordings that were computed beforehand, one file for each image.
 
-The layout is LlamaGen's (dataset/t2i.py): NAME.npy holds the features of NAME.jpg.
+The layout is LlamaGen's (dataset/t2i.py): NAME.npy holds the features of NAME.jpg, and lies in a
+folder like the image's, or in none.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
+from maskgil_jax.data.names import original
+from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.errors import Unreadable
 from maskgil_jax.runtime import npy
 
@@ -64,17 +66,39 @@ def padded(values: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FeatureFiles:
-    """Features by the name of an image, FOLDER/NAME.npy."""
+    """Features by the name of an image: FOLDER/NAME.npy, with NAME one of pairing.Naming.
 
-    def __init__(self, folder: str, tokens: int, width: int):
+    Args:
+      folder: of the files, with folders in it like those of the images, or without any.
+      tokens: that the model takes.
+      width: C.
+      images: that they go with; None: their names without folders tell them apart.
+
+    Raises:
+      InputError: a file that fits two images.
+    """
+
+    def __init__(self, folder: str, tokens: int, width: int, images: Images | None = None):
         self._folder = epath.Path(folder).expanduser()
         self._tokens, self._width = tokens, width
+        self._naming = images.naming if images else Naming()
+        if images:
+            images.check_files(f"features (config.data.features) in {folder}", self._there)
+
+    def _path(self, name: str) -> epath.Path:
+        return self._folder / f"{original(name)}.npy"
+
+    def _there(self, name: str) -> bool:
+        return self._path(name).exists()
 
     def __getitem__(self, image: str) -> PaddedFeatures:
-        """Features of the image of this id: a path, of which folders and ending do not count.
+        """Features of the image of this id.
 
         Raises:
           Unreadable: none there that fit.
         """
-        path = self._folder / f"{pathlib.PurePath(image).stem}.npy"
-        return read_file(path, self._tokens, self._width)
+        names = self._naming.of(image)
+        if not (found := next(filter(self._there, names), None)):
+            paths = " or ".join(f"{name}.npy" for name in names)
+            raise Unreadable(f"features {self._folder}: there is no file {paths}")
+        return read_file(self._path(found), self._tokens, self._width)

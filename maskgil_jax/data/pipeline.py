@@ -299,7 +299,7 @@ def code_loader(
 def _readable(
     load: Callable[[int, int, np.random.Generator], Example], buckets: np.ndarray, *, fits_any: bool
 ) -> Load:
-    """The same, but in the place of an example that cannot be read stands the next one that can.
+    """The same, but in the place of an example that cannot be read stands another that can.
 
     So batches keep their size and stay a function of the step. `unreadable` is the index of the
     first example that was passed over, or -1.
@@ -319,21 +319,29 @@ def _readable(
                 reasons.append(str(error))
                 continue
             return {**example, "unreadable": np.int32(index if reasons else -1)}
-        raise InputError(
-            f"{len(reasons)} images in a row cannot be read, the first is {reasons[0]}"
-        )
+        row = "images in a row" if fits_any else "examples of one size"
+        raise InputError(f"{len(reasons)} {row} cannot be read, the first is {reasons[0]}")
 
     return readable
 
 
 def _from(index: int, buckets: np.ndarray, fits_any: bool) -> Iterator[int]:
-    """This example, then some of those after it in its bucket, around the end; then of others."""
+    """This example, then others of its bucket; then of others.
+
+    Of images those that follow, around the end; of codes any, since a damaged shard may be
+    thousands in a row.
+    """
     yield index
     members = np.flatnonzero(buckets == buckets[index])
+    if not fits_any:
+        others = members[members != index]
+        most = min(len(others), UNREADABLE_IN_A_ROW - 1)
+        yield from np.random.default_rng(index).choice(others, most, replace=False).tolist()
+        return
     members = np.roll(members, -int(np.searchsorted(members, index)))[1:UNREADABLE_IN_A_ROW]
     yield from members.tolist()
-    if fits_any:  # one bad image may be all that a rare bucket has
-        beside = np.arange(1, min(2 * UNREADABLE_IN_A_ROW, len(buckets)))
-        around = (index + beside) % len(buckets)
-        others = around[buckets[around] != buckets[index]]
-        yield from others[: UNREADABLE_IN_A_ROW - 1 - len(members)].tolist()
+    # One bad image may be all that a rare bucket has.
+    beside = np.arange(1, min(2 * UNREADABLE_IN_A_ROW, len(buckets)))
+    around = (index + beside) % len(buckets)
+    others = around[buckets[around] != buckets[index]]
+    yield from others[: UNREADABLE_IN_A_ROW - 1 - len(members)].tolist()

@@ -1,15 +1,24 @@
 """Recordings that images go with: of the images themselves, or spoken names of their classes."""
 
+import collections
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from maskgil_jax.data import tree
+from maskgil_jax.data.leftovers import APPLE_DOUBLE
+from maskgil_jax.data.names import printable
+from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
 
+log = logging.getLogger("maskgil_jax")
+
 EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
+WHAT = "recordings (config.data.speech, --speech)"
 
 
 def find(folder: str) -> list[tuple[pathlib.Path, str]]:
@@ -19,50 +28,91 @@ def find(folder: str) -> list[tuple[pathlib.Path, str]]:
       InputError: no such folder, or no recordings in it.
     """
     top = _folder(folder)
-    found = [(path, "") for path in _recordings_in(top)]
-    for inner in [] if found else sorted(path for path in top.iterdir() if path.is_dir()):
-        found += [(path, inner.name) for path in _recordings_in(inner)]
-    if not found:
+    paths = sorted(_recordings_below(top), key=lambda path: path.split(os.sep))
+    if not paths:
         raise InputError(
             f"--speech={folder}: expected recordings ({', '.join(EXTENSIONS)}), or sub-folders of "
             "them; there are none"
         )
-    return found
+    if direct := [path for path in paths if os.sep not in path]:
+        if unused := len(paths) - len(direct):
+            log.warning(
+                "--speech=%s: %d recordings in sub-folders are not used, since %d lie beside these",
+                *(folder, unused, len(direct)),
+            )
+        return [(top / path, "") for path in direct]
+    return [(top / path, printable(path.partition(os.sep)[0])) for path in paths]
 
 
 class Recordings:
     """A folder of NAME.wav (.flac, .mp3, .ogg) for the image NAME.jpg; or of CLASS/*.wav.
 
-    With sub-folders, each class has to have one, and an image goes with any recording in it.
+    NAME is one of pairing.Naming, so that the recordings may lie in folders like those of the
+    images. If they lie in sub-folders and most images have none of their own, the sub-folders are
+    taken for classes: each class has to have one, and an image goes with any recording in it.
 
     Args:
       folder: of the recordings.
       class_names: of the images.
+      images: that they go with; None: their names without folders tell them apart.
 
     Raises:
-      InputError: no such folder, no recordings in it, or a class that has none.
+      InputError: no such folder, no recordings in it, two of one name, one that fits two images, or
+        a class that has none.
     """
 
-    def __init__(self, folder: str, class_names: Sequence[str]):
+    def __init__(self, folder: str, class_names: Sequence[str], images: Images | None = None):
         self._folder = _folder(folder)
-        self._by_name = {path.stem: path for path in _recordings_in(self._folder)}
-        self._by_class: list[list[pathlib.Path]] = []
-        if self._by_name:
+        self._naming = images.naming if images else Naming()
+        paths = _recordings_below(self._folder)
+        self._by_name = {_name(path): path for path in paths}
+        self._by_class: list[list[str]] = []
+        if self._of_images(paths, images):
+            self._check_names(paths)
+            if images:
+                images.check_files(f"{WHAT} in {folder}", self._by_name.__contains__)
             return
-        self._by_class = [_recordings_in(self._folder / name) for name in class_names]
+        by_class = collections.defaultdict(list)
+        for path in paths:
+            by_class[printable(path.partition(os.sep)[0])].append(path)
+        self._by_class = [by_class[name] for name in class_names]
         missing = [n for n, files in zip(class_names, self._by_class, strict=True) if not files]
         if missing or not class_names:
             raise InputError(
-                f"recordings (config.data.speech, --speech) in {folder}: expected NAME.wav for "
-                "each image NAME.jpg, or a sub-folder of recordings for each class; "
-                f"{', '.join(missing[:10])} has none"
+                f"{WHAT} in {folder}: expected NAME.wav for each image NAME.jpg, or a sub-folder "
+                f"of recordings for each class; {', '.join(missing[:10])} has none"
             )
+
+    def _of_images(self, paths: Sequence[str], images: Images | None) -> bool:
+        """Whether the recordings are of images, rather than of classes."""
+        if any(os.sep not in path for path in paths):
+            return True
+        few = list(images.few()) if paths and images else []
+        own = sum(self._find(image) is not None for image in few)
+        if own:
+            which = "their own recordings" if 2 * own > len(few) else "any recording of their class"
+            log.info(
+                "%s in %s: images go with %s, since of %d images %d have one of their own path",
+                *(WHAT, self._folder, which, len(few), own),
+            )
+        return 2 * own > len(few)
+
+    def _check_names(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            if (other := self._by_name[_name(path)]) != path:
+                raise InputError(
+                    f"{WHAT} in {self._folder}: {path} and {other} are both of the name "
+                    f"{_name(path)}: expected one for an image"
+                )
+
+    def _find(self, image: str) -> str | None:
+        return next((self._by_name[n] for n in self._naming.of(image) if n in self._by_name), None)
 
     def read(self, name: str, label: int, rng: np.random.Generator) -> bytes:
         """The file that an image goes with.
 
         Args:
-          name: id of the image: a path, of which folders and ending do not count.
+          name: id of the image.
           label: class of the image.
           rng: chooses among those of a class.
 
@@ -72,28 +122,35 @@ class Recordings:
         if self._by_class:
             files = self._by_class[label]
             path = files[rng.integers(len(files))]
-        else:
-            stem = pathlib.PurePath(name).stem
-            if stem not in self._by_name:
-                raise Unreadable(f"{self._folder} has no recording {stem}{EXTENSIONS[0]}")
-            path = self._by_name[stem]
+        elif not (path := self._find(name) or ""):
+            names = " or ".join(f"{known}{EXTENSIONS[0]}" for known in self._naming.of(name))
+            raise Unreadable(f"{self._folder} has no recording {names}")
         try:
-            return read_regular_file(path)
+            return read_regular_file(self._folder / path)
         except Unreadable as error:
-            raise Unreadable(f"recording {path}: {error}") from None
+            raise Unreadable(f"recording {self._folder / path}: {error}") from None
+
+
+def _name(path: str) -> str:
+    return printable(os.path.splitext(path)[0])
 
 
 def _folder(folder: str) -> pathlib.Path:
     path = pathlib.Path(folder).expanduser()
     if not path.is_dir():
-        raise InputError(
-            f"recordings (config.data.speech, --speech) {folder}: there is no such folder"
-        )
+        raise InputError(f"{WHAT} {folder}: there is no such folder")
     return path
 
 
-def _recordings_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    if not folder.is_dir():
-        return []
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    return [folder / name for name in names if name.lower().endswith(EXTENSIONS)]
+def _recordings_below(top: pathlib.Path) -> list[str]:
+    """Paths of recordings below a folder, at any depth, sorted."""
+    return sorted(
+        os.path.join(level.path, name)
+        for level in tree.walk(str(top))
+        for name in level.files
+        if _is_recording(name)
+    )
+
+
+def _is_recording(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(APPLE_DOUBLE)

@@ -9,9 +9,17 @@ from PIL import Image
 
 from maskgil_jax.data import captions, images
 from maskgil_jax.data.census import Census
+from maskgil_jax.data.leftovers import APPLE_DOUBLE
 from maskgil_jax.errors import Unreadable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+# What the names of images end in, in lower case. Whether an image can be read is a matter of its
+# bytes, see images.FORMATS.
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".webp"),
+    *(".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".apng", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".svg"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Record:
     id: str
     read_captions: Callable[[], tuple[str, ...]] = tuple
     fault: str = ""
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name should be an image."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(APPLE_DOUBLE)
 
 
 def unusable(name: str, fault: str) -> Record:
@@ -97,6 +110,9 @@ class Source(Protocol):
         """Name of each class; its length is the number of classes."""
 
     def __len__(self) -> int: ...
+
+    def names(self) -> Iterator[str]:
+        """Ids of all records in their order, none of which is read for that."""
 
     def __getitem__(self, index: int) -> Record:
         """The record at `index`; whether its image and captions are whole is not known yet."""

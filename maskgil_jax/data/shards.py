@@ -4,130 +4,39 @@
 counts, and says `complete` once every shard is there. A record is msgpack `{codes: bytes, grid,
 label, id, size, captions: [bytes], features: [bytes]}`. Beside each shard lies NAME.grids.npy with
 the number of each record's grid, so that the records of a grid are known without reading any.
+
+Index and numbers of grids have to be right. A shard or a record that is damaged, or that holds what
+cannot be, is left out, counted and named.
 """
 
-import dataclasses
-import json
-from collections.abc import Iterable
+import bisect
+import io
+import itertools
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-import msgpack
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
+from maskgil_jax.data import shard_files
 from maskgil_jax.data.buckets import Size
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import files
+from maskgil_jax.data.census import of_shards
+from maskgil_jax.data.code_records import CodeRecord as CodeRecord
+from maskgil_jax.data.code_records import Unpacker, pack
+from maskgil_jax.data.shard_index import INDEX as INDEX
+from maskgil_jax.data.shard_index import Index as Index
+from maskgil_jax.data.shard_index import read_index as read_index
+from maskgil_jax.data.shard_index import write_index as write_index
+from maskgil_jax.errors import InputError, Unreadable
 
-FORMAT = 2  # 1 had one grid in the index, and no size of images
-INDEX = "index.json"
+log = logging.getLogger("maskgil_jax")
 
-
-@dataclasses.dataclass(frozen=True)
-class Index:
-    """What a directory of shards holds.
-
-    Attributes:
-      tokenizer: {path, fingerprint, codebook_size, downsample} of the tokenizer that made them.
-      source: where the images came from, with its number of images.
-      image_size: side in pixels of the square, or of the square among the sizes.
-      buckets: name of the bucket list; "": squares only.
-      crops: crop policy; `views` codes are kept per image.
-      seed: of random crops.
-      encoder: {path, fingerprint, width, ...} of the text encoder of the captions; {}: none are
-        kept.
-      caption_tokens: most that are kept of a caption.
-      features: dtype of the features that are kept of each caption; "": none.
-      grids: (height, width) in tokens of each size.
-      dtype: of the stored codes, uint16 or int32.
-      class_names: one per class.
-      color: how pixels were taken from files, key of color.COLORS; shards without it are older.
-    """
-
-    tokenizer: dict[str, Any]
-    source: dict[str, Any]
-    image_size: int
-    buckets: str
-    crops: str
-    views: int
-    seed: int
-    encoder: dict[str, Any]
-    caption_tokens: int
-    features: str
-    grids: tuple[Size, ...]
-    dtype: str
-    class_names: tuple[str, ...]
-    shards: tuple[str, ...]
-    color: str = "ignore"
-
-    @property
-    def grid(self) -> Size:
-        """The one grid of all codes.
-
-        Raises:
-          InputError: there are several.
-        """
-        if len(self.grids) > 1:
-            raise InputError(
-                f"code shards of {self.source['name']} with buckets = {self.buckets!r} hold "
-                f"{len(self.grids)} grids, expected shards of squares"
-            )
-        return self.grids[0]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON gives it back."""
-        return json.loads(json.dumps({**dataclasses.asdict(self), "format": FORMAT}))
-
-
-def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None:
-    """The index of a directory and the counts in it, or None where there is none.
-
-    Raises:
-      InputError: of another format.
-    """
-    path = epath.Path(directory) / INDEX
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text())
-    if (found := content.pop("format", None)) != FORMAT:
-        raise InputError(
-            f"{path} is of format {found}, expected {FORMAT}: make the shards again with "
-            "maskgil_jax.tokenize, in another directory"
-        )
-    fields = {field.name for field in dataclasses.fields(Index)}
-    counts = {key: content.pop(key) for key in list(content) if key not in fields}
-    tuples = {key: tuple(content[key]) for key in ("class_names", "shards")}
-    grids = tuple((height, width) for height, width in content["grids"])
-    return Index(**{**content, **tuples, "grids": grids}), counts
-
-
-def write_index(directory: epath.PathLike, index: Index, counts: dict[str, Any]) -> None:
-    """Write or replace the index in one go."""
-    files.write_json(epath.Path(directory) / INDEX, {**index.to_json(), **counts})
-
-
-class CodeRecord(NamedTuple):
-    """One example.
-
-    Attributes:
-      codes: integers [views, h, w].
-      label: the class.
-      id: of the image that it was made from.
-      size: (height, width) of that image in pixels.
-      captions: int32 [n], token ids of each of its captions.
-      features: [n, C] of each of its captions, or none.
-    """
-
-    codes: np.ndarray
-    label: int
-    id: str
-    size: Size
-    captions: tuple[np.ndarray, ...] = ()
-    features: tuple[np.ndarray, ...] = ()
+OPENERS = 16  # threads, which wait for slow disks together
+MISSING = "missing"
 
 
 def write_shard(path: epath.Path, records: Iterable[CodeRecord], grids: tuple[Size, ...]) -> int:
@@ -139,19 +48,12 @@ def write_shard(path: epath.Path, records: Iterable[CodeRecord], grids: tuple[Si
     writer = ArrayRecordWriter(str(temporary), "group_size:1")  # one record a read: random access
     numbers = []
     for record in records:
-        grid = record.codes.shape[1:]
-        numbers.append(grids.index(grid))
-        arrays = {
-            "codes": record.codes.tobytes(),
-            "captions": [ids.tobytes() for ids in record.captions],
-            "features": [values.tobytes() for values in record.features],
-        }
-        content = {**record._asdict(), **arrays, "grid": grid}
-        writer.write(msgpack.packb(content))
+        numbers.append(grids.index(record.codes.shape[1:]))
+        writer.write(pack(record))
     writer.close()
     with _grids_of(path).open("wb") as file:
         np.save(file, np.array(numbers, np.uint16))
-    temporary.rename(path)
+    temporary.replace(path)  # a damaged one may be there
     return len(numbers)
 
 
@@ -159,35 +61,118 @@ def _grids_of(shard: epath.Path) -> epath.Path:
     return shard.with_name(shard.name + ".grids.npy")
 
 
-def read_grids(directory: epath.Path, index: Index) -> np.ndarray:
-    """The number in `index.grids` of the grid of every record: uint16 [records].
+def _read_grids(shard: epath.Path, index: Index) -> np.ndarray:
+    """The number in `index.grids` of the grid of each record of a shard: uint16 [records].
 
     Raises:
-      InputError: a file is missing.
+      InputError: the file is missing, or another.
+    """
+    path = _grids_of(shard)
+    again = f"remove {shard.name} and run maskgil_jax.tokenize again, which makes it anew"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing, without which {shard.name} cannot be used: {again}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    numbers = _uint16s(data)
+    if numbers is None:
+        raise InputError(f"{path} is damaged, expected uint16 [records] as .npy: {again}")
+    if (most := int(numbers.max(initial=0))) >= len(index.grids):
+        raise InputError(
+            f"{path} has grid {most}, but {INDEX} has {len(index.grids)} of them: {again}"
+        )
+    return numbers
+
+
+def _uint16s(data: bytes) -> np.ndarray | None:
+    """The array of a .npy, if it is uint16 [N] and all there; headers may claim anything."""
+    file = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception:  # NumPy parses the header as Python, which fails in many ways
+        return None
+    values = data[file.tell() :]
+    if dtype != np.uint16 or len(shape) != 1 or len(values) != 2 * shape[0]:
+        return None
+    return np.frombuffer(values, np.uint16)
+
+
+class Opened(NamedTuple):
+    """What is known of a shard without reading its records.
+
+    Attributes:
+      grids: number in `index.grids` of the grid of each record, uint16 [records].
+      fault: why none of the records can be read, or "".
     """
 
-    def read(name: str) -> np.ndarray:
-        try:
-            with _grids_of(directory / name).open("rb") as file:
-                return np.load(file, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{error.filename} is missing, without which {name} cannot be used: remove that "
-                "file too and run maskgil_jax.tokenize again"
-            ) from None
+    grids: np.ndarray
+    fault: str
 
-    with ThreadPoolExecutor(16) as pool:
-        return np.concatenate(list(pool.map(read, index.shards)))
+
+def open_shard(path: epath.Path, index: Index) -> Opened:
+    """Look at a shard and the file beside it.
+
+    Raises:
+      InputError: the numbers of its grids are missing, damaged or of another shard.
+    """
+    grids = _read_grids(path, index)
+    try:
+        count = shard_files.count(str(path))
+    except Unreadable as error:
+        return Opened(grids, str(error))
+    if count != len(grids):
+        raise InputError(
+            f"{_grids_of(path)} is of {len(grids)} records, but {path.name} has {count}: remove "
+            "both and run maskgil_jax.tokenize again, which makes them anew"
+        )
+    return Opened(grids, "")
+
+
+def open_shards(directory: epath.Path, index: Index) -> list[Opened]:
+    """All shards of an index, as `open_shard`."""
+    with ThreadPoolExecutor(OPENERS) as pool:
+        return list(pool.map(lambda name: open_shard(directory / name, index), index.shards))
+
+
+def fault_of(path: epath.Path, index: Index) -> str:
+    """Why a shard has to be made, MISSING for example, or "" where it looks whole.
+
+    The file beside it counts too; its records are not read.
+
+    Raises:
+      InputError: there is a folder in its place.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a shard: remove it")
+    if not path.exists():
+        return MISSING
+    try:
+        return open_shard(path, index).fault
+    except InputError as error:
+        return str(error)
 
 
 def counts_of(directory: epath.Path, index: Index) -> dict[str, Any]:
-    """What a complete index says of its records: how many there are, and of each grid."""
-    grids = np.bincount(read_grids(directory, index), minlength=len(index.grids))
+    """What a complete index says of its records: how many there are, and of each grid.
+
+    Raises:
+      InputError: a shard is missing or damaged.
+    """
+    opened = open_shards(directory, index)
+    for name, (_, fault) in zip(index.shards, opened, strict=True):
+        if fault:
+            raise InputError(f"{directory / name} cannot be read back: {fault}")
+    grids = np.concatenate([shard.grids for shard in opened])
+    of_grid = np.bincount(grids, minlength=len(index.grids))
     return {
-        "examples": len(_open(directory, index)),
+        "examples": len(grids),
         "examples_of_grid": {
             f"{height}x{width}": int(count)
-            for (height, width), count in zip(index.grids, grids, strict=True)
+            for (height, width), count in zip(index.grids, of_grid, strict=True)
         },
     }
 
@@ -195,8 +180,15 @@ def counts_of(directory: epath.Path, index: Index) -> dict[str, Any]:
 class CodeShards:
     """Random access to the examples of a directory of shards.
 
+    Attributes:
+      index: what the shards are of.
+      grids: number in `index.grids` of the grid of every example, uint16 [N].
+      lost: number of examples in shards that cannot be opened.
+      census: what the source of the images held, and what of it is not among the examples.
+
     Raises:
-      InputError: no shards there, or not all of them yet.
+      InputError: no shards there, or not all of them yet; the index or the numbers of grids are
+        damaged, or do not fit the shards.
     """
 
     def __init__(self, directory: str):
@@ -208,13 +200,31 @@ class CodeShards:
                 "written by maskgil_jax.tokenize"
             )
         self.index, counts = found
-        if not counts.get("complete"):
+        if not counts["complete"]:
             raise InputError(
                 f"data source arrayrecord:{directory}: not all of {len(self.index.shards)} shards "
                 "are written; run maskgil_jax.tokenize again to finish"
             )
-        self.grids = read_grids(path, self.index)
-        self._data = _open(path, self.index)
+        self.census = of_shards(counts, self.index.class_names, str(path / INDEX))
+        opened = open_shards(path, self.index)
+        self.grids = np.concatenate([shard.grids for shard in opened])
+        if len(self.grids) != counts["examples"]:
+            raise InputError(
+                f"{path / INDEX}: field 'examples' is {counts['examples']}, but the shards hold "
+                f"{len(self.grids)}; remove it and run maskgil_jax.tokenize again"
+            )
+        if not len(self.grids):
+            raise InputError(f"data source arrayrecord:{directory} has no examples")
+        self._paths = [str(path / name) for name in self.index.shards]
+        self._faults = [shard.fault for shard in opened]
+        self._ends = list(itertools.accumulate(len(shard.grids) for shard in opened))
+        self._unpacker = Unpacker(self.index)
+        self._version = uuid.uuid4().hex  # what is opened from now on
+        self.lost = sum(len(shard.grids) for shard in opened if shard.fault)
+        for shard, name in zip(opened, self._paths, strict=True):
+            if shard.fault:
+                examples = len(shard.grids)
+                log.warning("%s: none of %d examples is used: %s", name, examples, shard.fault)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -222,25 +232,48 @@ class CodeShards:
         return self.index.class_names
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.grids)
+
+    def name(self, index: int) -> str:
+        """Shard and number in it of an example, whether or not that can be read."""
+        shard, number = self._place(index)
+        return f"{self._paths[shard]}, record {number}"
 
     def __getitem__(self, index: int) -> CodeRecord:
-        record = msgpack.unpackb(self._data[index])
-        codes = np.frombuffer(record["codes"], self.index.dtype).astype(np.int32)
-        captions = tuple(np.frombuffer(ids, np.int32) for ids in record["captions"])
-        features = tuple(
-            np.frombuffer(values, jnp.dtype(self.index.features)).reshape(len(ids), -1)
-            for values, ids in zip(record["features"], captions, strict=False)
-        )
-        return CodeRecord(
-            codes.reshape(-1, *record["grid"]),
-            record["label"],
-            record["id"],
-            tuple(record["size"]),
-            captions,
-            features,
-        )
+        """The example at `index`.
+
+        Raises:
+          Unreadable: names the shard and the record, which is damaged or holds what cannot be.
+        """
+        shard, number = self._place(index)
+        try:
+            if self._faults[shard]:
+                raise Unreadable(self._faults[shard])
+            data = shard_files.read(self._paths[shard], self._version, number)
+            return self._unpacker.record(data, self.index.grids[self.grids[index]])
+        except Unreadable as error:
+            raise Unreadable(f"{self.name(index)}: {error}") from None
+
+    def _place(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
 
 
-def _open(directory: epath.Path, index: Index) -> ArrayRecordDataSource:
-    return ArrayRecordDataSource([str(directory / name) for name in index.shards])
+def readable(shards: CodeShards, indices: Sequence[int]) -> list[tuple[int, CodeRecord]]:
+    """The examples among `indices` that can be read, with their index; the others are named.
+
+    Raises:
+      InputError: none can.
+    """
+    found, reason = [], ""
+    for index in indices:
+        try:
+            found.append((index, shards[index]))
+        except Unreadable as error:
+            reason = str(error)
+            log.warning("left out codes that cannot be read: %s", reason)
+    if not found:
+        raise InputError(f"none of {len(indices)} examples can be read, the last: {reason}")
+    return found

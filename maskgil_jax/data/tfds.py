@@ -1,11 +1,12 @@
 """Data sets of TFDS."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from maskgil_jax.data import captions
 from maskgil_jax.data.census import Census
-from maskgil_jax.data.records import Record
+from maskgil_jax.data.records import Record, unusable
 from maskgil_jax.errors import InputError
 
 
@@ -40,21 +41,41 @@ class Tfds:
             )
         self._name = name
         self._labelled = "label" in features
+        label = features["label"] if self._labelled else None
+        if label and not (isinstance(label, tfds.features.ClassLabel) and label.num_classes):
+            raise InputError(
+                f"data source tfds:{name}: its label is {label}, expected one class of "
+                "known names (tfds.features.ClassLabel)"
+            )
         self._caption = next((field for field in captions.FIELDS if field in features), None)
         self.class_names = tuple(features["label"].names) if self._labelled else (dataset,)
         self.census = Census(len(self._data), self.class_names)
+        self.census.captioned = None if self._caption else 0
 
     def __len__(self) -> int:
         return len(self._data)
 
+    def names(self) -> Iterator[str]:
+        """Ids of all records."""
+        return map(self._id, range(len(self)))
+
+    def _id(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
     def __getitem__(self, index: int) -> Record:
-        example = self._data[index]
+        try:
+            example = self._data[index]
+        except Exception as error:  # readers raise whatever a damaged file makes them stumble over
+            return unusable(self._id(index), str(error) or type(error).__name__)
         label = int(example["label"]) if self._labelled else 0
+        if not 0 <= label < len(self.class_names):  # -1 where a test set keeps its labels secret
+            last = len(self.class_names) - 1
+            return unusable(self._id(index), f"its class is {label}, expected 0 to {last}")
         texts = example[self._caption] if self._caption else ()
         return Record(
             bytes(example["image"]),
             label,
-            f"{self._name}[{index}]",
+            self._id(index),
             functools.partial(_texts, texts),
         )
 

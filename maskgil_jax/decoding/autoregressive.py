@@ -5,12 +5,11 @@ Letters: B batch, L = height * width tokens, V codes.
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax.decoding import draws
+from maskgil_jax.decoding import draws, limits
 from maskgil_jax.models.conditions import Condition, with_unwanted
 from maskgil_jax.models.layers import cast_once
 from maskgil_jax.models.llama import Cache, Llama
@@ -38,14 +37,10 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no decoding can use."""
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance = {self.guidance}, expected a finite number")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature = {self.temperature}, expected 0 (greedy) or more")
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"top_k = {self.top_k} and top_p = {self.top_p}, expected 0 or more and 0 to 1"
-            )
+        limits.check_types(self)
+        if self.temperature:
+            limits.check_divisor("temperature", [self.temperature])
+        draws.check_kept(self.top_k, self.top_p)
 
 
 @functools.partial(jax.jit, static_argnames=("options", "grid", "tokens"))
@@ -65,7 +60,7 @@ def sample_codes(
     The draws of image i are keyed by i, those of a token by its place in the order.
 
     Returns:
-      int32 [B, h, w]; mask_id where nothing was drawn.
+      int32 [B, h, w]; mask_id where nothing was drawn; see draws.with_step where nothing could be.
     """
     config, network = network.config, cast_once(network)
     height, width = grid
@@ -90,7 +85,7 @@ def sample_codes(
         uniform_BF = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, index), shape))(
             keys_B
         )
-        return draws.code(
+        codes_B = draws.code(
             uniform_BF,
             logits_BV,
             config.vocabularies,
@@ -98,6 +93,7 @@ def sample_codes(
             top_k=options.top_k,
             top_p=options.top_p,
         )[0]
+        return draws.with_step(codes_B, index)
 
     def phase(
         carry: tuple[Cache, jax.Array], first: int, last: int, condition: Condition

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import pictures, sharding
+from maskgil_jax import generators, sharding
 from maskgil_jax.api import Tokenizer, load_generator, load_tokenizer
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.data.images import to_uint8
@@ -18,7 +18,6 @@ from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
 from maskgil_jax.models.conditions import Features
-from maskgil_jax.runtime import files
 
 
 def options_of(causal: bool) -> tuple[str, ...]:
@@ -40,15 +39,10 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     options = {name: settings[name] for name in options_of(network.causal)}
     try:
         if network.causal:
-            autoregressive.Options(**options)
+            generators.options_of_causal(options)
         else:
-            plan, _ = masked.plan(network.grid[0] * network.grid[1], **options)
-            if plan.guided and not network.has_null_condition:
-                raise ValueError(
-                    f"guidance = {settings.guidance} ({settings.guidance_form}), but this model "
-                    "has no null condition: expected none (scale 1)"
-                )
-    except ValueError as error:
+            generators.plan_of(network, network.grid[0] * network.grid[1], options)
+    except InputError as error:
         raise InputError(f"config.samples: {error}") from None
     return options
 
@@ -77,8 +71,17 @@ def draw_images(
     """
     parts = []
     for start, count, batch in fixed_batches(labels, batch_size):
-        parts.append(to_uint8(tokenizer.decode(sample(batch, start)))[:count])
+        parts.append(pixels(tokenizer, sample(batch, start))[:count])
     return np.concatenate(parts)
+
+
+def pixels(tokenizer: Tokenizer, codes: Any) -> np.ndarray:
+    """The images of codes [B, h, w]: uint8 [B, H, W, 3].
+
+    Raises:
+      InputError: the tokenizer gives values that are not finite.
+    """
+    return to_uint8(np.asarray(tokenizer.decode(codes)))
 
 
 def by_class(labels: np.ndarray) -> np.ndarray:
@@ -119,7 +122,12 @@ def sampler(
       conditions: of the sampler's labels.
       negative: of them, what guidance goes away from; None: the null condition.
       **options: as `Generator.sample` takes them.
+
+    Raises:
+      InputError: options that no decoding with this generator can use; before anything is drawn.
     """
+    decoding = {name: value for name, value in options.items() if name not in ("grid", "tokens")}
+    generator.check_options(decoding, options.get("grid"), negative=negative is not None)
     return lambda labels, start: generator.sample(
         conditions(labels),
         seed,
@@ -154,7 +162,8 @@ def hybrid_sampler(
       **options: fields of decoding.masked.Options.
 
     Raises:
-      InputError: models of other codes, classes, encoders or grids.
+      InputError: models of other codes, classes, encoders or grids; or options that no decoding
+        with them can use.
 
     Source: the paper's section on hybrid generation, figures 7 to 9.
     """
@@ -173,6 +182,8 @@ def hybrid_sampler(
             f"hybrid decoding of models that do not fit: {differing or fingerprints} (tokens of "
             "the prefix, then the others)"
         )
+    causal.check_options(prefix_options, grid)
+    generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
     def sample(labels: np.ndarray, start: int) -> Any:
         away = negative(labels) if negative else None
@@ -190,8 +201,7 @@ def reconstruct(
     """Encode and decode uint8 [N, H, W, 3]: uint8 [N, H, W, 3] and codes int32 [N, h, w]."""
     codes = encode(tokenizer, images, batch_size)
     parts = [
-        to_uint8(tokenizer.decode(batch))[:count]
-        for _, count, batch in fixed_batches(codes, batch_size)
+        pixels(tokenizer, batch)[:count] for _, count, batch in fixed_batches(codes, batch_size)
     ]
     return np.concatenate(parts), codes
 
@@ -224,69 +234,20 @@ def fixed_batches(array: np.ndarray, size: int) -> Iterator[tuple[int, int, np.n
         yield start, len(batch), np.concatenate([batch, fill])
 
 
-def write_samples(
-    sample: Sample,
-    tokenizer: Tokenizer,
-    output: epath.PathLike,
-    *,
-    labels: np.ndarray,
-    names: Sequence[str],
-    per_label: int,
-    batch_size: int,
-) -> None:
-    """Draw `per_label` images of each label.
-
-    Writes OUTPUT/grid.png (a labelled row per label, at most 16 columns), OUTPUT/00000.png ... and
-    OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`).
+def load_pair(
+    model: epath.PathLike, tokenizer: epath.PathLike, verify: bool = True
+) -> tuple[Generator, Tokenizer]:
+    """A Generator and the Tokenizer that it was trained with.
 
     Args:
-      sample: draws the codes.
-      tokenizer: turns codes into images.
-      output: directory, made if needed.
-      labels: int [N], class ids or rows, as `sample` takes them.
-      names: of all classes or rows.
-      per_label: images of each.
-      batch_size: images drawn at once.
-    """
-    labels = np.repeat(labels, per_label)
-    images = draw_images(sample, tokenizer, labels, batch_size)
-    output = epath.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    write_images(output, images)
-    write_together(output, images, labels, names, per_label)
-
-
-def write_images(output: epath.Path, images: np.ndarray, start: int = 0) -> None:
-    """Write uint8 [N, H, W, 3] as OUTPUT/00000.png ..., from the number `start` on."""
-    for i, image in enumerate(images, start):
-        pictures.save(output / f"{i:05}.png", image)
-
-
-def write_together(
-    output: epath.Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    per_label: int,
-) -> None:
-    """Write OUTPUT/grid.png and OUTPUT/samples.npz; the arguments are those of write_samples."""
-    shown = min(per_label, 16)
-    first = images.reshape(-1, per_label, *images.shape[1:])[:, :shown]
-    row_names = [names[label] for label in labels[::per_label]]
-    grid = pictures.labelled_rows(np.concatenate(first), row_names, shown)
-    pictures.save(output / "grid.png", grid)
-    files.write_npz(
-        output / "samples.npz", arr_0=images, labels=labels, class_names=np.array(names)
-    )
-
-
-def load_pair(model: epath.PathLike, tokenizer: epath.PathLike) -> tuple[Generator, Tokenizer]:
-    """A Generator and the Tokenizer that it was trained with.
+      model: directory of the generator.
+      tokenizer: of the tokenizer; "": the one that the generator names.
+      verify: compare fingerprints with what is read, as api.load.
 
     Raises:
       InputError: another kind of model, or a tokenizer with other weights.
     """
-    generator = load_generator(model)
+    generator = load_generator(model, verify)
     known = generator.tokenizer
     tokenizer = tokenizer or known.get("path", "")
     if not tokenizer:
@@ -296,7 +257,7 @@ def load_pair(model: epath.PathLike, tokenizer: epath.PathLike) -> tuple[Generat
             f"the tokenizer that {model} was trained with is no longer at {tokenizer}; give "
             "--tokenizer=DIR"
         )
-    decoder = load_tokenizer(tokenizer)
+    decoder = load_tokenizer(tokenizer, verify)
     if known and decoder.fingerprint != known["fingerprint"]:
         raise InputError(
             f"--tokenizer={tokenizer} has weights {decoder.fingerprint}, but {model} was trained "

@@ -4,11 +4,25 @@ Letters: ... any leading axes, V classes, G groups of classes.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from maskgil_jax.errors import InputError
 from maskgil_jax.models import factors
+
+NOT_DRAWN = -1  # in place of a code whose logits are not finite
+
+
+def check_kept(top_k: int, top_p: float) -> None:
+    """Raise ValueError unless `filtered` can use these."""
+    if top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"top_k = {top_k} and top_p = {top_p}, expected 0 or more and 0 to 1 (0 and 1: all)"
+        )
 
 
 def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
@@ -74,15 +88,50 @@ def code(
       top_k, top_p: see `filtered`; of each digit.
 
     Returns:
-      int32 [...]; its log-probability, float32 [...]; and its logit, undivided.
+      int32 [...], NOT_DRAWN where the divided logits are not finite; its log-probability, float32
+      [...]; and its logit, undivided.
     """
     digits, log_p, logit = [], jnp.zeros(()), jnp.zeros(())
+    finite = jnp.ones((), bool)
     for f, part in enumerate(factors.split(logits, sizes)):
-        drawn, of_digit = categorical(uniform_F[..., f], filtered(part / divisor, top_k, top_p))
+        divided = part / divisor
+        finite &= jnp.isfinite(divided).all(axis=-1)
+        drawn, of_digit = categorical(uniform_F[..., f], filtered(divided, top_k, top_p))
         digits.append(drawn)
         log_p += of_digit
         logit += jnp.take_along_axis(part, drawn[..., None], axis=-1)[..., 0]
-    return factors.joined(digits, sizes), log_p, logit
+    return jnp.where(finite, factors.joined(digits, sizes), NOT_DRAWN), log_p, logit
+
+
+def with_step(codes: jax.Array, step: jax.Array | int) -> jax.Array:
+    """The codes drawn at a step; -1 - step, instead of NOT_DRAWN, tells where it was."""
+    return jnp.where(codes == NOT_DRAWN, -1 - step, codes)
+
+
+def check_drawn(codes_Bhw: jax.Array, start: int, model: str, options: Mapping[str, Any]) -> None:
+    """Check that all codes of images that were drawn could be.
+
+    Args:
+      codes_Bhw: of draws with `with_step`.
+      start: index of the first image.
+      model: its name in messages.
+      options: of decoding, by name.
+
+    Raises:
+      InputError: logits were not finite; names the model, the images, the first step, the options.
+    """
+    found_Bhw = np.asarray(codes_Bhw)
+    bad = np.flatnonzero((found_Bhw < 0).any(axis=(1, 2)))
+    if not len(bad):
+        return
+    first = -1 - int(found_Bhw[found_Bhw < 0].max())
+    images = ", ".join(map(str, (start + bad)[:5])) + (", ..." if len(bad) > 5 else "")
+    given = ", ".join(f"{name}={value}" for name, value in options.items()) or "the default ones"
+    raise InputError(
+        f"{model}: the logits of {len(bad)} of {len(found_Bhw)} images ({images}) are not finite "
+        f"from step {first + 1} on, so that no code can be drawn: either its weights are not "
+        f"finite, or the decoding options ({given}) overflow float32"
+    )
 
 
 def categorical(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,6 @@ Letters: B batch, L image tokens, n of them that may be revealed, V classes of t
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.decoding import schedules
+from maskgil_jax.decoding import draws, limits, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +51,25 @@ class Options:
     top_k: int = 0
     top_p: float = 1.0
     resample: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no decoding can use, whatever the number of tokens."""
+        limits.check_types(self)
+        for name, value, known in (
+            ("rule", self.rule, RULES),
+            ("guidance_form", self.guidance_form, schedules.GUIDANCE_FORMS),
+            ("guidance_ramp", self.guidance_ramp, schedules.GUIDANCE_RAMPS),
+            ("temperature_schedule", self.temperature_schedule, schedules.TEMPERATURES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} = {value!r}, expected one of {sorted(known)}")
+        if self.rule == "maskgil" and self.schedule not in schedules.REVEAL_CURVES:
+            known_schedules = sorted(schedules.REVEAL_CURVES)
+            raise ValueError(f"schedule = {self.schedule!r}, expected one of {known_schedules}")
+        limits.check_divisor("temperature", [self.temperature])
+        if self.guidance_power < 0:
+            raise ValueError(f"guidance_power = {self.guidance_power}, expected 0 or more")
+        draws.check_kept(self.top_k, self.top_p)
 
 
 class Rule(NamedTuple):
@@ -186,36 +204,19 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
     if unknown := sorted(options.keys() - set(fields)):
         raise ValueError(f"decoding options {unknown}, expected some of {', '.join(fields)}")
     o = Options(**options)  # type: ignore[arg-type]
-    for name, value, known in (
-        ("rule", o.rule, RULES),
-        ("guidance_form", o.guidance_form, schedules.GUIDANCE_FORMS),
-        ("guidance_ramp", o.guidance_ramp, schedules.GUIDANCE_RAMPS),
-        ("temperature_schedule", o.temperature_schedule, schedules.TEMPERATURES),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} = {value!r}, expected one of {sorted(known)}")
-    if o.rule == "maskgil" and o.schedule not in schedules.REVEAL_CURVES:
-        known_schedules = sorted(schedules.REVEAL_CURVES)
-        raise ValueError(f"schedule = {o.schedule!r}, expected one of {known_schedules}")
     tokens_B = np.atleast_1d(tokens)
     if not 1 <= o.steps <= max(1, tokens_B.max()):
         raise ValueError(
             f"steps = {o.steps}, expected 1 to {tokens_B.max()} (the number of tokens)"
-        )
-    if o.temperature <= 0:
-        raise ValueError(f"temperature = {o.temperature}, expected a positive number")
-    for name in ("guidance", "guidance_power", "temperature", "choice_temperature"):
-        if not math.isfinite(getattr(o, name)):
-            raise ValueError(f"{name} = {getattr(o, name)}, expected a finite number")
-    if o.top_k < 0 or not 0 < o.top_p <= 1:
-        raise ValueError(
-            f"top_k = {o.top_k} and top_p = {o.top_p}, expected 0 or more and 0 to 1 (0 and 1: all)"
         )
     rule = RULES[o.rule]
     guidance = schedules.guidance_scales(
         schedules.GUIDANCE_FORMS[o.guidance_form](o.guidance),
         *(o.guidance_ramp, rule.ramp(o.steps), o.guidance_power),
     )
+    temperature = o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)
+    limits.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
+    limits.check_divisor("temperature", temperature)
     counts_of = {
         n: rule.counts(o.schedule, o.steps, n) if n else np.zeros(o.steps, np.int32)
         for n in np.unique(tokens_B).tolist()
@@ -226,9 +227,7 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
     return Plan(
         hidden=tuple(np.maximum(hidden_SB.max(axis=1), 0).tolist()),
         guidance=tuple(guidance.tolist()),
-        temperature=tuple(
-            (o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)).tolist()
-        ),
+        temperature=tuple(temperature.tolist()),
         choice_temperature=tuple((o.choice_temperature * rule.noise(o.steps)).tolist()),
         confidence=rule.confidence,
         top_k=o.top_k,

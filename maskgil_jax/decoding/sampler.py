@@ -30,7 +30,8 @@ def sample_codes(
 ) -> jax.Array:
     """Fill the hidden codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
 
-    The draws of image i are keyed by i, those of a step by the step.
+    The draws of image i are keyed by i, those of a step by the step. Where logits are not finite,
+    the code is as draws.with_step says.
     """
     config, network = network.config, cast_once(network)
     B, height, width = codes_Bhw.shape
@@ -69,9 +70,10 @@ def sample_codes(
         sizes = config.vocabularies
         uniform_BLF = noise(step, 0, jax.random.uniform, L, len(sizes))
         uniform_BnF = _rows(uniform_BLF, positions_Bn)
-        return draws.code(
+        codes_Bn, log_p_Bn, logit_Bn = draws.code(
             uniform_BnF, logits_BnV, sizes, divisor=divisor, top_k=plan.top_k, top_p=plan.top_p
         )
+        return draws.with_step(codes_Bn, step), log_p_Bn, logit_Bn
 
     # Halton's order begins anywhere, so that not all images begin at the same cell.
     rank_L = jnp.argsort(jnp.asarray(orders.halton(height, width)))

@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,11 +12,11 @@ from etils import epath
 
 from maskgil_jax.api import Tokenizer
 from maskgil_jax.data import audio
-from maskgil_jax.data.images import to_uint8
 from maskgil_jax.data.utterances import Utterance
 from maskgil_jax.decoding import draw
+from maskgil_jax.generation import samples
 from maskgil_jax.models.conditions import Features
-from maskgil_jax.runtime import files
+from maskgil_jax.runtime import files, unfinished
 
 log = logging.getLogger("maskgil_jax")
 
@@ -51,11 +52,13 @@ def draw_spoken(
     tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
+    settings: Mapping[str, Any],
     count: int,
+    live: bool,
 ) -> None:
     """Draw `count` images of each utterance as it comes.
 
-    Writes what draw.write_samples writes, the single images at once and the rest at the end, and
+    Writes what samples.write_samples writes, the single images at once and the rest at the end, and
     OUTPUT/latency.json: for each utterance, seconds from the end of speech to its images, by stage:
     first the silence that told that it had ended. All is compiled before the first one.
 
@@ -64,11 +67,16 @@ def draw_spoken(
       hear: turns one into features.
       sampler: of conditions.
       tokenizer: turns codes into images.
-      output: directory, made if needed.
+      output: directory, made if needed; what an earlier draw wrote there is removed.
+      settings: JSON-able, what the images depend on.
       count: images of each.
+      live: whether utterances come until Ctrl-C ends them; what was drawn before it is whole then.
+
+    Raises:
+      InputError: a directory that cannot be written, or images that cannot be drawn.
     """
     output = epath.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    samples.begin_anew(output)
 
     def drawn(utterance: Utterance, start: int) -> tuple[np.ndarray, str, Stages]:
         stages = Stages()
@@ -79,24 +87,33 @@ def draw_spoken(
             sample = sampler(draw.rows_of(features))
             codes = jax.block_until_ready(sample(np.zeros(count, int), start))
         with stages("decoding"):
-            images = to_uint8(tokenizer.decode(codes))
+            images = draw.pixels(tokenizer, codes)
         return images, name, stages
 
     log.info("compiling")
     drawn(Utterance(np.zeros(audio.RATE, np.float32), 0.0), 0)
     log.info("listening")
     parts, names, rows = [], [], []
+    ended = False
     try:
         for number, (source, utterance) in enumerate(utterances):
             images, said, stages = drawn(utterance, number * count)
+            unfinished.mark(output, samples.written(None, (number + 1) * count))
             with stages("writing"):
-                draw.write_images(output, images, number * count)
+                samples.write_images(output, images, number * count)
             log.info("%s: %s; from the end of speech to the images %s", source, said, stages)
             parts.append(images)
             names.append(said)
             rows.append({"utterance": source, "said": said, "seconds": stages.seconds})
-    finally:  # Ctrl-C is how listening to a microphone ends
+        ended = True
+    except KeyboardInterrupt:  # how listening to a microphone ends
+        ended = live
+        raise
+    finally:
         files.write_json(output / "latency.json", rows)
-        if parts:
+        if ended and parts:
             labels = np.repeat(np.arange(len(names)), count)
-            draw.write_together(output, np.concatenate(parts), labels, names, count)
+            about = {**settings, "images": len(labels), "said": names}
+            samples.finish(output, np.concatenate(parts), labels, names, count, about)
+        elif ended:
+            unfinished.end(output)

@@ -7,10 +7,11 @@ import followed by export gives back every bit.
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from maskgil_jax import checkpoint
@@ -58,7 +59,11 @@ class Entry:
 
 
 def load(
-    entries: Sequence[Entry], tensors: Tensors, like: Tree, ignored: Sequence[str] = ()
+    entries: Sequence[Entry],
+    tensors: Tensors,
+    like: Tree,
+    ignored: Sequence[str] = (),
+    allow_nonfinite: bool = False,
 ) -> Tree:
     """Our parameters, in the structure of `like`, from foreign tensors.
 
@@ -67,30 +72,73 @@ def load(
       tensors: by foreign name.
       like: arrays or shapes of the same paths.
       ignored: regular expressions of foreign names to leave out.
+      allow_nonfinite: whether weights may be NaN or infinite.
 
     Raises:
-      InputError: tensors that are missing, unknown or of another shape, all of them listed.
+      InputError: tensors that do not fit (see `misfits`) or are not finite, all of them listed.
+    """
+    if problems := misfits(entries, tensors, ignored):
+        raise InputError("the tensors do not fit:\n  " + "\n  ".join(problems))
+    known = {entry.name for entry in entries}
+    if extra := [name for name in tensors if name not in known]:
+        log.info("left out %d tensors that are not of this network, as %s", len(extra), extra[0])
+    arrays = {name: np.empty(x.shape, x.dtype) for name, x in checkpoint.flatten(like).items()}
+    wrong = []
+    for entry in entries:
+        if not entry.path or entry.name not in tensors:
+            continue
+        with np.errstate(over="ignore"):  # of float64, which is then not finite
+            arrays[entry.path][entry.slot] = entry.to_ours(tensors[entry.name])
+        finite = np.isfinite(arrays[entry.path][entry.slot])
+        if not finite.all():
+            wrong.append(f"{entry.name}: {finite.size - finite.sum()} of {finite.size} values")
+    if wrong and not allow_nonfinite:
+        raise InputError(
+            "weights are NaN or infinite (--allow_nonfinite keeps them):\n  " + "\n  ".join(wrong)
+        )
+    if wrong:
+        log.warning("weights are NaN or infinite, and kept: %s", "; ".join(wrong))
+    return checkpoint.unflatten(like, arrays)
+
+
+def misfits(entries: Sequence[Entry], tensors: Tensors, ignored: Sequence[str] = ()) -> list[str]:
+    """What is missing, unknown, of another shape or not of real numbers among tensors by name.
+
+    Of names for one and the same array one is enough: some files have it twice, others once.
     """
     known = {entry.name: entry for entry in entries}
-    extra = [n for n in tensors if n not in known and any(re.search(r, n) for r in ignored)]
-    if extra:
-        log.info("left out %d tensors that are not of this network, as %s", len(extra), extra[0])
-    unknown = [n for n in tensors if n not in known and n not in set(extra)]
-    problems = [f"unknown: {name} {tensors[name].shape}" for name in unknown]
-    needed = [entry for entry in entries if entry.path]
-    problems += [f"missing: {e.name} {e.shape}" for e in needed if e.name not in tensors]
-    problems += [
-        f"mis-shaped: {name} {tensors[name].shape}, expected {entry.shape}"
-        for name, entry in known.items()
-        if name in tensors and tensors[name].shape != entry.shape
+    places = [(entry, (entry.path, repr(entry.slot))) for entry in entries if entry.path]
+    there: dict[tuple[str, str], Entry] = {}
+    problems = [
+        f"unknown: {name} {x.shape}"
+        for name, x in tensors.items()
+        if name not in known and not any(re.search(pattern, name) for pattern in ignored)
     ]
-    if problems:
-        raise InputError("the tensors do not fit:\n  " + "\n  ".join(problems))
-    arrays = {name: np.empty(x.shape, x.dtype) for name, x in checkpoint.flatten(like).items()}
-    for entry in entries:
-        if entry.path:
-            arrays[entry.path][entry.slot] = entry.to_ours(tensors[entry.name])
-    return checkpoint.unflatten(like, arrays)
+    for entry, place in places:
+        if entry.name in tensors:
+            there.setdefault(place, entry)
+    problems += [f"missing: {e.name} {e.shape}" for e, place in places if place not in there]
+    for name, entry in known.items():
+        if name not in tensors:
+            continue
+        x = tensors[name]
+        if x.shape != entry.shape:
+            problems.append(f"mis-shaped: {name} {x.shape}, expected {entry.shape}")
+        elif entry.path and not jnp.issubdtype(x.dtype, jnp.floating):
+            problems.append(f"quantised or of no real numbers: {name} is {x.dtype}")
+    if not problems:
+        twice = [(there[place], e) for e, place in places if e.name in tensors]
+        problems += [
+            f"not the same, as they have to be: {first.name} and {again.name}"
+            for first, again in twice
+            if first is not again and not _same(tensors, first, again)
+        ]
+    return problems
+
+
+def _same(tensors: Tensors, *entries: Entry) -> bool:
+    a, b = (entry.to_ours(tensors[entry.name]) for entry in entries)
+    return a.tobytes() == b.tobytes()
 
 
 def dump(entries: Sequence[Entry], params: Any) -> Tensors:
@@ -102,6 +150,13 @@ def dump(entries: Sequence[Entry], params: Any) -> Tensors:
         else np.full(entry.shape, entry.value, entry.dtype)
         for entry in entries
     }
+
+
+def count_layers(names: Iterable[str], prefix: str) -> int:
+    """How many numbers follow a prefix in names, as `layers.` in layers.3.norm.weight."""
+    return len(
+        {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    )
 
 
 def check_same(format_name: str, config: Any, fixed: Mapping[str, Any]) -> None:

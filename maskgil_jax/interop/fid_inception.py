@@ -9,6 +9,7 @@ from maskgil_jax.models.inception import CLASSES, InceptionConfig, layers
 
 CONFIG = InceptionConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict
+ANCHORS = ("Conv2d_1a_3x3.conv.weight",)
 IGNORED = ()
 
 

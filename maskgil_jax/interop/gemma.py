@@ -5,20 +5,23 @@ commas in between, of which config.json may be left out, or one GGUF file.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import files, llama_cpp
-from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.interop import files, llama_cpp, sources
+from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
 from maskgil_jax.models.gemma import GemmaConfig
+from maskgil_jax.runtime.files import check_object
 from maskgil_jax.text_encoders import VOCABULARY
 
 CONFIG = GemmaConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict
+ANCHORS = ("model.embed_tokens.weight",)
 IGNORED = (r"^lm_head\.weight$",)  # the embedding once more
 
 SETTINGS = "config.json"
@@ -35,6 +38,8 @@ OFFICIAL: dict[int, dict[str, Any]] = {
         rms_norm_eps=1e-6,
     ),
 }
+# What has to be numbers where it is told.
+NUMBERS = (*OFFICIAL[1], *OFFICIAL[3], "num_hidden_layers", "num_attention_heads")
 REFUSED = ("rope_scaling", "attn_logit_softcapping", "use_bidirectional_attention")
 # The norm before the MLP.
 MLP_NORM = {1: "post_attention_layernorm", 3: "pre_feedforward_layernorm"}
@@ -42,6 +47,8 @@ MLP_NORM = {1: "post_attention_layernorm", 3: "pre_feedforward_layernorm"}
 GGUF_ARCHITECTURES = {"gemma": 1, "gemma3": 3}
 # llama.cpp's names of settings, after the architecture's, and of tensors.
 GGUF_SETTINGS = {
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
     "attention.key_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.sliding_window": "sliding_window",
@@ -104,7 +111,10 @@ def config(
             f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: say "
             "how many of queries there are by --arg=heads=N, or give config.json"
         )
-    layers = 1 + max(int(name.split(".")[2]) for name in tensors if ".layers." in name)
+    layers = count_layers(tensors, "model.layers.")
+    _check_told(told, "num_hidden_layers", layers)
+    if not heads:
+        _check_told(told, "num_attention_heads", rows["q"] // head_dim)
     dtype = "bfloat16" if embedding.dtype == jnp.bfloat16 else "float32"
     return GemmaConfig(
         generation=generation,
@@ -191,6 +201,14 @@ def _norms(config: GemmaConfig, layer: str, slot: tuple[int, ...]) -> list[Entry
     ]
 
 
+def _check_told(told: Mapping[str, Any], name: str, found: int) -> None:
+    if told.get(name, found) != found:
+        raise ValueError(
+            f"the tensors have {name} = {found}, but its settings say {told[name]}: something is "
+            "missing"
+        )
+
+
 def _generation(tensors: Tensors) -> int:
     if "model.layers.0.self_attn.q_norm.weight" in tensors:
         return 3
@@ -213,42 +231,50 @@ def _sliding(told: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _read_snapshot(source: str) -> Content:
-    found = files.members(source)
+    source = sources.snapshot(source)
+    found = sources.members(source)
     settings, vocabulary = found.pop(SETTINGS, ""), found.pop(VOCABULARY, "")
-    weights = [path for name, path in found.items() if name.endswith(".safetensors")]
+    weights = {name: path for name, path in found.items() if ".safetensors" in name}
     if not vocabulary or not weights:
         raise InputError(
             f"--source={source}: expected .safetensors and {VOCABULARY}, or a directory of them"
         )
-    tensors = files.read(",".join(weights), STATE_DICT_KEYS)
+    content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
+    tensors = content.tensors
     if "embed_tokens.weight" in tensors:  # of the network without its head
         tensors = {f"model.{name}": x for name, x in tensors.items()}
-    metadata = _settings(settings) if settings else {}
-    return Content(tensors, metadata, {VOCABULARY: files.read_bytes(vocabulary)})
+    metadata = {**content.metadata, **(_settings(settings) if settings else {})}
+    return Content(tensors, metadata, {VOCABULARY: sources.read_bytes(vocabulary)})
 
 
 def _settings(path: str) -> dict[str, Any]:
     """What config.json says; of rotations, in the older names whoever wrote it."""
-    told = files.read_json(path)
+    told = sources.read_json(path)
     kind = told.get("model_type")
     if kind not in MODEL_TYPES:
         raise InputError(f"--source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
-    rotations: dict[str, Any] = told.get("rope_parameters") or {}
+    told = {name: value for name, value in told.items() if value is not None}
+    rotations: dict[str, Any] = told.get("rope_parameters", {})
+    check_object(rotations, {}, f"--source={path}: rope_parameters")
     everywhere: dict[str, Any] = rotations.get("full_attention", rotations)
     local: dict[str, Any] = rotations.get("sliding_attention", {})
+    for content in (everywhere, local):
+        check_object(content, {}, f"--source={path}: rope_parameters")
     told |= {
         "rope_theta": everywhere.get("rope_theta", told.get("rope_theta")),
         "rope_local_base_freq": local.get("rope_theta", told.get("rope_local_base_freq")),
     }
     if {"default"} != {r.get("rope_type", "default") for r in (everywhere, local)}:
         told["rope_scaling"] = rotations
-    return {name: value for name, value in told.items() if value is not None}
+    told = {name: value for name, value in told.items() if value is not None}
+    check_object(told, {name: float for name in NUMBERS if name in told}, f"--source={path}")
+    return told
 
 
 def _read_gguf(source: str) -> Content:
     content = llama_cpp.read(source)
     architecture = content.metadata.get("general.architecture")
-    if architecture not in GGUF_ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in GGUF_ARCHITECTURES:
         raise InputError(
             f"--source={source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
         )
@@ -271,4 +297,5 @@ def _read_gguf(source: str) -> Content:
         for theirs, ours in GGUF_SETTINGS.items()
         if f"{architecture}.{theirs}" in content.metadata
     }
+    check_object(settings, {name: float for name in NUMBERS if name in settings}, source)
     return Content(tensors, settings, content.beside)

@@ -1,20 +1,23 @@
 """Halton-MaskGIT's transformer (valeoai/Halton-MaskGIT, Network/transformer.py)."""
 
-import math
-
 from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.interop.maskgit_pytorch import square
 from maskgil_jax.models.halton import SIZES, HaltonConfig
 
 CONFIG = HaltonConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "state_dict")
+ANCHORS = ("tok_emb.weight",)
 IGNORED = ()
 
 
-def config(tensors: Tensors, heads: int = 0) -> HaltonConfig:
-    """The network, read off the shapes; heads are those of the published width unless told."""
+def config(tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (0, 0)) -> HaltonConfig:
+    """The network, read off the shapes.
+
+    Heads are those of the published width unless told, and the grid is square.
+    """
     dim = tensors["tok_emb.weight"].shape[1]
     known = {size["dim"]: size["heads"] for size in SIZES.values()}
-    side = math.isqrt(tensors["pos_emb.weight"].shape[0])
+    positions = tensors["pos_emb.weight"].shape[0]
     layers = {name.split(".")[2] for name in tensors if name.startswith("transformer.layers.")}
     return HaltonConfig(
         layers=len(layers),
@@ -23,7 +26,7 @@ def config(tensors: Tensors, heads: int = 0) -> HaltonConfig:
         mlp_dim=tensors["transformer.layers.0.ff.w1.weight"].shape[0],
         codebook_size=tensors["tok_emb.weight"].shape[0] - 1,
         num_classes=tensors["cls_emb.weight"].shape[0] - 1,
-        grid=(side, side),
+        grid=grid if any(grid) else square(positions),
         registers=tensors["reg_tokens.weight"].shape[0],
     )
 

@@ -10,6 +10,7 @@ from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, StyleGAN
 
 CONFIG = DiscriminatorConfig
 STATE_DICT_KEYS = ("discriminator", "state_dict")
+ANCHORS = ("main.0.weight", "blocks.0.weight")
 IGNORED = ()
 
 

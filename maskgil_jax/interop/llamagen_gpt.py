@@ -6,8 +6,9 @@ from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model", "module", "state_dict", "ema")
+ANCHORS = ("output.weight",)
 # Beyond its preset.
-FIXED = dict(order="raster", condition_rope="zero")
+FIXED = dict(order="raster", condition_rope="zero", feature_norm=False, factors=())
 IGNORED = (r"freqs_cis$", r"^causal_mask$")
 
 

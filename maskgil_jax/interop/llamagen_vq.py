@@ -8,6 +8,7 @@ from maskgil_jax.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig
 STATE_DICT_KEYS = ("model", "state_dict", "module", "ema")
+ANCHORS = ("quantize.embedding.weight",)
 IGNORED = ()
 FIXED: dict[str, Any] = dict(style="vqgan", quantizer="cosine")
 NAMES = convnet.Names(

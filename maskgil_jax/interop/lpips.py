@@ -9,6 +9,7 @@ from maskgil_jax.tokenizers.lpips import CONVOLUTIONS, LPIPSConfig
 
 CONFIG = LPIPSConfig
 STATE_DICT_KEYS = ("state_dict", "model")
+ANCHORS = ("features.0.weight", "lin0.model.1.weight")
 IGNORED = (r"^classifier\.", r"^scaling_layer\.")
 
 

@@ -4,11 +4,12 @@ import dataclasses
 import json
 
 from maskgil_jax.interop import maskgil_gpt
-from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.models.llama_config import LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model",)
+ANCHORS = ("norm.weight",)
 IGNORED = ()
 
 
@@ -18,8 +19,15 @@ def metadata(config: LlamaConfig) -> dict[str, str]:
 
 
 def config(tensors: Tensors, metadata: dict[str, str]) -> LlamaConfig:
-    """The network that the file describes."""
-    return LlamaConfig(**json.loads(metadata["config"]))
+    """The network that the file describes.
+
+    Raises:
+      ValueError: another number of layers than there are.
+    """
+    config = LlamaConfig(**json.loads(metadata["config"]))
+    if config.layers != (found := count_layers(tensors, "layers.")):
+        raise ValueError(f"there are {found} layers, but its config says {config.layers}")
+    return config
 
 
 def entries(config: LlamaConfig) -> list[Entry]:

@@ -2,11 +2,13 @@
 
 import math
 
-from maskgil_jax.interop.engine import Entry, Tensors, check_same
+from maskgil_jax.interop.engine import Entry, Tensors, check_same, count_layers
+from maskgil_jax.models.layers import swiglu_width
 from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "module", "ema")
+ANCHORS = ("output.weight",)
 IGNORED = ()
 # Beyond its preset; the released RoPE table has a row of zeros for the condition.
 FIXED = dict(causal=False, condition_rope="zero")
@@ -40,18 +42,18 @@ def entries(config: LlamaConfig) -> list[Entry]:
     ]
 
 
-def shape_of(tensors: Tensors, heads: int, grid: int | tuple[int, int]) -> dict:
+def shape_of(tensors: Tensors, heads: int, grid: tuple[int, int]) -> dict:
     """Arguments of LlamaConfig that the blocks tell, and those that they do not."""
     dim = tensors["output.weight"].shape[1]
     hidden = tensors["layers.0.feed_forward.w1.weight"].shape[0]
-    if isinstance(grid, int):
-        raise ValueError(f"grid = {grid}, expected HxW")
+    multiple = math.gcd(hidden, 256)
     return dict(
-        layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")),
+        layers=count_layers(tensors, "layers."),
         dim=dim,
         heads=heads or HEADS.get(dim, max(dim // 64, 1)),
         grid=grid,
-        ffn_multiple=math.gcd(hidden, 256),
+        # Whatever gives this width; that of the published sizes divides 256.
+        ffn_multiple=multiple if swiglu_width(dim, multiple) == hidden else hidden,
     )
 
 

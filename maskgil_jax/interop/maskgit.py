@@ -1,22 +1,24 @@
 """Google's MaskGIT transformer in Flax (maskgit/nets/maskgit_transformer.py)."""
 
-import math
-
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
+from maskgil_jax.interop.maskgit_pytorch import square
 from maskgil_jax.models.bert import BertConfig
 
 CONFIG = BertConfig
 STATE_DICT_KEYS = ()
+ANCHORS = ("params/Embed_0/word_embeddings/embedding",)
 IGNORED = (r"^(?!params/)",)
 
 
-def config(tensors: Tensors, classes: int = 1000) -> BertConfig:
-    """The network, read off the shapes; `classes` are the published ones unless told."""
+def config(tensors: Tensors, classes: int = 1000, grid: tuple[int, int] = (0, 0)) -> BertConfig:
+    """The network, read off the shapes.
+
+    `classes` are the published ones unless told, and the grid is square.
+    """
     kernel = "params/TransformerLayer_0/Attention_0/self_attention/query/kernel"
     dim, heads, _ = tensors[kernel].shape
     rows = tensors["params/Embed_0/word_embeddings/embedding"].shape[0]
     positions = tensors["params/Embed_0/position_embeddings/embedding"].shape[0]
-    side = math.isqrt(positions - 1)
     layers = {name.split("/")[1] for name in tensors if "/TransformerLayer_" in name}
     return BertConfig(
         layers=len(layers),
@@ -25,7 +27,7 @@ def config(tensors: Tensors, classes: int = 1000) -> BertConfig:
         mlp_dim=tensors["params/TransformerLayer_0/Mlp_0/intermediate_output/bias"].shape[0],
         codebook_size=rows - classes - 1,
         num_classes=classes,
-        grid=(side, side),
+        grid=grid if any(grid) else square(positions - 1),
         style="maskgit",
     )
 

@@ -9,13 +9,21 @@ from maskgil_jax.models.bert import BertConfig
 
 CONFIG = BertConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "state_dict")
+ANCHORS = ("tok_emb.weight",)
 IGNORED = ()
 
 
-def config(tensors: Tensors, heads: int = 16, classes: int = 1000) -> BertConfig:
-    """The network, read off the shapes; heads and classes are the published ones unless told."""
+def config(
+    tensors: Tensors,
+    heads: int = 16,
+    classes: int = 1000,
+    grid: tuple[int, int] = (0, 0),
+) -> BertConfig:
+    """The network, read off the shapes.
+
+    Heads and classes are the published ones unless told, and the grid is square.
+    """
     positions, rows = tensors["bias"].shape
-    side = math.isqrt(positions - 1)
     mlp_dim, dim = tensors["transformer.layers.0.1.fn.net.0.weight"].shape
     layers = {name.split(".")[2] for name in tensors if name.startswith("transformer.layers.")}
     return BertConfig(
@@ -25,8 +33,16 @@ def config(tensors: Tensors, heads: int = 16, classes: int = 1000) -> BertConfig
         mlp_dim=mlp_dim,
         codebook_size=rows - classes - 2,
         num_classes=classes,
-        grid=(side, side),
+        grid=grid if any(grid) else square(positions - 1),
     )
+
+
+def square(positions: int) -> tuple[int, int]:
+    """The sides of a square grid of so many tokens."""
+    side = math.isqrt(positions)
+    if side * side != positions:
+        raise ValueError(f"{positions} positions are no square grid: say --arg=grid=HxW")
+    return side, side
 
 
 def entries(config: BertConfig) -> list[Entry]:

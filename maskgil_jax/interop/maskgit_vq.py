@@ -10,6 +10,7 @@ from maskgil_jax.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig
 STATE_DICT_KEYS = ()
+ANCHORS = ("params/quantizer/codebook",)
 IGNORED = (r"^(?!params/)",)
 FIXED: dict[str, Any] = dict(style="maskgit", quantizer="euclidean", z_channels=0, attention=False)
 

@@ -12,6 +12,7 @@ from maskgil_jax.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig
 STATE_DICT_KEYS = ("state_dict", "model", "module", "ema")
+ANCHORS = ("encoder.conv_out.weight",)
 IGNORED = (r"^loss\.", r"^model_ema\.(decay|num_updates)$", r"^quantize\.")
 FIXED: dict[str, Any] = dict(style="magvit2", quantizer="lookup_free", z_channels=0)
 NAMES = convnet.Names(

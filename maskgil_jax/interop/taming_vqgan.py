@@ -12,6 +12,7 @@ from maskgil_jax.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig
 STATE_DICT_KEYS = ("state_dict", "model", "module", "ema")
+ANCHORS = ("quantize.embedding.weight",)
 IGNORED = (r"^loss\.", r"^model_ema\.(decay|num_updates)$")
 FIXED: dict[str, Any] = dict(style="vqgan", quantizer="euclidean")
 NAMES = convnet.Names(

@@ -1,24 +1,29 @@
 """Whisper as Hugging Face keeps it: a snapshot's safetensors and JSON files."""
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import files
+from maskgil_jax.interop import description, files, sources
 from maskgil_jax.interop.convnet import norm
-from maskgil_jax.interop.engine import Entry, Tensors
+from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
 from maskgil_jax.models.whisper import WhisperConfig
 from maskgil_jax.speech_encoders import VOCABULARY
 
 CONFIG = WhisperConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict
-WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+ANCHORS = ("model.encoder.conv1.weight",)
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 IGNORED = (r"^proj_out\.weight$",)  # the embedding again
 
 # Which of a snapshot's files say what tokens are suppressed; older ones have the second only.
 SETTINGS = ("generation_config.json", "config.json")
+# What config.json says of the network's shape.
+SHAPE = ("encoder_layers", "decoder_layers", "encoder_attention_heads")
 
 
 def read(source: str) -> Content:
@@ -30,36 +35,43 @@ def read(source: str) -> Content:
     Raises:
       InputError: an unreadable file, or one is missing.
     """
-    found = files.members(source)
-    weights = [path for name, path in found.items() if WEIGHTS.fullmatch(name)]
+    source = sources.snapshot(source)
+    found = sources.members(source)
+    weights = {name: path for name, path in found.items() if WEIGHTS.fullmatch(name)}
+    if not os.path.isdir(source):  # files that were named one by one may have other names
+        weights = {name: path for name, path in found.items() if ".safetensors" in name}
     settings = [found[name] for name in SETTINGS if name in found]
-    if not weights or not settings or VOCABULARY not in found:
+    content = Content({}, {}, {})
+    if weights and VOCABULARY in found:
+        content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
+    if not content.tensors or not (settings or description.KEY in content.metadata):
         raise InputError(
             f"--source={source}: found {', '.join(found)}; expected model.safetensors, "
             f"{' or '.join(SETTINGS)} and {VOCABULARY}, or a directory of them"
         )
-    return Content(
-        files.read(",".join(weights), STATE_DICT_KEYS),
-        files.read_json(settings[0]),
-        {VOCABULARY: files.read_bytes(found[VOCABULARY])},
-    )
+    told = [sources.read_json(path) for path in settings] or [{}]
+    shape = {name: told[-1][name] for name in SHAPE if isinstance(told[-1].get(name), int)}
+    vocabulary = {VOCABULARY: sources.read_bytes(found[VOCABULARY])}
+    return Content(content.tensors, {**content.metadata, **told[0], **shape}, vocabulary)
 
 
 def config(tensors: Tensors, metadata: Mapping[str, Any], heads: int = 0) -> WhisperConfig:
-    """The network, read off the shapes; `heads` are dim / 64 unless told (--arg=heads=N).
+    """The network, read off the shapes.
+
+    `heads` are those of config.json, without it dim / 64, unless told (--arg=heads=N).
 
     Args:
       tensors: by name.
-      metadata: `suppress_tokens` and `begin_suppress_tokens`.
+      metadata: `suppress_tokens`, `begin_suppress_tokens` and what config.json says of the shape.
       heads: of attention.
     """
     dim, mel_bins, _ = tensors["model.encoder.conv1.weight"].shape
     return WhisperConfig(
         dim=dim,
-        heads=heads or max(dim // 64, 1),
+        heads=heads or metadata.get("encoder_attention_heads") or max(dim // 64, 1),
         mlp_dim=tensors["model.encoder.layers.0.fc1.bias"].shape[0],
-        encoder_layers=_layers(tensors, "encoder"),
-        decoder_layers=_layers(tensors, "decoder"),
+        encoder_layers=count_layers(tensors, "model.encoder.layers."),
+        decoder_layers=count_layers(tensors, "model.decoder.layers."),
         mel_bins=mel_bins,
         vocabulary=tensors["model.decoder.embed_tokens.weight"].shape[0],
         speech_positions=tensors["model.encoder.embed_positions.weight"].shape[0],
@@ -98,11 +110,6 @@ def entries(config: WhisperConfig) -> list[Entry]:
         table += norm(f"{name}.encoder_attn_layer_norm", f"{path}/speech_norm", C, (i,))
         table += _attention(config, f"{name}.encoder_attn", f"{path}/speech_attention", i)
     return table
-
-
-def _layers(tensors: Tensors, side: str) -> int:
-    prefix = f"model.{side}.layers."
-    return 1 + max(int(n.removeprefix(prefix).split(".")[0]) for n in tensors if prefix in n)
 
 
 def _block(config: WhisperConfig, name: str, path: str, i: int) -> list[Entry]:

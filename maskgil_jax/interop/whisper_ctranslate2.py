@@ -8,12 +8,12 @@ import re
 import numpy as np
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import ctranslate2, files, whisper
+from maskgil_jax.interop import ctranslate2, sources, whisper
 from maskgil_jax.interop.engine import Tensors
 from maskgil_jax.interop.files import Content
 from maskgil_jax.speech_encoders import VOCABULARY
 
-CONFIG, IGNORED = whisper.CONFIG, whisper.IGNORED
+CONFIG, IGNORED, ANCHORS = whisper.CONFIG, whisper.IGNORED, whisper.ANCHORS
 config, entries = whisper.config, whisper.entries
 WEIGHTS, SETTINGS = "model.bin", "config.json"
 
@@ -48,19 +48,22 @@ def read(source: str) -> Content:
     Raises:
       InputError: no such file, another file, a truncated or a quantised one.
     """
-    found = files.members(source)
+    found = sources.members(source)
     if missing := [name for name in (WEIGHTS, SETTINGS, VOCABULARY) if name not in found]:
         raise InputError(f"--source={source} has no {' and no '.join(missing)}")
     tensors: Tensors = {}
+    numbers: dict[str, int] = {}
     for name, tensor in ctranslate2.read(found[WEIGHTS], "WhisperSpec").items():
-        if tensor.ndim:  # the others are numbers such as that of heads
+        if tensor.ndim:
             tensors |= _renamed(found[WEIGHTS], name, tensor)
-    told = files.read_json(found[SETTINGS])
+        elif name == "encoder/num_heads":
+            numbers["heads"] = int(tensor)
+    told = sources.read_json(found[SETTINGS])
     settings = {
         "suppress_tokens": told.get("suppress_ids"),
         "begin_suppress_tokens": told.get("suppress_ids_begin"),
     }
-    return Content(tensors, settings, {VOCABULARY: files.read_bytes(found[VOCABULARY])})
+    return Content(tensors, settings | numbers, {VOCABULARY: sources.read_bytes(found[VOCABULARY])})
 
 
 def _renamed(path: str, name: str, tensor: np.ndarray) -> Tensors:
@@ -71,6 +74,8 @@ def _renamed(path: str, name: str, tensor: np.ndarray) -> Tensors:
         raise InputError(f"--source={path}: {name} is quantised, expected float32 or float16")
     side, layer, parts, kind = found[1], found[2], PARTS[found[3]], KINDS.get(found[4], found[4])
     prefix = f"model.{side}." + (f"layers.{layer}." if layer else "")
+    if len(tensor) % len(parts):
+        raise InputError(f"--source={path}: {name} {tensor.shape} is not {len(parts)} parts")
     split = zip(parts, np.split(tensor, len(parts)), strict=True)
     # Keys have no bias in Whisper: zeros are joined in its place.
     return {

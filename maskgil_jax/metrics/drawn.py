@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskgil_jax import checkpoint, sharding
+from maskgil_jax import sharding
 from maskgil_jax.api import Tokenizer
 from maskgil_jax.decoding import draw
 from maskgil_jax.generators import Generator
@@ -32,7 +32,7 @@ class Models:
     def fingerprints(self) -> dict[str, str]:
         """What tells them from any others."""
         return {
-            "generator": checkpoint.fingerprint(self.generator.network),
+            "generator": self.generator.fingerprint,
             "tokenizer": self.tokenizer.fingerprint,
         }
 

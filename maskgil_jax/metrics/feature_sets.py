@@ -3,7 +3,6 @@
 Letters: N images, n of a piece, D features.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from maskgil_jax.metrics.feature_networks import INCEPTION, OF_INCEPTION
 from maskgil_jax.metrics.frechet import Gaussian, Moments
 from maskgil_jax.metrics.image_sets import ImageSet
 from maskgil_jax.metrics.parts import Parts
+from maskgil_jax.runtime.files import check_object, parse_json
 
 # Mean and covariance in a file, as OpenAI's evaluator names them, by the features that they are of.
 STATISTICS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s"), "features": ("mu", "sigma")}
@@ -171,7 +171,7 @@ def read_features(path: str) -> FeatureSet:
     if labels is not None and labels.shape != (count,):
         raise InputError(f"{path}: labels {labels.shape} of {count} rows, expected one each")
     of = [name for name in STATISTICS if (name == "features") == (network != INCEPTION)]
-    known = json.loads(str(found["about"])) if "about" in found else {}
+    known = _parsed(found["about"], f"{path}: about") if "about" in found else {}
     about = {
         "path": path,
         "what": "features" if arrays else "mean and covariance alone",
@@ -189,6 +189,13 @@ def read_features(path: str) -> FeatureSet:
         stored=_statistics(path, found, of),
         network=network,
     )
+
+
+def _parsed(about: np.ndarray, where: str) -> dict[str, Any]:
+    """What maskgil_jax.features wrote of the features; InputError where it is something else."""
+    known = parse_json(str(about).encode(errors="replace"), where)
+    check_object(known, {"features": list} if "features" in known else {}, where)
+    return known
 
 
 def stored_statistics(path: str) -> dict[str, Gaussian]:

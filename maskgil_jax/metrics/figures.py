@@ -5,6 +5,8 @@ from typing import Any
 
 from etils import epath
 
+from maskgil_jax import pictures
+
 Row = Mapping[str, Any]
 
 # Okabe and Ito's colours, which the colour-blind tell apart; yellow is too light for white paper.
@@ -137,8 +139,7 @@ def panels(
     note = f"\nnumbers beside points: {spelled(along)}" if along and axis != along else ""
     figure.suptitle(title + note, fontsize=9, wrap=True)
     figure.set_layout_engine("constrained")
-    with epath.Path(path).open("wb") as file:
-        figure.savefig(file, format="png", dpi=200)
+    pictures.save_figure(path, figure, dpi=200)
     plt.close(figure)
 
 

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import pictures
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards import CodeRecord, CodeShards, readable
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
@@ -57,6 +57,7 @@ def write_comparison(
     if len(set(names)) < len(names):
         raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
     shards = CodeShards(codes)
+    shards.census.announce(codes)
     loaded = [draw.load_pair(directory, "") for directory in directories]
     for name, (generator, _) in zip(names, loaded, strict=True):
         made_by = shards.index.tokenizer["fingerprint"]
@@ -67,6 +68,11 @@ def write_comparison(
             )
         if not generator.num_classes:
             raise InputError(f"{name} is conditioned on features, expected models of classes")
+        if generator.num_classes != len(shards.class_names):
+            raise InputError(
+                f"{name} has {generator.num_classes} classes, but the shards in {codes} have "
+                f"{len(shards.class_names)}: expected the same"
+            )
         if generator.grid != shards.index.grid:
             raise InputError(
                 f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
@@ -91,6 +97,7 @@ def write_comparison(
                 about=about,
             )
         )
+    records = spread_records(shards, count)
     work = output / "unfinished"
     measure, real = evaluation.against(reference, sets[0], settings, work)
     rows, pictures_of, content = [], [], {}
@@ -99,7 +106,7 @@ def write_comparison(
     ):
         seconds = samples.seconds_per_image()
         content = measure.result(measure.features_of(samples, name), real)
-        loss, accuracy = validation(generator, shards, count, batch_size, seed)
+        loss, accuracy = validation(generator, records, batch_size, seed)
         log = read_log(epath.Path(directory).parent)
         rows.append(
             {
@@ -115,7 +122,7 @@ def write_comparison(
         )
         pictures_of.append(samples.read(0, min(SHOWN, count)).images)
     protocol = content["protocol"] | {
-        "validation": f"{min(count, len(shards))} images of {codes}, spread evenly, first view: "
+        "validation": f"{len(records)} images of {codes}, spread evenly, first view: "
         "mean of -log p in nats and share of right guesses, of hidden tokens (arccos masks) given "
         "the visible, or of each token given those before it: to be compared within a kind only",
         "samples": f"{count} images, over all classes, default decoding of each kind, seed {seed}",
@@ -144,15 +151,21 @@ def write_comparison(
         pictures.curves(logs, output / "curves.png")
 
 
+def spread_records(shards: CodeShards, count: int) -> list[CodeRecord]:
+    """At most `count` examples, spread evenly, since shards may hold one class after another.
+
+    Those that cannot be read are named and left out; InputError where none can.
+    """
+    return [record for _, record in readable(shards, draw.spread(len(shards), count).tolist())]
+
+
 def validation(
-    generator: Generator, shards: CodeShards, count: int, batch_size: int, seed: int
+    generator: Generator, records: Sequence[CodeRecord], batch_size: int, seed: int
 ) -> tuple[float, float]:
     """Mean -log p in nats and share of tokens predicted right, in eval mode without smoothing."""
-    # Spread, since shards may hold one class after another.
-    found = [shards[i] for i in draw.spread(len(shards), count).tolist()]
-    count = len(found)
-    codes = np.stack([record.codes[0] for record in found])
-    labels = np.array([record.label for record in found])
+    count = len(records)
+    codes = np.stack([record.codes[0] for record in records])
+    labels = np.array([record.label for record in records])
     hidden = np.ones(codes.shape, bool)
     if generator.kind == "masked":
         flat = objectives.random_masks(jax.random.key(seed), (count, codes[0].size), "arccos")

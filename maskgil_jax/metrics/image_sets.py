@@ -162,6 +162,7 @@ class Files:
         """
         kind = path.partition(":")[0]
         self._source = sources.open_source(path if kind in sources.SOURCES else f"folder:{path}")
+        self._source.census.announce(path)
         self._names = np.array(self._source.class_names)
         self._side, self._crop, self._color = size, CROPS[crop][0], color
         self.path = path

@@ -1,6 +1,5 @@
 """A family of runs: laws of their loss, with tables and a plot, and what plans say beside them."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from maskgil_jax import pictures
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import scaling_laws, tables
 from maskgil_jax.metrics.scaling_laws import Fit, Number
-from maskgil_jax.runtime.files import write_json
+from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 
 log = logging.getLogger("maskgil_jax")
 
@@ -47,26 +47,42 @@ def read_plans(path: str) -> list[Row]:
       InputError: no such file, or another one.
     """
     try:
-        plans = json.loads(epath.Path(path).expanduser().read_text())["plans"]
-        return [
-            {
-                "plan": epath.Path(plan["config"]).stem,
-                "topology": plan["topology"],
-                "chips": plan["chips"],
-                "parameters": plan["parameters"],
-                "tokens": plan["steps"] * plan["batch_size"] * plan["tokens_per_example"],
-                "training_flops": plan["steps"] * plan["model_flops_per_step"],
-                **{name: plan[name] for name in _ESTIMATED if name in plan},
-            }
-            for plan in plans
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"--plans={path}: expected the output of maskgil_jax.plan ({error!r})"
-        ) from None
+        plans = read_json(epath.Path(path).expanduser(), {"plans": list})["plans"]
+    except FileNotFoundError:
+        raise InputError(f"--plans={path}: there is no such file") from None
+    for number, plan in enumerate(plans):
+        _check_plan(plan, f"--plans={path}: plan {number}")
+    return [
+        {
+            "plan": epath.Path(plan["config"]).stem,
+            "topology": plan["topology"],
+            "chips": plan["chips"],
+            "parameters": plan["parameters"],
+            "tokens": plan["steps"] * plan["batch_size"] * plan["tokens_per_example"],
+            "training_flops": plan["steps"] * plan["model_flops_per_step"],
+            **{name: plan[name] for name in _ESTIMATED if name in plan},
+        }
+        for plan in plans
+    ]
 
 
+_COUNTED: dict[str, Types] = {
+    **dict(chips=int, parameters=int, steps=int, batch_size=int, tokens_per_example=int),
+    **dict(model_flops_per_step=float),
+}
 _ESTIMATED = ("mfu", "tokens_per_second", "chip_hours")  # a plan that does not fit has none
+
+
+def _check_plan(plan: Any, where: str) -> None:
+    check_object(plan, {"config": str, "topology": str, **_COUNTED}, where)
+    estimated = {name: float for name in _ESTIMATED if name in plan}
+    check_object(plan, estimated, where)
+    for name in (*_COUNTED, *estimated):
+        if not 0 < plan[name] < _MOST:
+            raise InputError(f"{where}: field {name!r} is not a positive, finite number")
+
+
+_MOST = 1e40  # far beyond any plan, while products of three are still floats
 
 
 def write_study(
@@ -232,8 +248,7 @@ def _plot(path: epath.Path, rows: Sequence[Row], joint: Fit, compute: Fit | None
     if compute:
         _band(all_axes[-1], span, [compute.loss([n]) for n in span], "black")
     all_axes[0].set_ylabel("validation loss (nats)")
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=100)
+    pictures.save_figure(path, figure, dpi=100)
 
 
 def _band(axes: Any, x: np.ndarray, losses: Sequence[Number], color: Any) -> None:

@@ -11,7 +11,7 @@ from maskgil_jax import processes
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import evaluation, figures, tables
 from maskgil_jax.metrics.drawn import Drawn
-from maskgil_jax.runtime.files import write_json
+from maskgil_jax.runtime.files import Types, is_number, read_json, write_json
 
 Setting = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def write_sweep(
                 found = measure.result(features, real) | {"seconds_per_image": seconds}
                 write_json(path, found)
             processes.wait(f"setting {_name(setting)}")
-        content = json.loads(path.read_text())
+        content = read_setting(path)
         _check_same(path, content, drawn, real.about, measure.told())
         rows.append({**setting, "seconds_per_image": content["seconds_per_image"]})
         rows[-1] |= content["metrics"]
@@ -70,6 +70,29 @@ def write_sweep(
     varied, measured = list(sets[0][0]), list(content["metrics"])
     figures.of_sweep(rows, varied, measured, content["real_to_real"], title(summary), output)
     work.rmtree(missing_ok=True)
+
+
+_FIELDS: dict[str, Types] = {
+    **dict(samples=dict, reference=dict, protocol=dict, metrics=dict, real_to_real=dict),
+    **dict(warnings=list, seconds_per_image=float),
+}
+
+
+def read_setting(path: epath.Path) -> dict[str, Any]:
+    """What a file of one setting says, with numbers as floats.
+
+    Raises:
+      InputError: it is damaged; names file and field.
+    """
+    content = read_json(path, _FIELDS)
+    for field in ("metrics", "real_to_real"):
+        for name, value in content[field].items():
+            if not is_number(value):
+                raise InputError(
+                    f"{path}: field {field!r} has {name} = {str(value)[:40]!r}, expected a number"
+                )
+            content[field][name] = float(value)
+    return content
 
 
 def title(summary: Mapping[str, Any]) -> str:

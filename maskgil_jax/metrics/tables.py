@@ -7,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from maskgil_jax.runtime import files
+
 Row = Mapping[str, Any]
 
 
@@ -26,8 +28,8 @@ def write(
     if columns is None:
         columns = {name: _short for name in _names(rows)}
     path = epath.Path(path)
-    path.with_name(f"{path.name}.csv").write_text(as_csv(rows, columns))
-    path.with_name(f"{path.name}.md").write_text(as_markdown(rows, columns))
+    files.write_bytes(path.with_name(f"{path.name}.csv"), as_csv(rows, columns).encode())
+    files.write_bytes(path.with_name(f"{path.name}.md"), as_markdown(rows, columns).encode())
 
 
 def as_csv(rows: Sequence[Row], columns: Iterable[str] | None = None) -> str:

@@ -1,6 +1,6 @@
 """Several tokenizers on the same images: quality, use of the codebook, size, speed, memory."""
 
-import time
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +10,13 @@ from etils import epath
 
 from maskgil_jax import paths, pictures
 from maskgil_jax.api import Tokenizer, load_tokenizer
-from maskgil_jax.data import images as image_files
 from maskgil_jax.data import sources
-from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
+from maskgil_jax.generation import reconstructions
 from maskgil_jax.metrics import evaluation, image_sets, reconstruction, tables
-from maskgil_jax.runtime.files import write_json, write_npz
+from maskgil_jax.runtime import unfinished
+from maskgil_jax.runtime.files import check_object, read_json, write_json, write_npz
+from maskgil_jax.runtime.unfinished import Written
 
 # Column of the tables, and how its numbers are written there.
 COLUMNS: dict[str, Callable[[Any], str]] = {
@@ -55,9 +56,10 @@ def write_comparison(
 ) -> None:
     """Reconstruct images with each tokenizer and write what came out.
 
-    Writes OUTPUT/originals.npz and OUTPUT/NAME.npz (what maskgil_jax.evaluate compares),
-    OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1 and Table 5) and
-    OUTPUT/reconstructions.png.
+    One that was stopped goes on with the batches that are missing, and what an earlier one of other
+    images or tokenizers wrote there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz
+    (what maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1
+    and Table 5) and OUTPUT/reconstructions.png.
 
     Args:
       directories: tokenizers; one is named after its directory, or after the one above a `model`.
@@ -92,9 +94,17 @@ def write_comparison(
         inception=inception,
         lpips=lpips,
     )
-    originals, _ = sources.center_crops(sources.open_source(data), image_size, count)
+    source = sources.open_source(data)
+    source.census.announce(data)
+    originals, _ = sources.center_crops(source, image_size, count)
     output = epath.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    about = {
+        "originals": hashlib.sha256(originals.tobytes()).hexdigest(),
+        "tokenizers": [tokenizer.fingerprint for tokenizer in tokenizers],
+        "rounding": rounding,
+        "batch_size": batch_size,
+    }
+    unfinished.begin(output, Written(about, files_of(names)), _finished(output))
     crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"
     write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
     work = output / "unfinished"
@@ -102,19 +112,21 @@ def write_comparison(
     measure, reference = evaluation.against(real.path, real, settings, work)
     rows, shown = [], [originals[:SHOWN]]
     for name, tokenizer in zip(names, tokenizers, strict=True):
-        reconstructions, codes, row = reconstruct(tokenizer, originals, batch_size, rounding)
+        parts = reconstructions.Parts(tokenizer, originals, batch_size, rounding, work)
+        images, codes = parts.compute(name)
+        row = row_of(tokenizer, originals, images, codes) | parts.cost()
         write_npz(
             output / f"{name}.npz",
-            arr_0=reconstructions,
+            arr_0=images,
             codes=codes,
             codebook_size=tokenizer.codebook_size,
             protocol=f"{crop}, reconstructed, uint8 by {rounding}",
         )
         row["head_parameters"] = head_width * tokenizer.codebook_size
-        images = image_sets.Npz(str(output / f"{name}.npz"))
-        row |= measure.values(measure.features_of(images, name, real), reference)
+        written = image_sets.Npz(str(output / f"{name}.npz"))
+        row |= measure.values(measure.features_of(written, name, real), reference)
         rows.append({"tokenizer": name} | row)
-        shown.append(reconstructions[:SHOWN])
+        shown.append(images[:SHOWN])
     device = jax.devices()[0]
     protocol = {
         "images": crop,
@@ -125,7 +137,6 @@ def write_comparison(
         f"included, {tokenizers[0].network.config.dtype}",
         "head_parameters": f"{head_width} x codes",
     } | measure.told()
-    work.rmtree(missing_ok=True)
     write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
     tables.write(output / "tokenizers", rows, COLUMNS)
     labelled = pictures.labelled_rows(np.concatenate(shown), ["original", *names], len(shown[0]))
@@ -136,6 +147,27 @@ def write_comparison(
         f"{len(originals)} images at {image_size} pixels, uint8, data range 255",
         output / "tokenizers.png",
     )
+    work.rmtree(missing_ok=True)
+    unfinished.end(output)
+
+
+def files_of(names: Sequence[str]) -> list[str]:
+    """Names of the files that a comparison of tokenizers of these names writes."""
+    tables_ = [f"tokenizers.{suffix}" for suffix in ("json", "csv", "md", "png")]
+    images = [f"{name}.npz" for name in ("originals", *names)]
+    return [*images, *tables_, "reconstructions.png"]
+
+
+def _finished(output: epath.Path) -> Written | None:
+    """What a comparison that was finished has written; None where there is none."""
+    path = output / "tokenizers.json"
+    if not path.exists():
+        return None
+    rows = read_json(path, {"tokenizers": list})["tokenizers"]
+    for row in rows:
+        check_object(row, {"tokenizer": str}, f"{path}: field 'tokenizers'")
+    names = [row["tokenizer"] for row in rows]
+    return Written(None, files_of([name for name in names if epath.Path(name).name == name]))
 
 
 def name_of(directory: str) -> str:
@@ -144,47 +176,16 @@ def name_of(directory: str) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-def reconstruct(
-    tokenizer: Tokenizer, originals: np.ndarray, batch_size: int, rounding: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Reconstructions uint8 [N, H, W, 3], codes int32 [N, h, w], and the tokenizer's row."""
-    network, config = tokenizer.network, tokenizer.network.config
-    batch_size = min(batch_size, len(originals))
-
-    def run(
-        function: Callable[..., jax.Array], inputs: np.ndarray
-    ) -> tuple[np.ndarray, float, float]:
-        like = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
-        compiled = jax.jit(function).lower(network, like).compile()
-        memory: Any = compiled.memory_analysis()
-        held = (
-            memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        )
-        parts, seconds = [], []
-        for _, rows, batch in fixed_batches(inputs, batch_size):
-            start = time.perf_counter()
-            found = np.asarray(compiled(network, batch))
-            seconds.append((time.perf_counter() - start) / batch_size)
-            parts.append(found[:rows])
-        return np.concatenate(parts), float(np.median(seconds)), held / 2**20
-
-    codes, encode_seconds, encode_mebibytes = run(
-        lambda network, images: network.encode(images / 127.5 - 1.0), originals
-    )
-    pixels, decode_seconds, decode_mebibytes = run(
-        lambda network, codes: network.decode(codes), codes
-    )
-    reconstructions = image_files.to_uint8(pixels, rounding)
-    row = {
+def row_of(
+    tokenizer: Tokenizer, originals: np.ndarray, images: np.ndarray, codes: np.ndarray
+) -> dict[str, Any]:
+    """A tokenizer's row of the table, without what its reconstructions cost."""
+    config = tokenizer.network.config
+    return {
         "quantizer": config.quantizer,
         "codes": config.codebook_size,
         "dimension": config.codebook_dim,
         "grid": "x".join(map(str, codes.shape[1:])),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(network)),
-        **reconstruction.summary(originals, reconstructions, codes, config.codebook_size),
-        "encode_seconds": encode_seconds,
-        "decode_seconds": decode_seconds,
-        "encode_mebibytes": encode_mebibytes,
-        "decode_mebibytes": decode_mebibytes,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(tokenizer.network)),
+        **reconstruction.summary(originals, images, codes, config.codebook_size),
     }
-    return reconstructions, codes, row

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from maskgil_jax import pictures
 from maskgil_jax.metrics import tables
 from maskgil_jax.planning import hlo
 from maskgil_jax.planning.chips import CHIPS, Chip
@@ -241,5 +242,4 @@ def _plot(path: epath.Path, plans: Sequence[Mapping[str, Any]]) -> None:
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
     figure.suptitle(f"{plans[0]['config']}: estimated by the TPU's compiler, not measured")
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=120)
+    pictures.save_figure(path, figure, dpi=120)

@@ -1,7 +1,6 @@
 """What directories hold that a report can show."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from etils import epath
 from maskgil_jax import checkpoint, paths
 from maskgil_jax.errors import InputError
 from maskgil_jax.reporting import results
+from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training.writer import LOG, parse_log
 
 STAGES = ("tokenizer", "codes", "generator")  # the order of main.STAGES
@@ -141,14 +141,6 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
         shown,
         [*left_out, *too_many],
     )
-
-
-def read_json(path: epath.Path) -> Any:
-    """The content of a JSON file; InputError where it is broken."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is broken: {error}; expected JSON") from None
 
 
 def read_configs(directory: epath.Path) -> dict[str, Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from etils import epath
 
 from maskgil_jax.errors import InputError
 
+DEEPEST = 100  # levels of JSON: nothing of ours comes near, and Python's recursion has its limit
 Types = type | tuple[type, ...]
 _JSON_NAMES = {
     dict: "an object",
@@ -26,10 +27,25 @@ _JSON_NAMES = {
 def write_npz(path: epath.PathLike, **arrays: Any) -> None:
     """Write an npz atomically."""
     path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)
     temporary.replace(path)
+
+
+def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of an npz that `write_npz` wrote.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    try:
+        with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    # What zipfile, zlib and NumPy raise of damage has no common class.
+    except Exception as error:
+        raise InputError(f"{path} is damaged: {error}; remove it") from error
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:
@@ -80,16 +96,44 @@ def read_json(path: epath.PathLike, fields: Mapping[str, Types] | None = None) -
       InputError: it cannot be read, is no JSON, or lacks these fields; names file and field.
     """
     try:
-        content = json.loads(epath.Path(path).read_bytes().decode("utf-8-sig"))
+        data = epath.Path(path).read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise InputError(f"{path} is not readable JSON: {error}") from None
+    content = parse_json(data, str(path))
     if fields is not None:
         check_object(content, fields, str(path))
     return content
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The content of JSON in UTF-8, `where` is its name in messages.
+
+    Raises:
+      InputError: it is no JSON, or nested more than DEEPEST levels.
+    """
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise InputError(f"{where} is not readable JSON: {error}") from None
+    if _deeper(content, DEEPEST):
+        raise InputError(f"{where} is not readable JSON: nested more than {DEEPEST} levels")
+    return content
+
+
+def _deeper(content: Any, levels: int) -> bool:
+    if not isinstance(content, dict | list):
+        return False
+    inner = content.values() if isinstance(content, dict) else content
+    return not levels or any(_deeper(value, levels - 1) for value in inner)
+
+
+def is_number(value: Any) -> bool:
+    """Whether JSON content is a number, or one that is not finite as `to_json` writes it."""
+    if isinstance(value, str):
+        return value in ("NaN", "Infinity", "-Infinity")
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_object(content: Any, fields: Mapping[str, Types], where: str) -> None:

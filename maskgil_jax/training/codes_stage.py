@@ -2,7 +2,7 @@
 
 import collections
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, kinds, records, shards, sources
+from maskgil_jax.data import buckets, images, kinds, records, shards, sources, unreadable
 from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
@@ -23,14 +23,15 @@ from maskgil_jax.training.captions import CaptionEncoder, Captions
 
 log = logging.getLogger("maskgil_jax")
 
+NAMED = 20  # images that cannot be read, in the index; beside each shard all of its are
 VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config.views
 
 
 def run(config: ConfigDict, output: epath.Path) -> None:
     """Write code shards; a run that was cut short goes on with the first shard that is missing.
 
-    With several processes each writes its own share of the shards. Images that cannot be read are
-    left out.
+    Shards that are there and damaged are named and made anew. With several processes each writes
+    its own share of the shards. Images that cannot be read are left out.
 
     Args:
       config: see maskgil_jax/config.py, `codes`.
@@ -41,34 +42,44 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     """
     tokenizer, source, sizes, captions, index = _plan(config)
     output.mkdir(parents=True, exist_ok=True)
-    if _complete(output, index):
+    complete = _complete(output, index)
+    mine = range(jax.process_index(), len(index.shards), jax.process_count())
+    todo = _to_be_made(output, index, mine)
+    if complete and not processes.total(len(todo)):
         log.info("%s is complete", output)
         return
+    census = {"census": source.census.to_json()}
     if processes.first():
-        shards.write_index(output, index, {"complete": False})
+        shards.write_index(output, index, {**census, "complete": False})
     processes.wait("the index is begun")  # no shard is there without the index that it is of
 
     encoder = Encoder(tokenizer, source, sizes, captions, index, config)
-    size, mine = (
-        config.shard_size,
-        range(jax.process_index(), len(index.shards), jax.process_count()),
-    )
-    todo = [i for i in mine if not (output / index.shards[i]).exists()]
+    size = config.shard_size
     total = sum(min(size, len(source) - i * size) for i in todo)
+    encoder.count_unreadable(
+        unreadable.read(output / index.shards[i] for i in mine if i not in todo)
+    )
     with tqdm(total=total, unit="image", disable=None) as progress:
         for i in todo:
+            path = output / index.shards[i]
             indices = range(i * size, min((i + 1) * size, len(source)))
-            records = encoder.records(indices, progress)
-            count = shards.write_shard(output / index.shards[i], records, index.grids)
+            count = shards.write_shard(path, encoder.shard(path, indices, progress), index.grids)
             log.info("%s: %d examples", index.shards[i], count)
     if encoder.left_out:
         log.warning("left out, since they cannot be read: %s", encoder.left_out)
-    processes.wait("shards are written")
+    encoder.check(processes.total(encoder.unreadable))
     if processes.first():
         counts = shards.counts_of(output, index)
-        unreadable = len(source) - counts["examples"]
-        shards.write_index(output, index, {**counts, "unreadable": unreadable, "complete": True})
-        log.info("%d examples in %s", counts["examples"], output)
+        faults = unreadable.read(output / name for name in index.shards)
+        left_out = {
+            "unreadable": len(source) - counts["examples"],
+            "unreadable_images": faults[:NAMED],
+        }
+        shards.write_index(output, index, {**counts, **left_out, **census, "complete": True})
+        log.info(
+            "%d examples in %s, %d images left out",
+            *(counts["examples"], output, left_out["unreadable"]),
+        )
     processes.wait("the index is complete")
 
 
@@ -96,6 +107,8 @@ def _plan(
     sizes = buckets.named(config.buckets, config.image_size, tokenizer.downsample)
     encoder = api.load_text_encoder(config.encoder) if config.encoder else None
     source = sources.open_source(config.source)
+    source.census.announce(config.source)
+    source.census.check_limit(config.source, config.bad_image_limit, "bad_image_limit")
     count = -(-len(source) // config.shard_size)
     index = shards.Index(
         tokenizer=tokenizer.provenance,
@@ -134,9 +147,20 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
             f"{output} holds shards of another kind; choose another directory or remove it:\n  "
             + "\n  ".join(lines)
         )
-    if counts.get("complete") and processes.first():
+    if counts["complete"] and processes.first():
         shards.write_index(output, index, counts)
-    return bool(counts.get("complete"))
+    return counts["complete"]
+
+
+def _to_be_made(output: epath.Path, index: shards.Index, mine: range) -> list[int]:
+    """Which of the shards with these numbers are missing or damaged; the damaged are named."""
+    paths = [output / index.shards[i] for i in mine]
+    with ThreadPoolExecutor(shards.OPENERS) as pool:
+        faults = list(pool.map(lambda path: shards.fault_of(path, index), paths))
+    for path, fault in zip(paths, faults, strict=True):
+        if fault not in ("", shards.MISSING):
+            log.warning("%s is damaged and made anew: %s", path, fault)
+    return [i for i, fault in zip(mine, faults, strict=True) if fault]
 
 
 class Loaded(NamedTuple):
@@ -158,7 +182,11 @@ class Loaded(NamedTuple):
 
 
 class Encoder:
-    """Turns images into the records of a shard, and counts those that cannot be read."""
+    """Turns images into the records of a shard, and counts those that cannot be read.
+
+    Attributes:
+      unreadable: number of those of this process, also in shards that were there before.
+    """
 
     def __init__(
         self,
@@ -172,21 +200,40 @@ class Encoder:
         self._captions = captions
         self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
-        self._unreadable = 0
+        self.unreadable = 0
         self._kinds: list[str] = []
         self._compilations = buckets.Compilations(index.grids)
 
-    def records(self, indices: range, progress: tqdm) -> Iterator[shards.CodeRecord]:
+    @property
+    def left_out(self) -> str:
+        """How many were found to be unreadable now, by kind, or ""."""
+        return kinds.counted(self._kinds)
+
+    def shard(
+        self, path: epath.Path, indices: range, progress: tqdm
+    ) -> Iterator[shards.CodeRecord]:
         """Records of the readable images among `indices`; those of one size in their order.
+
+        The names of the others are kept beside the shard, and are there before it.
+        """
+        faults: list[str] = []
+        yield from self._records(indices, progress, faults)
+        unreadable.write(path, faults)
+
+    def _records(
+        self, indices: range, progress: tqdm, faults: list[str]
+    ) -> Iterator[shards.CodeRecord]:
+        """Records of the readable images, and in `faults` why the others are not.
 
         Images wait until there is a batch of their size, so that there is one shape of each.
         Records do not wait: features of a shard's captions may be more than the memory holds.
         """
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
         for found in self._loaded(indices):
-            loaded = [item for item in found if item is not None]
-            self._check(len(found) - len(loaded))
-            for item in loaded:
+            new = [item for item in found if isinstance(item, str)]
+            faults += new
+            self.count_unreadable(new)
+            for item in (item for item in found if isinstance(item, Loaded)):
                 queue = waiting[item.bucket]
                 queue.append(item)
                 if len(queue) == self._batch_size:
@@ -195,12 +242,7 @@ class Encoder:
         for queue in waiting.values():
             yield from self._encoded(queue)
 
-    @property
-    def left_out(self) -> str:
-        """What could not be read, by kind, or ""."""
-        return kinds.counted(self._kinds)
-
-    def _loaded(self, indices: range) -> Iterator[list[Loaded | None]]:
+    def _loaded(self, indices: range) -> Iterator[list[Loaded | str]]:
         """A batch of images after another; the next is loaded while one is encoded."""
         with ThreadPoolExecutor() as pool:
             parts = [
@@ -227,7 +269,8 @@ class Encoder:
             for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
         ]
 
-    def _load(self, index: int) -> Loaded | None:
+    def _load(self, index: int) -> Loaded | str:
+        """The image at an index, or why it cannot be read."""
         record = self._source[index]
         try:
             with records.opened_image(record, self._index.color) as image:
@@ -239,7 +282,7 @@ class Encoder:
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
             self._kinds.append(error.kind)  # of several threads
-            return None
+            return str(error)
         return Loaded(record, int(bucket), views, size, captions)
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
@@ -252,11 +295,16 @@ class Encoder:
         view = images.bucket_crop(image, height, width)
         return np.stack([view, view[:, ::-1]] if self._index.crops == "flip" else [view])
 
-    def _check(self, unreadable: int) -> None:
-        self._unreadable += unreadable
-        if self._unreadable > self._limit * len(self._source):
+    def count_unreadable(self, faults: Sequence[str]) -> None:
+        """Count images that cannot be read; InputError where there are too many."""
+        self.unreadable += len(faults)
+        self.check(self.unreadable)
+
+    def check(self, count: int) -> None:
+        """Raise InputError where so many images that cannot be read are too many."""
+        if count > self._limit * len(self._source):
             raise InputError(
-                f"{self._unreadable} of {len(self._source)} images cannot be read, bad_image_limit "
-                f"= {self._limit} allows {self._limit:.1%}; what was written stays. Unreadable "
-                f"are {self.left_out}"
+                f"{count} of {len(self._source)} images cannot be read, bad_image_limit "
+                f"= {self._limit} allows {self._limit:.1%}; what was written stays. Of those that "
+                f"were read now: {self.left_out}"
             )

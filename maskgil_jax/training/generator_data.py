@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import api
 from maskgil_jax.conditioning import base, choice
 from maskgil_jax.data import buckets, mixture, pipeline, sources
+from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.records import Record
 from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
 from maskgil_jax.errors import InputError, Unreadable
@@ -28,7 +29,7 @@ class Data:
       load: (index, rng) -> example with `codes`, or with `image` for `in_step`.
       parts: of the examples, by source and bucket.
       class_names: one per class.
-      record: index -> the image or codes, with their name.
+      record: index -> the image or codes, with their name; Unreadable for damaged codes.
       provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
       grid: (height, width) in tokens of the square.
       grids: of each bucket.
@@ -69,6 +70,7 @@ def open_data(config: ConfigDict) -> Data:
 def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [sources.open_source(name) for name in names]
+    _account(names, opened, config)
     source = _joined(names, opened, config)
     if not config.tokenizer:
         raise InputError(
@@ -82,7 +84,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
             "tokenizer's downsampling)"
         )
-    condition = choice.of_config(config, source.class_names)
+    condition = choice.of_config(config, source.class_names, Images(names, opened))
     _check_first(condition, source)
     shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
     numbers = [shapes.of_images(one) for one in opened]
@@ -108,6 +110,14 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     )
 
 
+def _account(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> None:
+    """Tell what the sources hold; InputError where something is missing that must not."""
+    for name, source in zip(names, opened, strict=True):
+        source.census.announce(name)
+    for name, source in zip(names, opened, strict=True):
+        source.census.check_limit(name, config.data.bad_image_limit, "config.data.bad_image_limit")
+
+
 def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
     if not config.model.feature_dim or config.data.speech:
@@ -119,12 +129,17 @@ def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) 
     """Raise InputError where not one of the first images has a condition: the data is another."""
     reasons: list[str] = []
     for index in range(min(len(examples), pipeline.UNREADABLE_IN_A_ROW)):
-        record = examples[index]
+        try:
+            record = examples[index]
+        except Unreadable:  # is counted in training
+            continue
         try:
             condition.read(record, np.random.default_rng(0))
             return
         except Unreadable as error:
             reasons.append(f"{record.id}: {error}")
+    if not reasons:
+        return
     more = f" (nor have the {len(reasons) - 1} after it one)" if len(reasons) > 1 else ""
     raise InputError(f"the condition of the first image, {reasons[0]}{more}")
 
@@ -132,6 +147,7 @@ def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) 
 def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     names, weights = zip(*chosen, strict=True)
     opened = [CodeShards(name.partition(":")[2]) for name in names]
+    _account(names, opened, config)
     codes = _joined(names, opened, config)
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
@@ -152,7 +168,10 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             "%s was made with color = %r: config.data.color = %r does not change codes",
             *(names[0], index.color, config.data.color),
         )
-    condition = choice.of_config(config, codes.class_names, [shards.index for shards in opened])
+    _check_lost(names, opened, config.data.bad_image_limit)
+    indices = [shards.index for shards in opened]
+    images = Images([index.source["name"] for index in indices], opened)
+    condition = choice.of_config(config, codes.class_names, images, indices)
     _check_first(condition, codes)
     provenance = index.tokenizer
     path = config.tokenizer or provenance["path"]
@@ -180,6 +199,17 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         in_step=None,
         conditioning=condition,
     )
+
+
+def _check_lost(names: Sequence[str], opened: Sequence[CodeShards], limit: float) -> None:
+    """Raise InputError where shards are lost that are more than training would pass over."""
+    lost, total = sum(shards.lost for shards in opened), sum(map(len, opened))
+    if lost > limit * total:
+        raise InputError(
+            f"{lost} of {total} examples of {', '.join(names)} are in shards that cannot be opened "
+            f"(see above), config.data.bad_image_limit = {limit} allows {limit:.1%}: remove them "
+            "and run maskgil_jax.tokenize again, which makes them anew"
+        )
 
 
 def _check_alike(name: str, index: Index, other_name: str, other: Index) -> None:

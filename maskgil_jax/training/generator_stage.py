@@ -1,6 +1,7 @@
 """Stage 2: train a token model to predict hidden codes."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from maskgil_jax import api, checkpoint, generators, networks, pictures, process
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
 from maskgil_jax.data.records import Record, described
-from maskgil_jax.data.shards import CodeRecord
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
@@ -24,6 +24,8 @@ from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import generator_data, objectives, optimizer
 from maskgil_jax.training.generator_data import Data
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
+
+log = logging.getLogger("maskgil_jax")
 
 
 class Shown(NamedTuple):
@@ -95,12 +97,16 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         if data.tokenizer is None or not processes.first():
             return {}
         columns = config.samples.per_class
-        images = draw.draw_images(
-            draw.sampler(generator_of(weights), config.seed, shown.conditions, **options),
-            data.tokenizer,
-            np.repeat(shown.labels, columns),
-            config.samples.batch_size,
-        )
+        try:
+            images = draw.draw_images(
+                draw.sampler(generator_of(weights), config.seed, shown.conditions, **options),
+                data.tokenizer,
+                np.repeat(shown.labels, columns),
+                config.samples.batch_size,
+            )
+        except InputError as error:  # training may still recover
+            log.warning("no samples to show: %s", error)
+            return {}
         rows = [shown.names[label] for label in shown.labels]
         return {"samples": pictures.labelled_rows(images, rows, columns)}
 
@@ -115,7 +121,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
         step=lambda state, frozen, batch: step(state, frozen, batch, config),
         load=data.load,
         parts=data.parts,
-        name_of_example=lambda index: name_of(data.record(index), config.data.color),
+        name_of_example=lambda index: name_of_example(data, index, config.data.color),
         frozen=Frozen(data.in_step, data.conditioning.network),
         to_average=lambda model: model,
         pictures=show,
@@ -124,6 +130,15 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     state = train(stage, config, workdir, mesh)
     generator_of(averaged(state)).save(workdir / "model")
     return shown
+
+
+def name_of_example(data: Data, index: int, color: str) -> str:
+    """The image that an example is of; of what cannot be read, where it is and why."""
+    try:
+        record = data.record(index)
+        return described(record, color) if isinstance(record, Record) else record.id
+    except Unreadable as error:
+        return str(error)
 
 
 def averaged(state: TrainState) -> TokenModel:
@@ -225,11 +240,6 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
 OF_A_RUN = (
     *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
 )
-
-
-def name_of(record: Record | CodeRecord, color: str) -> str:
-    """What messages call an example, and why its image cannot be read, where that is so."""
-    return described(record, color) if isinstance(record, Record) else record.id
 
 
 def load_start(

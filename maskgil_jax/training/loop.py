@@ -24,7 +24,7 @@ from maskgil_jax.checkpoint import Checkpoints
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.errors import InputError, Interrupted
-from maskgil_jax.runtime.files import write_json
+from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import optimizer
 from maskgil_jax.training.interrupt import StopRequest
 from maskgil_jax.training.writer import Writer
@@ -300,7 +300,7 @@ class UnreadableImages:
         self._path = workdir / f"unreadable-{jax.process_index()}.json"
         self._stage, self._limit = stage, limit
         files = workdir.glob("unreadable-*.json") if workdir.exists() else []
-        known = {i for path in files for i in json.loads(path.read_text())}
+        known = {i for path in files for i in known_unreadable(path, stage.examples)}
         rng = np.random.default_rng(0)
         self.seen = {i for i in known if stage.load(i, rng)["unreadable"] == i}
         self._common = len(self.seen)
@@ -327,6 +327,21 @@ class UnreadableImages:
             f"{count} of {self._stage.examples} images cannot be read ({share:.1%}), "
             f"config.data.bad_image_limit allows {self._limit:.1%}"
         )
+
+
+def known_unreadable(path: epath.Path, examples: int) -> list[int]:
+    """Numbers of images, of so many, that an earlier run wrote down as unreadable.
+
+    Raises:
+      InputError: the file holds something else.
+    """
+    found = read_json(path)
+    if isinstance(found, list) and all(type(i) is int and 0 <= i < examples for i in found):
+        return found
+    raise InputError(
+        f"{path} is damaged, or of other data: expected a list of numbers of images from 0 to "
+        f"{examples - 1}. Remove it: images that cannot be read are then found again"
+    )
 
 
 class Clock:

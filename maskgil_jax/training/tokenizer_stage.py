@@ -1,6 +1,7 @@
 """Stage 1: train an image tokenizer and its discriminator, both updated in one jitted step."""
 
 import functools
+import logging
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.training import codebook, objectives, optimizer, tokenizer_objective
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
 
+log = logging.getLogger("maskgil_jax")
+
 
 def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Train as `config` says; WORKDIR/model is the tokenizer, WORKDIR/discriminator the other.
@@ -35,6 +38,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     lpips = load_lpips(config)
     start_from = load_start(config, *networks)
     source = sources.open_source(config.data.source)
+    source.census.announce(config.data.source)
+    source.census.check_limit(
+        config.data.source, config.data.bad_image_limit, "config.data.bad_image_limit"
+    )
     size = config.data.image_size
     squares = buckets.named("", size, networks[0].downsample)
     numbers = squares.of_images(source)
@@ -52,7 +59,11 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         tokenizer = Tokenizer(processes.local(averaged(state)))
         if not processes.first():
             return {}
-        reconstructions, _ = draw.reconstruct(tokenizer, shown, batch_size=len(shown))
+        try:
+            reconstructions, _ = draw.reconstruct(tokenizer, shown, batch_size=len(shown))
+        except InputError as error:  # training may still recover
+            log.warning("no reconstructions to show: %s", error)
+            return {}
         return {"reconstructions": pictures.pairs(shown, reconstructions)}
 
     stage = Stage(

@@ -1,11 +1,12 @@
 import sys
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from maskgil_jax.data import images, sources
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.errors import InputError, Unreadable
 
 TEXT = tfds.features.Text()
 TEXTS = tfds.features.Sequence(TEXT)
@@ -77,3 +78,39 @@ def test_broken_captions_are_unreadable_and_the_image_is_not(
     assert images.decode(source[0].image).size == (9, 8)
     with pytest.raises(Unreadable, match=rf"{name}/train\[0\]: .*{message}"):
         sources.captions_of(source[0])
+
+
+def test_an_image_whose_class_is_unknown_is_left_out_and_named(tmp_path):
+    label = tfds.features.ClassLabel(names=["blue", "red"])
+    source = prepare(tmp_path, "secret", {"label": label}, {"label": -1})
+    assert len(source) == 1 and source.class_names == ("blue", "red")
+    with pytest.raises(Unreadable, match=r"secret/train\[0\]: its class is -1, expected 0 to 1"):
+        sources.image_of(source[0])
+    assert list(source.names()) == ["secret/train[0]"] == [source[0].id]
+
+
+@pytest.mark.parametrize(
+    "name, feature, value",
+    [
+        ("number", tfds.features.Scalar(np.int64), 3),
+        ("many", tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b"])), ["a"]),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(name, feature, value, tmp_path):
+    with pytest.raises(InputError, match="its label is .*expected one class of known names"):
+        prepare(tmp_path, name, {"label": feature}, {"label": value})
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_what_a_damaged_file_holds_is_left_out_and_named(damage, tmp_path):
+    prepare(tmp_path, f"damaged_{damage}", {}, {})
+    (path,) = tmp_path.glob(f"damaged_{damage}/*/*.array_record*")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"PNG")
+    data[place] ^= 1
+    path.write_bytes(data if damage == "flipped" else data[:place])
+    if damage == "gone":
+        path.unlink()
+    source = sources.open_source(f"tfds:damaged_{damage}/train")
+    with pytest.raises(Unreadable, match=rf"damaged_{damage}/train\[0\]: ."):
+        sources.image_of(source[0])

@@ -316,7 +316,7 @@ def test_broken_gguf_is_refused(tmp_path):
         imported(path, tmp_path / "model")
     for content in (b"", b"something else", b"GGUF\3\0\0\0" + b"\1" * 40):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="model.gguf is not readable GGUF"):
+        with pytest.raises(InputError, match="model.gguf is (not readable GGUF|empty)"):
             imported(path, tmp_path / "model")
 
 

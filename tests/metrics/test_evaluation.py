@@ -1,6 +1,7 @@
 """Whole measurements: what is compared with what, under which name, and what is refused."""
 
 import json
+import logging
 import pickle
 
 import jax
@@ -453,3 +454,11 @@ def test_a_pickle_is_no_npz(pair, tmp_path):
     (tmp_path / "bad.npz").write_bytes(pickle.dumps(ORIGINALS))
     with pytest.raises(InputError, match="is not an npz that is whole"):
         evaluate(tmp_path / "bad.npz", pair[1], tmp_path)
+
+
+def test_a_measured_folder_says_what_is_not_used_of_it(tmp_path, caplog):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    (tmp_path / "b.npy").write_bytes(b"")
+    with caplog.at_level(logging.INFO, "maskgil_jax"):
+        image_sets.open_images(str(tmp_path))
+    assert "not used: 1 (suffix .npy): b.npy" in caplog.text

@@ -15,6 +15,6 @@ def test_the_likelihood_is_of_images_of_all_classes_of_shards_that_hold_one_afte
         CodeRecord(rng.integers(model.codebook_size, size=shape), i % model.num_classes, "", (8, 8))
         for i in range(10)
     ]
-    found = generators.validation(model, shards, 3, 2, 0)
-    assert found == generators.validation(model, [shards[i] for i in (0, 4, 9)], 3, 2, 0)
-    assert found != generators.validation(model, shards[:3], 3, 2, 0)
+    found = generators.validation(model, generators.spread_records(shards, 3), 2, 0)
+    assert found == generators.validation(model, [shards[i] for i in (0, 4, 9)], 2, 0)
+    assert found != generators.validation(model, shards[:3], 2, 0)

@@ -60,3 +60,20 @@ def test_nothing_but_corrupt_images_is_an_error_before_training(tmp_path):
     config = folder(tmp_path / "images", 5, set(range(5)))
     with pytest.raises(InputError, match="none of 5 images can be read"):
         main.run(config, epath.Path(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "generator"])
+def test_training_tells_what_its_source_holds_and_may_require_that_all_is_used(
+    stage, tmp_path, caplog
+):
+    source = folder(tmp_path / "images", 5, set()).data.source
+    (tmp_path / "images" / "class" / "x.npy").write_bytes(b"")
+    config = tiny.get_config(stage)
+    config.data.update(source=source, bad_image_limit=0.0)
+    if stage == "generator":
+        config.update(tokenizer="/not/read/yet")
+        config.evaluation.reference = ""
+    with caplog.at_level(logging.INFO, "maskgil_jax"):
+        with pytest.raises(InputError, match="bad_image_limit = 0 allows.*.suffix .npy.: class/x"):
+            main.run(config, epath.Path(tmp_path / "run"))
+    assert [line for line in caplog.messages if f"{source}: 5 images of 1 class (class)" in line]

@@ -1,4 +1,5 @@
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -248,3 +249,77 @@ def test_shards_of_another_kind_are_not_mixed(finished, tmp_path):
 def test_bad_input_is_named(changes, message, finished, tmp_path):
     with pytest.raises(InputError, match=message):
         codes_stage.run(config_for(finished, **changes), epath.Path(tmp_path))
+
+
+@pytest.fixture
+def damaged(photos, tmp_path):
+    """Twelve images in three shards, three of which are broken, and what is no image."""
+    folder = tmp_path / "damaged" / "class"
+    folder.mkdir(parents=True)
+    for i in range(12):
+        data = (photos / f"{i:02}.png").read_bytes()
+        (folder / f"{i:02}.png").write_bytes(data[:50] if i in (1, 2, 9) else data)
+    (folder / "00.txt").write_text("one")
+    (folder / "00.npy").write_bytes(b"")
+    return f"folder:{tmp_path}/damaged"
+
+
+def dies_at(monkeypatch, shard):
+    write_shard = shards.write_shard
+
+    def write(path, records, grids):
+        if shard in path.name:
+            raise KeyboardInterrupt
+        return write_shard(path, records, grids)
+
+    monkeypatch.setattr(shards, "write_shard", write)
+
+
+def test_the_index_says_what_was_seen_and_names_what_is_left_out(
+    finished, damaged, tmp_path, monkeypatch, caplog
+):
+    config = config_for(finished, source=damaged, shard_size=4, bad_image_limit=0.3)
+    output = epath.Path(tmp_path / "codes")
+    dies_at(monkeypatch, "00001")
+    with pytest.raises(KeyboardInterrupt):
+        codes_stage.run(config, output)
+    monkeypatch.undo()
+    with caplog.at_level(logging.INFO, "maskgil_jax"):
+        codes_stage.run(config, output)
+    first = (tmp_path / "codes/index.json").read_text()
+    index = json.loads(first)
+    assert (index["examples"], index["unreadable"], index["source"]["images"]) == (9, 3, 12)
+    names = [fault.partition(": ")[0] for fault in index["unreadable_images"]]
+    assert names == [f"{damaged.partition(':')[2]}/class/{i:02}.png" for i in (1, 2, 9)]
+    assert index["census"]["captioned"] == 1
+    assert index["census"]["not_used"]["suffix .npy"]["names"] == ["class/00.npy"]
+    seen = [line for line in caplog.messages if line.startswith(damaged)]
+    assert len(seen) == 1 and "12 images of 1 class (class), 1 with captions\n" in seen[0]
+    codes_stage.run(config, output)
+    assert (tmp_path / "codes/index.json").read_text() == first
+    census = shards.CodeShards(str(output)).census
+    assert census.images == 9 and census.missed() == 4 and census.class_names == ("class",)
+
+
+def test_images_that_a_cut_run_left_out_still_count(finished, damaged, tmp_path, monkeypatch):
+    config = config_for(finished, source=damaged, shard_size=4, bad_image_limit=0.2)
+    dies_at(monkeypatch, "00001")
+    with pytest.raises(KeyboardInterrupt):
+        codes_stage.run(config, epath.Path(tmp_path / "codes"))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="3 of 12 images cannot be read"):
+        codes_stage.run(config, epath.Path(tmp_path / "codes"))
+
+
+def test_nothing_may_be_passed_over_where_the_limit_is_zero(finished, photos, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes((photos / "00.png").read_bytes())
+    (images / "b.npy").write_bytes(b"")
+    (images / ".DS_Store").write_bytes(b"")
+    config = config_for(finished, source=f"folder:{images}", bad_image_limit=0.0)
+    with pytest.raises(InputError, match="1 things .* bad_image_limit = 0 .* .suffix .npy.: b.npy"):
+        codes_stage.run(config, epath.Path(tmp_path / "codes"))
+    assert not (tmp_path / "codes").exists()
+    (images / "b.npy").unlink()
+    codes_stage.run(config, epath.Path(tmp_path / "codes"))

@@ -169,17 +169,19 @@ def test_images_without_usable_captions_are_left_out_and_counted(
     for i, content in enumerate(bad.values()):
         (folder / f"{i:02}.txt").write_bytes(content)
     (folder / "03.txt").unlink()
+    (folder / "04.txt").rename(folder / "04.json")
+    (folder / "04.json").write_text('{"caption": "so cute \\ud83d"}')  # half an emoji
     config = config_of(f"folder:{folder}", encoder, finished)
     config.data.bad_image_limit = 0.3
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
         main.run(config, epath.Path(tmp_path / "run"))
-    assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 4
-    for name in ("00.png", "01.png", "02.png", "03.png"):
+    assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 5
+    for name in ("00.png", "01.png", "02.png", "03.png", "04.png"):
         assert any(name in record.message for record in caplog.records)
     written = shards(
         finished, folder, tmp_path / "codes", encoder=str(encoder), bad_image_limit=0.3
     )
-    assert len(CodeShards(written.partition(":")[2])) == 16
+    assert len(CodeShards(written.partition(":")[2])) == 15
     with pytest.raises(InputError, match="bad_image_limit"):
         shards(finished, folder, tmp_path / "few", encoder=str(encoder), bad_image_limit=0.1)
 

@@ -1,0 +1,95 @@
+"""What tensors do not tell, in the files that we write: what model.json says of the model.
+
+Files with room for strings have it under `KEY`, so that what is exported comes back as it was.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from maskgil_jax import networks
+from maskgil_jax.errors import InputError
+from maskgil_jax.generators import Generator
+from maskgil_jax.runtime.files import check_object, to_json
+
+KEY = "maskgil_jax"
+# What a generator was trained with, and the JSON types of it.
+KEPT = {"tokenizer": dict, "class_names": list, "encoder": dict}
+OF_TRAINING = ("remat", "unroll")  # of arguments, as in `api.load`
+# Arguments of which each unit has tensors of its own.
+COUNTS = ("layers", "encoder_layers", "decoder_layers", "res_blocks")
+
+
+class Description(NamedTuple):
+    """What a file says of its network.
+
+    Attributes:
+      config: of the network.
+      kept: what a Generator is made with beside its network.
+    """
+
+    config: Any
+    kept: dict[str, Any]
+
+
+def of(model: Any) -> str:
+    """The description of a model, as JSON."""
+    config = model.network.config
+    kept = {name: getattr(model, name) for name in KEPT} if isinstance(model, Generator) else {}
+    arguments = dataclasses.asdict(config)
+    return to_json({"class": networks.class_of(config), "arguments": arguments} | kept)
+
+
+def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description | None:
+    """The description among a file's strings, None where there is none.
+
+    Args:
+      metadata: of the file.
+      kind: of config that the format has.
+      tensors: how many the file has; a network of more layers is not built.
+
+    Raises:
+      InputError: it is damaged, or of another kind of network; a verb for a source.
+    """
+    if KEY not in metadata:
+        return None
+    where = f"has a damaged description ({KEY})"
+    try:
+        content = json.loads(metadata[KEY])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{where}: {error}") from None
+    try:
+        check_object(content, {"class": str, "arguments": dict}, KEY)
+        check_object(content, {name: KEPT[name] for name in KEPT if name in content}, KEY)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if content["class"] not in networks.NETWORKS:
+        raise InputError(f"holds a network {content['class']!r}, which this version does not know")
+    make = networks.NETWORKS[content["class"]][1]
+    if not issubclass(make, kind):
+        raise InputError(f"holds a {content['class']}, which is not of this format")
+    arguments = {k: v for k, v in content["arguments"].items() if k not in OF_TRAINING}
+    try:
+        _check_types(make, arguments)
+        config = make(**arguments)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{where}: {error}") from None
+    for name in COUNTS:
+        if (count := getattr(config, name, 0)) > tensors:
+            raise InputError(f"{where}: {name} = {count} in a file of {tensors} tensors")
+    kept = {name: content[name] for name in KEPT if name in content}
+    kept["class_names"] = tuple(map(str, kept.get("class_names", ())))
+    return Description(config, kept)
+
+
+def _check_types(make: type, arguments: dict[str, Any]) -> None:
+    """Raise ValueError where an argument's JSON is not of the type of its field."""
+    fields = {field.name: field.type for field in dataclasses.fields(make)}
+    scalars = {
+        name: kind if kind in (int, float, str, bool) else list for name, kind in fields.items()
+    }
+    check_object(arguments, {n: kind for n, kind in scalars.items() if n in arguments}, KEY)
+    for name, value in arguments.items():
+        if isinstance(value, list) and not all(type(x) is int for x in value):
+            raise ValueError(f"{name} = {value}, expected integers")

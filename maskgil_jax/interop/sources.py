@@ -1,0 +1,209 @@
+"""The files that --source stands for: one, several with commas, a directory or an index."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import files
+
+TORCH = (".pt", ".pth", ".ckpt", ".bin")
+# Google's Flax files have no suffix, as tokenizer_imagenet256_checkpoint.
+FLAX = (".msgpack", "_checkpoint")
+KINDS = ((".safetensors",), TORCH, FLAX)  # in order of preference within a directory
+INDEX = ".index.json"
+PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")  # as model-00001-of-00002.safetensors
+# Beginnings of what stands in for a file of weights that was not downloaded.
+STRANGERS = {
+    b"version https://git-lfs": "a Git LFS pointer to the file: run `git lfs pull`",
+    b"<": "HTML or XML, as a failed download leaves",
+    b"{": "JSON",
+}
+
+
+class Weights(NamedTuple):
+    """The files of tensors of one network.
+
+    Attributes:
+      paths: of the files.
+      listed: name of a tensor to the file that has to hold it, where an index says so.
+    """
+
+    paths: list[str]
+    listed: Mapping[str, str]
+
+
+def members(source: str) -> dict[str, str]:
+    """The files that a source stands for, those between its commas or in a directory, by name.
+
+    Raises:
+      InputError: no such file, or two of one name.
+    """
+    if os.path.isdir(source):
+        paths = [os.path.join(source, name) for name in _listed(source)]
+        paths = [path for path in paths if os.path.isfile(path)]
+    else:
+        paths = [source] if os.path.isfile(source) else source.split(",")
+    found: dict[str, str] = {}
+    for path in paths:
+        check_file(path)
+        name = os.path.basename(path)
+        if name in found:
+            raise InputError(f"--source={source} has two files {name}: rename one of them")
+        found[name] = path
+    return found
+
+
+def snapshot(source: str) -> str:
+    """The source, or the directory of an index, which is a snapshot with all that belongs to it."""
+    alone = source.endswith(INDEX) and os.path.isfile(source)
+    return os.path.dirname(source) or "." if alone else source
+
+
+def weights(source: str) -> Weights:
+    """The files of tensors that a source stands for.
+
+    Raises:
+      InputError: no such file, none of tensors, several of which only one can be meant, or a part
+        of a network that is missing.
+    """
+    found = members(source)
+    if "model.json" in found and os.path.isdir(source):
+        raise InputError(f"--source={source} is a model directory of this package already")
+    known = tuple(suffix for kind in KINDS for suffix in kind)
+    for path in [] if os.path.isdir(source) else found.values():
+        if not path.endswith((*known, INDEX)):
+            raise InputError(
+                f"--source={path}: expected a name that ends in .safetensors, {', '.join(TORCH)}, "
+                f"{' or '.join(FLAX)}, a directory of such files, or their {INDEX}"
+            )
+    return weights_among(found, source)
+
+
+def weights_among(found: Mapping[str, str], source: str) -> Weights:
+    """The files of tensors among the members of a source; raises as `weights` does."""
+    indices = sorted(name for name in found if name.endswith(INDEX))
+    for kind in KINDS:
+        indexed = [name for name in indices if name.removesuffix(INDEX).endswith(kind)]
+        if indexed:
+            return _indexed(found, indexed, source)
+    if indices:
+        raise InputError(f"--source={source}: {indices[0]} is the index of no known kind of file")
+    paths: list[str] = []
+    for kind in KINDS:
+        of_kind = [path for name, path in found.items() if name.endswith(kind)]
+        if os.path.isdir(source):
+            _check_one_network(of_kind, source)
+            paths = paths or of_kind
+        else:
+            paths += of_kind
+    if not paths:
+        raise InputError(f"--source={source} has no file of tensors: {_some(found)}")
+    _check_parts(paths)
+    return Weights(paths, {})
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The object in a JSON file; InputError where there is none."""
+    check_file(path)
+    content: dict[str, Any] = files.read_json(path, {})
+    return content
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file; InputError where there is none."""
+    check_file(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"--source={path} cannot be read: {error.strerror}") from None
+
+
+def check_file(path: str) -> None:
+    """Raise InputError unless there is this file."""
+    if not os.path.isfile(path):
+        raise InputError(f"--source={path}: there is no such file")
+
+
+def check_beginning(path: str) -> None:
+    """Raise InputError where a file of tensors is empty, or is what a download may leave."""
+    check_file(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(f"--source={path} cannot be read: {error.strerror}") from None
+    if not start:
+        raise InputError(f"--source={path} is empty (0 bytes), expected tensors")
+    for beginning, what in STRANGERS.items():
+        # The first byte of safetensors is of a number, which text never is: its eighth is zero.
+        if start.lstrip().startswith(beginning) and 0 not in start[:8]:
+            raise InputError(f"--source={path} is {what}, expected tensors")
+
+
+def _indexed(found: Mapping[str, str], indices: list[str], source: str) -> Weights:
+    if len(indices) > 1:
+        raise InputError(
+            f"--source={source} has several indices: give one of {', '.join(indices)} as --source"
+        )
+    path = found[indices[0]]
+    index = read_json(path).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise InputError(f"--source={path}: field 'weight_map' is missing, or holds no names")
+    for name, file in index.items():
+        if not isinstance(file, str) or os.path.basename(file) != file or file in ("", ".", ".."):
+            raise InputError(f"--source={path}: {name} is in {file!r}, expected a file beside it")
+    parts = {file: os.path.join(os.path.dirname(path), file) for file in index.values()}
+    if missing := sorted(file for file, part in parts.items() if not os.path.isfile(part)):
+        raise InputError(
+            f"--source={source} is not whole: {path} names {_some(missing)}, which are not there"
+        )
+    return Weights(sorted(parts.values()), index)
+
+
+def _check_one_network(paths: list[str], source: str) -> None:
+    """Refuse a directory of several networks, of which none is the one to take."""
+    parts = [PART.fullmatch(os.path.basename(path)) for path in paths]
+    series = sorted({f"{part[1]}-*{part[4]}" for part in parts if part})
+    alone = sorted(os.path.basename(p) for p, part in zip(paths, parts, strict=True) if not part)
+    if series and len(series) + len(alone) > 1:
+        several = series + alone
+    elif len(alone) > 1 and not alone[0].endswith(".safetensors"):
+        several = alone
+    else:
+        return
+    raise InputError(
+        f"--source={source} holds several sets of weights: {', '.join(several)}; give the files of "
+        "one of them as --source, with commas in between"
+    )
+
+
+def _check_parts(paths: list[str]) -> None:
+    """Refuse files that are numbered parts of something that is not whole."""
+    series: dict[tuple[str, str, str], set[int]] = {}
+    for path in paths:
+        if part := PART.fullmatch(path):
+            series.setdefault((part[1], part[3], part[4]), set()).add(int(part[2]))
+    for (name, count, suffix), there in series.items():
+        first = min(there | {1})  # some count from 0
+        every = range(first, first + int(count)) if int(count) < 100_000 else range(0)
+        if missing := sorted(set(every) - there):
+            names = [f"{os.path.basename(name)}-{i:05d}-of-{count}{suffix}" for i in missing]
+            raise InputError(
+                f"--source={name}-*-of-{count}{suffix} is not whole: {_some(names)} of {count} "
+                "parts are missing; give their directory, or all of them with commas in between"
+            )
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError as error:
+        raise InputError(f"--source={directory} cannot be listed: {error.strerror}") from None
+
+
+def _some(names: Any) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,117 @@
+"""Directories that a command fills with files: whole, or marked as unfinished.
+
+While it writes, a file MARK lies there; what reads such directories refuses them. The mark says
+with which settings it writes, so that the same command can go on, and which files, so that another
+one can remove them, and only them.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.files import read_json, to_json, write_json
+
+log = logging.getLogger("maskgil_jax")
+
+MARK = "unfinished.json"
+
+
+class Written(NamedTuple):
+    """What a command writes, or has written, into a directory.
+
+    Attributes:
+      settings: JSON-able, all that the files depend on; None: they are of no use to go on with.
+      files: their names.
+    """
+
+    settings: Mapping[str, Any] | None
+    files: Sequence[str]
+
+
+def check(directory: epath.PathLike) -> None:
+    """Raise InputError where a directory is marked as unfinished."""
+    if (epath.Path(directory) / MARK).exists():
+        raise InputError(
+            f"{directory} is unfinished ({MARK} lies there): what writes it was stopped, or is "
+            "still running; run the same command again, which goes on, or remove the directory"
+        )
+
+
+def begin(directory: epath.PathLike, new: Written, before: Written | None = None) -> bool:
+    """Mark a directory, which is made if needed, as unfinished.
+
+    What a command of other settings has written there is removed; files of others stay.
+
+    Args:
+      directory: to be filled.
+      new: what will be written.
+      before: what lies there, if a command has finished it.
+
+    Returns:
+      Whether files that are there were written with the same settings: there is no need to write
+      those again.
+
+    Raises:
+      InputError: a mark that is damaged, or a directory that cannot be written.
+    """
+    directory = epath.Path(directory)
+    new = Written(json.loads(to_json(new.settings)), new.files)  # as a mark gives them back
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        found = _read(directory) or before
+        _remove_halves(directory, {MARK, *new.files, *(found.files if found else ())})
+        if found and new.settings is not None and found.settings == new.settings:
+            mark(directory, new)
+            return True
+        if found:
+            # As long as any of them may be there, none counts as written with new settings.
+            mark(directory, Written(None, found.files))
+            there = [directory / name for name in found.files]
+            there = [path for path in there if path.is_file()]
+            if there:
+                log.info(
+                    "%s holds %d files of a run with other settings: they are removed",
+                    directory,
+                    len(there),
+                )
+            for path in there:
+                path.unlink()
+        mark(directory, new)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error}") from None
+    return False
+
+
+def _remove_halves(directory: epath.Path, names: Container[str]) -> None:
+    """Remove what a kill left of files of these names while runtime/files.py wrote them."""
+    for path in directory.iterdir():
+        half = re.fullmatch(r"(.+)\.[0-9a-f]{8}\.tmp", path.name)
+        if half and half[1] in names:
+            path.unlink()
+
+
+def mark(directory: epath.PathLike, written: Written) -> None:
+    """Mark a directory as unfinished, or change what its mark says."""
+    write_json(epath.Path(directory) / MARK, written._asdict())
+
+
+def end(directory: epath.PathLike) -> None:
+    """Take the mark off: all files are there."""
+    (epath.Path(directory) / MARK).unlink(missing_ok=True)
+
+
+def _read(directory: epath.Path) -> Written | None:
+    path = directory / MARK
+    try:
+        content = read_json(path, {"settings": (dict, type(None)), "files": list})
+    except FileNotFoundError:
+        return None
+    for name in content["files"]:
+        if not isinstance(name, str) or epath.Path(name).name != name:
+            raise InputError(f"{path}: field 'files' holds {name!r}, expected names of files")
+    return Written(content["settings"], content["files"])

@@ -1,0 +1,186 @@
+"""The files of a draw: whole or marked, never mixed, and the same whether it was stopped or not."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskgil_jax import pictures
+from maskgil_jax.errors import InputError
+from maskgil_jax.generation import samples
+from maskgil_jax.metrics import image_sets
+from maskgil_jax.runtime import files
+
+SETTINGS = {"generator": "abc", "seed": 0, "options": {"guidance": 3.0}}
+
+
+class Tokenizer:
+    """Codes to pixels without a network."""
+
+    def decode(self, codes):
+        images = np.repeat(np.repeat(codes, 2, axis=1), 2, axis=2)[..., None]
+        return np.tile(images / 128.0 - 1, (1, 1, 1, 3)).astype(np.float32)
+
+
+class Sampler:
+    """Image i of a label; stops after so many batches."""
+
+    def __init__(self, stop=None, seed=0):
+        self.batches, self._stop, self._seed = [], stop, seed
+
+    def __call__(self, labels, start):
+        if len(self.batches) == self._stop:
+            raise KeyboardInterrupt
+        self.batches.append(start)
+        numbers = 7 * np.arange(start, start + len(labels)) + 50 * labels + self._seed
+        return (numbers[:, None, None] + np.arange(6).reshape(2, 3)) % 256
+
+
+def draw(output, sampler, *, labels=(0, 1), each=5, settings=SETTINGS, batch_size=3):
+    samples.write_samples(
+        sampler,
+        Tokenizer(),
+        output,
+        settings=settings,
+        size=(4, 6),
+        labels=np.array(labels),
+        names=["cat", "dog", "owl"],
+        per_label=each,
+        batch_size=batch_size,
+    )
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def content(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def numbered(count):
+    return [f"{i:05}.png" for i in range(count)]
+
+
+@pytest.fixture
+def whole(tmp_path):
+    draw(tmp_path / "whole", Sampler())
+    return tmp_path / "whole"
+
+
+def test_a_draw_is_pngs_a_grid_and_an_npz_of_the_same_images(whole):
+    assert names(whole) == [*numbered(10), "grid.png", "samples.npz"]
+    with np.load(whole / "samples.npz") as found:
+        assert found["labels"].tolist() == [0] * 5 + [1] * 5
+        assert found["class_names"].tolist() == ["cat", "dog", "owl"]
+        for i, image in enumerate(found["arr_0"]):
+            with Image.open(whole / f"{i:05}.png") as file:
+                np.testing.assert_array_equal(np.asarray(file), image)
+    assert len(image_sets.open_images(str(whole))) == 10
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_half_a_draw_is_refused_and_goes_on_to_the_same_bits(batches, whole, tmp_path, caplog):
+    output = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        draw(output, Sampler(stop=batches))
+    for path in (f"{output}", f"folder:{output}"):
+        with pytest.raises(InputError, match="stopped is unfinished"):
+            image_sets.open_images(path)
+    rest = Sampler()
+    with caplog.at_level(logging.INFO, "maskgil_jax"):
+        draw(output, rest)
+    assert rest.batches == list(range(3 * batches, 10, 3))
+    assert f"{3 * batches} of 10 images are there" in caplog.text
+    assert content(output) == content(whole)
+
+
+def test_an_image_that_is_gone_or_damaged_is_drawn_again(whole, tmp_path):
+    expected = content(whole)
+    (whole / "00004.png").unlink()
+    (whole / "00009.png").write_bytes(expected["00009.png"][:60])
+    pictures.save(whole / "00001.png", np.zeros((9, 9, 3), np.uint8))
+    again = Sampler()
+    draw(whole, again)
+    assert again.batches == [0, 3, 9] and content(whole) == expected
+    nothing = Sampler()
+    draw(whole, nothing)
+    assert not nothing.batches and content(whole) == expected
+
+
+OTHERS = {
+    "fewer": dict(each=2),
+    "labels": dict(labels=(1, 0)),
+    "seed": dict(settings=SETTINGS | {"seed": 1}),
+    "model": dict(settings=SETTINGS | {"generator": "abd"}),
+    "options": dict(settings=SETTINGS | {"options": {"guidance": 3.5}}),
+}
+
+
+@pytest.mark.parametrize("stop", [None, 2])
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_draw_removes_what_the_first_wrote_and_nothing_else(case, stop, tmp_path, caplog):
+    output = tmp_path / "out"
+    (output).mkdir()
+    for name in ("notes.txt", "00099.png", "a.png", "model.json"):
+        (output / name).write_text("mine")
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            draw(output, Sampler(stop=stop))
+    else:
+        draw(output, Sampler())
+    other = Sampler(seed=3)
+    with caplog.at_level(logging.INFO, "maskgil_jax"):
+        draw(output, other, **OTHERS[case])
+    count = 4 if case == "fewer" else 10
+    assert other.batches[0] == 0 and len(other.batches) == -(-count // 3)
+    expected = [*numbered(count), "grid.png", "samples.npz"]
+    assert names(output) == sorted([*expected, "00099.png", "a.png", "model.json", "notes.txt"])
+    assert (output / "00099.png").read_text() == "mine"
+    assert len(image_sets.open_images(str(output))) == count
+    assert f"holds {6 if stop else 12} files of a run with other settings" in caplog.text
+
+
+def test_images_of_others_stay_where_their_number_is_not_ours(tmp_path):
+    for number in (3, 50):
+        pictures.save(tmp_path / f"{number:05}.png", np.zeros((4, 6, 3), np.uint8))
+    files.write_npz(tmp_path / "samples.npz", arr_0=np.zeros((60, 4, 6, 3), np.uint8))
+    draw(tmp_path, Sampler(), each=1)
+    assert names(tmp_path) == [*numbered(2), "00003.png", "00050.png", "grid.png", "samples.npz"]
+
+
+def test_a_folder_of_others_needs_no_index(tmp_path):
+    for name in numbered(3):
+        pictures.save(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    assert len(image_sets.open_images(str(tmp_path))) == 3
+
+
+def test_pictures_are_whole_or_absent(tmp_path, monkeypatch):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    pictures.save(tmp_path / "a.png", picture)
+    before = content(tmp_path)
+
+    def fails(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.epath.Path, "replace", fails, raising=False)
+    monkeypatch.setattr(type(files.epath.Path(tmp_path)), "replace", fails)
+    with pytest.raises(OSError):
+        pictures.save(tmp_path / "a.png", picture + 1)
+    assert before["a.png"] == content(tmp_path)["a.png"]
+
+
+def test_a_directory_that_cannot_be_made_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/out cannot be written"):
+        draw(tmp_path / "file" / "out", Sampler())
+
+
+@pytest.mark.parametrize("part", [b"", b"PK", b"not a zip at all"])
+def test_a_damaged_index_of_an_earlier_draw_stops_nothing(part, whole, caplog):
+    expected = content(whole)
+    (whole / "samples.npz").write_bytes(part)
+    draw(whole, Sampler())
+    assert "is not of a draw of this version: what lies beside it stays" in caplog.text
+    assert content(whole) == expected
