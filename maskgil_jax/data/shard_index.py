@@ -53,7 +53,7 @@ class Index:
     dtype: str
     class_names: tuple[str, ...]
     shards: tuple[str, ...]
-    color: str
+    color: str = "ignore"
 
     @property
     def grid(self) -> Size:
