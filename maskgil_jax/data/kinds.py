@@ -91,5 +91,5 @@ def _kind_of_text(head: bytes) -> str:
 
 def counted(kinds: Iterable[str]) -> str:
     """How many there are of each kind, the most frequent first, as in "3 x a text, 1 x zeros"."""
-    counts = collections.Counter(kinds)
-    return ", ".join(f"{number:,} x {kind}" for kind, number in counts.most_common())
+    counts = sorted(collections.Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number:,} x {kind}" for kind, number in counts)

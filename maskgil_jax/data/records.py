@@ -93,7 +93,7 @@ def captions_of(record: Record) -> tuple[str, ...]:
     try:
         return captions.checked(record.read_captions())
     except (Unreadable, OSError) as error:
-        raise Unreadable(f"{record.id}: {error}") from error
+        raise Unreadable(f"{record.id}: {error}", "without a usable caption") from error
 
 
 def none_readable(path: str, count: int, reasons: Sequence[str]) -> str:

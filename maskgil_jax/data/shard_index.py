@@ -36,7 +36,7 @@ class Index:
       grids: (height, width) in tokens of each size.
       dtype: of the stored codes, uint16 or int32.
       class_names: one per class.
-      color: how pixels were taken from files, key of color.COLORS; shards without it are older.
+      color: how pixels were taken from files, key of color.COLORS; older shards do not say it.
     """
 
     tokenizer: dict[str, Any]
@@ -77,7 +77,7 @@ class Index:
 _FIELDS: dict[str, files.Types] = {
     **dict(tokenizer=dict, source=dict, image_size=int, buckets=str, crops=str, views=int),
     **dict(seed=int, encoder=dict, caption_tokens=int, features=str, grids=list, dtype=str),
-    **dict(class_names=list, shards=list),
+    **dict(class_names=list, shards=list, color=str),
 }
 _TOKENIZER: dict[str, files.Types] = dict(
     path=str, fingerprint=str, codebook_size=int, downsample=int
@@ -101,6 +101,7 @@ def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None
             f"{path} is of format {str(found)[:40]}, expected {FORMAT}: make the shards again with "
             "maskgil_jax.tokenize, in another directory"
         )
+    content.setdefault("color", "ignore")  # all that there was before it was written down
     _check(path, content)
     known = {field.name for field in dataclasses.fields(Index)}
     counts = {key: content.pop(key) for key in list(content) if key not in known}
@@ -144,6 +145,7 @@ def _check(path: epath.Path, content: Mapping[str, Any]) -> None:
     _expect(path, content, "grids", pairs, "a list of [height, width] in tokens")
     square = [content["image_size"] // tokenizer["downsample"]] * 2
     _expect(path, content, "grids", square in grids, f"the square {square} among them")
+    _expect(path, content, "color", content["color"] in COLORS, f"one of {', '.join(COLORS)}")
     are_texts = all(isinstance(name, str) for name in names)
     _expect(path, content, "class_names", are_texts, "a list of texts")
     shards = content["shards"]

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
+
 from maskgil_jax.errors import InputError
-from maskgil_jax.interop import gguf_header
 from maskgil_jax.interop.files import Content
 from maskgil_jax.interop.sources import check_beginning
 from maskgil_jax.text_encoders import VOCABULARY
 
+MOST = 2**20  # tensors, settings or values of a setting: vocabularies have 2^18 and less
 # Of special pieces: sentencepiece's names and llama.cpp's.
 IDS = {"pad": "padding", "eos": "eos", "bos": "bos", "unk": "unknown"}
 
@@ -21,8 +23,7 @@ def read(path: str) -> Content:
     gguf, _ = _libraries()
     check_beginning(path)
     try:
-        gguf_header.check(path)
-        reader = gguf.GGUFReader(path)
+        reader = _reader(gguf, path)
         header = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {x.name: gguf.dequantize(x.data, x.tensor_type) for x in reader.tensors}
     except Exception as error:  # the library reports damage in many ways, numpy's among them
@@ -34,6 +35,37 @@ def read(path: str) -> Content:
             "`llama-gguf-split --merge`"
         )
     return Content(tensors, header, {VOCABULARY: _vocabulary(path, header)})
+
+
+def _reader(gguf: Any, path: str) -> Any:
+    """The library's reader, which ends where the file does instead of counting on without data."""
+    array = int(gguf.GGUFValueType.ARRAY)
+
+    class Reader(gguf.GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, *order: Any, **options: Any) -> Any:
+            end = int(offset) + int(count) * np.dtype(dtype).itemsize
+            if not 0 <= int(offset) <= end <= len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, but {end} are needed")
+            return super()._get(int(offset), dtype, count, *order, **options)
+
+        def _build_fields(self, offs: int, count: int) -> int:
+            return super()._build_fields(offs, _plausible(count, "settings"))
+
+        def _build_tensor_info(self, offs: int, count: int) -> Any:
+            return super()._build_tensor_info(offs, _plausible(count, "tensors"))
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == array:
+                _plausible(self._get(orig_offs + 4, np.uint64)[0], "values in one setting")
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    return Reader(path)
+
+
+def _plausible(count: int, what: str) -> int:
+    if count > MOST:
+        raise ValueError(f"its header says that it has {count} {what}")
+    return count
 
 
 def _vocabulary(path: str, header: dict[str, Any]) -> bytes:

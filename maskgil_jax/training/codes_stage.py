@@ -217,6 +217,11 @@ class Encoder:
         self._kinds: list[str] = []
         self._compilations = buckets.Compilations(index.grids)
 
+    @property
+    def left_out(self) -> str:
+        """How many were found to be unreadable now, by kind, or ""."""
+        return kinds.counted(self._kinds)
+
     def shard(
         self, path: epath.Path, indices: range, progress: tqdm
     ) -> Iterator[shards.CodeRecord]:
@@ -251,11 +256,6 @@ class Encoder:
             progress.update(len(found))
         for queue in waiting.values():
             yield from self._encoded(queue)
-
-    @property
-    def left_out(self) -> str:
-        """What could not be read, by kind, or ""."""
-        return kinds.counted(self._kinds)
 
     def _loaded(self, indices: range) -> Iterator[list[Loaded | Unreadable]]:
         """A batch of images after another; the next is loaded while one is encoded."""
@@ -318,4 +318,6 @@ class Encoder:
         """Raise InputError where so many images that cannot be read are too many."""
         complaint = limits.complaint(count, len(self._source), self._limit, "bad_image_limit")
         if complaint:
-            raise InputError(f"{complaint}; what was written stays. Unreadable are {self.left_out}")
+            raise InputError(
+                f"{complaint}; what was written stays. Of those that were read now: {self.left_out}"
+            )

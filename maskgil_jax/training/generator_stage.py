@@ -105,7 +105,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
 
 
 def name_of_example(data: Data, index: int, color: str) -> str:
-    """The image that an example is of, or where its codes are; and why it cannot be read, if so."""
+    """The image that an example is of; of what cannot be read, where it is and why."""
     try:
         record = data.record(index)
         return described(record, color) if isinstance(record, Record) else record.id

@@ -132,7 +132,7 @@ def png(pixels, color_type):
     )
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_damaged_files_are_read_or_unreadable_but_nothing_else(kind):
     rng = np.random.default_rng(0)
     exif = Image.Exif()
@@ -265,8 +265,7 @@ def test_threads_that_decode_hold_no_more_than_the_budget(monkeypatch):
     assert images.IN_FLIGHT.most == room and images.IN_FLIGHT.now == 0
 
 
-@pytest.mark.slow
-def test_sixteen_threads_that_decode_the_largest_images_take_little_memory():
+def test_threads_that_decode_the_largest_images_take_little_memory():
     program = """
 import io, resource, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -281,12 +280,12 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def crop(_):
     with images.opened(stream.getvalue()) as image:
         return images.center_crop(image, 256)
-with ThreadPoolExecutor(16) as pool:
-    list(pool.map(crop, range(16)))
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(crop, range(8)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert 0 < int(done.stdout) < 3_000_000, done.stderr  # KB; 10 GB without a bound
+    assert 0 < int(done.stdout) < 3_000_000, done.stderr  # KB; 5 GB without a bound
 
 
 def test_an_error_of_the_reader_is_not_taken_for_one_of_the_image():
