@@ -3,9 +3,13 @@
 ArrayRecord keeps a checksum of each record and of what finds them, so that damage is noticed.
 """
 
+import bisect
 import collections
+import itertools
 import resource
 import threading
+import uuid
+from collections.abc import Sequence
 
 from array_record.python.array_record_module import ArrayRecordReader
 
@@ -40,6 +44,29 @@ def count(path: str) -> int:
       Unreadable: there is no such file, it is something else, or what finds its records is damaged.
     """
     return _open(path).num_records()
+
+
+class Parts:
+    """Records of parts of several files, one after the other.
+
+    Args:
+      parts: path of a file, number of its first record, and number of records, of each part.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, int, int]]):
+        self._parts = parts
+        self._ends = list(itertools.accumulate(count for _, _, count in parts))
+        self._version = uuid.uuid4().hex  # what is opened from now on
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> bytes:
+        """A record; Unreadable as `read`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        path, first, count = self._parts[part := bisect.bisect_right(self._ends, index)]
+        return read(path, self._version, first + index - (self._ends[part] - count))
 
 
 def _open(path: str) -> ArrayRecordReader:
