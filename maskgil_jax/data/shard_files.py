@@ -5,7 +5,9 @@ ArrayRecord keeps a checksum of each record and of what finds them, so that dama
 
 import bisect
 import collections
+import errno
 import itertools
+import os
 import resource
 import threading
 import uuid
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.errors import InputError, Unreadable
 
 MOST_OPEN = 4096  # files; each takes some 50 KB of memory
 FOR_OTHERS = 512  # descriptors
@@ -29,6 +31,7 @@ def read(path: str, version: str, number: int) -> bytes:
 
     Raises:
       Unreadable: it is damaged, or the file is.
+      InputError: the process has too many files open.
     """
     reader = _readers.get(path, version)  # kept until the read is done, or it may be closed
     try:
@@ -81,6 +84,8 @@ def _open(path: str) -> ArrayRecordReader:
         reader.close()  # which tells what is wrong, if not always
     except RuntimeError as error:
         reason = _reason(error)
+    if os.strerror(errno.EMFILE) in reason:  # which says nothing of this file
+        raise InputError(f"{path}: {reason}; allow more (ulimit -n)")
     raise Unreadable(reason or "not a whole ArrayRecord file")
 
 

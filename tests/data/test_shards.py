@@ -62,6 +62,19 @@ def test_300_shards_are_read_under_a_low_limit(many, few_descriptors):
     assert open_descriptors() - before <= limit // 4 + 1
 
 
+def test_too_many_open_files_are_no_damage(many):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = many / shards.read_index(many)[0].shards[0]
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(InputError, match="Too many open files.*ulimit -n"):
+            shard_files.count(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_parts_of_files_are_read_under_a_low_limit(many, few_descriptors):
     before = open_descriptors()
     index, _ = shards.read_index(many)
