@@ -122,9 +122,6 @@ def _check(path: epath.Path, content: Mapping[str, Any]) -> None:
     files.check_object(content["source"], dict(name=str), f"{path}: field 'source'")
     if encoder:
         files.check_object(encoder, _ENCODER, f"{path}: field 'encoder'")
-    if "color" in content:
-        files.check_object(content, {"color": str}, str(path))
-        _expect(path, content, "color", content["color"] in COLORS, f"one of {', '.join(COLORS)}")
     if content["complete"]:
         files.check_object(content, _COUNTS, str(path))
         _expect(path, content, "examples", content["examples"] >= 0, "0 or more")
