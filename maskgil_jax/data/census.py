@@ -110,9 +110,10 @@ class Census:
         """Lines for a person: images, classes and captions, then a line for each reason."""
         classes = [_shortened(name) for name in self.class_names[:NAMED]]
         more = ", ..." if len(self.class_names) > NAMED else ""
+        images = "1 image" if self.images == 1 else f"{self.images:,} images"
         kinds = "1 class" if len(self.class_names) == 1 else f"{len(self.class_names):,} classes"
         captions = "" if self.captioned is None else f", {self.captioned:,} with captions"
-        lines = [f"{self.images:,} images of {kinds} ({', '.join(classes)}{more}){captions}"]
+        lines = [f"{images} of {kinds} ({', '.join(classes)}{more}){captions}"]
         lines += [f"  {note}" for note in self.notes]
         lines += [
             f"  not used: {_told(reason, entry)}"
