@@ -104,7 +104,7 @@ SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06
 
 
 def icc_of_inks():
-    """An ICC profile of CMYK whose inks are grey: each halves the lightness, and black takes all."""
+    """An ICC profile of CMYK whose inks are grey: each halves the lightness, black takes it all."""
     corners = [
         (0 if black else round(255 / 2 ** (cyan + magenta + yellow)), 128, 128)
         for cyan in (0, 1)
