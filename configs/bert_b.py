@@ -7,10 +7,15 @@
 """
 
 from maskgil_jax import config as defaults
+from maskgil_jax.errors import InputError
+
+PRESETS = ("besnier", "maskgit", "halton")
 
 
 def get_config(preset="besnier"):
     """The paper's recipe with the network of another paper, at 12 layers."""
+    if preset not in PRESETS:
+        raise InputError(f"{preset!r} after the colon, expected one of {', '.join(PRESETS)}")
     config = defaults.generator()
     config.model.update(preset=preset, layers=12, dim=768, heads=12)
     if preset == "maskgit":  # which has no null class

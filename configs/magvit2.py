@@ -18,7 +18,7 @@ EPOCH = 1_281_167 // 256  # steps
 def get_config(pixels="256"):
     """The recipe for images of "256" or "128" pixels."""
     if pixels not in ("256", "128"):
-        raise InputError(f"configs/magvit2.py:{pixels}, expected 256 or 128")
+        raise InputError(f"{pixels!r} after the colon, expected 256 or 128")
     config = defaults.tokenizer()
     config.batch_size = 256
     config.ema_decay = 0.999

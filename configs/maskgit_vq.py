@@ -18,7 +18,7 @@ RECIPES = ("taming", "google")
 def get_config(recipe="taming"):
     """The recipe of "taming" or of "google"."""
     if recipe not in RECIPES:
-        raise InputError(f"configs/maskgit_vq.py:{recipe}, expected one of {', '.join(RECIPES)}")
+        raise InputError(f"{recipe!r} after the colon, expected one of {', '.join(RECIPES)}")
     config = defaults.taming_tokenizer()
     if recipe == "taming":
         return config

@@ -22,7 +22,9 @@ def get_config(which="llama"):
     if which == "tokenizer":
         return tokenizer()
     if which not in ("llama", "transformer", "causal"):
-        raise InputError(f"{which!r}: expected tokenizer, llama, transformer or causal")
+        raise InputError(
+            f"{which!r} after the colon, expected tokenizer, llama, transformer or causal"
+        )
     config = defaults.causal_generator() if which == "causal" else defaults.generator()
     config.model.update(layers=4, dim=128, heads=4, num_classes=10, dtype="float32")
     if which == "transformer":

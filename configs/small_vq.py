@@ -35,7 +35,7 @@ FAMILIES = {
 def get_config(family="vq16"):
     """The small tokenizer of a family."""
     if family not in FAMILIES:
-        raise InputError(f"configs/small_vq.py:{family}, expected one of {', '.join(FAMILIES)}")
+        raise InputError(f"{family!r} after the colon, expected one of {', '.join(FAMILIES)}")
     model, loss = FAMILIES[family]
     config = defaults.tokenizer()
     config.steps, config.batch_size = 260, 16

@@ -30,6 +30,7 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax import paths, processes, sharding
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import swap
 from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 
 log = logging.getLogger("maskgil_jax")
@@ -77,6 +78,7 @@ class Checkpoints:
         if config.keep_every:
             kept.append(policies.EveryNSteps(config.keep_every))
         self._directory, self._about = directory, about
+        self._newest, self._every = config.keep_checkpoints, config.keep_every
         self._checkpointer = training.Checkpointer(
             directory,
             # The loop decides when; Orbax's default policy may skip a save that it is asked for.
@@ -84,6 +86,7 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,  # left by a process that was killed while saving
         )
+        self._saving: ocp.AsyncResponse[bool] | None = None
 
     @property
     def latest(self) -> int | None:
@@ -91,19 +94,48 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, state: Any) -> None:
-        """Begin to save; does nothing if the step is already there.
+    @property
+    def weight_norms(self) -> dict[int, float]:
+        """`weight_norm` of the checkpoints by step, in order; without those that do not say it."""
+        self.wait()
+        norms = {
+            c.step: self._note_of(c.step, "weight_norm") for c in self._checkpointer.checkpoints
+        }
+        return {step: float(norm) for step, norm in norms.items() if norm}
+
+    def save(self, step: int, state: Any, *, weight_norm: float) -> None:
+        """Begin to save, once the save before is done; nothing if the step is already there.
+
+        Args:
+          step: of the state.
+          state: arrays.
+          weight_norm: of all trained weights, kept beside them.
 
         Raises:
           InputError: this checkpoint, or the one before, could not be written.
         """
+        self.wait()
         if self.latest == step:
             return
-        flat = flatten(state)
+        flat, notes = flatten(state), self._about | {"weight_norm": str(weight_norm)}
         try:
-            self._checkpointer.save_async(
-                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=self._about
+            self._saving = self._checkpointer.save_async(
+                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=notes
             )
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
+
+    def wait(self) -> None:
+        """Until the last save is on disk, and the checkpoints that it replaces are deleted.
+
+        Raises:
+          InputError: it could not be written.
+        """
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        try:
+            saving.result()  # also ends the thread and the event loop that Orbax starts for it
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
 
@@ -126,6 +158,7 @@ class Checkpoints:
                 damaged[checkpoint.step] = reason or "another process cannot read it"
                 continue
             self._move_aside(damaged)
+            self._delete_replaced()
             return unflatten(like, leaves)
         reasons = "\n".join(f"  step {step}: {reason}" for step, reason in damaged.items())
         raise InputError(
@@ -139,7 +172,7 @@ class Checkpoints:
             leaves = dict(self._checkpointer.load(step, abstract_state=like))
         # Orbax and TensorStore report damage in many ways, bare exceptions among them.
         except Exception as error:
-            saved_by = self._code_of(step)
+            saved_by = self._note_of(step, "code")
             by = f" (saved by {saved_by}, this is {self._about['code']})" if saved_by else ""
             return {}, " ".join(f"{type(error).__name__}: {error}".split())[:300] + by
         found = np.asarray(_checksums({n: x for n, x in leaves.items() if n != CHECKSUMS}))
@@ -147,9 +180,9 @@ class Checkpoints:
         names = [name for name, bad in zip(sorted(leaves), wrong, strict=True) if bad]
         return leaves, f"the values of {', '.join(names[:4])} are not those saved" if names else ""
 
-    def _code_of(self, step: int) -> str:
+    def _note_of(self, step: int, name: str) -> str:
         try:
-            return (self._checkpointer.metadata(step).custom_metadata or {}).get("code", "")
+            return (self._checkpointer.metadata(step).custom_metadata or {}).get(name, "")
         except Exception:  # as above
             return ""
 
@@ -168,6 +201,19 @@ class Checkpoints:
             processes.wait("damaged checkpoints moved")
             self._checkpointer.reload()
 
+    def _delete_replaced(self) -> None:
+        """Delete what the last save should have: a kill in the midst leaves parts of it behind."""
+        steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        replaced = [s for s in steps[: -self._newest] if not (self._every and s % self._every == 0)]
+        if not replaced:
+            return
+        if processes.first():
+            for step in replaced:
+                log.info("deleting checkpoint %d, which newer ones have replaced", step)
+                (self._directory / str(step)).rmtree()
+        processes.wait("replaced checkpoints deleted")
+        self._checkpointer.reload()
+
     def _not_written(self, error: Exception) -> InputError:
         return InputError(
             f"{self._directory}: a checkpoint could not be written: {error}\nThe newest complete "
@@ -180,11 +226,15 @@ class Checkpoints:
 
     def __exit__(self, kind: Any, raised: BaseException | None, traceback: Any) -> None:
         try:
-            self._checkpointer.close()
+            try:
+                self.wait()
+            finally:
+                self._checkpointer.close()
         except (OSError, ValueError) as error:
+            failed = error if isinstance(error, InputError) else self._not_written(error)
             if raised is None:
-                raise self._not_written(error) from error
-            log.error("%s", self._not_written(error))
+                raise failed from error
+            log.error("%s", failed)
 
 
 CHECKSUMS = "checksums"  # uint32 [leaves], in the order of their names
@@ -225,7 +275,7 @@ def save_model(
     if processes.total(there):
         return
     # The same name in every process.
-    fresh = directory.with_name(f"{directory.name}.{content['fingerprint']}.tmp")
+    fresh = swap.beside(directory, content["fingerprint"])
     if processes.first() and fresh.exists():
         fresh.rmtree()
     processes.wait("room for the model")
@@ -234,13 +284,7 @@ def save_model(
         for name, data in beside.items():
             (fresh / name).write_bytes(data)
         write_json(fresh / "model.json", content)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        old = directory.with_name(f"{directory.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-        if directory.exists():
-            directory.rename(old)
-        fresh.rename(directory)
-        if old.exists():
-            old.rmtree()
+        swap.replace(fresh, directory, "model.json")
     processes.wait("model is saved")
 
 
@@ -252,7 +296,13 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     """
     path = epath.Path(directory) / "model.json"
     if not path.exists():
-        raise InputError(f"{directory} is not a model directory: it has no model.json")
+        message = f"{directory} is not a model directory: it has no model.json"
+        if whole := swap.unfinished(paths.absolute(directory), "model.json"):
+            message += (
+                f". Its replacement was interrupted: {whole} is whole; run the command that "
+                "writes it again, or use that one"
+            )
+        raise InputError(message)
     description = read_json(path, {})
     if description.get("format") != FORMAT:
         found = str(description.get("format"))[:40]
@@ -325,8 +375,9 @@ def load_params(
             files = ", ".join(["params", *sorted(beside or {})])
             raise InputError(
                 f"{directory} is damaged or was changed: its files ({files}) have the fingerprint "
-                f"{found}, but its model.json says {expected}; copy or convert the model anew, or "
-                "read it as it is with --noverify (sample, evaluate) or load(..., verify=False)"
+                f"{found}, but its model.json says {expected}; copy or convert the model anew "
+                "(training writes its own again once the directory is removed), or read it as it "
+                "is with --noverify (sample, evaluate) or load(..., verify=False)"
             )
     _warn_of_what_is_not_finite(directory, flat)
     device = jax.local_devices()[0]

@@ -11,20 +11,27 @@ from absl import logging as absl_logging
 from tqdm import tqdm
 
 from maskgil_jax.errors import InputError, Interrupted
+from maskgil_jax.runtime import usage
 
 
-def run(main: Callable[..., None], verbs: tuple[str, ...] = ()) -> None:
+def run(main: Callable[..., None], verbs: tuple[str, ...] = (), *, goes_on: bool = False) -> None:
     """Parse absl flags and run `main`, with the verb before the flags where there are `verbs`.
 
     Exit codes: 0 the job is done; 1 unusable flags or input (one line says which), or a bug (a
     traceback); 130 or 143 stopped by Ctrl-C or SIGTERM (in training, after a checkpoint was saved).
+
+    Args:
+      main: the command's.
+      verbs: of which one is the first argument.
+      goes_on: whether the same command, when it was cut short, goes on where it was.
     """
 
     def guarded(argv: list[str]) -> int:
         if verbs and (len(argv) < 2 or argv[1] not in verbs):
             return _fail(f"expected one of {', '.join(verbs)} before the options")
         if len(argv) > 1 + bool(verbs):
-            return _fail(f"unexpected arguments {argv[1:]}; options are written --name=value")
+            unexpected = argv[1 + bool(verbs) :]
+            return _fail(f"unexpected arguments {unexpected}; options are written --name=value")
         _log_to_terminal()
         try:
             main(*argv[1:])
@@ -34,7 +41,8 @@ def run(main: Callable[..., None], verbs: tuple[str, ...] = ()) -> None:
             print(stop, file=sys.stderr)
             return 128 + stop.signum
         except KeyboardInterrupt:
-            print("interrupted; run the same command to go on", file=sys.stderr)
+            hint = "; run the same command to go on" if goes_on else ""
+            print(f"interrupted{hint}", file=sys.stderr)
             return 128 + signal.SIGINT
         return 0
 
@@ -59,14 +67,16 @@ class _BesideTheBar(logging.StreamHandler):
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
+    usage.answer(argv)
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, OSError) as error:
-        # ml_collections raises these, with a traceback, for config keys that do not exist.
-        reason = str(error).strip("\"'").replace("\\'", "").replace("\\n", ". ")
-        given = [a for a in argv[1:] if a.startswith("--config")]
-        culprits = [a for a in given if a.partition("=")[0].rpartition(".")[2] in reason] or given
-        sys.exit(_fail(f"{' '.join(culprits)}: unknown config file or key: {reason}"))
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
+        # ml_collections raises these for fields of a config that do not exist or do not fit.
+        if "config" not in flags.FLAGS:
+            sys.exit(_fail(usage.complaint(error)))
+        from maskgil_jax.runtime import config_files
+
+        sys.exit(_fail(config_files.complaint(error, argv)))
 
 
 def _fail(message: str) -> int:

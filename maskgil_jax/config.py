@@ -5,6 +5,8 @@ order. Configs are locked: an unknown key is an error, in a file and on the comm
 Strings may hold `{workdir}`, which stands for the work directory given on the command line.
 """
 
+import sys
+
 from ml_collections import ConfigDict
 
 from maskgil_jax.errors import InputError
@@ -42,7 +44,7 @@ def _images() -> dict:
         # stored: what the official codes do)
         threads=16,  # threads that load examples, of each worker
         workers=0,  # processes beside each process of the run that load examples; 0: none, it does
-        bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
+        bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
     )
 
 
@@ -182,7 +184,7 @@ def codes() -> ConfigDict:
             color="srgb",  # as in data.color
             batch_size=64,  # images encoded at once
             shard_size=4096,  # images per file
-            bad_image_limit=0.01,  # stop when more than this share of the images cannot be read
+            bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
         )
     ).lock()
 
@@ -292,7 +294,7 @@ def prompted_generator(size: str) -> ConfigDict:
     """
     epochs = {"256": 5, "512": 1}
     if size not in epochs:
-        raise InputError(f"--config=...:{size}: expected {' or '.join(epochs)}")
+        raise InputError(f"{size!r} after the colon, expected {' or '.join(epochs)}")
     config = generator().unlock()
     config.model.update(layers=36, dim=1280, heads=20, num_classes=0, remat="full")
     config.mesh.update(data=1, fsdp=-1)
@@ -308,6 +310,7 @@ COUNTS = (
     *("pictures_every", "keep_checkpoints", "image_size", "shard_size", "views", "caption_tokens"),
     *("data.image_size", "data.threads", "samples.count", "samples.classes", "samples.per_class"),
     *(
+        *("model.layers", "model.dim", "model.heads"),
         "loss.chunk",
         "samples.batch_size",
         "evaluation.count",
@@ -317,13 +320,56 @@ COUNTS = (
 )
 
 
-def check_counts(config: ConfigDict) -> None:
-    """Raise InputError where a field that counts something is less than 1."""
+# Other fields with limits: least <= value <= most, in the words of a message.
+_LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
+    "0 or more": (
+        0,
+        sys.float_info.max,
+        (
+            *("seed", "keep_every", "skips_allowed", "data.workers", "codebook.restart_every"),
+            *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_steps"),
+            *("loss.unmasked_weight", "loss.reconstruction_weight", "loss.perceptual_weight"),
+            *("loss.feature_weight", "loss.codebook_weight", "loss.commitment_weight"),
+            *("loss.entropy_weight", "loss.adversarial_weight", "loss.adversarial_start"),
+            *("loss.discriminator_weight", "loss.lecam_weight", "loss.r1_weight"),
+            *("model.feature_dim", "model.num_classes", "samples.choice_temperature"),
+        ),
+    ),
+    "more than 0": (sys.float_info.min, sys.float_info.max, ("optimizer.learning_rate",)),
+    "0 to 1": (
+        0,
+        1,
+        (
+            *("bad_image_limit", "data.bad_image_limit"),
+            *("loss.label_smoothing", "loss.condition_dropout"),
+        ),
+    ),
+    "0 or more, and less than 1": (
+        0,
+        1 - sys.float_info.epsilon,
+        (
+            *("ema_decay", "optimizer.beta1", "optimizer.beta2"),
+            *("model.dropout", "model.embedding_dropout"),
+        ),
+    ),
+}
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raise InputError where a number of a stage's config is beyond its limits, or none."""
     for name in COUNTS:
-        section, _, field = name.rpartition(".")
-        fields = config.get(section, {}) if section else config
-        if field in fields and fields[field] < 1:
-            raise InputError(f"config.{name} = {fields[field]}, expected 1 or more")
+        _check(config, name, 1, sys.float_info.max, "1 or more")
+    for words, (least, most, names) in _LIMITS.items():
+        for name in names:
+            _check(config, name, least, most, words)
+
+
+def _check(config: ConfigDict, name: str, least: float, most: float, words: str) -> None:
+    section, _, field = name.rpartition(".")
+    fields = config.get(section, {}) if section else config
+    value = fields.get(field, least)
+    if not isinstance(value, int | float) or not least <= value <= most:  # NaN is never between
+        raise InputError(f"config.{name} = {value}, expected {words}")
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -269,8 +269,9 @@ def define_metric_flags() -> None:
         "features",
         [],
         "MODULE:FUNCTION, uint8 [N, H, W, 3] -> floats [N, D]: a network of your own, which takes "
-        "the place of pixels and Inception; or F.npz,F.npz of samples and reference: what "
-        "something else computed, as arrays `features` [N, D] and `network` (its name)",
+        "the place of pixels and Inception (the module is imported, and so its code runs); or "
+        "F.npz,F.npz of samples and reference: what something else computed, as arrays `features` "
+        "[N, D] and `network` (its name)",
     )
     flags.DEFINE_integer(
         "feature_batch_size", 32, "images that a network takes at once, at most 256", lower_bound=1
@@ -279,4 +280,4 @@ def define_metric_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

@@ -79,7 +79,11 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("protocol", "", "whose resize and crop are used, as maskgil_jax.evaluate")
     flags.DEFINE_string("inception", "", "Inception directory")
-    flags.DEFINE_string("features", "", "MODULE:FUNCTION instead, as maskgil_jax.evaluate")
+    flags.DEFINE_string(
+        "features",
+        "",
+        "MODULE:FUNCTION instead, as maskgil_jax.evaluate (its module is imported, and so runs)",
+    )
     flags.DEFINE_bool("keep", True, "the features too, which precision and recall need")
     flags.DEFINE_integer("batch_size", 32, "images that the network takes at once", lower_bound=1)
     command.define_process_flags()
@@ -87,4 +91,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

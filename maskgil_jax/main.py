@@ -1,4 +1,6 @@
-"""Train: python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value].
+"""Train tokenizers and generators, and draw and measure what they make.
+
+python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value]
 
 The same command resumes where WORKDIR stands; where the training is done, it draws and measures
 again. Every field of a config, with its meaning and default, stands in maskgil_jax/config.py.
@@ -6,17 +8,17 @@ again. Every field of a config, with its meaning and default, stands in maskgil_
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import config_files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -36,44 +38,53 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
     With several processes, the first draws the samples and measures; the others get nothing back.
     """
     stages = stages_of(config)
-    for stage in stages.values():
-        defaults.check_counts(stage)
-    keep_config(config, workdir)
+    # The last stage has the work directory itself, those before it a folder in it.
+    last = list(stages)[-1]
+    directories = {name: workdir if name == last else workdir / name for name in stages}
+    stages = {name: with_workdir(stage, workdir) for name, stage in stages.items()}
+    if len(stages) > 1:
+        from maskgil_jax.workflows import preview
+
+        preview.check(stages, directories)
+    else:  # which looks at the rest itself before it trains
+        defaults.check_values(stages[last])
+    from maskgil_jax.runtime import leftovers, work_lock
+
     made = {}
-    for name, stage in stages.items():
-        # The last stage has the work directory itself, those before it a folder in it.
-        directory = workdir if name == list(stages)[-1] else workdir / name
-        log.info("stage %s in %s", name, directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        made[name] = STAGES[name](with_workdir(stage, workdir), directory)
+    with work_lock.held(workdir, "--workdir"):
+        keep_config(config, workdir)
+        for name, stage in stages.items():
+            log.info("stage %s in %s", name, directories[name])
+            directories[name].mkdir(parents=True, exist_ok=True)
+            leftovers.clear(directories[name])
+            made[name] = STAGES[name](stage, directories[name])
     return made
 
 
 def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
     """The stages of a config in the order of STAGES (a ConfigDict sorts its keys)."""
-    parts = config.stages.values() if "stages" in config else [config]
-    by_name = {part.stage: part for part in parts}
-    if set(by_name) - set(STAGES):
-        raise InputError(f"--config: stages {sorted(by_name)}, expected some of {list(STAGES)}")
+    parts = {**config.stages} if "stages" in config else {"": config}
+    by_name: dict[str, ConfigDict] = {}
+    for key, part in parts.items():
+        name = part.get("stage") if isinstance(part, ConfigDict) else None
+        if name not in STAGES or name in by_name:
+            known = ", ".join(STAGES)
+            raise InputError(
+                f"--config: stage {name!r}{f' of stages.{key}' if key else ''}, expected each of "
+                f"{known} at most once"
+            )
+        by_name[name] = part
+    if not by_name:
+        raise InputError(f"--config: no stages, expected some of {', '.join(STAGES)}")
     return {name: by_name[name] for name in STAGES if name in by_name}
 
 
 def read_config() -> ConfigDict:
-    """The value of --config.
-
-    Raises:
-      InputError: no config, or not one of this package.
-    """
+    """The value of --config; InputError where none is given."""
     if flags.FLAGS.config is None:
         raise InputError("--config is missing (a file such as configs/b.py)")
-    config, path = flags.FLAGS.config, config_flags.get_config_filename(flags.FLAGS["config"])
-    if not os.path.isfile(path.split(":")[0]):
-        raise InputError(f"--config={path}: there is no such file")
-    if not isinstance(config, ConfigDict) or not ("stage" in config or "stages" in config):
-        raise InputError(
-            f"--config={path}: expected a file whose get_config() is built on maskgil_jax.config"
-        )
-    return config
+    config_files.check_sections(flags.FLAGS["config"])
+    return flags.FLAGS.config
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
@@ -130,15 +141,16 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.training import tokenizer_stage
 
     settings = config.evaluation
-    source = sources.open_source(settings.reference or config.data.source)
+    reference = settings.reference or config.data.source
+    source = sources.open_source(reference)
     if settings.reference:
-        source.census.announce(settings.reference)
+        source.census.announce(reference)
     tokenizer_stage.run(config, workdir)
     tokenizer = api.load_tokenizer(workdir / "model")
     if not processes.first():
         return {}
     originals, _ = sources.center_crops(
-        source, config.data.image_size, settings.count, config.data.color
+        source, config.data.image_size, settings.count, config.data.color, reference
     )
     reconstructions, codes = draw.reconstruct(tokenizer, originals)
     shown = config.samples.count
@@ -150,7 +162,7 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
         workdir / "metrics.json",
         {
             "reference": {
-                "path": settings.reference or config.data.source,
+                "path": reference,
                 "count": len(originals),
             },
             "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",
@@ -179,12 +191,9 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     from maskgil_jax.metrics import evaluation
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
+    from maskgil_jax.workflows import preview
 
-    wanted = evaluation.Settings(
-        metrics=config.evaluation.metrics, inception=config.evaluation.inception
-    )
-    if config.evaluation.reference:
-        evaluation.check(config.evaluation.reference, wanted)
+    wanted = preview.check_evaluation(config)
     shown = generator_stage.run(config, workdir)
     made = {} if not processes.first() else _common_results(workdir, "generator")
     generator = api.load_generator(workdir / "model")
@@ -252,11 +261,11 @@ def print_results(made: dict[str, Made]) -> None:
 
 def define_flags() -> None:
     """The command's flags."""
-    config_flags.DEFINE_config_file("config", None, "config file, such as configs/b.py")
+    config_files.define("config file, such as configs/b.py")
     flags.DEFINE_string("workdir", None, "directory for checkpoints, model, samples, metrics")
     command.define_process_flags()
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

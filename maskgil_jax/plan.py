@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from maskgil_jax import command
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import config_files
 
 log = logging.getLogger("maskgil_jax")
 
@@ -57,14 +58,14 @@ def planned(topology: str) -> dict[str, Any]:
     if len(stages) != 1 or "codes" in stages:
         raise InputError(f"--config has stages {list(stages)}, expected one tokenizer or generator")
     (config,) = stages.values()
-    defaults.check_counts(config)
+    defaults.check_values(config)
     devices = programs.devices_of(topology)
     if values.batch_per_chip:
         config = config.copy_and_resolve_references()
         images = config.steps * config.batch_size
         config.batch_size = values.batch_per_chip * len(devices)
         config.steps = -(-images // config.batch_size)
-    height, width = (int(n) for n in values.grid)
+    height, width = parse_grid(values.grid)
     mesh = sharding.make_mesh(config.mesh, devices)
     log.info("compiling the training step for %s, %d chips", topology, len(devices))
     generation = topology.split(":")[0]
@@ -84,6 +85,13 @@ def planned(topology: str) -> dict[str, Any]:
         sampler = programs.sampling(config, devices[0], values.codebook_size, (height, width))
         plan["sampler"] = report.measured(sampler, generation)
     return plan
+
+
+def parse_grid(texts: list[str]) -> tuple[int, int]:
+    """`["16", "16"]` as (height, width); InputError where it is something else."""
+    if len(texts) != 2 or not all(text.isdecimal() and int(text) for text in texts):
+        raise InputError(f"--grid={','.join(texts)}: expected HEIGHT,WIDTH in codes, as 16,16")
+    return int(texts[0]), int(texts[1])
 
 
 def lines(plan: dict[str, Any]) -> list[str]:
@@ -153,15 +161,18 @@ def lines(plan: dict[str, Any]) -> list[str]:
 
 def define_flags() -> None:
     """The command's flags."""
-    config_flags.DEFINE_config_file("config", None, "config file of one stage, as configs/xxl.py")
+    config_files.define("config file of one stage, as configs/xxl.py")
     flags.DEFINE_list("topology", [], "TPUs and their shapes, as v5p:4x4x4,v5e:16x16")
     flags.DEFINE_string("output", None, "F.json; table and plot are written beside it")
     flags.DEFINE_integer(
         "batch_per_chip",
         0,
         "images a step on each chip, for as many steps as see the config's images; 0: as it says",
+        lower_bound=0,
     )
-    flags.DEFINE_integer("codebook_size", 16384, "of the codes that a generator is trained on")
+    flags.DEFINE_integer(
+        "codebook_size", 16384, "of the codes that a generator is trained on", lower_bound=1
+    )
     flags.DEFINE_list("grid", ["16", "16"], "height and width of an image in codes")
     flags.DEFINE_bool("sampler", True, "plan the sampler of a generator too")
 

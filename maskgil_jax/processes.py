@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,13 +21,22 @@ from maskgil_jax.errors import InputError, Interrupted
 log = logging.getLogger("maskgil_jax")
 
 LOST = 75  # exit code (EX_TEMPFAIL) where another process was lost: the same command goes on
+GO_ON = "run the same command on all of them to go on from the newest checkpoint"
+# How JAX's runtime, gRPC, Gloo and NCCL say that another process did not come or has gone.
+NOT_THERE = re.compile(
+    "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED"
+    "|timed? ?out|heartbeat|unhealthy|preempted"
+    "|connection (closed|reset|refused)|broken pipe|socket closed|connect failed|connectFullMesh"
+    "|remote process exited|network error|ncclRemoteError",
+    re.IGNORECASE,
+)
 
 
 @contextlib.contextmanager
 def joined(where: str, timeout: int) -> Iterator[None]:
     """Run the body as one of several processes; none of them is left waiting for one that is gone.
 
-    Where another process is lost, this one ends with exit code LOST and a message.
+    Where another process is lost or does not come, this one ends with exit code LOST and says so.
 
     Args:
       where: "auto": as the cluster says (TPU pods, SLURM, Open MPI, Kubernetes; see
@@ -34,7 +44,7 @@ def joined(where: str, timeout: int) -> Iterator[None]:
       timeout: seconds without a sign of life after which a process counts as lost.
 
     Raises:
-      InputError: another form of `where`, or the processes do not find each other.
+      InputError: another form of `where`, or an address that cannot be used.
     """
     arguments = _parse(where)
     _supervise()
@@ -43,6 +53,8 @@ def joined(where: str, timeout: int) -> Iterator[None]:
     try:
         jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=timeout)
     except (ValueError, RuntimeError) as error:
+        if is_lost(error):
+            _leave(error, timeout)
         raise InputError(f"--distributed={where}: {error}") from None
     if not first():
         log.setLevel(logging.WARNING)
@@ -90,8 +102,7 @@ def _supervise() -> None:
     if code == -signal.SIGABRT:
         print(
             "error: another process of this run was lost, and JAX ended this one (its message "
-            "above says which); run the same command on all of them to go on from the newest "
-            "checkpoint",
+            f"above says which); {GO_ON}",
             file=sys.stderr,
         )
         code = LOST
@@ -103,22 +114,42 @@ def _follow_parent(alive: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error, or what it came from, is of JAX's runtime and says that a process is gone.
+
+    An InputError is of this process, whatever it came from.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        if isinstance(cause, jax.errors.JaxRuntimeError):
+            text = str(cause)
+            return "RESOURCE_EXHAUSTED" not in text and bool(NOT_THERE.search(text))
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def _leave(error: BaseException, timeout: int) -> NoReturn:
+    code = 1
     if isinstance(error, InputError):
         print(f"error: {error}", file=sys.stderr)
+    elif is_lost(error):
+        reason = " ".join(f"{error}".split())[:300]
+        print(
+            f"error: another process of this run is not there: {reason}; {GO_ON}", file=sys.stderr
+        )
+        code = LOST
     else:
         traceback.print_exception(error)
-    lost_contact = isinstance(error, jax.errors.JaxRuntimeError)
-    if lost_contact and "RESOURCE_EXHAUSTED" not in str(error):
-        # The first sign that a process is lost may be a failed exchange. If so, JAX finds out in
-        # this time and aborts; if not, the error is of this process.
-        time.sleep(2 * timeout)
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            # This too may be the first sign that a process is lost. If so, JAX finds out in this
+            # time and aborts; if not, the error is of this process.
+            time.sleep(2 * timeout)
     # Python's way out would wait for the others, which wait for this one; they are given a moment
     # to report what they too have found.
     time.sleep(2)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def first() -> bool:

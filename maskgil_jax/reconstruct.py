@@ -1,4 +1,7 @@
-"""Tokenizers compared: python -m maskgil_jax.reconstruct --tokenizers=D1,D2 --data=S --output=D."""
+"""Tokenizers compared: python -m maskgil_jax.reconstruct --tokenizers=D1,D2 --data=S --output=D.
+
+A comparison that was stopped goes on where it was when it is started again.
+"""
 
 import logging
 
@@ -59,4 +62,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

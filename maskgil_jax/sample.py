@@ -1,7 +1,8 @@
 """Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR.
 
 A model of text takes --prompts=FILE, a prompt a line, one of speech --speech=A.wav,B.mp3. One of
-features that were computed elsewhere takes those: --features=A.npy,B.npy.
+features that were computed elsewhere takes those: --features=A.npy,B.npy. A draw that was stopped
+goes on where it was when it is started again, unless it is of --speech.
 """
 
 import dataclasses
@@ -447,4 +448,4 @@ DECODING: dict[str, tuple[Callable[..., Any], str]] = {
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax import main as training
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import config_files
 from maskgil_jax.runtime.files import read_json
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def read_config() -> ConfigDict:
     if list(stages) != ["generator"]:
         raise InputError(f"--config has stages {list(stages)}, expected one generator")
     config = stages["generator"]
-    defaults.check_counts(config)
+    defaults.check_values(config)
     if not config.data.source.startswith("arrayrecord:") or config.model.feature_dim:
         raise InputError(
             f"config.data.source = {config.data.source!r} and config.model.feature_dim = "
@@ -223,7 +224,7 @@ def trained(run: Run) -> Any:
 
 def define_flags() -> None:
     """The command's flags."""
-    config_flags.DEFINE_config_file("config", None, "config file of a generator of code shards")
+    config_files.define("config file of a generator of code shards")
     flags.DEFINE_string("workdir", None, "directory for the runs, one in SIZE-STEPS each")
     flags.DEFINE_list("sizes", [], "LAYERSxWIDTH of each size, as 2x64,4x128")
     flags.DEFINE_list("steps", [], "each size is trained for each of these, as 200,400,800")
@@ -237,4 +238,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

@@ -34,9 +34,11 @@ def tokenize() -> None:
         bad_image_limit=values.bad_image_limit,
     )
     output = epath.Path(command.required("output"))
+    from maskgil_jax.runtime import work_lock
     from maskgil_jax.training import codes_stage
 
-    codes_stage.run(config, output)
+    with work_lock.held(output, "--output"):
+        codes_stage.run(config, output)
 
 
 def define_flags() -> None:
@@ -64,10 +66,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("batch_size", 64, "images encoded at once", lower_bound=1)
     flags.DEFINE_integer("shard_size", 4096, "images per file", lower_bound=1)
-    flags.DEFINE_float("bad_image_limit", 0.01, "largest share of unreadable images")
+    flags.DEFINE_float(
+        "bad_image_limit", 0.01, "largest share of unreadable images; unless 0, one is allowed"
+    )
     command.define_process_flags()
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, goes_on=True)

@@ -168,3 +168,16 @@ def test_importing_is_light():
 
     code = "import maskgil_jax, sys; sys.exit(any(m in sys.modules for m in ('jax', 'torch')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("path", [None, 42, "", b"model", "a\0b", ["model"]])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(InputError, match="is no path: expected the text of one"):
+        maskgil_jax.load(path)
+
+
+def test_a_path_without_a_model_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "none", tmp_path, tmp_path / "file"):
+        with pytest.raises(InputError, match=f"{path} is not a model directory"):
+            maskgil_jax.load(path)

@@ -357,7 +357,7 @@ BAD = {
         ("sample", "--model=M", "--classes=1", "--size=16x7", "--output=O"),
         "--size=16x7, expected multiples of 2",
     ),
-    "flag": (("sample", "--modle=M"), "Unknown command line flag 'modle'"),
+    "flag": (("sample", "--modle=M"), "--modle: there is no such option; did you mean --model?"),
     "word": (("sample", "M"), "unexpected arguments ['M']"),
     "metric": (
         ("evaluate", "--samples=S", "--reference=embedded", "--metrics=fid", "--output=O/m.json"),
@@ -369,11 +369,11 @@ BAD = {
     ),
     "config key": (
         ("main", "--config=configs/b.py", "--config.model.width=3", "--workdir=O"),
-        "--config.model.width=3: unknown config file or key: width",
+        "--config.model.width=3: the config has no such field",
     ),
     "config type": (
         ("main", "--config=configs/b.py", "--config.batch_size=many", "--workdir=O"),
-        "flag --config.batch_size=many",
+        "error: --config.batch_size=many: expected a whole number",
     ),
     "config file": (("main", "--config=configs/none.py", "--workdir=O"), "configs/none.py"),
     "workdir": (("main", "--config=configs/b.py"), "--workdir is missing"),
@@ -412,26 +412,6 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "m.json").exists()
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "main",
-        "sample",
-        "sweep",
-        "compare",
-        "scaling",
-        "evaluate",
-        "features",
-        "tokenize",
-        "convert",
-    ],
-)
-def test_help_is_complete_and_fast(module):
-    began = time.monotonic()
-    done = run(module, "--help")
-    assert "--" in done.stdout and time.monotonic() - began < 10
 
 
 @pytest.mark.slow

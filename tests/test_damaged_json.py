@@ -47,9 +47,13 @@ def read_codes(path):
     code_records.Unpacker(index)
 
 
-def read_model(path):
+def read_tokenizer(path):
     found = checkpoint.read_description(path.parent)
-    shapes_of(networks.config_of(found["class"], found["arguments"], str(path)), str(path))
+    return networks.config_of(found["class"], found["arguments"], str(path))
+
+
+def read_generator(path):
+    shapes_of(read_tokenizer(path), str(path))
 
 
 def read_config(path):
@@ -74,8 +78,8 @@ def read_report(path):
 # What is read, and by what.
 READERS = {
     "index.json of codes": ("codes/index.json", read_codes),
-    "model.json of a generator": ("model/model.json", read_model),
-    "model.json of a tokenizer": ("tokenizer/model/model.json", read_model),
+    "model.json of a generator": ("model/model.json", read_generator),
+    "model.json of a tokenizer": ("tokenizer/model/model.json", read_tokenizer),
     "config.json of a run": ("config.json", read_config),
     "config.json in a report": ("config.json", read_report),
     "metrics.json in a report": ("metrics.json", read_report),
@@ -150,6 +154,7 @@ def test_damage_is_one_message_that_names_the_file(name, finished, tmp_path):
         ("arguments", {"layers": "2"}, "'arguments' has layers = '2', expected int"),
         ("arguments", {"depth": 2}, "'arguments' has depth = '2', expected one of"),
         ("arguments", {"layers": 2}, "missing"),
+        ("class", "vq", "field 'arguments' has layers = '2', expected one of"),
         ("fingerprint", None, "field 'fingerprint' is null, expected a text"),
         ("tokenizer", {"path": "/vq"}, "field 'tokenizer' has no field 'fingerprint'"),
         ("class_names", {"a": 1}, "field 'class_names' is not a list of texts"),

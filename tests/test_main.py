@@ -128,7 +128,7 @@ BAD = {
     "preset": (dict(model=dict(preset="x")), "config.model.preset = 'x'"),
     "sampling": (dict(samples=dict(steps=99)), "config.samples: steps = 99, expected 1 to 16"),
     "dtype": (dict(model=dict(dtype="float33")), "config.model: dtype = 'float33', expected one"),
-    "no heads": (dict(model=dict(heads=0)), "config.model: heads = 0, expected 1 or more"),
+    "no heads": (dict(model=dict(heads=0)), "config.model.heads = 0, expected 1 or more"),
     "a count": (dict(samples=dict(per_class=0)), "config.samples.per_class = 0, expected 1"),
     "no logging": (dict(log_every=0), "config.log_every = 0, expected 1 or more"),
     "reference": (dict(evaluation=dict(reference="folder:/nowhere")), "there is no such folder"),

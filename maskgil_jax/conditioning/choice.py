@@ -40,14 +40,8 @@ def of_config(
     Raises:
       InputError: fields that do not fit together, or shards of another encoder.
     """
+    check_fields(config)
     data, tokens, width = config.data, config.model.condition_tokens, config.model.feature_dim
-    given = [config.encoder, data.features]
-    if all(given) or any(given) != bool(width):
-        raise InputError(
-            f"config.encoder = {config.encoder!r}, config.data.features = {data.features!r} and "
-            f"config.model.feature_dim = {width}: expected one of the first two and the width of "
-            "its features, or none (conditioned on the class)"
-        )
     if data.features:
         return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:
@@ -69,6 +63,23 @@ def of_config(
             f"--config.model.feature_dim={encoder.width}"
         )
     return of_captions(encoder, tokens, shards)
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Raise InputError where a generator's config names no condition, or several."""
+    data, width = config.data, config.model.feature_dim
+    given = [config.encoder, data.features]
+    if all(given) or any(given) != bool(width):
+        raise InputError(
+            f"config.encoder = {config.encoder!r}, config.data.features = {data.features!r} and "
+            f"config.model.feature_dim = {width}: expected one of the first two and the width of "
+            "its features, or none (conditioned on the class)"
+        )
+    if data.speech and not config.encoder:
+        raise InputError(
+            f"config.data.speech = {data.speech!r} without config.encoder: expected an encoder of "
+            "speech, or no recordings"
+        )
 
 
 def of_generator(

@@ -46,8 +46,8 @@ class Folder:
         if not os.path.isdir(path):
             raise InputError(f"data source {spec}: there is no such folder")
         found = ClassFolders(path)
-        for name in ("", *found.classes):
-            unfinished.check(os.path.join(path, name))
+        for folder in (path, *(os.path.join(path, name) for name in found.classes)):
+            unfinished.check(folder)
         self.census = found.census
         _check(spec, found)
         classes = found.classes

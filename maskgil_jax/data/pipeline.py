@@ -39,6 +39,12 @@ CROPS: dict[str, Callable[[Image.Image, int, int, np.random.Generator], np.ndarr
 }
 
 
+def check_crop(crop: str) -> None:
+    """Raise InputError unless this is a key of CROPS."""
+    if crop not in CROPS:
+        raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Part:
     """Examples of one source and one shape, which are shuffled among themselves.
@@ -257,8 +263,7 @@ def image_loader(
       color: key of color.COLORS, see images.decode.
       condition: gives the rest of an example; may raise Unreadable.
     """
-    if crop not in CROPS:
-        raise InputError(f"config.data.crop = {crop!r}, expected one of {', '.join(CROPS)}")
+    check_crop(crop)
     check_color(color, "config.data.color")
 
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from PIL import Image
@@ -94,6 +94,19 @@ def captions_of(record: Record) -> tuple[str, ...]:
         return captions.checked(record.read_captions())
     except (Unreadable, OSError) as error:
         raise Unreadable(f"{record.id}: {error}", "without a usable caption") from error
+
+
+def none_readable(path: str, count: int, reasons: Sequence[str]) -> str:
+    """The message that nothing of a set can be read.
+
+    Args:
+      path: how messages call the set.
+      count: images that were tried.
+      reasons: why each of them, or of the first few, cannot be read.
+    """
+    shown = "\n  ".join(reasons[:3])
+    more = "\n  ..." if count > 3 else ""
+    return f"0 of {count} images of {path} can be read:\n  {shown}{more}"
 
 
 class Source(Protocol):

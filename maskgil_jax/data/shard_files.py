@@ -3,13 +3,19 @@
 ArrayRecord keeps a checksum of each record and of what finds them, so that damage is noticed.
 """
 
+import bisect
 import collections
+import errno
+import itertools
+import os
 import resource
 import threading
+import uuid
+from collections.abc import Sequence
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.errors import InputError, Unreadable
 
 MOST_OPEN = 4096  # files; each takes some 50 KB of memory
 FOR_OTHERS = 512  # descriptors
@@ -25,6 +31,7 @@ def read(path: str, version: str, number: int) -> bytes:
 
     Raises:
       Unreadable: it is damaged, or the file is.
+      InputError: the process has too many files open.
     """
     reader = _readers.get(path, version)  # kept until the read is done, or it may be closed
     try:
@@ -42,6 +49,29 @@ def count(path: str) -> int:
     return _open(path).num_records()
 
 
+class Parts:
+    """Records of parts of several files, one after the other.
+
+    Args:
+      parts: path of a file, number of its first record, and number of records, of each part.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, int, int]]):
+        self._parts = parts
+        self._ends = list(itertools.accumulate(count for _, _, count in parts))
+        self._version = uuid.uuid4().hex  # what is opened from now on
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> bytes:
+        """A record; Unreadable as `read`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        path, first, count = self._parts[part := bisect.bisect_right(self._ends, index)]
+        return read(path, self._version, first + index - (self._ends[part] - count))
+
+
 def _open(path: str) -> ArrayRecordReader:
     # No readahead: records are read in any order.
     reader = ArrayRecordReader(
@@ -54,6 +84,8 @@ def _open(path: str) -> ArrayRecordReader:
         reader.close()  # which tells what is wrong, if not always
     except RuntimeError as error:
         reason = _reason(error)
+    if os.strerror(errno.EMFILE) in reason:  # which says nothing of this file
+        raise InputError(f"{path}: {reason}; allow more (ulimit -n)")
     raise Unreadable(reason or "not a whole ArrayRecord file")
 
 

@@ -103,7 +103,8 @@ def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None
         )
     content.setdefault("color", "ignore")  # all that there was before it was written down
     _check(path, content)
-    counts = {key: content.pop(key) for key in list(content) if key not in _FIELDS}
+    known = {field.name for field in dataclasses.fields(Index)}
+    counts = {key: content.pop(key) for key in list(content) if key not in known}
     tuples = {key: tuple(content[key]) for key in ("class_names", "shards")}
     grids = tuple((height, width) for height, width in content["grids"])
     return Index(**{**content, **tuples, "grids": grids}), counts

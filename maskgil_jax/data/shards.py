@@ -61,29 +61,32 @@ def _grids_of(shard: epath.Path) -> epath.Path:
     return shard.with_name(shard.name + ".grids.npy")
 
 
+class Unfit(InputError):
+    """The file beside a shard, of the numbers of its grids, does not fit it."""
+
+
 def _read_grids(shard: epath.Path, index: Index) -> np.ndarray:
     """The number in `index.grids` of the grid of each record of a shard: uint16 [records].
 
     Raises:
-      InputError: the file is missing, or another.
+      Unfit: the file is missing, or another.
+      InputError: it cannot be read.
     """
     path = _grids_of(shard)
     again = f"remove {shard.name} and run maskgil_jax.tokenize again, which makes it anew"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(
+        raise Unfit(
             f"{path} is missing, without which {shard.name} cannot be used: {again}"
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     numbers = _uint16s(data)
     if numbers is None:
-        raise InputError(f"{path} is damaged, expected uint16 [records] as .npy: {again}")
+        raise Unfit(f"{path} is damaged, expected uint16 [records] as .npy: {again}")
     if (most := int(numbers.max(initial=0))) >= len(index.grids):
-        raise InputError(
-            f"{path} has grid {most}, but {INDEX} has {len(index.grids)} of them: {again}"
-        )
+        raise Unfit(f"{path} has grid {most}, but {INDEX} has {len(index.grids)} of them: {again}")
     return numbers
 
 
@@ -117,7 +120,8 @@ def open_shard(path: epath.Path, index: Index) -> Opened:
     """Look at a shard and the file beside it.
 
     Raises:
-      InputError: the numbers of its grids are missing, damaged or of another shard.
+      Unfit: the numbers of its grids are missing, damaged or of another shard.
+      InputError: one of them cannot be read.
     """
     grids = _read_grids(path, index)
     try:
@@ -125,7 +129,7 @@ def open_shard(path: epath.Path, index: Index) -> Opened:
     except Unreadable as error:
         return Opened(grids, str(error))
     if count != len(grids):
-        raise InputError(
+        raise Unfit(
             f"{_grids_of(path)} is of {len(grids)} records, but {path.name} has {count}: remove "
             "both and run maskgil_jax.tokenize again, which makes them anew"
         )
@@ -144,7 +148,7 @@ def fault_of(path: epath.Path, index: Index) -> str:
     The file beside it counts too; its records are not read.
 
     Raises:
-      InputError: there is a folder in its place.
+      InputError: there is a folder in its place, or it cannot be read.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected a shard: remove it")
@@ -152,7 +156,7 @@ def fault_of(path: epath.Path, index: Index) -> str:
         return MISSING
     try:
         return open_shard(path, index).fault
-    except InputError as error:
+    except Unfit as error:
         return str(error)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from maskgil_jax.data import images
+from maskgil_jax.data import images, records
 from maskgil_jax.data.embedded import Embedded
 from maskgil_jax.data.folder import Folder
 from maskgil_jax.data.records import Record as Record
@@ -53,7 +53,11 @@ def open_source(spec: str) -> Source:
 
 
 def center_crops(
-    source: Source, size: int | None, count: int, color: str = "srgb"
+    source: Source,
+    size: int | None,
+    count: int,
+    color: str = "srgb",
+    name: str = "the data source",
 ) -> tuple[np.ndarray, np.ndarray]:
     """At most `count` readable images, evenly spread over a source, with their labels.
 
@@ -62,6 +66,7 @@ def center_crops(
       size: side of the ADM centre crop; None keeps images as they are.
       count: how many.
       color: key of color.COLORS, see images.decode.
+      name: of the source, for messages.
 
     Returns:
       uint8 [N, H, W, 3] and int64 [N].
@@ -70,21 +75,21 @@ def center_crops(
       InputError: none can be read, or (without a crop) they differ in size.
     """
     indices = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
-    pixels, labels, reason = [], [], ""
+    pixels, labels, reasons = [], [], []
     for index in indices.tolist():
         record = source[index]
         try:
             with opened_image(record, color) as image:
                 pixels.append(images.center_crop(image, size) if size else np.asarray(image))
         except Unreadable as error:
-            reason = str(error)
-            log.warning("skipped an image that cannot be read: %s", reason)
+            reasons.append(str(error))
+            log.warning("skipped an image that cannot be read: %s", error)
             continue
         labels.append(record.label)
     if len({p.shape for p in pixels}) != 1:
         raise InputError(
-            f"images of sizes {sorted({p.shape[:2] for p in pixels})}, expected one size"
+            f"{name} has images of sizes {sorted({p.shape[:2] for p in pixels})}, expected one size"
             if pixels
-            else f"none of {len(indices)} images can be read, the last: {reason}"
+            else records.none_readable(name, len(indices), reasons)
         )
     return np.stack(pixels), np.array(labels)

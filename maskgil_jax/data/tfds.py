@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from maskgil_jax.data import captions
+from maskgil_jax.data import captions, shard_files
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import Record, unusable
 from maskgil_jax.errors import InputError
@@ -29,6 +29,13 @@ class Tfds:
             features = builder.info.features
             self._data = builder.as_data_source(
                 split, decoders={"image": tfds.decode.SkipDecoding()}
+            )
+            # TFDS would keep every file open that it reads.
+            self._data.data_source = shard_files.Parts(
+                [
+                    (str(part.filename), part.skip, part.take)
+                    for part in builder.info.splits[split].file_instructions
+                ]
             )
         except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
             raise InputError(

@@ -80,6 +80,8 @@ class Drawn:
         digest = hashlib.sha256(np.asarray(labels, np.int64).tobytes()).hexdigest()
         self.identity = {**self.about, "labels": digest}
 
+    names = None  # of the images
+
     def __len__(self) -> int:
         return len(self._labels)
 

@@ -288,8 +288,11 @@ def _values(
     for name, metric in metrics.items():
         try:
             found |= metric.values(samples, reference)
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"metric {name!r}: {error}") from None
+        except ValueError as error:
+            sizes = " and ".join(f"{s.path} ({s.count} images)" for s in (samples, reference))
+            raise InputError(f"metric {name!r} of {sizes}: {error}") from None
     return found
 
 
@@ -336,27 +339,37 @@ def evaluate(
     files = [side for side in (drawn, real) if isinstance(side, FeatureSet)]
     chosen = evaluation(settings, work, files, images=len(files) < 2)
     pairs = chosen.of_pairs()
-    originals = None
+    originals, how = None, {}
     if pairs:
         if isinstance(drawn, FeatureSet) or isinstance(real, FeatureSet):
             raise InputError(
                 f"metric {pairs[0]!r} is of pairs of images, but {files[0].path} holds features"
             )
         originals = real
-        image_sets.Pairs(drawn, real)  # refuses what are no pairs before anything is computed
+        # Refuses what are no pairs before anything is computed.
+        how = {"paired": image_sets.Pairs(drawn, real).paired}
     real = chosen.reference(real)  # what cannot be compared with is known before samples are drawn
     if not isinstance(drawn, FeatureSet):
         drawn = chosen.features_of(drawn, "samples", originals)
     if not processes.first():
         return {}
     seconds = round(time.monotonic() - began, 2)
-    return chosen.result(drawn, real) | {"seconds_of_features": seconds}
+    return chosen.result(drawn, real) | how | {"seconds_of_features": seconds}
 
 
 def check(reference: str, settings: Settings) -> None:
     """Raise InputError where `evaluate` could not even begin; for jobs that end with it."""
     side = open_side(reference)
-    evaluation(settings, "", [side] if isinstance(side, FeatureSet) else [])
+    files = [side] if isinstance(side, FeatureSet) else []
+    stored = files[0].stored if files else feature_sets.stored_statistics(side.path)
+    for name, gaussian in stored.items():
+        feature_sets.factored(side.path, name, gaussian)
+    chosen = evaluation(settings, "", files)
+    of_covariances = {metric.of for metric in chosen.metrics.values() if metric.of}
+    if isinstance(side, FeatureSet) or not of_covariances - {*stored}:
+        return
+    if len(side) < 2:
+        raise InputError(f"{side.path} holds 1 image, and a covariance needs 2 or more")
 
 
 def open_side(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import frechet, image_sets
+from maskgil_jax.metrics import annotations, frechet, image_sets
 from maskgil_jax.metrics.feature_networks import INCEPTION, OF_INCEPTION
 from maskgil_jax.metrics.frechet import Gaussian, Moments
 from maskgil_jax.metrics.image_sets import ImageSet
 from maskgil_jax.metrics.parts import Parts
+from maskgil_jax.runtime import npz
 from maskgil_jax.runtime.files import check_object, parse_json
 
 # Mean and covariance in a file, as OpenAI's evaluator names them, by the features that they are of.
@@ -61,35 +62,49 @@ class FeatureSet:
         return name in self._blocks
 
     def features(self, name: str) -> np.ndarray:
-        """[N, D]; ValueError where there are none of this name."""
+        """[N, D]; InputError where there are none of this name."""
         return np.concatenate(list(self._pieces(name)))
 
     def gaussian(self, name: str) -> Gaussian:
         """Mean and covariance: those that came with the set, or else of its features.
 
         Raises:
-          ValueError: there are no features of this name, or too few for a covariance.
+          InputError: there are no features of this name, or too few for a covariance.
         """
         if name not in self._gaussians:
-            moments = map(Moments.of, self._pieces(name))
+            pieces = self._pieces(name)
+            self.check_count(2, "a covariance")
+            moments = map(Moments.of, pieces)
             self._gaussians[name] = sum(moments, start=next(moments)).gaussian()
         return self._gaussians[name]
 
+    def check_count(self, least: int, what: str) -> None:
+        """Raise InputError where there are fewer images than something needs."""
+        if self.count < least:
+            images = "1 image" if self.count == 1 else f"{self.count} images"
+            raise InputError(
+                f"{self.path} holds {images} that can be read, and {what} needs {least} or more"
+            )
+
     def factored(self, name: str) -> frechet.Factored:
-        """`gaussian` as a distance needs it, computed once; of few images it is exact."""
+        """`gaussian` as a distance needs it, computed once; of few images it is exact.
+
+        Raises:
+          InputError: as `gaussian`.
+        """
         if name not in self._factored:
             few = name not in self.stored and 1 < self.count <= len(self.gaussian(name).mean)
             self._factored[name] = (
                 frechet.factored_features(self.features(name))
                 if few
-                else frechet.factored_gaussian(self.path, self.gaussian(name))
+                else factored(self.path, name, self.gaussian(name))
             )
         return self._factored[name]
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         if name not in self._blocks:
             held = [*self._blocks, *(f"statistics of {n}" for n in self.stored)]
-            raise ValueError(
+            raise InputError(
                 f"{self.path} has no features {name!r}, it holds {', '.join(held) or 'none'}"
             )
         return iter(self._blocks[name]())
@@ -105,6 +120,14 @@ class FeatureSet:
         return FeatureSet(self.path, self.about, len(order), blocks, labels=labels)
 
 
+def factored(path: str, name: str, gaussian: Gaussian) -> frechet.Factored:
+    """A Gaussian of the features `name` as a distance needs it; InputError where it is none."""
+    try:
+        return frechet.factored_gaussian(f"{path}: {STATISTICS.get(name, ('', name))[1]}", gaussian)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
 def of_parts(
     images: ImageSet, parts: Sequence[Parts], stored: Mapping[str, Gaussian] | None = None
 ) -> FeatureSet:
@@ -115,8 +138,10 @@ def of_parts(
       parts: the features; the first are those of the images one by one.
       stored: statistics that came with the images.
     """
-    count = parts[0].count()
+    count, unreadable = parts[0].count(), len(parts[0].left_out())
     about = images.about | {"count": count, "pixels_sha256": parts[0].sha256()}
+    if unreadable:
+        about["unreadable"] = unreadable
     if stored:
         about["statistics"] = "of the file, not of its images"
     return FeatureSet(
@@ -135,7 +160,7 @@ def is_features(path: str) -> bool:
     """Whether a file is an npz of features or of statistics, and not of images."""
     if not path.endswith(".npz"):
         return False
-    names = image_sets.names_of_arrays(path)
+    names = npz.names_of_arrays(path)
     return "arr_0" not in names and bool({*OF_INCEPTION, "features", "mu"} & {*names})
 
 
@@ -150,9 +175,10 @@ def read_features(path: str) -> FeatureSet:
     Raises:
       InputError: something else, or values that are not finite.
     """
-    found = image_sets.read_arrays(path)
+    found = npz.read_arrays(path)
     arrays = {name: found[name] for name in (*OF_INCEPTION, "features") if name in found}
-    network = str(found.get("network", "" if "features" in arrays else INCEPTION))
+    default = "" if "features" in arrays else INCEPTION
+    network = annotations.text(path, "network", found.get("network", np.array(default)))
     if not network:
         raise InputError(
             f"{path} has `features` but no `network`: expected the name of what computed them, "
@@ -160,18 +186,22 @@ def read_features(path: str) -> FeatureSet:
         )
     rows = {len(values) if values.ndim else 0 for values in arrays.values()}
     for name, values in arrays.items():
-        if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating) or len(rows) > 1:
+        if values.ndim != 2 or values.dtype.kind != "f" or len(rows) > 1 or 0 in values.shape:
             raise InputError(
                 f"{path}: {name} is {values.dtype} {values.shape}, expected floats [N, D], one N"
             )
         if bad := int((~np.isfinite(values).all(axis=1)).sum()):
             raise InputError(f"{path}: {bad} of {len(values)} rows of {name} are not finite")
-    count = rows.pop() if rows else int(found.get("count", 0))
-    labels = found.get("labels") if arrays else None
-    if labels is not None and labels.shape != (count,):
-        raise InputError(f"{path}: labels {labels.shape} of {count} rows, expected one each")
+    count = rows.pop() if rows else 0
+    if "count" in found:
+        said = annotations.number(path, "count", found["count"], least=2)
+        if arrays and said != count:
+            raise InputError(f"{path}: count = {said}, but there are {count} rows of features")
+        count = said
     of = [name for name in STATISTICS if (name == "features") == (network != INCEPTION)]
-    known = _parsed(found["about"], f"{path}: about") if "about" in found else {}
+    known = (
+        _about(path, annotations.text(path, "about", found["about"])) if "about" in found else {}
+    )
     about = {
         "path": path,
         "what": "features" if arrays else "mean and covariance alone",
@@ -185,16 +215,20 @@ def read_features(path: str) -> FeatureSet:
         about,
         count,
         {name: _once(values) for name, values in arrays.items()},
-        labels=None if labels is None else labels.astype(str),
+        labels=annotations.labels_of(path, found, count) if arrays else None,
         stored=_statistics(path, found, of),
         network=network,
     )
 
 
-def _parsed(about: np.ndarray, where: str) -> dict[str, Any]:
-    """What maskgil_jax.features wrote of the features; InputError where it is something else."""
-    known = parse_json(str(about).encode(errors="replace"), where)
-    check_object(known, {"features": list} if "features" in known else {}, where)
+def _about(path: str, text: str) -> dict[str, Any]:
+    """What maskgil_jax.features says of its file; InputError where it is something else."""
+    where = f"{path}: about"
+    known = parse_json(text.encode(errors="replace"), where)
+    check_object(known, {}, where)
+    made = known.get("features", [])
+    if not isinstance(made, list) or not all(isinstance(name, str) for name in made):
+        raise InputError(f"{where}: field 'features' is no list of texts")
     return known
 
 
@@ -203,7 +237,7 @@ def stored_statistics(path: str) -> dict[str, Gaussian]:
     if not path.endswith(".npz"):
         return {}
     only = [name for pair in STATISTICS.values() for name in pair]
-    return _statistics(path, image_sets.read_arrays(path, only), OF_INCEPTION)
+    return _statistics(path, npz.read_arrays(path, only), OF_INCEPTION)
 
 
 def _statistics(
@@ -212,18 +246,18 @@ def _statistics(
     """Means and covariances among arrays; InputError where they are none."""
     gaussians = {}
     for name in of:
-        mean, covariance = (found.get(array) for array in STATISTICS.get(name, ("", "")))
+        arrays = STATISTICS.get(name, ("", ""))
+        mean, covariance = (found.get(array) for array in arrays)
         if mean is None and covariance is None:
             continue
-        if mean is None or covariance is None or covariance.shape != 2 * mean.shape:
-            shapes = [getattr(array, "shape", "not there") for array in (mean, covariance)]
-            raise InputError(
-                f"{path}: {STATISTICS[name][0]} is {shapes[0]} and {STATISTICS[name][1]} is "
-                f"{shapes[1]}, expected [D] and [D, D]"
-            )
-        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-            raise InputError(f"{path}: mean or covariance of {name} has values that are not finite")
+        if mean is None or covariance is None:
+            missing, held = arrays if mean is None else arrays[::-1]
+            raise InputError(f"{path} holds {held} but no {missing}: expected [D] and [D, D]")
         gaussians[name] = Gaussian(mean, covariance)
+        try:
+            frechet.check_gaussian(gaussians[name], *arrays)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
     return gaussians
 
 

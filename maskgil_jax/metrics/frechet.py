@@ -148,7 +148,7 @@ def factored_features(x: np.ndarray) -> Factored:
     """The Gaussian fitted to finite features, float [N, D] with N of 2 or more."""
     if len(x) > x.shape[1]:
         mean, covariance = Moments.of(x).gaussian()
-        return Factored(mean, _factor("features", covariance))
+        return Factored(mean, _factor(covariance))
     # Few rows are a factor themselves: all digits of small variances, and no eigenvectors to find.
     mean = x.mean(axis=0, dtype=np.float64)
     return Factored(mean, (x - mean).T / np.sqrt(len(x) - 1))
@@ -156,29 +156,48 @@ def factored_features(x: np.ndarray) -> Factored:
 
 def factored_gaussian(name: str, gaussian: Gaussian) -> Factored:
     """A Gaussian with the factor of its covariance; ValueError, with `name`, where it has none."""
-    mean, covariance = (np.asarray(x, np.float64) for x in gaussian)
+    try:
+        check_gaussian(gaussian, "the mean", "the covariance")
+        mean, covariance = (np.asarray(x, np.float64) for x in gaussian)
+        return Factored(mean, _factor((covariance + covariance.T) / 2))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def check_gaussian(gaussian: Gaussian, mean_name: str, covariance_name: str) -> None:
+    """Raise ValueError, under these names, where a mean or a covariance is none.
+
+    Everything but the signs of the eigenvalues is looked at, which are no quick look.
+    """
+    mean, covariance = np.asarray(gaussian.mean), np.asarray(gaussian.covariance)
     if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         raise ValueError(
-            f"{name}: mean of shape {mean.shape}, covariance of {covariance.shape}, expected [D] "
-            "and [D, D]"
+            f"{mean_name} is {mean.shape} and {covariance_name} is {covariance.shape}, expected "
+            "[D] and [D, D]"
         )
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise ValueError(f"{name}: the mean or the covariance is not finite")
+    for name, values in ((mean_name, mean), (covariance_name, covariance)):
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"{name} is {values.dtype}, expected real numbers")
+        if bad := int((~np.isfinite(values)).sum()):
+            raise ValueError(f"{name} has {bad} of {values.size} values that are not finite")
+    covariance = covariance.astype(np.float64)
     difference = np.abs(covariance - covariance.T).max()
     if difference > ROUNDING * np.abs(covariance).max():
         raise ValueError(
-            f"{name}: the covariance is not symmetric (entries that should be equal differ by "
+            f"{covariance_name} is not symmetric (entries that should be equal differ by "
             f"{difference:.3g})"
         )
-    return Factored(mean, _factor(name, (covariance + covariance.T) / 2))
 
 
-def _factor(name: str, covariance: np.ndarray) -> np.ndarray:
+def _factor(covariance: np.ndarray) -> np.ndarray:
     """F [D, rank] of a symmetric covariance."""
-    values, vectors = np.linalg.eigh(covariance)
+    try:
+        values, vectors = np.linalg.eigh(covariance)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"the covariance has no eigenvalues: {error}") from None
     if values[0] < -ROUNDING * abs(values[-1]):
         raise ValueError(
-            f"{name}: the covariance has eigenvalues from {values[0]:.3g} to {values[-1]:.3g}, "
+            f"the covariance has eigenvalues from {values[0]:.3g} to {values[-1]:.3g}, "
             "expected none below zero"
         )
     # Below this they are rounding, whose square root would count for 1e-8 in each direction.

@@ -3,13 +3,12 @@
 Letters: n images of a piece, H W image.
 """
 
-import contextlib
 import functools
 import hashlib
 import logging
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -18,7 +17,10 @@ from etils import epath
 
 from maskgil_jax.data import images as image_files
 from maskgil_jax.data import records, sources
+from maskgil_jax.data.pairing import Naming
 from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.metrics import annotations
+from maskgil_jax.runtime import npy, npz
 
 log = logging.getLogger("maskgil_jax")
 
@@ -31,10 +33,12 @@ class Piece(NamedTuple):
     Attributes:
       images: uint8 [n, H, W, 3]; of pairs [n, 2, H, W, 3].
       labels: names of their classes, str [n], or None where they are not known.
+      left_out: of images that are not among them, since they cannot be read: names and reasons.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
+    left_out: tuple[str, ...] = ()
 
 
 class ImageSet(Protocol):
@@ -47,6 +51,10 @@ class ImageSet(Protocol):
 
     path: str
     identity: dict[str, Any]
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """Of the images, by which pairs are found; None: they have an order alone."""
 
     @property
     def about(self) -> dict[str, Any]:
@@ -62,10 +70,6 @@ class ImageSet(Protocol):
         """Images start .. stop - 1, without those that cannot be read."""
 
 
-# What a file may say of its images.
-KNOWN = ("labels", "class_names", "codes", "codebook_size", "protocol")
-
-
 class Npz:
     """`arr_0` of an npz, which is read from front to end and never whole."""
 
@@ -73,37 +77,34 @@ class Npz:
         """Look at a file's header and at all but its images.
 
         Raises:
-          InputError: not a whole npz with arr_0, uint8 [N, H, W, 3].
+          InputError: not a whole npz with arr_0, uint8 [N, H, W, 3]; or what it says of its images
+            cannot be.
         """
         self.path = path
         self._stream: IO[bytes] | None = None
-        with npz_errors(path):
-            with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-                held = archive.namelist()
-                if "arr_0.npy" not in held:
-                    raise InputError(
-                        f"{path} has no arr_0 (it holds {', '.join(held) or 'nothing'}): expected "
-                        "images, uint8 [N, H, W, 3], or features"
-                    )
-                member = archive.getinfo("arr_0.npy")
-                with archive.open(member) as stream:
-                    self._shape, dtype, self._header = _header(stream)
-            known = read_arrays(path, KNOWN)
-        if len(self._shape) != 4 or self._shape[3] != 3 or dtype != np.uint8 or not self._shape[0]:
+        with npz.opened(path) as archive:
+            if "arr_0" not in archive.names:
+                raise InputError(
+                    f"{path} has no arr_0 (it holds {', '.join(archive.names) or 'nothing'}): "
+                    "expected images, uint8 [N, H, W, 3], or features"
+                )
+            self._shape, dtype, by_column = archive.header("arr_0")
+            checksum = archive.checksum("arr_0")
+            if by_column:
+                raise ValueError("arr_0 is stored by column (Fortran order), expected C order")
+            known = {
+                name: archive.read(name) for name in annotations.KNOWN if name in archive.names
+            }
+        if len(self._shape) != 4 or self._shape[3] != 3 or dtype != np.uint8:
             raise InputError(f"{path}: arr_0 is {dtype} {self._shape}, expected uint8 [N, H, W, 3]")
-        self.labels = known.get("labels")
-        if self.labels is not None and self.labels.shape != self._shape[:1]:
-            raise InputError(
-                f"{path}: labels {self.labels.shape} of {self._shape[0]} images, expected one each"
-            )
-        if self.labels is not None:
-            names = known.get("class_names")
-            self.labels = (self.labels if names is None else names[self.labels]).astype(str)
-        self.codes = known.get("codes")
-        self.codebook_size = int(known.get("codebook_size", 0))
-        self._protocol = str(known.get("protocol", ""))
+        if 0 in self._shape:
+            raise InputError(f"{path}: arr_0 is uint8 {self._shape}, expected images")
+        about = annotations.checked(path, known, len(self))
+        self.labels, self.names = about.labels, about.names
+        self.codes, self.codebook_size = about.codes, about.codebook_size
+        self._protocol = about.protocol
         # The archive holds a checksum of the images, so that they need not be read for this.
-        self.identity = {"path": path, "shape": list(self._shape), "crc": member.CRC}
+        self.identity = {"path": path, "shape": list(self._shape), "crc": checksum}
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
@@ -126,13 +127,19 @@ class Npz:
           InputError: the file is damaged.
         """
         size = self._shape[1] * self._shape[2] * 3
-        with npz_errors(self.path):
+        with npz.errors(self.path):
             if self._stream is None:
-                self._stream = zipfile.ZipFile(epath.Path(self.path).open("rb")).open("arr_0.npy")
+                self._stream = npz.Archive(zipfile.ZipFile(npy.open_regular(self.path))).open(
+                    "arr_0"
+                )
+                npy.read_header(self._stream)
+                self._header = self._stream.tell()
             self._stream.seek(self._header + start * size)
             data = self._stream.read((stop - start) * size)
             if len(data) < (stop - start) * size:
                 raise EOFError(f"arr_0 ends in image {start + len(data) // size}")
+            if stop == len(self) and self._stream.read(1):
+                raise ValueError(f"arr_0 goes on after its {stop} images")
         # A copy, which may be written to: networks of users may want to.
         images = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:]).copy()
         return Piece(images, None if self.labels is None else self.labels[start:stop])
@@ -161,9 +168,10 @@ class Files:
           InputError: no such source, or none of its first images can be read.
         """
         kind = path.partition(":")[0]
-        self._source = sources.open_source(path if kind in sources.SOURCES else f"folder:{path}")
+        self._spec = path if kind in sources.SOURCES else f"folder:{path}"
+        self._source = sources.open_source(self._spec)
         self._source.census.announce(path)
-        self._names = np.array(self._source.class_names)
+        self._classes = np.array(self._source.class_names)
         self._side, self._crop, self._color = size, CROPS[crop][0], color
         self.path = path
         self._size = (size, size) if size else self._first_size()
@@ -179,15 +187,22 @@ class Files:
         """(H, W)."""
         return self._size
 
+    @functools.cached_property
+    def names(self) -> Sequence[str]:
+        """Paths below the folder or within the tar, without the suffix."""
+        naming = Naming([self._spec])
+        place = 1 if self._spec.startswith("tar:") else 0  # the first has the tar's name too
+        return tuple(naming.of(name)[place] for name in self._source.names())
+
     def _first_size(self) -> tuple[int, int]:
-        reason = ""
+        reasons = []
         for index in range(min(len(self), 100)):
             try:
                 image = records.image_of(self._source[index], self._color)
                 return image.height, image.width
             except Unreadable as error:
-                reason = str(error)
-        raise InputError(f"{self.path}: none of its first images can be read, the last: {reason}")
+                reasons.append(str(error))
+        raise InputError(records.none_readable(self.path, len(reasons), reasons))
 
     def read(self, start: int, stop: int) -> Piece:
         """Images start .. stop - 1, without those that cannot be read.
@@ -196,19 +211,21 @@ class Files:
           InputError: one of another size.
         """
         with ThreadPoolExecutor() as pool:
-            found = [item for item in pool.map(self._load, range(start, stop)) if item is not None]
+            loaded = list(pool.map(self._load, range(start, stop)))
+        found = [item for item in loaded if not isinstance(item, str)]
         images = [image for image, _ in found]
         stacked = np.stack(images) if images else np.zeros((0, *self._size, 3), np.uint8)
-        return Piece(stacked, self._names[[label for _, label in found]])
+        left_out = tuple(item for item in loaded if isinstance(item, str))
+        return Piece(stacked, self._classes[[label for _, label in found]], left_out)
 
-    def _load(self, index: int) -> tuple[np.ndarray, int] | None:
+    def _load(self, index: int) -> tuple[np.ndarray, int] | str:
         record = self._source[index]
         try:
             with records.opened_image(record, self._color) as image:
                 pixels = self._crop(image, self._side) if self._side else np.asarray(image)
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
-            return None
+            return str(error)
         if pixels.shape[:2] != self._size:
             raise InputError(
                 f"{record.id} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the images of "
@@ -218,13 +235,18 @@ class Files:
 
 
 class Pairs:
-    """Two sets of the same images, such as reconstructions and originals, side by side."""
+    """Two sets of the same images, such as reconstructions and originals, side by side.
+
+    Attributes:
+      paired: "by name" or "by position".
+    """
 
     def __init__(self, first: ImageSet, second: ImageSet):
         """Pair image i of both.
 
         Raises:
-          InputError: they differ in number or size.
+          InputError: they differ in number, size, names, or in the order of those; or only one of
+            them has names.
         """
         if (len(first), first.size) != (len(second), second.size):
             raise InputError(
@@ -232,8 +254,10 @@ class Pairs:
                 f"{len(second)} of {second.size}: expected as many of the same size, in the same "
                 "order"
             )
+        self.paired = paired(first, second)
         self._first, self._second = first, second
         self.path = f"{first.path} and {second.path}"
+        self.names = first.names
         self.about: dict[str, Any] = {"path": self.path, "count": len(first)}
         self.identity = {"first": first.identity, "second": second.identity}
 
@@ -260,6 +284,40 @@ class Pairs:
         return Piece(np.stack(pieces, axis=1), None)
 
 
+def paired(first: ImageSet, second: ImageSet) -> str:
+    """How image i of two sets is known to be the same: "by name" or "by position".
+
+    Two sets without names have the order alone, in which one program wrote them. Where one has
+    names, the other's order says nothing: that of a folder is the order of its names.
+
+    Raises:
+      InputError: names that differ, or that only one of them has.
+    """
+    ours, theirs = first.names, second.names
+    if ours is None and theirs is None:
+        return "by position"
+    if ours is None or theirs is None:
+        images, other = (first, second) if ours is None else (second, first)
+        raise InputError(
+            f"{images.path} does not say which image of {other.path} each of its images belongs "
+            "to: expected folders, or npz files, on both sides, or an array `names` in the npz "
+            "(paths below the folder, without suffix)"
+        )
+    for place, (one, another) in enumerate(zip(ours, theirs, strict=True)):
+        if one != another:
+            raise InputError(
+                f"image {place} of {first.path} is {one!r}, and of {second.path} {another!r}: "
+                "expected the same names (paths without suffix) in the same order"
+            )
+    if len({*ours}) < len(ours):
+        twice = next(name for name, times in Counter(ours).items() if times > 1)
+        raise InputError(
+            f"{first.path} has several images {twice!r} (without suffix), so that pairs cannot be "
+            "told: expected each name once"
+        )
+    return "by name"
+
+
 def open_images(
     path: str, size: int | None = None, crop: str = "adm", color: str = "srgb"
 ) -> "Npz | Files":
@@ -277,58 +335,6 @@ def open_images(
     inside = epath.Path(path) / "samples.npz"
     path = str(inside) if inside.exists() else path
     return Npz(path) if path.endswith(".npz") else Files(path, size, crop, color)
-
-
-def read_arrays(path: str, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an npz by name, none of them executable.
-
-    Args:
-      path: of the file.
-      only: names of those to read; None: all.
-
-    Raises:
-      InputError: not a whole npz, or a pickled array.
-    """
-    with npz_errors(path):
-        with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files if only is None or name in only}
-
-
-def names_of_arrays(path: str) -> list[str]:
-    """Names of the arrays of an npz; InputError where it is none."""
-    with npz_errors(path):
-        with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-
-
-@contextlib.contextmanager
-def npz_errors(path: str) -> Iterator[None]:
-    """Turn what a broken, truncated or foreign file makes readers stumble over into InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path} is not an npz: there is no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is not an npz that is whole: {error}") from None
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and length of the header of an array in NumPy's format."""
-    version = np.lib.format.read_magic(stream)
-    readers: dict[tuple[int, int], Any] = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"arr_0 has version {version} of NumPy's format")
-    shape, by_column, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise ValueError("arr_0 is a pickled array, which could execute anything; refused")
-    if by_column:
-        raise ValueError("arr_0 is stored by column (Fortran order), expected C order")
-    return shape, dtype, stream.tell()
 
 
 def sha256_of(path: str) -> str:

@@ -17,10 +17,11 @@ import tqdm
 from etils import epath
 
 from maskgil_jax import processes
+from maskgil_jax.data import records
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics.feature_networks import FeatureNetwork
-from maskgil_jax.metrics.image_sets import PART, ImageSet, Piece, read_arrays
-from maskgil_jax.runtime import files
+from maskgil_jax.metrics.image_sets import PART, ImageSet, Piece
+from maskgil_jax.runtime import files, npz
 
 log = logging.getLogger("maskgil_jax")
 
@@ -55,6 +56,7 @@ class Parts:
             "networks": [network.identity for network in networks],
             "features": self.kept,
             "size": PART,
+            "format": 2,
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._directory = epath.Path(directory) / digest[:16]
@@ -67,7 +69,7 @@ class Parts:
           title: of the progress bar.
 
         Raises:
-          InputError: images that cannot be read, features that are not finite, or a directory that
+          InputError: no image can be read, features that are not finite, or a directory that
             cannot be written.
         """
         mine = range(jax.process_index(), self._count, jax.process_count())
@@ -85,6 +87,10 @@ class Parts:
         except OSError as error:
             raise InputError(f"{self._directory} cannot be written: {error}") from None
         processes.wait(f"features of {title}")
+        if not self.count():
+            raise InputError(
+                records.none_readable(self._images.path, len(self._images), self.left_out())
+            )
 
     def _read_ahead(self, todo: Sequence[int]) -> Iterator[tuple[int, Piece]]:
         """Images of these parts; the next are read while the features of some are computed."""
@@ -110,6 +116,7 @@ class Parts:
                 if name in self.kept:
                     kept[name] = _finite(np.asarray(values), name, network)
         kept["count"] = np.int64(len(piece.images))
+        kept["left_out"] = np.array(piece.left_out, str)
         return kept
 
     def reader(self, name: str) -> Callable[[], Iterator[np.ndarray]]:
@@ -125,6 +132,10 @@ class Parts:
         """Images that could be read."""
         return sum(int(part["count"]) for part in self._each("count"))
 
+    def left_out(self) -> list[str]:
+        """Names of the images that cannot be read, with the reasons."""
+        return [text for part in self._each("left_out") for text in part["left_out"].tolist()]
+
     def sha256(self) -> str:
         """Of the digests of the pixels of every PART images, in hex."""
         digests = (part["sha256"].tobytes() for part in self._each("sha256"))
@@ -132,7 +143,7 @@ class Parts:
 
     def _each(self, *names: str) -> Iterator[dict[str, np.ndarray]]:
         for i in range(self._count):
-            yield read_arrays(str(self._path(i)), only=names)
+            yield npz.read_arrays(str(self._path(i)), only=names)
 
     def _range(self, part: int) -> range:
         return range(part * PART, min((part + 1) * PART, len(self._images)))

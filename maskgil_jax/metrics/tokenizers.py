@@ -96,7 +96,7 @@ def write_comparison(
     )
     source = sources.open_source(data)
     source.census.announce(data)
-    originals, _ = sources.center_crops(source, image_size, count)
+    originals, _ = sources.center_crops(source, image_size, count, name=data)
     output = epath.Path(output)
     about = {
         "originals": hashlib.sha256(originals.tobytes()).hexdigest(),

@@ -1,7 +1,6 @@
 """What directories hold that a report can show."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -171,19 +170,16 @@ def read_log(path: epath.Path) -> tuple[list[dict[str, Any]] | None, bool]:
     if not path.exists():
         return None, False
     try:
-        text = path.read_text()
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise InputError(f"{path} is broken: {error}; expected lines of JSON") from None
-    lines, count = parse_log(text), len(text.splitlines())
-    for number in range(1, count + 1):
-        line = lines[number - 1] if number <= len(lines) else None
-        if isinstance(line, dict) and math.isfinite(results.number(line.get("step"))):
-            continue
-        if line is None and number == count:
-            return lines, True
-        found = text.splitlines()[number - 1][:60]
-        raise InputError(f'{path}, line {number} is {found!r}, expected {{"step": N, ...}}')
-    return lines, False
+    lines, unreadable = parse_log(content)
+    last = content.rstrip().count(b"\n") + 1
+    for number, line in unreadable.items():
+        if number != last or content.endswith(b"\n"):
+            found = line[:60].decode(errors="replace")
+            raise InputError(f'{path}, line {number} is {found!r}, expected {{"step": N, ...}}')
+    return lines, bool(unreadable)
 
 
 def pictures_of(

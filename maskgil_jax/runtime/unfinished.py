@@ -35,7 +35,11 @@ class Written(NamedTuple):
 
 def check(directory: epath.PathLike) -> None:
     """Raise InputError where a directory is marked as unfinished."""
-    if (epath.Path(directory) / MARK).exists():
+    try:
+        marked = (epath.Path(directory) / MARK).exists()
+    except OSError:  # that it cannot be searched is said by whoever reads it
+        return
+    if marked:
         raise InputError(
             f"{directory} is unfinished ({MARK} lies there): what writes it was stopped, or is "
             "still running; run the same command again, which goes on, or remove the directory"

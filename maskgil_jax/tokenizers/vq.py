@@ -69,6 +69,9 @@ class VQConfig:
         for name in ("res_blocks", "codebook_size", "codebook_dim", "search_block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}, expected 1 or more")
+        levels = self.channel_multipliers
+        if not levels or not all(type(n) is int and n > 0 for n in levels):
+            raise ValueError(f"channel_multipliers = {levels}, expected numbers of 1 or more")
         if self.z_channels < 0:
             raise ValueError(f"z_channels = {self.z_channels}, expected 0 (none) or more")
         if self.channels < 32 or self.channels % 32:

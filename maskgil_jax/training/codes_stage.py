@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from maskgil_jax import api, processes
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, kinds, records, shards, sources, unreadable
+from maskgil_jax.data import buckets, images, kinds, limits, records, shards, sources, unreadable
 from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
@@ -83,9 +83,16 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     processes.wait("the index is complete")
 
 
-def _plan(
-    config: ConfigDict,
-) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+def check(config: ConfigDict, downsample: int) -> buckets.Buckets:
+    """The sizes that images become.
+
+    Args:
+      config: of the stage.
+      downsample: of the tokenizer.
+
+    Raises:
+      InputError: fields that do not fit together.
+    """
     if config.crops not in (*VIEWS, "random"):
         raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
     if config.crops == "ten" and config.buckets:
@@ -96,15 +103,21 @@ def _plan(
     if config.crops != "random" and config.views != 1:
         raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
     check_color(config.color, "color")
-    tokenizer = api.load_tokenizer(config.tokenizer)
-    if config.image_size % tokenizer.downsample:
+    if config.image_size % downsample:
         raise InputError(
-            f"image_size = {config.image_size}, expected a multiple of {tokenizer.downsample} "
+            f"image_size = {config.image_size}, expected a multiple of {downsample} "
             "(the tokenizer's downsampling)"
         )
     if config.features and not config.encoder:
         raise InputError("features without encoder: expected the directory of a text encoder")
-    sizes = buckets.named(config.buckets, config.image_size, tokenizer.downsample)
+    return buckets.named(config.buckets, config.image_size, downsample)
+
+
+def _plan(
+    config: ConfigDict,
+) -> tuple[api.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+    tokenizer = api.load_tokenizer(config.tokenizer)
+    sizes = check(config, tokenizer.downsample)
     encoder = api.load_text_encoder(config.encoder) if config.encoder else None
     source = sources.open_source(config.source)
     source.census.announce(config.source)
@@ -230,7 +243,9 @@ class Encoder:
         """
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
         for found in self._loaded(indices):
-            new = [item for item in found if isinstance(item, str)]
+            errors = [item for item in found if isinstance(item, Unreadable)]
+            self._kinds += [error.kind for error in errors]
+            new = [str(error) for error in errors]
             faults += new
             self.count_unreadable(new)
             for item in (item for item in found if isinstance(item, Loaded)):
@@ -242,7 +257,7 @@ class Encoder:
         for queue in waiting.values():
             yield from self._encoded(queue)
 
-    def _loaded(self, indices: range) -> Iterator[list[Loaded | str]]:
+    def _loaded(self, indices: range) -> Iterator[list[Loaded | Unreadable]]:
         """A batch of images after another; the next is loaded while one is encoded."""
         with ThreadPoolExecutor() as pool:
             parts = [
@@ -269,7 +284,7 @@ class Encoder:
             for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
         ]
 
-    def _load(self, index: int) -> Loaded | str:
+    def _load(self, index: int) -> Loaded | Unreadable:
         """The image at an index, or why it cannot be read."""
         record = self._source[index]
         try:
@@ -281,8 +296,7 @@ class Encoder:
             captions = self._captions.read(record) if self._captions else Captions(())
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
-            self._kinds.append(error.kind)  # of several threads
-            return str(error)
+            return error
         return Loaded(record, int(bucket), views, size, captions)
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
@@ -302,9 +316,8 @@ class Encoder:
 
     def check(self, count: int) -> None:
         """Raise InputError where so many images that cannot be read are too many."""
-        if count > self._limit * len(self._source):
+        complaint = limits.complaint(count, len(self._source), self._limit, "bad_image_limit")
+        if complaint:
             raise InputError(
-                f"{count} of {len(self._source)} images cannot be read, bad_image_limit "
-                f"= {self._limit} allows {self._limit:.1%}; what was written stays. Of those that "
-                f"were read now: {self.left_out}"
+                f"{complaint}; what was written stays. Of those that were read now: {self.left_out}"
             )

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import api
 from maskgil_jax.conditioning import base, choice
-from maskgil_jax.data import buckets, mixture, pipeline, sources
+from maskgil_jax.data import buckets, limits, mixture, pipeline, sources
 from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.records import Record
 from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
@@ -19,6 +19,25 @@ from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.tokenizers.vq import VQTokenizer
 
 log = logging.getLogger("maskgil_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What is known of codes before they are there.
+
+    Attributes:
+      source: how messages call them.
+      class_names: one per class.
+      codebook_size: of the tokenizer.
+      grid: (height, width) in tokens of the square.
+      grids: of each bucket.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    codebook_size: int
+    grid: buckets.Size
+    grids: Sequence[buckets.Size]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +73,11 @@ class Data:
         """Number of examples in all parts."""
         return pipeline.examples_in(self.parts)
 
+    def described(self, source: str) -> Described:
+        """What is known of the codes; `source` is how messages call them."""
+        size = self.provenance["codebook_size"]
+        return Described(source, self.class_names, size, self.grid, self.grids)
+
 
 def open_data(config: ConfigDict) -> Data:
     """Code shards, or images and the tokenizer to encode them with.
@@ -79,11 +103,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
         )
     tokenizer = api.load_tokenizer(config.tokenizer)
     size = config.data.image_size
-    if size % tokenizer.downsample:
-        raise InputError(
-            f"config.data.image_size = {size}, expected a multiple of {tokenizer.downsample} (the "
-            "tokenizer's downsampling)"
-        )
+    check_size(size, tokenizer.downsample)
     condition = choice.of_config(config, source.class_names, Images(names, opened))
     _check_first(condition, source)
     shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
@@ -152,23 +172,13 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
         _check_alike(names[0], index, name, other.index)
-    if config.data.buckets not in ("", index.buckets):
-        raise InputError(
-            f"config.data.buckets = {config.data.buckets!r}, but {names[0]} was made with buckets "
-            f"= {index.buckets!r}: expected the same, or '' (as it was made)"
-        )
-    if config.data.image_size != index.image_size:
-        raise InputError(
-            f"config.data.image_size = {config.data.image_size}, but {names[0]} was made with "
-            f"image_size = {index.image_size}; if the shards are right, set "
-            f"--config.data.image_size={index.image_size}"
-        )
+    check_made(config, names[0], index.image_size, index.buckets)
+    _check_lost(names, opened, config.data.bad_image_limit)
     if config.data.color != index.color:
         log.warning(
             "%s was made with color = %r: config.data.color = %r does not change codes",
             *(names[0], index.color, config.data.color),
         )
-    _check_lost(names, opened, config.data.bad_image_limit)
     indices = [shards.index for shards in opened]
     images = Images([index.source["name"] for index in indices], opened)
     condition = choice.of_config(config, codes.class_names, images, indices)
@@ -204,11 +214,41 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
 def _check_lost(names: Sequence[str], opened: Sequence[CodeShards], limit: float) -> None:
     """Raise InputError where shards are lost that are more than training would pass over."""
     lost, total = sum(shards.lost for shards in opened), sum(map(len, opened))
-    if lost > limit * total:
+    if lost > (most := limits.allowed(total, limit)):
         raise InputError(
             f"{lost} of {total} examples of {', '.join(names)} are in shards that cannot be opened "
-            f"(see above), config.data.bad_image_limit = {limit} allows {limit:.1%}: remove them "
-            "and run maskgil_jax.tokenize again, which makes them anew"
+            f"(see above), config.data.bad_image_limit = {limit:g} allows {most}: remove them and "
+            "run maskgil_jax.tokenize again, which makes them anew"
+        )
+
+
+def check_size(image_size: int, downsample: int) -> None:
+    """Raise InputError unless images are of whole tokens."""
+    if image_size % downsample:
+        raise InputError(
+            f"config.data.image_size = {image_size}, expected a multiple of {downsample} (the "
+            "tokenizer's downsampling)"
+        )
+
+
+def check_made(config: ConfigDict, name: str, image_size: int, buckets: str) -> None:
+    """Raise InputError unless code shards were made as a generator's config says.
+
+    Args:
+      config: of the generator.
+      name: of the shards, for messages.
+      image_size, buckets: that they were made with.
+    """
+    if config.data.buckets not in ("", buckets):
+        raise InputError(
+            f"config.data.buckets = {config.data.buckets!r}, but {name} was made with buckets "
+            f"= {buckets!r}: expected the same, or '' (as it was made)"
+        )
+    if config.data.image_size != image_size:
+        raise InputError(
+            f"config.data.image_size = {config.data.image_size}, but {name} was made with "
+            f"image_size = {image_size}; if the shards are right, set "
+            f"--config.data.image_size={image_size}"
         )
 
 

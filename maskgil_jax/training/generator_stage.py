@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
+from maskgil_jax.data import pipeline
 from maskgil_jax.data.records import Record, described
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
@@ -51,40 +52,11 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     Raises:
       InputError: what the config names does not fit together, found before training starts.
     """
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     data = generator_data.open_data(config)
+    mesh, network, options = check(config, data.described(named(config)))
     by_class = not config.model.feature_dim
     names = data.class_names
-    if by_class and len(names) != config.model.num_classes:
-        raise InputError(
-            f"data source {config.data.source or config.data.mixture!r} has {len(names)} classes, "
-            f"but config.model.num_classes = {config.model.num_classes}; if the data is right, set "
-            f"--config.model.num_classes={len(names)}"
-        )
-    network = network_config(config.model, data.provenance["codebook_size"], data.grid)
-    if len(data.grids) > 1 and not network.fits_any_grid:
-        raise InputError(
-            f"config.model.preset = {config.model.preset} has positions of one grid, but the data "
-            f"has {len(data.grids)} (buckets): expected a LLaMA with 2D RoPE (paper, llamagen)"
-        )
-    if not network.causal and config.loss.mask_schedule not in objectives.MASK_RATIOS:
-        raise InputError(
-            f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
-            f"{sorted(objectives.MASK_RATIOS)}"
-        )
-    if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
-        raise InputError(
-            "config.evaluation.metrics has accuracy, which is of classes, but the condition is of "
-            "features: expected others"
-        )
     shown = to_show(data, by_class, config.samples.classes)
-    options = draw.checked_options(config.samples, network)
-    if not network.has_null_condition and config.loss.condition_dropout:
-        raise InputError(
-            f"config.loss.condition_dropout = {config.loss.condition_dropout}, but preset "
-            f"{config.model.preset} has no null condition: expected 0"
-        )
 
     def generator_of(weights: Any) -> generators.Generator:
         known = names if by_class else ()
@@ -139,6 +111,58 @@ def name_of_example(data: Data, index: int, color: str) -> str:
         return described(record, color) if isinstance(record, Record) else record.id
     except Unreadable as error:
         return str(error)
+
+
+def named(config: ConfigDict) -> str:
+    """How messages call the data that `config` names."""
+    return f"data source {config.data.source or config.data.mixture!r}"
+
+
+def check(
+    config: ConfigDict, data: generator_data.Described
+) -> tuple[jax.sharding.Mesh, Any, dict[str, Any]]:
+    """What `config` describes, over these codes, without a look at them.
+
+    Returns:
+      The mesh, the network's config, and the options that samples are drawn with.
+
+    Raises:
+      InputError: fields that do not fit together, the codes, or this machine.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
+    pipeline.check_crop(config.data.crop)
+    by_class, count = not config.model.feature_dim, len(data.class_names)
+    if by_class and count != config.model.num_classes:
+        raise InputError(
+            f"{data.source} has {count} classes, but config.model.num_classes = "
+            f"{config.model.num_classes}; if the data is right, set "
+            f"--config.model.num_classes={count}"
+        )
+    network = network_config(config.model, data.codebook_size, data.grid)
+    if len(data.grids) > 1 and not network.fits_any_grid:
+        raise InputError(
+            f"config.model.preset = {config.model.preset} has positions of one grid, but the data "
+            f"has {len(data.grids)} (buckets): expected a LLaMA with 2D RoPE (paper, llamagen)"
+        )
+    if not network.causal and config.loss.mask_schedule not in objectives.MASK_RATIOS:
+        raise InputError(
+            f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
+            f"{sorted(objectives.MASK_RATIOS)}"
+        )
+    if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
+        raise InputError(
+            "config.evaluation.metrics has accuracy, which is of classes, but the condition is of "
+            "features: expected others"
+        )
+    options = draw.checked_options(config.samples, network)
+    if not network.has_null_condition and config.loss.condition_dropout:
+        raise InputError(
+            f"config.loss.condition_dropout = {config.loss.condition_dropout}, but preset "
+            f"{config.model.preset} has no null condition: expected 0"
+        )
+    optimizer.adamw(**config.optimizer, steps=config.steps)
+    return mesh, network, options
 
 
 def averaged(state: TrainState) -> TokenModel:

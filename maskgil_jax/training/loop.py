@@ -7,12 +7,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from clu import parameter_overview
 from etils import epath
 from flax import nnx
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import processes, sharding, version
 from maskgil_jax.checkpoint import Checkpoints
-from maskgil_jax.data import pipeline
+from maskgil_jax.data import limits, pipeline
 from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.errors import InputError, Interrupted
 from maskgil_jax.runtime.files import read_json, write_json
@@ -33,6 +34,7 @@ log = logging.getLogger("maskgil_jax")
 
 Batch = dict[str, jax.Array]
 NAMES_SHOWN = 8  # of a batch, in a message
+LARGEST_WEIGHT = 10.0  # root mean square; it is below 1 in all networks that train well
 
 
 @jax.tree_util.register_dataclass
@@ -138,7 +140,7 @@ def train(
                 clock.seen(config.batch_size, math.prod(stage.grids[bucket]))
                 writer.advance(step)
                 last = step == config.steps
-                skips.note(step, metrics["skipped_in_a_row"], last=last)
+                skips.note(step, metrics["skipped_in_a_row"], state.model, last=last)
                 if last or step % config.log_every == 0:
                     values = {name: float(v) for name, v in jax.device_get(metrics).items()}
                     values |= clock.rates()
@@ -148,7 +150,10 @@ def train(
                 if last or step % stop.every == 0:
                     signum, too_many = stop.agreed(), unreadable.too_many()
                 if last or step % config.checkpoint_every == 0 or signum or too_many:
-                    checkpoints.save(step, state)
+                    norm = float(weight_norm(state.model))
+                    checkpoints.save(step, state, weight_norm=norm)
+                if too_many or signum:
+                    checkpoints.wait()  # so that what the message says is true
                 if too_many:
                     raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
                 if signum:
@@ -187,6 +192,16 @@ def whole_step(
     return dataclasses.replace(kept, step=new.step, skipped=skipped), metrics
 
 
+@jax.jit
+def weight_norm(model: Any) -> jax.Array:
+    """The global norm of all weights, float32 []; finite wherever it and they are."""
+    weights = [x for x in jax.tree.leaves(model) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    largest = jnp.stack([jnp.abs(x).max().astype(jnp.float32) for x in weights]).max()
+    # Squares of 1e30 are infinite in float32, so those of the weights' shares are summed.
+    shares = [(x.astype(jnp.float32) / largest) for x in weights]
+    return jnp.where(largest == 0, 0.0, largest * optax.tree.norm(shares))
+
+
 class Skips:
     """Stops a run of which too many steps in a row were skipped, and says what they had read."""
 
@@ -197,26 +212,39 @@ class Skips:
         self._checkpoints = checkpoints
         self._before: jax.Array | None = None
 
-    def note(self, step: int, in_a_row: jax.Array, *, last: bool) -> None:
-        """Check the step before this one, while this one runs; and the last one too."""
+    def note(self, step: int, in_a_row: jax.Array, model: Any, *, last: bool) -> None:
+        """Check the step before this one, while this one runs; and the last one too.
+
+        Args:
+          step: that was begun.
+          in_a_row: int32 [], skipped steps up to it.
+          model: the weights after it.
+          last: whether no step follows.
+        """
         if self._before is not None:
-            self._check(step - 1, int(self._before))
+            self._check(step - 1, int(self._before), model)
         self._before = in_a_row
         if last:
-            self._check(step, int(in_a_row))
+            self._check(step, int(in_a_row), model)
 
-    def _check(self, step: int, in_a_row: int) -> None:
+    def _check(self, step: int, in_a_row: int, model: Any) -> None:
         if in_a_row > self._config.skips_allowed:
-            raise InputError(self._complaint(step))
+            raise InputError(self._complaint(step, model))
         if in_a_row:
             log.warning("skipped step %d: its loss or gradients are not finite", step)
 
-    def _complaint(self, step: int) -> str:
+    def _complaint(self, step: int, model: Any) -> str:
         count, config = self._config.skips_allowed + 1, self._config
         lines = [
             f"the loss or gradients of {count} steps in a row are not finite, "
-            f"config.skips_allowed = {config.skips_allowed}; the newest checkpoint is of step "
-            f"{self._checkpoints.latest or 0} (a lower learning rate may help). They had read:"
+            f"config.skips_allowed = {config.skips_allowed}. "
+            + advice(
+                float(weight_norm(model)),
+                sum(leaf.size for leaf in jax.tree.leaves(model)),
+                self._checkpoints.latest or 0,
+                self._checkpoints.weight_norms,
+            )
+            + " They had read:"
         ]
         for skipped in range(step - count + 1, step + 1):
             indices = self._order.examples(skipped)
@@ -224,6 +252,42 @@ class Skips:
             more = f", and {len(indices) - NAMES_SHOWN} more" if len(indices) > NAMES_SHOWN else ""
             lines.append(f"  step {skipped}: {', '.join(names)}{more}")
         return "\n".join(lines)
+
+
+def advice(norm: float, weights: int, newest: int, norms: Mapping[int, float]) -> str:
+    """What to do where training stopped on losses that are not finite.
+
+    Args:
+      norm: of the weights now.
+      weights: their number.
+      newest: step of the newest checkpoint, or 0.
+      norms: of the weights of checkpoints by step, where known.
+    """
+
+    def sound(norm: float) -> bool:
+        return norm <= LARGEST_WEIGHT * math.sqrt(weights)
+
+    of_newest = f", whose weights have norm {norms[newest]:.3g}" if newest in norms else ""
+    if sound(norm) and sound(norms.get(newest, 0.0)):
+        return (
+            f"The weights have norm {norm:.3g}; the newest checkpoint is of step {newest}"
+            f"{of_newest} (a lower learning rate may help)."
+        )
+    text = (
+        f"The weights have norm {norm:.3g}, which is {norm / math.sqrt(weights):.3g} for each of "
+        f"{weights:,} (below 1 is usual): training diverged before. The newest checkpoint is of "
+        f"step {newest}{of_newest}: "
+    )
+    before = [step for step, norm in norms.items() if sound(norm)]
+    if newest not in before:
+        text += "do not go on from it; "
+    if before:
+        text += f"that of step {before[-1]} is sound, its weights have norm {norms[before[-1]]:.3g}"
+    else:
+        text += "none that is kept is from before (--config.keep_every=N keeps more)"
+    return text + (
+        ". Train anew with another --workdir and a smaller --config.optimizer.learning_rate."
+    )
 
 
 def initial_state(
@@ -320,13 +384,8 @@ class UnreadableImages:
     def too_many(self) -> str:
         """The complaint, or "", of all processes together; all call this."""
         count = self._common + processes.total(len(self.seen) - self._common)
-        share = count / self._stage.examples
-        if share <= self._limit:
-            return ""
-        return (
-            f"{count} of {self._stage.examples} images cannot be read ({share:.1%}), "
-            f"config.data.bad_image_limit allows {self._limit:.1%}"
-        )
+        field = "config.data.bad_image_limit"
+        return limits.complaint(count, self._stage.examples, self._limit, field)
 
 
 def known_unreadable(path: epath.Path, examples: int) -> list[int]:

@@ -38,7 +38,14 @@ def adamw(
       milestones: steps at which a constant rate drops to a tenth.
       steps: of the whole training.
       decay_norms: decay scales and biases too, as MaskGIL's released code; LlamaGen's does not.
+
+    Raises:
+      InputError: another schedule, or milestones that are no steps of a constant rate.
     """
+    if not all(type(step) is int and step > 0 for step in milestones):
+        raise InputError(
+            f"config.optimizer.milestones = {tuple(milestones)!r}, expected steps, as (1000, 2000)"
+        )
     if milestones and schedule != "constant":
         raise InputError(
             f"config.optimizer.milestones = {tuple(milestones)} need schedule = constant, not "
@@ -46,7 +53,7 @@ def adamw(
         )
     if schedule == "constant":
         # Steps count from the end of the warm-up there.
-        drops = {int(step) - warmup_steps: 0.1 for step in milestones}
+        drops = {step - warmup_steps: 0.1 for step in milestones}
         rate = optax.piecewise_constant_schedule(learning_rate, drops)
     elif schedule == "cosine":
         rate = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))

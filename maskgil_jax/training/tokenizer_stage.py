@@ -31,10 +31,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     Raises:
       InputError: what the config names does not fit together, found before training starts.
     """
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    networks = tokenizer_config(config), discriminator_config(config)
-    check_loss(config)
+    mesh, networks = check(config)
     lpips = load_lpips(config)
     start_from = load_start(config, *networks)
     source = sources.open_source(config.data.source)
@@ -53,7 +50,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         flip=config.data.flip,
         color=config.data.color,
     )
-    shown, _ = sources.center_crops(source, size, config.samples.count, config.data.color)
+    shown, _ = sources.center_crops(
+        source, size, config.samples.count, config.data.color, config.data.source
+    )
 
     def show(state: TrainState) -> dict[str, np.ndarray]:
         tokenizer = Tokenizer(processes.local(averaged(state)))
@@ -81,6 +80,22 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     state = train(stage, config, workdir, mesh)
     Tokenizer(averaged(state)).save(workdir / "model")
     Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
+
+
+def check(config: ConfigDict) -> tuple[jax.sharding.Mesh, tuple[VQConfig, DiscriminatorConfig]]:
+    """What `config` describes, without a look at images or weights.
+
+    Raises:
+      InputError: fields that do not fit together, or this machine.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
+    pipeline.check_crop(config.data.crop)
+    networks = tokenizer_config(config), discriminator_config(config)
+    check_loss(config)
+    check_lpips(config)
+    optimizer.adamw(**config.optimizer, steps=config.steps)
+    return mesh, networks
 
 
 def tokenizer_config(config: ConfigDict) -> VQConfig:
@@ -124,11 +139,6 @@ def check_loss(config: ConfigDict) -> None:
             raise InputError(
                 f"config.loss.{name} = {config.loss[name]!r}, expected one of {sorted(known)}"
             )
-    if config.codebook.restart_every < 0:
-        raise InputError(
-            f"config.codebook.restart_every = {config.codebook.restart_every}, expected 0 (never) "
-            "or more"
-        )
     if config.codebook.restart_every and config.model.quantizer == "lookup_free":
         raise InputError(
             f"config.codebook.restart_every = {config.codebook.restart_every}: a lookup-free "
@@ -140,10 +150,17 @@ def load_lpips(config: ConfigDict) -> LPIPS | None:
     """LPIPS, computing as the tokenizer does; None where its weight is 0.
 
     Raises:
-      InputError: it is needed and not given.
+      InputError: the directory holds something else.
     """
     if not config.loss.perceptual_weight:
         return None
+    return load_auxiliary(config.loss.lpips, "lpips", config.model.dtype)
+
+
+def check_lpips(config: ConfigDict) -> None:
+    """Raise InputError where LPIPS is needed, and not given or too large for the images."""
+    if not config.loss.perceptual_weight:
+        return
     if not config.loss.lpips:
         raise InputError(
             f"config.loss.perceptual_weight = {config.loss.perceptual_weight:g} needs LPIPS, but "
@@ -160,7 +177,6 @@ def load_lpips(config: ConfigDict) -> LPIPS | None:
             f"config.data.image_size = {config.data.image_size}, expected 16 or more for LPIPS; "
             "or train without it: --config.loss.perceptual_weight=0"
         )
-    return load_auxiliary(config.loss.lpips, "lpips", config.model.dtype)
 
 
 def load_start(

@@ -1,9 +1,12 @@
 """Where a run's numbers and pictures go: JSON lines, TensorBoard, the terminal."""
 
 import json
+import logging
+import math
 import os
 import sys
 import time
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -11,15 +14,24 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from maskgil_jax import paths, processes
+from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.files import to_json, write_bytes
+
+log = logging.getLogger("maskgil_jax")
 
 LOG = "training.jsonl"
+UNREADABLE = "training.unreadable.txt"
+Line = dict[str, Any]  # `step`, an integer, and numbers
 
 
 class Writer:
     """Scalars to `training.jsonl` and TensorBoard, progress to the terminal; process 0 alone.
 
-    What an earlier run wrote after `start_step` is dropped, since those steps are done again. In a
-    bucket the lines appear once a minute.
+    What an earlier run wrote after `start_step` is dropped, since those steps are done again; lines
+    that cannot be read are kept in another file. In a bucket the lines appear once a minute.
+
+    Raises:
+      InputError: the log cannot be written.
     """
 
     def __init__(self, directory: epath.Path, *, start_step: int, steps: int):
@@ -27,7 +39,10 @@ class Writer:
         if not self._active:
             return
         self._log = directory / LOG
-        self._lines = [line for line in read_log(directory) if line["step"] <= start_step]
+        earlier = parse_log(self._log.read_bytes() if self._log.exists() else b"")
+        if earlier.unreadable:
+            _keep_aside(directory, earlier)
+        self._lines = [line for line in earlier.lines if line["step"] <= start_step]
         self._write_whole_log()
         self._file = None if paths.is_remote(directory) else self._log.open("a")
         self._board = SummaryWriter(
@@ -39,8 +54,24 @@ class Writer:
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
 
     def _write_whole_log(self) -> None:
-        self._log.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+        text = "".join(to_json(line) + "\n" for line in self._lines)
+        try:
+            write_bytes(self._log, text.encode())
+        except OSError as error:
+            raise InputError(f"{self._log} cannot be written: {error}") from error
         self._written = time.monotonic()
+
+    def _append(self, line: Line) -> None:
+        self._lines.append(line)
+        if self._file is None:
+            if time.monotonic() - self._written > 60:
+                self._write_whole_log()
+            return
+        try:
+            self._file.write(to_json(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"{self._log} cannot be written: {error}") from error
 
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
@@ -51,12 +82,7 @@ class Writer:
         """Log numbers; on a terminal beside the bar, else as a line with the time that is left."""
         if not self._active:
             return
-        self._lines.append({"step": step, **values})
-        if self._file is not None:
-            self._file.write(json.dumps(self._lines[-1]) + "\n")
-            self._file.flush()
-        elif time.monotonic() - self._written > 60:
-            self._write_whole_log()
+        self._append({"step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         shown = {k: values[k] for k in ("loss", "accuracy", "psnr") if k in values}
@@ -93,21 +119,77 @@ class Writer:
                 self._bar.close()
 
 
-def read_log(directory: epath.PathLike) -> list[dict[str, float]]:
-    """The lines of a run's `training.jsonl`; a last line cut short by a crash is left out."""
+class Log(NamedTuple):
+    """A training log.
+
+    Attributes:
+      lines: those that can be read, in their order.
+      unreadable: the others by number, from 1.
+    """
+
+    lines: list[Line]
+    unreadable: dict[int, bytes]
+
+
+def read_log(directory: epath.PathLike) -> list[Line]:
+    """The lines of a run's `training.jsonl`, without those that cannot be read."""
     path = epath.Path(directory) / LOG
-    return parse_log(path.read_text()) if path.exists() else []
+    return parse_log(path.read_bytes()).lines if path.exists() else []
 
 
-def parse_log(text: str) -> list[dict[str, float]]:
-    """The lines of a log before the first that is broken."""
-    lines = []
-    for line in text.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
+def parse_log(content: bytes) -> Log:
+    """The lines of a log; one that a crash cut short is among the unreadable ones."""
+    lines, unreadable = [], {}
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        found = _parse_line(line)
+        if found is None:
+            unreadable[number] = line
+        else:
+            lines.append(found)
+    return Log(lines, unreadable)
+
+
+def _parse_line(line: bytes) -> Line | None:
+    try:
+        content = json.loads(line.decode("utf-8-sig"))
+        numbers = {name: _number(value) for name, value in content.items()}
+        return numbers if type(numbers["step"]) is int else None
+    # Of bytes that are no text or no JSON, nested too deeply, no object, or without such fields.
+    except (ValueError, RecursionError, AttributeError, KeyError):
+        return None
+
+
+def _number(value: Any) -> int | float:
+    """A number of the log; ValueError where it is none.
+
+    What is not finite stands as a text (see runtime/files.py), in the logs of others as null.
+    """
+    if value is None:
+        return math.nan
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return float(value)
+    if not isinstance(value, int | float):
+        raise ValueError
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return math.inf if value > 0 else -math.inf
+    return value
+
+
+def _keep_aside(directory: epath.Path, earlier: Log) -> None:
+    """Keep unreadable lines of the log, before it is rewritten without them."""
+    path = directory / UNREADABLE
+    before = path.read_bytes() if path.exists() else b""
+    block = b"".join(line + b"\n" for line in earlier.unreadable.values())
+    if not before.endswith(block):  # it may have been kept by a run that was killed then
+        write_bytes(path, before + block)
+    numbers = [str(number) for number in earlier.unreadable]
+    shown = ", ".join(numbers[:5]) + (", ..." if len(numbers) > 5 else "")
+    log.warning(
+        "%s: %d of %d lines cannot be read (line %s) and are kept in %s",
+        *(directory / LOG, len(numbers), len(numbers) + len(earlier.lines), shown, path),
+    )
 
 
 def _on_terminal() -> bool:

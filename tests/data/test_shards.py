@@ -62,6 +62,32 @@ def test_300_shards_are_read_under_a_low_limit(many, few_descriptors):
     assert open_descriptors() - before <= limit // 4 + 1
 
 
+def test_too_many_open_files_are_no_damage(many):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = many / shards.read_index(many)[0].shards[0]
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(InputError, match="Too many open files.*ulimit -n"):
+            shard_files.count(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_parts_of_files_are_read_under_a_low_limit(many, few_descriptors):
+    before = open_descriptors()
+    index, _ = shards.read_index(many)
+    paths = [str(many / name) for name in index.shards]
+    parts = pickle.loads(pickle.dumps(shard_files.Parts([(path, 1, 1) for path in paths])))
+    ids = [msgpack.unpackb(parts[i])["id"] for i in range(300)]
+    assert ids == [f"images/{2 * i + 1}.png" for i in range(300)] and len(parts) == 300
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert open_descriptors() - before <= limit // 4 + 1
+    with pytest.raises(IndexError):
+        parts[300]
+
+
 def test_shards_are_read_by_other_processes_and_after_they_were_replaced(tmp_path):
     tiny_shards.write(tmp_path, 1, 4)
     first = shards.CodeShards(str(tmp_path))

@@ -104,6 +104,14 @@ def test_what_is_no_directory_is_one_message(tmp_path):
         unfinished.begin(tmp_path / "file", Written({}, []))
 
 
+def test_a_folder_that_cannot_be_searched_is_left_to_its_reader(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError
+
+    monkeypatch.setattr(type(unfinished.epath.Path(tmp_path)), "exists", denied)
+    unfinished.check(tmp_path)
+
+
 def test_an_unfinished_folder_is_no_source_of_images(files):
     (files / unfinished.MARK).write_text(json.dumps({"settings": None, "files": []}))
     for folder in (files, files.parent):  # as a whole, and as one of several classes

@@ -127,7 +127,7 @@ def test_training_refuses_bad_input_or_passes_over_it_and_counts_it(bad_tars, tm
     config.evaluation.update(reference="", count=20)
     config.steps = 8
     config.data.bad_image_limit = 0.0
-    with pytest.raises(InputError, match="bad_image_limit allows 0.0%; a checkpoint of step"):
+    with pytest.raises(InputError, match="bad_image_limit = 0 allows 0; a checkpoint of step"):
         main.run(config, epath.Path(tmp_path))
     config.data.bad_image_limit = 0.3
     main.run(config, epath.Path(tmp_path))

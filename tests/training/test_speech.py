@@ -158,7 +158,7 @@ def test_unusable_recordings_are_passed_over_and_counted(finished, encoder, tmp_
     main.run(config, epath.Path(tmp_path / "run"))
     assert 10 < read_log(tmp_path / "run")[-1]["unreadable_images"] < 4 * 32
     config.data.bad_image_limit = 0.0
-    with pytest.raises(InputError, match="bad_image_limit allows 0.0%"):
+    with pytest.raises(InputError, match="bad_image_limit = 0 allows 0"):
         main.run(config, epath.Path(tmp_path / "other"))
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 import maskgil_jax
 from maskgil_jax import main
 from maskgil_jax.conditioning import choice
+from maskgil_jax.conditioning.text import CaptionReader
 from maskgil_jax.data import sources
-from maskgil_jax.data.shards import CodeShards
-from maskgil_jax.errors import InputError
+from maskgil_jax.data.shards import CodeRecord, CodeShards
+from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.training import codes_stage, generator_data
 from maskgil_jax.training.writer import read_log
 from tests import tiny, tiny_gemma
@@ -101,6 +102,18 @@ def test_shards_hold_all_captions_and_their_features(trained, encoder):
         for caption, values in zip(captions, record.features, strict=True):
             expected, mask = loaded.features([caption], 8)
             np.testing.assert_allclose(values, expected[0][np.asarray(mask[0])], atol=1e-5)
+
+
+def test_token_ids_beyond_the_vocabulary_are_unreadable(encoder):
+    vocabulary = maskgil_jax.load(encoder).vocabulary
+    read = CaptionReader(vocabulary, 8, features=False)
+    last, beyond = (
+        CodeRecord(np.zeros((1, 4, 4), int), 0, "a", (8, 8), (np.array([id], np.int32),))
+        for id in (vocabulary.size - 1, vocabulary.size)
+    )
+    assert read(last, np.random.default_rng(0))["prompt"][-1] == vocabulary.size - 1
+    with pytest.raises(Unreadable, match=f"token id {vocabulary.size} of a caption, expected 0 to"):
+        read(beyond, np.random.default_rng(0))
 
 
 def test_the_model_knows_its_encoder_and_its_pictures_their_captions(trained, encoder):

@@ -1,0 +1,33 @@
+"""What a run that was killed left in its directory."""
+
+import logging
+import re
+
+from etils import epath
+
+from maskgil_jax import processes
+from maskgil_jax.runtime import swap
+
+log = logging.getLogger("maskgil_jax")
+
+MODELS = ("model", "discriminator")  # directories of a work directory that swap.py replaces
+MARKER = "model.json"
+# Of files that are written whole (files.py), directories that replace others (swap.py), locks.
+TEMPORARY = re.compile(r".+\.([0-9a-f]{8}|[0-9a-f]{8}\.old|[0-9a-f]{16})\.tmp|.+\.lock\..+\.claim")
+
+
+def clear(directory: epath.Path) -> None:
+    """Finish what was begun and delete what was half-written; all processes call this.
+
+    Only by the one run that holds the directory (work_lock.py).
+    """
+    if processes.first():
+        for name in MODELS:
+            swap.finish(directory / name, MARKER)
+        left = [path for path in directory.iterdir() if TEMPORARY.fullmatch(path.name)]
+        for path in left:
+            path.rmtree() if path.is_dir() else path.unlink()
+        if left:
+            names = ", ".join(sorted(path.name for path in left))
+            log.info("deleted what an interrupted run had left: %s", names)
+    processes.wait("leftovers are cleared")

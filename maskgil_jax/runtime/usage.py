@@ -1,0 +1,113 @@
+"""What --help and --version of a command say, and what is said of flags that are none."""
+
+import ast
+import difflib
+import inspect
+import os
+import pathlib
+import sys
+import textwrap
+
+from absl import flags
+
+PACKAGE = "maskgil_jax"
+WIDTH = 100
+VERSION = ("-version", "--version")
+HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
+
+# What `python -m maskgil_jax` lists, in the order in which a user meets them.
+COMMANDS = (
+    *("main", "tokenize", "sample", "reconstruct", "evaluate", "features", "convert"),
+    *("compare", "condition_match", "sweep", "scaling", "report", "plan"),
+)
+
+
+def answer(argv: list[str]) -> None:
+    """Print what --help or --version ask for, and exit, where one of them is given."""
+    if {*HELP} & {*argv[1:]}:
+        sys.exit(show(of_command()))
+    if {*VERSION} & {*argv[1:]}:
+        sys.exit(show(version()))
+
+
+def show(text: str) -> int:
+    """Print a text, which whoever reads it may stop reading; returns the exit code, 0."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as `| head` leaves it; Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def version() -> str:
+    """`maskgil_jax 0.1.0`, with the commit in a git checkout."""
+    from maskgil_jax import version
+
+    return f"{PACKAGE} {version.of_code()}"
+
+
+def of_command() -> str:
+    """What the command that runs does, and all its flags: those of the package, no library's."""
+    text = inspect.cleandoc(sys.modules["__main__"].__doc__ or "")
+    parts = [described(flag) for flag in own_flags()]
+    return "\n".join([text, "", "Options:", *parts, described_text("--version", "what this is")])
+
+
+def own_flags() -> list[flags.Flag]:
+    """The flags that the package has defined, in that order."""
+    return [
+        flag
+        for module, found in flags.FLAGS.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.partition(".")[0] == PACKAGE
+        for flag in found
+    ]
+
+
+def described(flag: flags.Flag) -> str:
+    """A flag with its help and its default, in lines."""
+    name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=VALUE"
+    if isinstance(flag.parser, flags.EnumParser):
+        name = f"--{flag.name}={'|'.join(flag.parser.enum_values)}"
+    default = str(flag.default_as_str or "").strip("'\"")
+    known = flag.default is not None and default and "default:" not in (flag.help or "")
+    return described_text(name, f"{flag.help}{f' (default: {default})' if known else ''}")
+
+
+def described_text(name: str, text: str) -> str:
+    """A name, and below it what it means."""
+    return f"  {name}\n" + textwrap.fill(
+        text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
+    )
+
+
+def of_commands() -> str:
+    """The list of all commands."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{summary(name)}" for name in COMMANDS]
+    return "\n".join(
+        [
+            "Masked-autoregressive image generation (MaskGIL) in JAX.",
+            "",
+            f"python -m {PACKAGE}.COMMAND --help says what a command takes. The commands:",
+            *lines,
+        ]
+    )
+
+
+def summary(name: str) -> str:
+    """The first sentence of a command's docstring, without its call."""
+    file = pathlib.Path(__file__).parent.parent / f"{name}.py"
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0].partition(": python -m")[0].removesuffix(".")
+
+
+def complaint(error: Exception) -> str:
+    """What to say of an error of absl about a flag."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        names = [flag.name for flag in own_flags()]
+        near = difflib.get_close_matches(error.flagname, names)
+        hint = f"did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""
+        return f"--{error.flagname}: there is no such option; {hint or '--help lists them'}"
+    if isinstance(error, flags.IllegalFlagValueError):
+        return str(error).removeprefix("flag ")
+    return str(error)

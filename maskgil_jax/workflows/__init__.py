@@ -1,0 +1,1 @@
+"""What commands do that takes several parts of the package."""

@@ -1,0 +1,214 @@
+"""The stages of a config, looked through before the first of them runs.
+
+What a stage needs of one before it, which has not run, is known from that one's config: the
+tokenizer's sizes, and what code shards will hold.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from maskgil_jax import checkpoint, networks
+from maskgil_jax import config as defaults
+from maskgil_jax.conditioning import choice, speech
+from maskgil_jax.data import buckets, mixture, sources
+from maskgil_jax.errors import InputError
+from maskgil_jax.metrics import evaluation
+from maskgil_jax.tokenizers.vq import VQConfig
+from maskgil_jax.training import (
+    codes_stage,
+    generator_data,
+    generator_stage,
+    tokenizer_stage,
+)
+from maskgil_jax.training.generator_data import Described
+
+
+class Codes(NamedTuple):
+    """Code shards that a stage will write.
+
+    Attributes:
+      config: of the stage.
+      class_names: of its images.
+      tokenizer: that will make them.
+      sizes: that images become.
+    """
+
+    config: ConfigDict
+    class_names: tuple[str, ...]
+    tokenizer: VQConfig
+    sizes: buckets.Buckets
+
+
+# What stages will have made, by the path under which others name it.
+Made = dict[str, VQConfig | Codes]
+
+
+def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path]) -> None:
+    """Look through the stages of a config, in their order.
+
+    Args:
+      stages: by name, with the work directory filled in.
+      directories: of each.
+
+    Raises:
+      InputError: what one of them names does not fit together, is not there, or will not be.
+    """
+    made: Made = {}
+    for name, config in stages.items():
+        with _named(name):
+            defaults.check_values(config)
+    for name, config in stages.items():
+        with _named(name):
+            made |= CHECKS[name](config, directories[name], made)
+
+
+@contextlib.contextmanager
+def _named(stage: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"stage {stage}: {error}") from None
+
+
+def check_tokenizer(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
+    """Look through a stage that trains a tokenizer; returns what it will have made."""
+    _, (network, judge) = tokenizer_stage.check(config)
+    _build(network)
+    _build(judge)
+    if config.loss.perceptual_weight:
+        check_directory("config.loss.lpips", config.loss.lpips, "lpips")
+    for field, kind in (("tokenizer", "vq"), ("discriminator", "discriminator")):
+        if config.start_from[field]:
+            check_directory(f"config.start_from.{field}", config.start_from[field], kind)
+    sources.open_source(config.data.source)
+    if config.evaluation.reference:
+        sources.open_source(config.evaluation.reference)
+    return {str(directory / "model"): network}
+
+
+def check_codes(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
+    """Look through a stage that writes code shards; returns what it will have made."""
+    tokenizer = _tokenizer(config.tokenizer, made)
+    sizes = codes_stage.check(config, tokenizer.downsample)
+    if config.encoder:
+        check_directory("config.encoder", config.encoder, "gemma")
+    source = sources.open_source(config.source)
+    return {f"arrayrecord:{directory}": Codes(config, source.class_names, tokenizer, sizes)}
+
+
+def check_generator(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
+    """Look through a stage that trains a generator; returns what it will have made: nothing."""
+    check_evaluation(config)
+    _, network, _ = generator_stage.check(config, _described(config, made))
+    _build(network)
+    if config.start_from.generator:
+        kinds = tuple(name for name in networks.NETWORKS if name in ("llama", "bert", "halton"))
+        check_directory("config.start_from.generator", config.start_from.generator, *kinds)
+    return {}
+
+
+CHECKS = {"tokenizer": check_tokenizer, "codes": check_codes, "generator": check_generator}
+
+
+def check_evaluation(config: ConfigDict) -> evaluation.Settings:
+    """What a generator's samples are measured by.
+
+    Raises:
+      InputError: metrics or a reference that there are not.
+    """
+    settings = evaluation.Settings(
+        metrics=config.evaluation.metrics, inception=config.evaluation.inception
+    )
+    if config.evaluation.reference:
+        evaluation.check(config.evaluation.reference, settings)
+    return settings
+
+
+def check_directory(field: str, directory: str, *kinds: str) -> None:
+    """Raise InputError unless a model directory holds a network of one of these classes."""
+    try:
+        found = checkpoint.read_description(directory).get("class")
+    except InputError as error:
+        raise InputError(f"{field} = {directory!r}: {error}") from None
+    if found not in kinds:
+        raise InputError(
+            f"{field} = {directory!r} holds a network {found!r}, expected {' or '.join(kinds)}"
+        )
+
+
+def _build(network: object) -> None:
+    """Raise InputError where no network can be made of a config that looks well."""
+    try:
+        jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{network}: {error}") from None
+
+
+def _tokenizer(directory: str, made: Made) -> VQConfig:
+    """The config of a tokenizer that is there, or will be."""
+    planned = made.get(directory)
+    if isinstance(planned, VQConfig):
+        return planned
+    check_directory("config.tokenizer", directory, "vq")
+    try:
+        return VQConfig(**checkpoint.read_description(directory)["arguments"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"config.tokenizer = {directory!r}: {error}") from None
+
+
+def _described(config: ConfigDict, made: Made) -> Described:
+    """The codes that a generator will be trained on."""
+    names = [weighted.source for weighted in mixture.chosen(config.data)]
+    planned = [made.get(name) for name in names]
+    codes = [shards for shards in planned if isinstance(shards, Codes)]
+    if not codes and config.tokenizer not in made:
+        return generator_data.open_data(config).described(generator_stage.named(config))
+    if codes and len(codes) < len(names):
+        raise InputError(
+            f"config.data.mixture = {config.data.mixture!r} names shards that stages before this "
+            "one make, and others: expected runs of their own for these"
+        )
+    _check_condition(config, codes)
+    if codes:
+        for name, shards in zip(names, codes, strict=True):
+            made_with = shards.config.image_size, shards.config.buckets
+            generator_data.check_made(config, name, *made_with)
+        first, size = codes[0], codes[0].config.image_size
+        class_names, tokenizer, sizes = first.class_names, first.tokenizer, first.sizes
+    else:
+        opened = [sources.open_source(name) for name in names]
+        class_names, size = opened[0].class_names, config.data.image_size
+        tokenizer = _tokenizer(config.tokenizer, made)
+        generator_data.check_size(size, tokenizer.downsample)
+        sizes = buckets.named(config.data.buckets, size, tokenizer.downsample)
+    return Described(
+        generator_stage.named(config),
+        class_names,
+        tokenizer.codebook_size,
+        (size // tokenizer.downsample,) * 2,
+        sizes.grids(tokenizer.downsample),
+    )
+
+
+def _check_condition(config: ConfigDict, codes: list[Codes]) -> None:
+    """Raise InputError where a generator's condition is not there."""
+    choice.check_fields(config)
+    if config.data.features and not os.path.isdir(os.path.expanduser(config.data.features)):
+        raise InputError(
+            f"config.data.features = {config.data.features!r}: there is no such folder"
+        )
+    if config.encoder and config.encoder != speech.LOG_MEL:
+        check_directory("config.encoder", config.encoder, "gemma", "whisper")
+    if config.encoder and not config.data.speech:
+        for shards in codes:
+            if not shards.config.encoder:
+                raise InputError(
+                    f"config.encoder = {config.encoder!r}, but stage codes keeps no captions: "
+                    "expected its field encoder to be the same"
+                )

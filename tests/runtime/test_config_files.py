@@ -1,0 +1,84 @@
+"""The flag --config: what is wrong with a file or a field is said in one line."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.config_files import FileParser
+
+CONFIGS = sorted(pathlib.Path("configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_config_refuses_what_it_does_not_take(path):
+    assert FileParser().parse(str(path))
+    with pytest.raises(InputError, match="'nonsense'.* after the colon|after the colon, and"):
+        FileParser().parse(f"{path}:nonsense")
+    with pytest.raises(InputError, match="after the colon"):
+        FileParser().parse(f"{path}:")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (b"def get_config(:", r"not Python: invalid syntax \(line 1\)"),
+        (b"\x89PNG\r\n\x1a\n", "not Python|UnicodeDecodeError"),
+        (b"a = 1\0", "not Python|null bytes"),
+        (b"x = 1\nimport no_such_module", r"ModuleNotFoundError: No module .*\(line 2\)"),
+        (b"raise OSError('no disk')", r"OSError: no disk \(line 1\)"),
+        (b"import sys\nsys.exit('bye')", r"SystemExit: bye \(line 2\)"),
+        (b"def get_config():\n    return {}['x']", r"KeyError: 'x' \(line 2\)"),
+        (b"def get_config(n):\n    return 1 / int(n)", "TypeError: get_config.. missing 1"),
+        (
+            b"def get_config():\n    raise FileNotFoundError('weights')",
+            "FileNotFoundError: weights",
+        ),
+        (b"def get_config(): pass", "gives a NoneType, expected a config built on"),
+        (b"def get_config(): return {}", "gives a dict, expected a config built on"),
+        (b"config = 3", r"no function get_config\(\)"),
+        (b"get_config = 3", r"no function get_config\(\)"),
+        (b"", r"no function get_config\(\)"),
+    ],
+)
+def test_a_file_that_gives_no_config_is_refused_with_the_line(text, message, tmp_path):
+    (tmp_path / "x.py").write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        FileParser().parse(str(tmp_path / "x.py"))
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
+    for path, found in ((tmp_path, "a folder"), (tmp_path / "x.py", "no file"), ("", "no file")):
+        with pytest.raises(InputError, match=f"{found} is there, expected a Python file"):
+            FileParser().parse(str(path))
+
+
+REFUSED = {
+    "main": {
+        ("--config=configs/b.py:foo",): "--config=configs/b.py:foo: 'foo' is given after the colon",
+        ("--config=configs/b.py", "--config.steps=abc"): "--config.steps=abc: expected a whole num",
+        ("--config=configs/b.py", "--config.model={'a': 1}", "--workdir=/x"): "--config.model: exp",
+        ("--config=configs/b.py", "--config.dim=8"): "no such field; did you mean --config.model.d",
+        ("--config=configs/quickstart.py", "--config.steps=3"): "did you mean --config.stages.gene",
+        ("--config.steps=3",): "--config.steps is given without --config=FILE before it",
+        ("--config=configs/b.py", "--nope=3"): "--nope: there is no such option; --help lists them",
+    },
+    "plan": {("--config=configs/t2i_xl.py:1024", "--topology=v5p:4x4x4"): "'1024' after the colon"},
+    "scaling": {("--config=configs/bert_b.py:x",): "'x' after the colon, expected one of besnier"},
+    "sample": {("--num=many",): "--num=many: ", ("--nums=1",): "did you mean --num?"},
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_commands_refuse_wrong_flags_with_one_line_and_exit_code_1(command):
+    for options, message in REFUSED[command].items():
+        done = subprocess.run(
+            [sys.executable, "-m", f"maskgil_jax.{command}", *options],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1 and not done.stdout, options
+        assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr

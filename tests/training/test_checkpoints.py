@@ -1,0 +1,143 @@
+"""Checkpoints over a long run: what they hold open, leave behind and say."""
+
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+
+from maskgil_jax import sharding
+from maskgil_jax.checkpoint import Checkpoints
+from maskgil_jax.errors import InputError
+from maskgil_jax.training import loop
+
+ABOUT = {"code": "test"}
+
+
+def open_checkpoints(directory, newest=2, every=0):
+    config = ConfigDict(dict(keep_checkpoints=newest, keep_every=every))
+    return Checkpoints(epath.Path(directory) / "checkpoints", config, ABOUT)
+
+
+def save(checkpoints, *steps, size=4):
+    for step in steps:
+        checkpoints.save(step, {"a": jnp.full(size, float(step))}, weight_norm=float(step))
+
+
+def steps_in(directory):
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+def restore(checkpoints):
+    mesh = sharding.make_mesh(ConfigDict(dict(data=-1, fsdp=1, tensor=1)))
+    like = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding.replicated(mesh))
+    return checkpoints.restore({"a": like})
+
+
+def test_fifty_saves_leave_as_many_descriptors_and_threads_as_ten(tmp_path):
+    counts = []
+    with open_checkpoints(tmp_path) as checkpoints:
+        for step in range(1, 51):
+            save(checkpoints, step)
+            if step in (10, 30, 50):
+                checkpoints.wait()
+                counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+    for now, before in zip(counts[-1], counts[0], strict=True):
+        assert now <= before + 3, counts
+    assert steps_in(tmp_path) == [49, 50]
+
+
+def test_saving_goes_on_in_the_background(monkeypatch, tmp_path):
+    from orbax.checkpoint._src.path import atomicity
+
+    hold, waited = threading.Event(), []
+    finalize = atomicity.AtomicRenameTemporaryPath.finalize
+
+    async def slow(self, *arguments, **options):
+        waited.append(hold.wait(30))
+        return await finalize(self, *arguments, **options)
+
+    monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", slow)
+    with open_checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+        assert not (tmp_path / "checkpoints" / "1").exists()  # and yet we are here
+        hold.set()
+        checkpoints.wait()
+        assert waited and (tmp_path / "checkpoints" / "1").exists()
+
+
+@pytest.mark.parametrize("when", ["at the next save", "on waiting", "at the end"])
+def test_a_save_that_fails_in_the_background_is_one_message(when, monkeypatch, tmp_path):
+    from orbax.checkpoint._src.path import atomicity
+
+    async def full(self, *arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="could not be written: .*No space") as error:
+        with open_checkpoints(tmp_path) as checkpoints:
+            save(checkpoints, 1)
+            checkpoints.wait()
+            monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", full)
+            save(checkpoints, 2)
+            if when == "on waiting":
+                checkpoints.wait()
+            if when == "at the next save":
+                save(checkpoints, 3)
+    assert "The newest complete one is of step 1" in str(error.value)
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_half_deleted_checkpoints_are_deleted_at_the_next_start(every, tmp_path):
+    with open_checkpoints(tmp_path, newest=9) as checkpoints:
+        save(checkpoints, 1, 2, 3, 4, 5, 6)
+    for step in (1, 3):  # a kill in the midst of deleting
+        for path in (tmp_path / "checkpoints" / str(step)).rglob("*"):
+            if path.is_file():
+                path.unlink()
+    unfinished = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    with open_checkpoints(tmp_path, every=every) as checkpoints:
+        np.testing.assert_array_equal(restore(checkpoints)["a"], 6)
+        assert checkpoints.latest == 6
+    assert steps_in(tmp_path) == ([2, 4, 5, 6] if every else [5, 6])
+
+
+def test_checkpoints_say_the_norm_of_their_weights(tmp_path):
+    with open_checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+        checkpoints.save(2, {"a": jnp.zeros(4)}, weight_norm=float("inf"))
+        assert checkpoints.weight_norms == {1: 1.0, 2: float("inf")}
+
+
+def test_the_norm_of_huge_weights_is_finite():
+    model = {"a": jnp.full((3, 4), 1e30), "b": jnp.full(4, -1e30), "n": jnp.arange(3)}
+    np.testing.assert_allclose(loop.weight_norm(model), 4e30, rtol=1e-6)
+    np.testing.assert_allclose(loop.weight_norm({"a": jnp.arange(4.0)}), 14**0.5, rtol=1e-6)
+    assert float(loop.weight_norm({"a": jnp.zeros(3)})) == 0
+    assert not np.isfinite(loop.weight_norm({"a": jnp.array([1.0, jnp.inf])}))
+    assert not np.isfinite(loop.weight_norm({"a": jnp.array([1.0, jnp.nan])}))
+
+
+def test_after_weights_that_were_sound_the_newest_checkpoint_is_named():
+    text = loop.advice(12.0, 10_000, 6, {4: 11.0, 6: 12.0})
+    assert text == (
+        "The weights have norm 12; the newest checkpoint is of step 6, whose weights have norm 12 "
+        "(a lower learning rate may help)."
+    )
+
+
+@pytest.mark.parametrize("now, newest", [(1e33, 1e33), (1e33, 12.0), (12.0, 1e33), (np.nan, 1e33)])
+def test_after_weights_that_were_not_nobody_is_sent_to_them(now, newest):
+    text = loop.advice(now, 10_000, 6, {4: 11.0, 6: newest})
+    assert (
+        "Train anew with another --workdir and a smaller --config.optimizer.learning_rate" in text
+    )
+    assert f"norm {now:.3g}" in text and f"norm {newest:.3g}" in text
+    assert ("do not go on from it" in text) == (newest > 100)
+    assert f"that of step {6 if newest == 12.0 else 4} is sound" in text
+    text = loop.advice(now, 10_000, 6, {6: 1e33})
+    assert "none that is kept is from before (--config.keep_every=N keeps more)" in text
