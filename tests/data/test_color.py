@@ -69,6 +69,7 @@ def test_a_broken_profile_is_ignored_and_said_once(damage, caplog):
         "huge": whole + bytes(color.LARGEST_PROFILE),
     }[damage]
     color.transform.cache_clear()
+    color._warn.cache_clear()
     for kind in ("TIFF", "PNG"):
         data = encoded(PATCH, kind, icc_profile=profile)
         assert [images.decode(data).getpixel((0, 0)) for _ in range(3)] == [(200, 60, 60)] * 3
