@@ -61,7 +61,7 @@ def transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
       mode: L, RGB or CMYK.
     """
     if len(profile) > LARGEST_PROFILE:
-        log.warning("an ICC profile of %d bytes is taken as sRGB's", len(profile))
+        _warn(f"more than {LARGEST_PROFILE:,} bytes")
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -76,9 +76,15 @@ def transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        log.warning("an ICC profile is taken as sRGB's, since it is broken: %s", error)
+        _warn(str(error))
         return None
     return None if mode != "CMYK" and _changes_nothing(change, mode) else change
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    """Say so once for each reason: each image of a set may have a broken profile of its own."""
+    log.warning("ICC profiles that are broken are taken as sRGB's: %s", reason)
 
 
 def _changes_nothing(change: ImageCms.ImageCmsTransform, mode: str) -> bool:

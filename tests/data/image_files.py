@@ -101,3 +101,27 @@ DISPLAY_P3 = (
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 PROPHOTO = ((0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03134, 0.00009, 0.82491))
 SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141))
+
+
+def icc_of_inks():
+    """An ICC profile of CMYK whose inks are grey: each halves the lightness, black takes it all."""
+    corners = [
+        (0 if black else round(255 / 2 ** (cyan + magenta + yellow)), 128, 128)
+        for cyan in (0, 1)
+        for magenta in (0, 1)
+        for yellow in (0, 1)
+        for black in (0, 1)
+    ]
+    identity = [round(65536 * value) for value in (1, 0, 0, 0, 1, 0, 0, 0, 1)]
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + struct.pack(">9i", *identity)
+    table += bytes(range(256)) * 4 + bytes(sum(corners, ())) + bytes(range(256)) * 3
+    table += b"\0" * (-len(table) % 4)
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags, entries, body = {b"A2B0": table, b"wtpt": white}, b"", b""
+    for name, data in tags.items():
+        entries += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data
+    size = 132 + len(entries) + len(body)
+    head = struct.pack(">I4sI", size, b"lcms", 0x02400000) + b"prtrCMYKLab "
+    head = (head + bytes(12) + b"acsp" + bytes(28) + white[8:]).ljust(128, b"\0")
+    return head + struct.pack(">I", len(tags)) + entries + body

@@ -14,6 +14,7 @@ from tests.data.image_files import (
     SRGB,
     encoded,
     icc,
+    icc_of_inks,
     photo,
     with_chunks,
 )
@@ -68,6 +69,7 @@ def test_a_broken_profile_is_ignored_and_said_once(damage, caplog):
         "huge": whole + bytes(color.LARGEST_PROFILE),
     }[damage]
     color.transform.cache_clear()
+    color._warn.cache_clear()
     for kind in ("TIFF", "PNG"):
         data = encoded(PATCH, kind, icc_profile=profile)
         assert [images.decode(data).getpixel((0, 0)) for _ in range(3)] == [(200, 60, 60)] * 3
@@ -96,13 +98,19 @@ def test_what_is_transparent_is_converted_and_then_blended(mode):
     np.testing.assert_allclose(found, 255 + (solid - 255) * 128 / 255, atol=3)
 
 
-def test_a_cmyk_image_goes_through_its_profile(monkeypatch):
-    asked = []
-    real = color.transform.__wrapped__
-    monkeypatch.setattr(color, "transform", lambda *args: asked.append(args) or real(*args))
-    data = encoded(PATCH.convert("CMYK"), "JPEG", icc_profile=icc(DISPLAY_P3))
-    images.decode(data)  # of other channels: ignored
-    assert [mode for _, mode in asked] == ["CMYK"]
+@pytest.mark.parametrize(
+    "kind, options", [("JPEG", {"subsampling": 0}), ("JPEG", {}), ("TIFF", {})]
+)
+def test_a_cmyk_image_goes_through_its_profile(kind, options):
+    profile = icc_of_inks()
+    for inks, level in (((0, 0, 0, 0), 255), ((255, 0, 0, 0), 119), ((0, 0, 0, 255), 0)):
+        image = Image.new("CMYK", (16, 16), inks)
+        data = encoded(image, kind, icc_profile=profile, **options)
+        np.testing.assert_allclose(images.decode(data).getpixel((8, 8)), (level,) * 3, atol=4)
+        plain = np.asarray(images.decode(data, "ignore"))
+        np.testing.assert_allclose(plain, np.asarray(image.convert("RGB")), atol=3)
+    wrong = encoded(Image.new("CMYK", (16, 16)), kind, icc_profile=icc(DISPLAY_P3), **options)
+    assert images.decode(wrong).getpixel((8, 8)) == (255, 255, 255)  # of colours, not of inks
 
 
 def test_other_descriptions_of_colour_are_not_read():
