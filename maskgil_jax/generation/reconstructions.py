@@ -5,6 +5,7 @@ Letters: N images, B of a batch, H W image, h w grid.
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
 from maskgil_jax.runtime.progress import Progress
+
+log = logging.getLogger("maskgil_jax")
 
 
 class Parts:
@@ -58,6 +61,7 @@ class Parts:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._directory = epath.Path(directory) / digest[:16]
         self._seconds: list[tuple[float, float]] = []
+        self._batches = -(-len(originals) // self._batch_size)
         images = jax.ShapeDtypeStruct((self._batch_size, *originals.shape[1:]), originals.dtype)
         self._encode = self._compiled(
             lambda network, images: network.encode(images / 127.5 - 1.0), images
@@ -81,6 +85,9 @@ class Parts:
           InputError: a file that is damaged, or pixels that are not finite.
         """
         images, codes = [], []
+        there = len(list(self._directory.glob("*.npz"))) if self._directory.exists() else 0
+        if there:
+            log.info("%s: %d of %d batches are there", title, there, self._batches)
         with Progress(len(self._originals), "image", f"reconstructing by {title}") as progress:
             for start, count, batch in fixed_batches(self._originals, self._batch_size):
                 path = self._directory / f"{start:06}.npz"

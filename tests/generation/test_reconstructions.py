@@ -1,6 +1,7 @@
 """Reconstructions go on where they stopped, and files of two runs never lie side by side."""
 
 import json
+import logging
 
 import jax
 import numpy as np
@@ -35,7 +36,7 @@ def stopping_after(batches, monkeypatch):
     return done
 
 
-def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch, caplog):
     whole, codes = parts(tmp_path / "whole").compute("vq")
     assert whole.shape == ORIGINALS.shape and codes.shape == (7, 4, 4)
     with monkeypatch.context() as patched:
@@ -44,8 +45,10 @@ def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
             parts(tmp_path / "stopped").compute("vq")
     rest = stopping_after(9, monkeypatch)
     again = parts(tmp_path / "stopped")
+    caplog.set_level(logging.INFO, "maskgil_jax")
     for found, expected in zip(again.compute("vq"), (whole, codes), strict=True):
         np.testing.assert_array_equal(found, expected)
+    assert "vq: 2 of 3 batches are there" in caplog.text
     assert len(rest) == 1 and again.cost()["encode_seconds"] > 0
 
 
