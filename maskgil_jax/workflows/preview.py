@@ -152,7 +152,7 @@ def _build(network: object) -> None:
 
 def _tokenizer(directory: str, made: Made) -> VQConfig:
     """The config of a tokenizer that is there, or will be."""
-    planned = made.get(directory)
+    planned = made.get(directory.rstrip("/"))
     if isinstance(planned, VQConfig):
         return planned
     check_directory("config.tokenizer", directory, "vq")
@@ -165,9 +165,9 @@ def _tokenizer(directory: str, made: Made) -> VQConfig:
 def _described(config: ConfigDict, made: Made) -> Described:
     """The codes that a generator will be trained on."""
     names = [weighted.source for weighted in mixture.chosen(config.data)]
-    planned = [made.get(name) for name in names]
+    planned = [made.get(name.rstrip("/")) for name in names]
     codes = [shards for shards in planned if isinstance(shards, Codes)]
-    if not codes and config.tokenizer not in made:
+    if not codes and config.tokenizer.rstrip("/") not in made:
         return generator_data.open_data(config).described(generator_stage.named(config))
     if codes and len(codes) < len(names):
         raise InputError(

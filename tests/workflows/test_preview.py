@@ -201,6 +201,8 @@ def test_what_will_be_made_is_known(tmp_path):
     looked_through(config, epath.Path(tmp_path))
     config.stages.generator.model.factors = (8, 8)  # of the 64 codes that the tokenizer will have
     looked_through(config, epath.Path(tmp_path))
+    config.stages.codes.tokenizer += "/"
+    config.stages.generator.data.source += "/"
     config.stages.generator.samples.steps = 16  # of the 4 x 4 tokens that images will be
     looked_through(config, epath.Path(tmp_path))
     del config.stages["codes"]
