@@ -36,7 +36,7 @@ NOT_THERE = re.compile(
 def joined(where: str, timeout: int) -> Iterator[None]:
     """Run the body as one of several processes; none of them is left waiting for one that is gone.
 
-    Where another process is lost, or does not come, this one ends with exit code LOST and a message.
+    Where another process is lost or does not come, this one ends with a message and exit code LOST.
 
     Args:
       where: "auto": as the cluster says (TPU pods, SLURM, Open MPI, Kubernetes; see
@@ -134,7 +134,9 @@ def _leave(error: BaseException, timeout: int) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
     elif is_lost(error):
         reason = " ".join(f"{error}".split())[:300]
-        print(f"error: another process of this run is not there: {reason}; {GO_ON}", file=sys.stderr)
+        print(
+            f"error: another process of this run is not there: {reason}; {GO_ON}", file=sys.stderr
+        )
         code = LOST
     else:
         traceback.print_exception(error)
