@@ -156,3 +156,4 @@ def test_after_weights_that_were_not_nobody_is_sent_to_them(now, newest):
     assert f"that of step {6 if newest == 12.0 else 4} is sound" in text
     text = loop.advice(now, 10_000, 6, {6: 1e33})
     assert "none that is kept is from before (--config.keep_every=N keeps more)" in text
+    assert "No checkpoint was saved. Train anew" in loop.advice(1e33, 10_000, 0, {})
