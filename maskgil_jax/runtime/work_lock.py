@@ -288,6 +288,8 @@ class Lock:
         probe.write_bytes(b"")
         try:
             return os.stat(probe).st_mtime - beat
+        except FileNotFoundError:  # the holder, which is alive, has cleared it away
+            return 0.0
         finally:
             probe.unlink(missing_ok=True)
 
