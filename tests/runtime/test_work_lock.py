@@ -238,6 +238,14 @@ def test_a_stage_of_a_removed_work_directory_ends_in_one_message(monkeypatch, tm
         main.run(tiny.tokenizer(), epath.Path(tmp_path / "run"))
 
 
+def test_a_full_disk_is_one_message_wherever_it_is_met(tmp_path):
+    with pytest.raises(InputError, match=f"--workdir={tmp_path}: .*No space left on device; once"):
+        with work_lock.held(tmp_path, "--workdir"), open("/dev/full", "w") as file:
+            file.write("x")
+            file.flush()
+    assert not list(tmp_path.iterdir())
+
+
 def test_sigterm_outside_of_training_releases_the_lock(tmp_path):
     script = (
         "import sys, time\nfrom maskgil_jax.runtime import work_lock\n"
