@@ -112,9 +112,13 @@ class Checkpoints:
           weight_norm: of all trained weights, kept beside them.
 
         Raises:
-          InputError: this checkpoint, or the one before, could not be written.
+          InputError: this checkpoint, or the one before, could not be written; or the directory
+            was removed.
         """
         self.wait()
+        if not (paths.is_remote(self._directory) or self._directory.exists()):
+            # Orbax would make it again, with this checkpoint alone.
+            raise InputError(f"{self._directory} was removed while the run went on")
         if self.latest == step:
             return
         flat, notes = flatten(state), self._about | {"weight_norm": str(weight_norm)}

@@ -36,7 +36,7 @@ NOT_THERE = re.compile(
 def joined(where: str, timeout: int) -> Iterator[None]:
     """Run the body as one of several processes; none of them is left waiting for one that is gone.
 
-    Where another process is lost or does not come, this one ends with exit code LOST and says so.
+    Where another process is lost or does not come, this one ends with a message and exit code LOST.
 
     Args:
       where: "auto": as the cluster says (TPU pods, SLURM, Open MPI, Kubernetes; see

@@ -11,6 +11,7 @@ that, and the one whose lock was overwritten finds out at its next heartbeat and
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -36,6 +37,7 @@ log = logging.getLogger("maskgil_jax")
 NAME = "running.lock"
 BEAT = 10.0  # seconds between two heartbeats
 SILENCE = 60.0  # seconds without one after which the holder counts as dead
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SETTLED = 2.0  # seconds after which a bucket shows who wrote last
 
 
@@ -45,14 +47,16 @@ def held(directory: epath.PathLike, name: str) -> Iterator[None]:
 
     With several processes of one run all call this, and the first one holds the lock. Where it is
     lost on the way, because the directory was removed or another run took over after a long pause,
-    the body is ended. SIGTERM releases the lock before it does what it did.
+    the body is ended; so it is by a full disk, with one message. SIGTERM releases the lock and then
+    does what it did before.
 
     Args:
       directory: that the run writes to.
       name: of the option that gave it, for messages.
 
     Raises:
-      InputError: another run is alive there; the directory cannot be written; the lock was lost.
+      InputError: another run is alive there; the directory cannot be written; the lock was lost;
+        the disk is full.
     """
     lock, refusal = Lock(directory), ""
     if processes.first():
@@ -288,6 +292,8 @@ class Lock:
         probe.write_bytes(b"")
         try:
             return os.stat(probe).st_mtime - beat
+        except FileNotFoundError:  # the holder, which is alive, has cleared it away
+            return 0.0
         finally:
             probe.unlink(missing_ok=True)
 
@@ -335,6 +341,10 @@ def _beating(lock: Lock, where: str) -> Iterator[None]:
     except (Exception, Lost) as error:
         if reason := lock.lost():
             raise InputError(f"{where}: {reason}; the run has stopped") from error
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise InputError(
+                f"{where}: {error}; once there is room, the same command goes on"
+            ) from error
         raise
     finally:
         stop()

@@ -273,21 +273,23 @@ def advice(norm: float, weights: int, newest: int, norms: Mapping[int, float]) -
             f"The weights have norm {norm:.3g}; the newest checkpoint is of step {newest}"
             f"{of_newest} (a lower learning rate may help)."
         )
-    text = (
+    diverged = (
         f"The weights have norm {norm:.3g}, which is {norm / math.sqrt(weights):.3g} for each of "
-        f"{weights:,} (below 1 is usual): training diverged before. The newest checkpoint is of "
-        f"step {newest}{of_newest}: "
+        f"{weights:,} (below 1 is usual): training diverged before. "
     )
-    before = [step for step, norm in norms.items() if sound(norm)]
+    anew = "Train anew with another --workdir and a smaller --config.optimizer.learning_rate."
+    if not newest:
+        return f"{diverged}No checkpoint was saved. {anew}"
+    before = [step for step, of_step in norms.items() if sound(of_step)]
+    diverged += f"The newest checkpoint is of step {newest}{of_newest}: "
     if newest not in before:
-        text += "do not go on from it; "
+        diverged += "do not go on from it; "
     if before:
-        text += f"that of step {before[-1]} is sound, its weights have norm {norms[before[-1]]:.3g}"
+        last = before[-1]
+        diverged += f"that of step {last} is sound, its weights have norm {norms[last]:.3g}"
     else:
-        text += "none that is kept is from before (--config.keep_every=N keeps more)"
-    return text + (
-        ". Train anew with another --workdir and a smaller --config.optimizer.learning_rate."
-    )
+        diverged += "none that is kept is from before (--config.keep_every=N keeps more)"
+    return f"{diverged}. {anew}"
 
 
 def initial_state(

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from maskgil_jax import paths, processes
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import work_lock
 from maskgil_jax.runtime.files import to_json, write_bytes
 
 log = logging.getLogger("maskgil_jax")
@@ -111,7 +112,8 @@ class Writer:
     def __exit__(self, *error: object) -> None:
         if self._active:
             if self._file is None:
-                self._write_whole_log()
+                if work_lock.Lost not in error:  # else the log is another run's now
+                    self._write_whole_log()
             else:
                 self._file.close()
             self._board.close()

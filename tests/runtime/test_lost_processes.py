@@ -8,8 +8,8 @@ from maskgil_jax.errors import InputError
 
 NOT_THERE = [
     # Gloo on CPU: a process that came more than 30 s after the others.
-    "UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED: GetKeyValue() timed out with "
-    "key: cpu:gloo/0,2048/1 and duration: 29.999999912s",
+    "UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED: GetKeyValue() timed out "
+    "with key: cpu:gloo/0,2048/1 and duration: 29.999999912s",
     "INTERNAL: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection "
     "closed by peer [127.0.0.1]:24311",
     "UNKNOWN: Gloo all-gather failed: [external/gloo/gloo/transport/tcp/unbound_buffer.cc:81] "

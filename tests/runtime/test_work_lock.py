@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def test_a_second_run_is_refused_and_told_which_is_there(tmp_path):
         assert "last heartbeat 0 s ago" in text
         assert [path.name for path in tmp_path.iterdir()] == [work_lock.NAME]
     assert not list(tmp_path.iterdir())
+
+
+def test_two_commands_that_encode_to_one_directory_are_refused(tmp_path):
+    command = [sys.executable, "-m", "maskgil_jax.tokenize", "--tokenizer=x", "--data=embedded"]
+    with work_lock.held(tmp_path, "--output"):
+        done = subprocess.run(
+            [*command, f"--output={tmp_path}"], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 1
+    assert f"error: --output={tmp_path}: another run is going on there: process" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("how", ["raises", "interrupted"])
@@ -214,6 +226,24 @@ def test_errors_of_a_removed_directory_are_one_message(tmp_path):
     with pytest.raises(InputError, match="it was removed"), work_lock.held(directory, "--workdir"):
         remove_directory(directory / work_lock.NAME)
         (directory / "training.jsonl").write_text("")
+
+
+def test_a_stage_of_a_removed_work_directory_ends_in_one_message(monkeypatch, tmp_path):
+    def stage(config, workdir):
+        shutil.rmtree(workdir)
+        (workdir / "samples.npz").write_text("")
+
+    monkeypatch.setitem(main.STAGES, "tokenizer", stage)
+    with pytest.raises(InputError, match=f"--workdir={tmp_path}/run: it was removed"):
+        main.run(tiny.tokenizer(), epath.Path(tmp_path / "run"))
+
+
+def test_a_full_disk_is_one_message_wherever_it_is_met(tmp_path):
+    with pytest.raises(InputError, match=f"--workdir={tmp_path}: .*No space left on device; once"):
+        with work_lock.held(tmp_path, "--workdir"), open("/dev/full", "w") as file:
+            file.write("x")
+            file.flush()
+    assert not list(tmp_path.iterdir())
 
 
 def test_sigterm_outside_of_training_releases_the_lock(tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints over a long run: what they hold open, leave behind and say."""
 
 import os
+import shutil
 import threading
 
 import jax
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import sharding
 from maskgil_jax.checkpoint import Checkpoints
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import work_lock
 from maskgil_jax.training import loop
 
 ABOUT = {"code": "test"}
@@ -90,6 +92,19 @@ def test_a_save_that_fails_in_the_background_is_one_message(when, monkeypatch, t
     assert "The newest complete one is of step 1" in str(error.value)
 
 
+def test_a_work_directory_that_is_removed_is_one_message_and_stays_away(tmp_path):
+    directory = tmp_path / "run"
+    with pytest.raises(InputError, match=f"--workdir={directory}: it was removed") as error:
+        with work_lock.held(directory, "--workdir"), open_checkpoints(directory) as checkpoints:
+            save(checkpoints, 1)
+            checkpoints.wait()
+            shutil.rmtree(directory)
+            save(checkpoints, 2)
+            save(checkpoints, 3)
+    assert "the run has stopped" in str(error.value)
+    assert not directory.exists()
+
+
 @pytest.mark.parametrize("every", [0, 2])
 def test_half_deleted_checkpoints_are_deleted_at_the_next_start(every, tmp_path):
     with open_checkpoints(tmp_path, newest=9) as checkpoints:
@@ -141,3 +156,4 @@ def test_after_weights_that_were_not_nobody_is_sent_to_them(now, newest):
     assert f"that of step {6 if newest == 12.0 else 4} is sound" in text
     text = loop.advice(now, 10_000, 6, {6: 1e33})
     assert "none that is kept is from before (--config.keep_every=N keeps more)" in text
+    assert "No checkpoint was saved. Train anew" in loop.advice(1e33, 10_000, 0, {})

@@ -104,6 +104,18 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
     assert len(shown) == 8 and set(shown) <= batch
 
 
+@pytest.mark.slow
+def test_after_a_huge_learning_rate_nobody_is_sent_to_the_newest_checkpoint(tmp_path):
+    config = tiny.tokenizer()
+    config.update(steps=50, checkpoint_every=1, keep_checkpoints=9, skips_allowed=2, log_every=50)
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(InputError) as error:
+        main.run(config, epath.Path(tmp_path))
+    text = str(error.value)
+    assert "e+3" in text.partition("The weights have norm ")[2].partition(",")[0], text
+    assert "do not go on from it" in text and "--config.optimizer.learning_rate" in text
+
+
 @pytest.fixture(scope="module")
 def trained(finished, tmp_path_factory):
     """Checkpoints of steps 2, 4 and 6."""

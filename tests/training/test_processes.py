@@ -185,3 +185,34 @@ def test_shards_of_the_command_in_two_processes_are_those_of_one(finished, tmp_p
     for i in range(0, len(one), 97):
         np.testing.assert_array_equal(one[i].codes, two[i].codes)
         assert one[i].id == two[i].id
+
+
+SKEWED = """
+import sys, time
+from maskgil_jax import processes
+port, index = sys.argv[1:]
+with processes.joined(f"127.0.0.1:{port},2,{index}", 10):
+    time.sleep(60 * int(index))
+    processes.total(1)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_comes_too_late_ends_the_others_to_be_started_again():
+    """Gloo waits 30 s for the others, whatever the heartbeat."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", SKEWED, str(port), str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    codes, outputs = end_both(both, 120)
+    assert codes == [75, 75], outputs
+    assert "another process of this run is not there" in outputs[0]
+    assert all("run the same command on all of them" in output for output in outputs)
