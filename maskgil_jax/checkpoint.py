@@ -307,26 +307,23 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
                 "writes it again, or use that one"
             )
         raise InputError(message)
-    description = read_json(path, {})
-    if description.get("format") != FORMAT:
-        found = str(description.get("format"))[:40]
-        raise InputError(f"{path} has format {found}, this version reads {FORMAT}")
-    check_object(description, {"class": str, "arguments": dict}, str(path))
-    texts = {name: str for name in ("kind", "fingerprint") if name in description}
-    check_object(description, texts, str(path))
-    for name, fields in _PROVENANCES.items():
-        check_object(description.get(name, {}), {}, f"{path}: field {name!r}")
-        if description.get(name):
-            check_object(description[name], fields, f"{path}: field {name!r}")
-    names = description.get("class_names", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: field 'class_names' is not a list of texts")
+    description = read_json(path, {"format": int})
+    if description["format"] != FORMAT:
+        raise InputError(f"{path} has format {description['format']}, this version reads {FORMAT}")
+    there = {name: kind for name, kind in _OPTIONAL.items() if name in description}
+    check_object(description, {"class": str, "arguments": dict, **there}, str(path))
+    for name in ("tokenizer", "encoder"):
+        if description.get(name):  # what the model depends on, by place and fingerprint
+            expected: dict[str, Types] = {"path": str, "fingerprint": str}
+            check_object(description[name], expected, f"{path}: field {name!r}")
+    for name in description.get("class_names", ()):
+        if not isinstance(name, str):
+            raise InputError(f"{path}: field 'class_names' holds {name!r}, expected texts")
     return description
 
 
-_PROVENANCES: dict[str, dict[str, Types]] = {
-    "tokenizer": {"path": str, "fingerprint": str},
-    "encoder": {"path": str, "fingerprint": str},
+_OPTIONAL: dict[str, Types] = {
+    **dict(kind=str, fingerprint=str, tokenizer=dict, encoder=dict, class_names=list)
 }
 
 

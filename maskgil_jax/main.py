@@ -2,8 +2,9 @@
 
 python -m maskgil_jax.main --config=configs/b.py --workdir=DIR [--config.x.y=value]
 
-The same command resumes where WORKDIR stands; where the training is done, it draws
-what is missing and measures again. Every field of a config, with its meaning and default, stands in maskgil_jax/config.py.
+The same command resumes where WORKDIR stands; where the training is done, it draws what is missing
+and measures again. Every field of a config, with its meaning and default, stands in
+maskgil_jax/config.py.
 """
 
 import json

@@ -157,8 +157,8 @@ def test_damage_is_one_message_that_names_the_file(name, finished, tmp_path):
         ("class", "vq", "field 'arguments' has layers = '2', expected one of"),
         ("fingerprint", None, "field 'fingerprint' is null, expected a text"),
         ("tokenizer", {"path": "/vq"}, "field 'tokenizer' has no field 'fingerprint'"),
-        ("class_names", {"a": 1}, "field 'class_names' is not a list of texts"),
-        ("encoder", [1], "field 'encoder' holds a list, expected an object"),
+        ("class_names", {"a": 1}, "field 'class_names' is an object, expected a list"),
+        ("encoder", [1], "field 'encoder' is a list, expected an object"),
     ],
 )
 def test_a_field_of_a_model_that_cannot_be_is_named(field, value, message, finished, tmp_path):

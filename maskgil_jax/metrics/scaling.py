@@ -48,10 +48,12 @@ def read_plans(path: str) -> list[Row]:
     """
     try:
         plans = read_json(epath.Path(path).expanduser(), {"plans": list})["plans"]
+        for number, plan in enumerate(plans):
+            _check_plan(plan, f"{path}: plan {number}")
     except FileNotFoundError:
-        raise InputError(f"--plans={path}: there is no such file") from None
-    for number, plan in enumerate(plans):
-        _check_plan(plan, f"--plans={path}: plan {number}")
+        raise InputError(f"--plans={path}: there is no such file; expected {_PLAN}") from None
+    except InputError as error:
+        raise InputError(f"--plans={path}: expected {_PLAN}; {error}") from None
     return [
         {
             "plan": epath.Path(plan["config"]).stem,
@@ -66,6 +68,7 @@ def read_plans(path: str) -> list[Row]:
     ]
 
 
+_PLAN = "the output of maskgil_jax.plan"
 _COUNTED: dict[str, Types] = {
     **dict(chips=int, parameters=int, steps=int, batch_size=int, tokens_per_example=int),
     **dict(model_flops_per_step=float),

@@ -16,6 +16,7 @@ from maskgil_jax import api, checkpoint, generators, networks, pictures, process
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
 from maskgil_jax.data import pipeline
+from maskgil_jax.data.color import check_color
 from maskgil_jax.data.records import Record, described
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
@@ -132,6 +133,7 @@ def check(
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     pipeline.check_crop(config.data.crop)
+    check_color(config.data.color, "config.data.color")
     by_class, count = not config.model.feature_dim, len(data.class_names)
     if by_class and count != config.model.num_classes:
         raise InputError(

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import checkpoint, pictures, processes, sharding
 from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.data import buckets, pipeline, records, sources
+from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, make
@@ -91,6 +92,7 @@ def check(config: ConfigDict) -> tuple[jax.sharding.Mesh, tuple[VQConfig, Discri
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     pipeline.check_crop(config.data.crop)
+    check_color(config.data.color, "config.data.color")
     networks = tokenizer_config(config), discriminator_config(config)
     check_loss(config)
     check_lpips(config)

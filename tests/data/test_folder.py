@@ -196,7 +196,7 @@ def test_what_is_no_image_is_counted_by_suffix(tmp_path):
         "captions without an image": 2,
     }
     assert source.census.missed() == 11 and source.census.captioned == 1
-    assert "1 images of 1 class (cat), 1 with captions" in source.census.summary()[0]
+    assert "1 image of 1 class (cat), 1 with captions" in source.census.summary()[0]
 
 
 def test_a_folder_of_nothing_but_other_files_says_what_there_is(tmp_path):

@@ -92,7 +92,7 @@ def test_a_training_step_of_each_tokenizer(name):
     """Each with LPIPS, and with the published number of parameters."""
     config = config_of(name)
     tokenizer_stage.check_loss(config)
-    assert "--config.loss.lpips" in message_of(lambda: tokenizer_stage.load_lpips(config))
+    assert "--config.loss.lpips" in message_of(lambda: tokenizer_stage.check_lpips(config))
     networks = (
         tokenizer_stage.tokenizer_config(config),
         tokenizer_stage.discriminator_config(config),

@@ -42,6 +42,7 @@ GENERATOR = {
     "data.source": ["", "bucket:x", "folder:/nowhere", "arrayrecord:/nowhere"],
     "data.image_size": [0, 9, 16],
     "data.crop": ["middle"],
+    "data.color": ["p3"],
     "data.threads": [0],
     "data.workers": [-1],
     "data.bad_image_limit": [-0.1, 1.5, float("nan")],
@@ -216,7 +217,7 @@ def test_what_will_be_made_is_known(tmp_path):
 
 def test_a_model_of_captions_needs_shards_of_captions(tmp_path):
     (tmp_path / "gemma").mkdir()
-    description = {"class": "gemma", "format": preview.checkpoint.FORMAT}
+    description = {"class": "gemma", "arguments": {}, "format": preview.checkpoint.FORMAT}
     (tmp_path / "gemma" / "model.json").write_text(json.dumps(description))
     config = tiny.get_config().unlock()
     generator = config.stages.generator
