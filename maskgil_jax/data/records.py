@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from PIL import Image
 
@@ -75,13 +75,25 @@ def opened_image(record: Record, color: str = "srgb") -> Iterator[Image.Image]:
         yield image
 
 
-def described(record: Record, color: str = "srgb") -> str:
-    """The id of a record and, where its image cannot be read, why: it is decoded for that."""
+class Named(NamedTuple):
+    """What messages say of an example.
+
+    Attributes:
+      name: of it and, where it cannot be read, why.
+      kind: why in a few words, by which such examples are counted, or "".
+    """
+
+    name: str
+    kind: str = ""
+
+
+def name_of(record: Record, color: str = "srgb") -> Named:
+    """The name of a record, whose image is decoded for that."""
     try:
         with opened_image(record, color):
-            return record.id
+            return Named(record.id)
     except Unreadable as error:
-        return str(error)
+        return Named(str(error), error.kind)
 
 
 def captions_of(record: Record) -> tuple[str, ...]:

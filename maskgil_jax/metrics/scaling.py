@@ -12,7 +12,7 @@ from maskgil_jax import pictures
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import scaling_laws, tables
 from maskgil_jax.metrics.scaling_laws import Fit, Number
-from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
+from maskgil_jax.runtime.files import Types, check_object, read_json, write_bytes, write_json
 
 log = logging.getLogger("maskgil_jax")
 
@@ -130,12 +130,12 @@ def write_study(
     write_json(
         output / "scaling.json", {"notes": notes, "runs": rows, "fits": fits, "plans": plans}
     )
-    (output / "scaling.csv").write_text(tables.as_csv(rows))
+    write_bytes(output / "scaling.csv", tables.as_csv(rows).encode())
     parts = [tables.as_markdown(rows, RUN_COLUMNS), tables.as_markdown(fits, FIT_COLUMNS)]
     if plans:
         parts.append(tables.as_markdown(plans, PLAN_COLUMNS))
     parts.append("".join(f"- {name.replace('_', ' ')}: {text}\n" for name, text in notes.items()))
-    (output / "scaling.md").write_text("\n".join(parts))
+    write_bytes(output / "scaling.md", "\n".join(parts).encode())
     _plot(output / "scaling.png", rows, joint, compute)
 
 

@@ -17,7 +17,7 @@ from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.color import check_color
-from maskgil_jax.data.records import Record, described
+from maskgil_jax.data.records import Named, Record, name_of
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
@@ -105,13 +105,21 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
     return shown
 
 
-def name_of_example(data: Data, index: int, color: str) -> str:
-    """The image that an example is of; of what cannot be read, where it is and why."""
+def name_of_example(data: Data, index: int, color: str) -> Named:
+    """The image that an example is of, or where its codes are; and why it cannot be read, if so."""
     try:
         record = data.record(index)
-        return described(record, color) if isinstance(record, Record) else record.id
     except Unreadable as error:
-        return str(error)
+        return Named(str(error), error.kind)
+    found = name_of(record, color) if isinstance(record, Record) else Named(record.id)
+    if found.kind:
+        return found
+    try:
+        data.conditioning.read(record, np.random.default_rng(0))
+    except Unreadable as error:
+        told = str(error)
+        return Named(told if record.id in told else f"{record.id}: {told}", error.kind)
+    return found
 
 
 def named(config: ConfigDict) -> str:

@@ -22,8 +22,9 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import processes, sharding, version
 from maskgil_jax.checkpoint import Checkpoints
-from maskgil_jax.data import limits, pipeline
+from maskgil_jax.data import kinds, limits, pipeline
 from maskgil_jax.data.buckets import Compilations, Size
+from maskgil_jax.data.records import Named
 from maskgil_jax.errors import InputError, Interrupted
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import optimizer
@@ -70,7 +71,7 @@ class Stage:
         the loop; metrics are scalars, `loss` and `gradient_norm` among them.
       load: (index, rng) -> example (see data/pipeline.py).
       parts: of the data (see data/pipeline.py).
-      name_of_example: index -> name, for messages about unreadable images.
+      name_of_example: index -> what messages call it, and why it cannot be read, if so.
       frozen: what the step reads and never changes.
       to_average: (state.model) -> the part of it that `state.ema` follows.
       pictures: (state) -> {name: uint8 [H, W, 3]}; called by all processes, the first one's count.
@@ -82,7 +83,7 @@ class Stage:
     step: Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, jax.Array]]]
     load: Callable[[int, np.random.Generator], pipeline.Example]
     parts: Sequence[pipeline.Part]
-    name_of_example: Callable[[int], str]
+    name_of_example: Callable[[int], Named]
     frozen: Any
     to_average: Callable[[Any], Any]
     pictures: Callable[[TrainState], dict[str, np.ndarray]]
@@ -154,6 +155,8 @@ def train(
                     checkpoints.save(step, state, weight_norm=norm)
                 if too_many or signum:
                     checkpoints.wait()  # so that what the message says is true
+                if (last or too_many or signum) and unreadable.by_kind:
+                    log.warning("skipped, since they cannot be read: %s", unreadable.by_kind)
                 if too_many:
                     raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
                 if signum:
@@ -248,7 +251,7 @@ class Skips:
         ]
         for skipped in range(step - count + 1, step + 1):
             indices = self._order.examples(skipped)
-            names = [self._stage.name_of_example(i) for i in indices[:NAMES_SHOWN]]
+            names = [self._stage.name_of_example(i).name for i in indices[:NAMES_SHOWN]]
             more = f", and {len(indices) - NAMES_SHOWN} more" if len(indices) > NAMES_SHOWN else ""
             lines.append(f"  step {skipped}: {', '.join(names)}{more}")
         return "\n".join(lines)
@@ -370,6 +373,7 @@ class UnreadableImages:
         rng = np.random.default_rng(0)
         self.seen = {i for i in known if stage.load(i, rng)["unreadable"] == i}
         self._common = len(self.seen)
+        self._kinds: list[str] = []
 
     def note(self, indices: np.ndarray | np.generic | None) -> None:
         """Take in the `unreadable` field of a batch."""
@@ -380,8 +384,14 @@ class UnreadableImages:
             self.seen |= new
             write_json(self._path, sorted(self.seen))
         for index in sorted(new):
-            name = self._stage.name_of_example(index)
+            name, kind = self._stage.name_of_example(index)
+            self._kinds.append(kind or "unreadable")
             log.warning("skipped an image that cannot be read: %s", name)
+
+    @property
+    def by_kind(self) -> str:
+        """How many this process has found since its start, by kind, or ""."""
+        return kinds.counted(self._kinds)
 
     def too_many(self) -> str:
         """The complaint, or "", of all processes together; all call this."""

@@ -72,7 +72,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         step=lambda state, lpips, batch: step(state, lpips, batch, config),
         load=load,
         parts=pipeline.parts_of([numbers]),
-        name_of_example=lambda index: records.described(source[index], config.data.color),
+        name_of_example=lambda index: records.name_of(source[index], config.data.color),
         frozen=lpips,
         to_average=lambda model: model["tokenizer"],
         pictures=show,
