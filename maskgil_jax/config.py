@@ -327,7 +327,8 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
         sys.float_info.max,
         (
             *("seed", "keep_every", "skips_allowed", "data.workers", "codebook.restart_every"),
-            *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_steps"),
+            *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"),
+            "optimizer.warmup_steps",
             *("loss.unmasked_weight", "loss.reconstruction_weight", "loss.perceptual_weight"),
             *("loss.feature_weight", "loss.codebook_weight", "loss.commitment_weight"),
             *("loss.entropy_weight", "loss.adversarial_weight", "loss.adversarial_start"),
@@ -335,7 +336,6 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
             *("model.feature_dim", "model.num_classes", "samples.choice_temperature"),
         ),
     ),
-    "more than 0": (sys.float_info.min, sys.float_info.max, ("optimizer.learning_rate",)),
     "0 to 1": (
         0,
         1,

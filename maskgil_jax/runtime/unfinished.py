@@ -93,7 +93,8 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
 
 def _remove_halves(directory: epath.Path, names: Container[str]) -> None:
     """Remove what a kill left of files of these names while runtime/files.py wrote them."""
-    for path in directory.iterdir():
+    # In a bucket a directory without files is not there.
+    for path in directory.iterdir() if directory.exists() else ():
         half = re.fullmatch(r"(.+)\.[0-9a-f]{8}\.tmp", path.name)
         if half and half[1] in names:
             path.unlink()

@@ -69,7 +69,7 @@ GENERATOR = {
     "loss.condition_dropout": [-0.1, 2.0],
     "loss.chunk": [0],
     "start_from.generator": ["/nowhere"],
-    "optimizer.learning_rate": [0.0, -1.0, float("nan"), float("inf")],
+    "optimizer.learning_rate": [-1.0, float("nan"), float("inf")],
     "optimizer.beta1": [1.0, -0.5],
     "optimizer.beta2": [1.0],
     "optimizer.weight_decay": [-1.0],
