@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import checkpoint, networks, paths, speech_encoders, text_encoders
+from maskgil_jax import networks, paths, speech_encoders, text_encoders
 from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator, generator
 from maskgil_jax.models.gemma import Gemma
 from maskgil_jax.models.whisper import Whisper
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.speech_encoders import SpeechEncoder
 from maskgil_jax.text_encoders import TextEncoder
 from maskgil_jax.tokenizers.vq import VQTokenizer
@@ -49,17 +50,17 @@ def load(
         not fit its model.json.
     """
     directory = paths.absolute(directory)
-    description = checkpoint.read_description(directory)
+    description = model_directory.read_description(directory)
     like = _described(directory, description, dtype)
     beside = {
-        name: checkpoint.read_beside(directory, name)
+        name: model_directory.read_beside(directory, name)
         for kind, name in VOCABULARIES
         if isinstance(like, kind)
     }
     recorded = description.get("fingerprint", "")
     if verify and not recorded:
         log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
-    network = checkpoint.load_params(directory, like, recorded if verify else "", beside)
+    network = model_directory.load_params(directory, like, recorded if verify else "", beside)
     known = str(directory), recorded or None
     if isinstance(network, VQTokenizer):
         return Tokenizer(network, *known)

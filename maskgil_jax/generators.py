@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import checkpoint, networks
+from maskgil_jax import networks
 from maskgil_jax.decoding import autoregressive, draws, masked, sampler
 from maskgil_jax.errors import InputError
 from maskgil_jax.models import factors
 from maskgil_jax.models.conditions import Condition, Features, TokenModel
+from maskgil_jax.pretrained import model_directory
 
 
 class Generator:
@@ -49,7 +50,7 @@ class Generator:
     def fingerprint(self) -> str:
         """Names the weights."""
         if self._fingerprint is None:
-            self._fingerprint = checkpoint.fingerprint(self.network)
+            self._fingerprint = model_directory.fingerprint(self.network)
         return self._fingerprint
 
     @property

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax import checkpoint
 from maskgil_jax.errors import InputError
 from maskgil_jax.models.bert import Bert, BertConfig
 from maskgil_jax.models.gemma import Gemma, GemmaConfig
@@ -20,6 +19,7 @@ from maskgil_jax.models.inception import Inception, InceptionConfig
 from maskgil_jax.models.llama import Llama
 from maskgil_jax.models.llama_config import LlamaConfig
 from maskgil_jax.models.whisper import Whisper, WhisperConfig
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.tokenizers import discriminator
 from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
@@ -112,7 +112,7 @@ def save(
         "class": class_of(network.config),
         "arguments": dataclasses.asdict(network.config),
     }
-    checkpoint.save_model(directory, description | (known or {}), network, beside)
+    model_directory.save_model(directory, description | (known or {}), network, beside)
 
 
 class Kept:
@@ -149,7 +149,7 @@ class Kept:
     def fingerprint(self) -> str:
         """Names the weights, and the files beside them."""
         if self._fingerprint is None:
-            self._fingerprint = checkpoint.fingerprint(self.network, self._beside)
+            self._fingerprint = model_directory.fingerprint(self.network, self._beside)
         return self._fingerprint
 
     @property

@@ -40,7 +40,6 @@ def main() -> None:
     classes = np.array([parse_class(text) for text in values.classes], np.int64)
     prompts = read_prompts(values.prompts) if values.prompts else []
     utterances = heard(values.speech, values.silence) if values.speech else None
-    from maskgil_jax import checkpoint
     from maskgil_jax.decoding import draw
     from maskgil_jax.generation import samples
 
@@ -61,7 +60,9 @@ def main() -> None:
         features = read_features(generator, values.features)
         conditions = draw.rows_of(features)
         labels = np.arange(len(values.features))
-        about = {"features": checkpoint.fingerprint(features._asdict())}
+        from maskgil_jax.pretrained import model_directory
+
+        about = {"features": model_directory.fingerprint(features._asdict())}
     else:
         check_classes(generator, classes)
         labels = classes
@@ -259,12 +260,12 @@ def read_features(generator: Any, paths: Sequence[str]) -> Any:
 
 def drawn_with() -> dict[str, Any]:
     """What images depend on besides models and conditions: the seed and the decoding flags."""
-    from maskgil_jax import checkpoint
-
     options = given_options()
     about = {"seed": flags.FLAGS.seed, "options": options}
     if prefix_model := options.get("prefix_model"):
-        description = checkpoint.read_description(prefix_model)
+        from maskgil_jax.pretrained import model_directory
+
+        description = model_directory.read_description(prefix_model)
         about["prefix_model"] = description.get("fingerprint", "")
     return about
 

@@ -140,8 +140,8 @@ def test_the_compute_type_can_be_chosen(finished):
 
 
 def test_saving_replaces_a_model_only_by_a_whole_one(generator, tmp_path, monkeypatch):
-    from maskgil_jax import checkpoint
     from maskgil_jax.api import Generator
+    from maskgil_jax.pretrained import model_directory
 
     generator.save(tmp_path / "model")
     before = maskgil_jax.load(tmp_path / "model")
@@ -150,7 +150,7 @@ def test_saving_replaces_a_model_only_by_a_whole_one(generator, tmp_path, monkey
     def fails(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint, "write_json", fails)
+    monkeypatch.setattr(model_directory, "write_json", fails)
     with pytest.raises(OSError):
         other.save(tmp_path / "model")
     monkeypatch.undo()

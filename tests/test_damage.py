@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import maskgil_jax
-from maskgil_jax import api, checkpoint
+from maskgil_jax import api
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
+from maskgil_jax.pretrained import model_directory
+from maskgil_jax.runtime import trees
 from tests import tiny_gemma, tiny_models
 
 
@@ -54,7 +56,7 @@ def changed(directory, like):
     description = (directory / "model.json").read_bytes()
     kind = json.loads(description)
     arguments = {"kind": kind["kind"], "class": kind["class"], "arguments": kind["arguments"]}
-    checkpoint.save_model(directory, arguments, like)
+    model_directory.save_model(directory, arguments, like)
     (directory / "model.json").write_bytes(description)
 
 
@@ -62,13 +64,13 @@ def test_what_is_whole_is_loaded_with_its_fingerprint(saved):
     for name in ("generator", "tokenizer"):
         recorded = json.loads((saved / name / "model.json").read_text())["fingerprint"]
         loaded = maskgil_jax.load(saved / name)
-        assert loaded.fingerprint == recorded == checkpoint.fingerprint(loaded.network)
+        assert loaded.fingerprint == recorded == model_directory.fingerprint(loaded.network)
     draw.load_pair(saved / "generator", "")
 
 
 def test_one_changed_bit_of_a_weight_is_refused_unless_told_otherwise(model, capfd):
     network = maskgil_jax.load(model).network
-    flat = checkpoint.flatten(network)
+    flat = trees.flatten(network)
     name = sorted(flat)[-1]
     value = np.array(flat[name])
     value.reshape(-1).view(np.uint32)[0] ^= 1
@@ -136,7 +138,7 @@ def test_parameters_that_are_not_there_are_one_message(model):
 
 
 def test_tensors_of_other_names_or_shapes_are_named(saved, tmp_path):
-    flat = checkpoint.flatten(maskgil_jax.load(saved / "tokenizer").network)
+    flat = trees.flatten(maskgil_jax.load(saved / "tokenizer").network)
     for number, other in enumerate(
         (
             flat | {"codebook": jnp.zeros((3, 4))},
@@ -193,9 +195,9 @@ def test_a_model_without_a_recorded_fingerprint_is_loaded_with_a_warning(model, 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_named_at_load(value, tmp_path, caplog):
-    flat = checkpoint.flatten(tiny_models.tokenizer().network)
+    flat = trees.flatten(tiny_models.tokenizer().network)
     broken = flat["codebook"].at[2, 1].set(value).at[5, 0].set(value)
-    network = checkpoint.unflatten(tiny_models.tokenizer().network, flat | {"codebook": broken})
+    network = trees.unflatten(tiny_models.tokenizer().network, flat | {"codebook": broken})
     api.Tokenizer(network).save(tmp_path / "broken")
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
         maskgil_jax.load(tmp_path / "broken")
@@ -205,9 +207,11 @@ def test_weights_that_are_not_finite_are_named_at_load(value, tmp_path, caplog):
 
 def test_large_weights_are_finite(caplog):
     flat = {"large": np.full(4, 3e38, np.float32), "half": np.ones(3, jnp.bfloat16)}
-    checkpoint._warn_of_what_is_not_finite("DIR", flat)
+    model_directory._warn_of_what_is_not_finite("DIR", flat)
     assert not caplog.records
-    checkpoint._warn_of_what_is_not_finite("DIR", flat | {"half": np.array([np.nan], jnp.bfloat16)})
+    model_directory._warn_of_what_is_not_finite(
+        "DIR", flat | {"half": np.array([np.nan], jnp.bfloat16)}
+    )
     assert "half (1 of 1)" in caplog.text
 
 
@@ -219,7 +223,7 @@ def test_the_fingerprint_of_values_is_what_it_always_was():
         "c": np.float32(2.5),
         "d": np.zeros((0, 2), np.int32),
     }
-    assert checkpoint.fingerprint(values, {"vocabulary": b"abc"}) == "99d61f818fb688ed"
+    assert model_directory.fingerprint(values, {"vocabulary": b"abc"}) == "99d61f818fb688ed"
 
 
 def test_loaded_parameters_are_jax_arrays_on_one_device(saved):

@@ -9,12 +9,13 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import checkpoint, main, networks
+from maskgil_jax import main, networks
 from maskgil_jax.data import code_records, shards
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import feature_sets, scaling, sweep
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.reporting import collect, facts, figures, page, results
-from maskgil_jax.training.loop import known_unreadable
+from maskgil_jax.training.unreadable_images import known_unreadable
 from tests import tiny
 
 DEEP = json.loads("[" * 300 + "]" * 300)
@@ -48,7 +49,7 @@ def read_codes(path):
 
 
 def read_tokenizer(path):
-    found = checkpoint.read_description(path.parent)
+    found = model_directory.read_description(path.parent)
     return networks.config_of(found["class"], found["arguments"], str(path))
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax import checkpoint
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import trees
 
 log = logging.getLogger("maskgil_jax")
 
@@ -30,7 +30,7 @@ class Entry:
     Attributes:
       name: foreign name.
       shape: foreign shape.
-      path: ours, as in `checkpoint.flatten`; "" for a buffer that we do not keep, which may be
+      path: ours, as in `trees.flatten`; "" for a buffer that we do not keep, which may be
         missing and is written as `value` in `dtype`.
       split: shape that the foreign axes are split into, before `axes`; None leaves them.
       axes: permutation that gives our axes; None leaves them.
@@ -82,7 +82,7 @@ def load(
     known = {entry.name for entry in entries}
     if extra := [name for name in tensors if name not in known]:
         log.info("left out %d tensors that are not of this network, as %s", len(extra), extra[0])
-    arrays = {name: np.empty(x.shape, x.dtype) for name, x in checkpoint.flatten(like).items()}
+    arrays = {name: np.empty(x.shape, x.dtype) for name, x in trees.flatten(like).items()}
     wrong = []
     for entry in entries:
         if not entry.path or entry.name not in tensors:
@@ -98,7 +98,7 @@ def load(
         )
     if wrong:
         log.warning("weights are NaN or infinite, and kept: %s", "; ".join(wrong))
-    return checkpoint.unflatten(like, arrays)
+    return trees.unflatten(like, arrays)
 
 
 def misfits(entries: Sequence[Entry], tensors: Tensors, ignored: Sequence[str] = ()) -> list[str]:
@@ -143,7 +143,7 @@ def _same(tensors: Tensors, *entries: Entry) -> bool:
 
 def dump(entries: Sequence[Entry], params: Any) -> Tensors:
     """Foreign tensors from our parameters."""
-    arrays = {name: np.asarray(jax.device_get(x)) for name, x in checkpoint.flatten(params).items()}
+    arrays = {name: np.asarray(jax.device_get(x)) for name, x in trees.flatten(params).items()}
     return {
         entry.name: entry.to_foreign(arrays[entry.path][entry.slot])
         if entry.path

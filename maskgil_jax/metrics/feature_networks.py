@@ -16,6 +16,7 @@ from maskgil_jax import sharding
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import features, image_sets, reconstruction
+from maskgil_jax.pretrained import model_directory
 
 INCEPTION = "Inception 2015-12-05"
 PIXELS = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
@@ -102,10 +103,10 @@ def inception(
     Raises:
       InputError: the directory holds something else.
     """
-    from maskgil_jax import api, checkpoint
+    from maskgil_jax import api
 
     network = api.load_auxiliary(directory, "inception")
-    fingerprint = checkpoint.fingerprint(network)
+    fingerprint = model_directory.fingerprint(network)
 
     @jax.jit
     def compute(network: Any, images: jax.Array) -> Any:
@@ -180,7 +181,7 @@ def _lpips(
     directory: str, batch_size: int
 ) -> tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str]:
     """LPIPS of each image, [n], and the network's fingerprint."""
-    from maskgil_jax import api, checkpoint
+    from maskgil_jax import api
 
     network = api.load_auxiliary(directory, "lpips")
 
@@ -199,7 +200,7 @@ def _lpips(
             )
         return run(np.stack([originals, reconstructions], axis=1))["distance"]
 
-    return of_each, checkpoint.fingerprint(network)
+    return of_each, model_directory.fingerprint(network)
 
 
 def _batched(

@@ -6,10 +6,12 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax import checkpoint, paths
+from maskgil_jax import paths
 from maskgil_jax.errors import InputError
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.reporting import results
 from maskgil_jax.runtime.files import read_json
+from maskgil_jax.training import checkpoints
 from maskgil_jax.training.writer import LOG, parse_log
 
 STAGES = ("tokenizer", "codes", "generator")  # the order of main.STAGES
@@ -134,8 +136,8 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
         config,
         log,
         cut_short,
-        checkpoint.count_parameters(directory / "model"),
-        checkpoint.code_of(directory / "checkpoints"),
+        model_directory.count_parameters(directory / "model"),
+        checkpoints.code_of(directory / "checkpoints"),
         found,
         shown,
         [*left_out, *too_many],

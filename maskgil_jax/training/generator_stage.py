@@ -12,7 +12,7 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api, checkpoint, generators, networks, pictures, processes, sharding
+from maskgil_jax import api, generators, networks, pictures, processes, sharding
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
 from maskgil_jax.data import pipeline
@@ -22,6 +22,7 @@ from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.conditions import TokenModel
+from maskgil_jax.runtime import trees
 from maskgil_jax.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import generator_data, objectives, optimizer
 from maskgil_jax.training.generator_data import Data
@@ -305,7 +306,7 @@ def load_start(
     if lines:
         raise InputError(f"{where} is another network than config.model:\n  " + "\n  ".join(lines))
     like = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
-    if not checkpoint.same_shapes(trained, like):
+    if not trees.same_shapes(trained, like):
         raise InputError(
             f"{where} has learned positions for a grid of {trained.config.grid} tokens, and the "
             f"data's is {network.grid}: expected the same, or a model with rotary positions"

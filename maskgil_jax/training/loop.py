@@ -7,35 +7,33 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from clu import parameter_overview
 from etils import epath
 from flax import nnx
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax import processes, sharding, version
-from maskgil_jax.checkpoint import Checkpoints
-from maskgil_jax.data import kinds, limits, pipeline
+from maskgil_jax import sharding, version
+from maskgil_jax.data import pipeline
 from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.data.records import Named
 from maskgil_jax.errors import InputError, Interrupted
-from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import optimizer
+from maskgil_jax.training.checkpoints import Checkpoints
 from maskgil_jax.training.interrupt import StopRequest
+from maskgil_jax.training.skipped_steps import Skips, weight_norm
+from maskgil_jax.training.unreadable_images import UnreadableImages
 from maskgil_jax.training.writer import Writer
 
 log = logging.getLogger("maskgil_jax")
 
 Batch = dict[str, jax.Array]
-NAMES_SHOWN = 8  # of a batch, in a message
-LARGEST_WEIGHT = 10.0  # root mean square; it is below 1 in all networks that train well
 
 
 @jax.tree_util.register_dataclass
@@ -109,7 +107,8 @@ def train(
     # Finds what is wrong before anything is written.
     shapes = jax.eval_shape(stage.init, stage.start_from)
     shardings = sharding.state_shardings(shapes, mesh)
-    unreadable, clock = UnreadableImages(stage, workdir, config.data.bad_image_limit), Clock()
+    limit, clock = config.data.bad_image_limit, Clock()
+    unreadable = UnreadableImages(stage.load, stage.name_of_example, stage.examples, workdir, limit)
     if complaint := unreadable.too_many():
         raise InputError(complaint)
     about = {"config": json.loads(config.to_json_best_effort()), "code": version.of_code()}
@@ -127,7 +126,7 @@ def train(
         )
         order = pipeline.Order(stage.parts, config.batch_size, config.seed)
         batches = device_batches(stage, order, config, start, mesh, unreadable, clock)
-        skips = Skips(stage, order, config, checkpoints)
+        skips = Skips(stage.name_of_example, order, config.skips_allowed, checkpoints)
         compilations = Compilations(stage.grids)
         with (
             contextlib.closing(batches),
@@ -195,106 +194,6 @@ def whole_step(
     return dataclasses.replace(kept, step=new.step, skipped=skipped), metrics
 
 
-@jax.jit
-def weight_norm(model: Any) -> jax.Array:
-    """The global norm of all weights, float32 []; finite wherever it and they are."""
-    weights = [x for x in jax.tree.leaves(model) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    largest = jnp.stack([jnp.abs(x).max().astype(jnp.float32) for x in weights]).max()
-    # Squares of 1e30 are infinite in float32, so those of the weights' shares are summed.
-    shares = [(x.astype(jnp.float32) / largest) for x in weights]
-    return jnp.where(largest == 0, 0.0, largest * optax.tree.norm(shares))
-
-
-class Skips:
-    """Stops a run of which too many steps in a row were skipped, and says what they had read."""
-
-    def __init__(
-        self, stage: Stage, order: pipeline.Order, config: ConfigDict, checkpoints: Checkpoints
-    ):
-        self._stage, self._order, self._config = stage, order, config
-        self._checkpoints = checkpoints
-        self._before: jax.Array | None = None
-
-    def note(self, step: int, in_a_row: jax.Array, model: Any, *, last: bool) -> None:
-        """Check the step before this one, while this one runs; and the last one too.
-
-        Args:
-          step: that was begun.
-          in_a_row: int32 [], skipped steps up to it.
-          model: the weights after it.
-          last: whether no step follows.
-        """
-        if self._before is not None:
-            self._check(step - 1, int(self._before), model)
-        self._before = in_a_row
-        if last:
-            self._check(step, int(in_a_row), model)
-
-    def _check(self, step: int, in_a_row: int, model: Any) -> None:
-        if in_a_row > self._config.skips_allowed:
-            raise InputError(self._complaint(step, model))
-        if in_a_row:
-            log.warning("skipped step %d: its loss or gradients are not finite", step)
-
-    def _complaint(self, step: int, model: Any) -> str:
-        count, config = self._config.skips_allowed + 1, self._config
-        lines = [
-            f"the loss or gradients of {count} steps in a row are not finite, "
-            f"config.skips_allowed = {config.skips_allowed}. "
-            + advice(
-                float(weight_norm(model)),
-                sum(leaf.size for leaf in jax.tree.leaves(model)),
-                self._checkpoints.latest or 0,
-                self._checkpoints.weight_norms,
-            )
-            + " They had read:"
-        ]
-        for skipped in range(step - count + 1, step + 1):
-            indices = self._order.examples(skipped)
-            names = [self._stage.name_of_example(i).name for i in indices[:NAMES_SHOWN]]
-            more = f", and {len(indices) - NAMES_SHOWN} more" if len(indices) > NAMES_SHOWN else ""
-            lines.append(f"  step {skipped}: {', '.join(names)}{more}")
-        return "\n".join(lines)
-
-
-def advice(norm: float, weights: int, newest: int, norms: Mapping[int, float]) -> str:
-    """What to do where training stopped on losses that are not finite.
-
-    Args:
-      norm: of the weights now.
-      weights: their number.
-      newest: step of the newest checkpoint, or 0.
-      norms: of the weights of checkpoints by step, where known.
-    """
-
-    def sound(norm: float) -> bool:
-        return norm <= LARGEST_WEIGHT * math.sqrt(weights)
-
-    of_newest = f", whose weights have norm {norms[newest]:.3g}" if newest in norms else ""
-    if sound(norm) and sound(norms.get(newest, 0.0)):
-        return (
-            f"The weights have norm {norm:.3g}; the newest checkpoint is of step {newest}"
-            f"{of_newest} (a lower learning rate may help)."
-        )
-    diverged = (
-        f"The weights have norm {norm:.3g}, which is {norm / math.sqrt(weights):.3g} for each of "
-        f"{weights:,} (below 1 is usual): training diverged before. "
-    )
-    anew = "Train anew with another --workdir and a smaller --config.optimizer.learning_rate."
-    if not newest:
-        return f"{diverged}No checkpoint was saved. {anew}"
-    before = [step for step, of_step in norms.items() if sound(of_step)]
-    diverged += f"The newest checkpoint is of step {newest}{of_newest}: "
-    if newest not in before:
-        diverged += "do not go on from it; "
-    if before:
-        last = before[-1]
-        diverged += f"that of step {last} is sound, its weights have norm {norms[last]:.3g}"
-    else:
-        diverged += "none that is kept is from before (--config.keep_every=N keeps more)"
-    return f"{diverged}. {anew}"
-
-
 def initial_state(
     stage: Stage,
     shapes: TrainState,
@@ -322,7 +221,7 @@ def device_batches(
     config: ConfigDict,
     start: int,
     mesh: jax.sharding.Mesh,
-    unreadable: "UnreadableImages",
+    unreadable: UnreadableImages,
     clock: "Clock",
 ) -> Generator[Batch, None, None]:
     """The batches after step `start`, as global arrays on the mesh."""
@@ -356,63 +255,6 @@ def overview(model: Any) -> None:
         )
         total = sum(leaf.size for leaf in jax.tree.leaves(network))
         log.info("%s: %s parameters\n%s", name, f"{total:,}", table)
-
-
-class UnreadableImages:
-    """Names each image that cannot be read once, and says when there are too many.
-
-    They are kept in the work directory, in one file for each process, so that running the same
-    command again does not forget them; those that were repaired since are forgiven.
-    """
-
-    def __init__(self, stage: Stage, workdir: epath.Path, limit: float):
-        self._path = workdir / f"unreadable-{jax.process_index()}.json"
-        self._stage, self._limit = stage, limit
-        files = workdir.glob("unreadable-*.json") if workdir.exists() else []
-        known = {i for path in files for i in known_unreadable(path, stage.examples)}
-        rng = np.random.default_rng(0)
-        self.seen = {i for i in known if stage.load(i, rng)["unreadable"] == i}
-        self._common = len(self.seen)
-        self._kinds: list[str] = []
-
-    def note(self, indices: np.ndarray | np.generic | None) -> None:
-        """Take in the `unreadable` field of a batch."""
-        if indices is None:
-            return
-        new = {int(i) for i in np.ravel(indices) if i >= 0} - self.seen
-        if new:
-            self.seen |= new
-            write_json(self._path, sorted(self.seen))
-        for index in sorted(new):
-            name, kind = self._stage.name_of_example(index)
-            self._kinds.append(kind or "unreadable")
-            log.warning("skipped an image that cannot be read: %s", name)
-
-    @property
-    def by_kind(self) -> str:
-        """How many this process has found since its start, by kind, or ""."""
-        return kinds.counted(self._kinds)
-
-    def too_many(self) -> str:
-        """The complaint, or "", of all processes together; all call this."""
-        count = self._common + processes.total(len(self.seen) - self._common)
-        field = "config.data.bad_image_limit"
-        return limits.complaint(count, self._stage.examples, self._limit, field)
-
-
-def known_unreadable(path: epath.Path, examples: int) -> list[int]:
-    """Numbers of images, of so many, that an earlier run wrote down as unreadable.
-
-    Raises:
-      InputError: the file holds something else.
-    """
-    found = read_json(path)
-    if isinstance(found, list) and all(type(i) is int and 0 <= i < examples for i in found):
-        return found
-    raise InputError(
-        f"{path} is damaged, or of other data: expected a list of numbers of images from 0 to "
-        f"{examples - 1}. Remove it: images that cannot be read are then found again"
-    )
 
 
 class Clock:

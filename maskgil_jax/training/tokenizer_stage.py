@@ -11,12 +11,13 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import checkpoint, pictures, processes, sharding
+from maskgil_jax import pictures, processes, sharding
 from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.data import buckets, pipeline, records, sources
 from maskgil_jax.data.color import check_color
 from maskgil_jax.decoding import draw
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import trees
 from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, make
 from maskgil_jax.tokenizers.lpips import LPIPS
 from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
@@ -200,7 +201,7 @@ def load_start(
         "discriminator": lambda: make(discriminator, jax.random.key(0)),
     }
     for name, network in found.items():
-        if not checkpoint.same_shapes(network, jax.eval_shape(like[name])):
+        if not trees.same_shapes(network, jax.eval_shape(like[name])):
             section = "model" if name == "tokenizer" else "discriminator"
             raise InputError(
                 f"config.start_from.{name} = {config.start_from[name]} is {network.config}, but "

@@ -13,12 +13,13 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import checkpoint, networks
 from maskgil_jax import config as defaults
+from maskgil_jax import networks
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import buckets, mixture, sources
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import evaluation
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.tokenizers.vq import VQConfig
 from maskgil_jax.training import (
     codes_stage,
@@ -133,7 +134,7 @@ def check_evaluation(config: ConfigDict) -> evaluation.Settings:
 def check_directory(field: str, directory: str, *kinds: str) -> None:
     """Raise InputError unless a model directory holds a network of one of these classes."""
     try:
-        found = checkpoint.read_description(directory).get("class")
+        found = model_directory.read_description(directory).get("class")
     except InputError as error:
         raise InputError(f"{field} = {directory!r}: {error}") from None
     if found not in kinds:
@@ -157,7 +158,7 @@ def _tokenizer(directory: str, made: Made) -> VQConfig:
         return planned
     check_directory("config.tokenizer", directory, "vq")
     try:
-        return VQConfig(**checkpoint.read_description(directory)["arguments"])
+        return VQConfig(**model_directory.read_description(directory)["arguments"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"config.tokenizer = {directory!r}: {error}") from None
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from maskgil_jax import command
 from maskgil_jax.errors import InputError
+from maskgil_jax.pretrained import model_directory
 from tests.benchmarks import alternate
 
 DTYPES = ("float32", "bfloat16")
@@ -113,12 +114,11 @@ def time_torch(scratch: pathlib.Path) -> None:
     import safetensors.torch
     import torch
 
-    from maskgil_jax import checkpoint
     from maskgil_jax.tokenizers.vq import VQConfig
     from tests import torch_tokenizers
 
     torch.set_num_threads(flags.FLAGS.threads)
-    arguments = checkpoint.read_description(scratch / "tokenizer")["arguments"]
+    arguments = model_directory.read_description(scratch / "tokenizer")["arguments"]
     state = safetensors.torch.load_file(scratch / "official.safetensors")
     images = torch.from_numpy(np.load(scratch / "images.npy")).permute(0, 3, 1, 2)
     codes = torch.from_numpy(np.load(scratch / "codes.npy"))

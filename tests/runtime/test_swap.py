@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax import checkpoint, paths
+from maskgil_jax import paths
 from maskgil_jax.errors import InputError
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.runtime import leftovers, swap
 
 
@@ -110,10 +111,12 @@ def test_a_model_is_replaced_and_nothing_is_left(means, monkeypatch, tmp_path):
     like = {"a": jax.ShapeDtypeStruct((3,), jnp.float32)}
     for value in (1.0, 2.0):
         about = {"class": "X", "arguments": {"value": value}}
-        checkpoint.save_model(tmp_path / "model", about, {"a": jnp.full(3, value)}, {"f": b"1"})
-        found = checkpoint.load_params(tmp_path / "model", like)
+        model_directory.save_model(
+            tmp_path / "model", about, {"a": jnp.full(3, value)}, {"f": b"1"}
+        )
+        found = model_directory.load_params(tmp_path / "model", like)
         np.testing.assert_array_equal(found["a"], value)
-        assert checkpoint.read_description(tmp_path / "model")["arguments"] == {"value": value}
+        assert model_directory.read_description(tmp_path / "model")["arguments"] == {"value": value}
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -122,7 +125,7 @@ def test_a_reader_is_told_of_an_interrupted_replacement(tmp_path):
     fresh.mkdir()
     (fresh / "model.json").write_text("{}")
     with pytest.raises(InputError, match=f"Its replacement was interrupted: {fresh} is whole"):
-        checkpoint.read_description(tmp_path / "model")
+        model_directory.read_description(tmp_path / "model")
 
 
 def test_this_file_system_exchanges_names(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import checkpoint, main
+from maskgil_jax import main
 from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import trees
 from maskgil_jax.training import generator_stage
 from tests import tiny
 
@@ -33,7 +34,7 @@ def test_it_starts_from_the_weights_of_the_smaller_grid_and_trains(larger, finis
     small = maskgil_jax.load(finished / "model")
     large = maskgil_jax.load(tmp_path / "as_it_was" / "model")
     assert large.grid == tuple(2 * side for side in small.grid)
-    a, b = checkpoint.flatten(small.network), checkpoint.flatten(large.network)
+    a, b = trees.flatten(small.network), trees.flatten(large.network)
     for name in a:
         np.testing.assert_allclose(a[name], b[name], atol=1e-6, err_msg=name)
     codes = large.sample(np.arange(2), rng=0, steps=2)
@@ -41,7 +42,7 @@ def test_it_starts_from_the_weights_of_the_smaller_grid_and_trains(larger, finis
     config = larger.copy_and_resolve_references()
     main.run(config, epath.Path(tmp_path / "trained"))
     trained = maskgil_jax.load(tmp_path / "trained" / "model")
-    moved = checkpoint.flatten(trained.network)["head"]
+    moved = trees.flatten(trained.network)["head"]
     assert np.abs(np.asarray(moved) - np.asarray(a["head"])).max() > 1e-6
 
 

@@ -217,7 +217,7 @@ def test_what_will_be_made_is_known(tmp_path):
 
 def test_a_model_of_captions_needs_shards_of_captions(tmp_path):
     (tmp_path / "gemma").mkdir()
-    description = {"class": "gemma", "arguments": {}, "format": preview.checkpoint.FORMAT}
+    description = {"class": "gemma", "arguments": {}, "format": preview.model_directory.FORMAT}
     (tmp_path / "gemma" / "model.json").write_text(json.dumps(description))
     config = tiny.get_config().unlock()
     generator = config.stages.generator
