@@ -83,7 +83,6 @@ def import_model(
     Raises:
       InputError: an unreadable file, or tensors that do not fit (all of them listed).
     """
-    import jax
     from etils import epath
 
     from maskgil_jax import api, networks
@@ -101,7 +100,7 @@ def import_model(
         format_name, family, source, content, told, weights
     )
     log.info("%s", config)
-    like = jax.eval_shape(lambda: networks.init_network(config, jax.random.key(0)))
+    like = networks.shapes_of(config, f"--source={source}")
     try:
         network = engine.load(
             family.entries(config), tensors, like, family.IGNORED, allow_nonfinite

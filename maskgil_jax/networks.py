@@ -1,6 +1,7 @@
 """The kinds of network that a model directory may hold."""
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -80,9 +81,15 @@ def config_of(name: str, arguments: Mapping[str, Any], where: str) -> Any:
 def shapes_of(config: Any, where: str) -> Any:
     """The network of a config with shapes in the place of arrays; InputError if there is none."""
     try:
-        return jax.eval_shape(lambda: init_network(config, jax.random.key(0)))
+        return _shapes_of(config)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{where} describes no network: {error}") from None
+
+
+@functools.lru_cache(64)
+def _shapes_of(config: Any) -> Any:
+    # Kept, since tracing a network takes as long as reading a small one.
+    return jax.eval_shape(lambda: init_network(config, jax.random.key(0)))
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -14,8 +14,8 @@ from etils import epath
 
 from maskgil_jax import paths
 from maskgil_jax.data import containers
-from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.regular_files import read_regular_file
 
 RATE = 16_000  # samples per second of every waveform
 LONGEST_SECONDS = 600  # longer files are refused by their header

@@ -3,7 +3,7 @@
 import collections
 import os
 
-from maskgil_jax.data import captions, leftovers, tree
+from maskgil_jax.data import captions, other_files, tree
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import is_image
@@ -78,7 +78,7 @@ class ClassFolders:
     def _reason(self, level: tree.Level, name: str, beside_images: bool) -> tuple[str, bool]:
         if self._leads_nowhere(level, name):
             return "link that leads nowhere", True
-        reason, is_data = leftovers.reason(name)
+        reason, is_data = other_files.reason(name)
         if is_data and name.endswith(CAPTIONS):
             if level.path or beside_images:
                 return "captions without an image", True

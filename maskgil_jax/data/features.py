@@ -40,7 +40,7 @@ def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:
     """
     try:
         found = npy.read_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Unreadable) as error:
         raise Unreadable(f"features {path}: {error}") from None
     if found.ndim == 3 and len(found) == 1:
         found = found[0]

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskgil_jax.data import tree
-from maskgil_jax.data.leftovers import APPLE_DOUBLE
 from maskgil_jax.data.names import printable
+from maskgil_jax.data.other_files import APPLE_DOUBLE
 from maskgil_jax.data.pairing import Images, Naming
-from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.regular_files import read_regular_file
 
 log = logging.getLogger("maskgil_jax")
 

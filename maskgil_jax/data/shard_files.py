@@ -49,16 +49,16 @@ def count(path: str) -> int:
     return _open(path).num_records()
 
 
-class Parts:
-    """Records of parts of several files, one after the other.
+class RecordRanges:
+    """Records of ranges of several files, one after the other.
 
     Args:
-      parts: path of a file, number of its first record, and number of records, of each part.
+      ranges: path of a file, number of its first record, and number of records, of each.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, int, int]]):
-        self._parts = parts
-        self._ends = list(itertools.accumulate(count for _, _, count in parts))
+    def __init__(self, ranges: Sequence[tuple[str, int, int]]):
+        self._ranges = ranges
+        self._ends = list(itertools.accumulate(count for _, _, count in ranges))
         self._version = uuid.uuid4().hex  # what is opened from now on
 
     def __len__(self) -> int:
@@ -68,8 +68,9 @@ class Parts:
         """A record; Unreadable as `read`."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        path, first, count = self._parts[part := bisect.bisect_right(self._ends, index)]
-        return read(path, self._version, first + index - (self._ends[part] - count))
+        number = bisect.bisect_right(self._ends, index)
+        path, first, count = self._ranges[number]
+        return read(path, self._version, first + index - (self._ends[number] - count))
 
 
 def _open(path: str) -> ArrayRecordReader:

@@ -32,6 +32,7 @@ from maskgil_jax.data.shard_index import Index as Index
 from maskgil_jax.data.shard_index import read_index as read_index
 from maskgil_jax.data.shard_index import write_index as write_index
 from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime import npy
 
 log = logging.getLogger("maskgil_jax")
 
@@ -82,26 +83,17 @@ def _read_grids(shard: epath.Path, index: Index) -> np.ndarray:
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    numbers = _uint16s(data)
-    if numbers is None:
-        raise Unfit(f"{path} is damaged, expected uint16 [records] as .npy: {again}")
+    try:
+        numbers = npy.read_npy(io.BytesIO(data), len(data))
+        if numbers.dtype != np.uint16 or numbers.ndim != 1:
+            raise ValueError(f"is {numbers.dtype} {numbers.shape}")
+    except ValueError as error:
+        raise Unfit(
+            f"{path} is damaged, expected uint16 [records] as .npy, but it {error}: {again}"
+        ) from None
     if (most := int(numbers.max(initial=0))) >= len(index.grids):
         raise Unfit(f"{path} has grid {most}, but {INDEX} has {len(index.grids)} of them: {again}")
     return numbers
-
-
-def _uint16s(data: bytes) -> np.ndarray | None:
-    """The array of a .npy, if it is uint16 [N] and all there; headers may claim anything."""
-    file = io.BytesIO(data)
-    try:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception:  # NumPy parses the header as Python, which fails in many ways
-        return None
-    values = data[file.tell() :]
-    if dtype != np.uint16 or len(shape) != 1 or len(values) != 2 * shape[0]:
-        return None
-    return np.frombuffer(values, np.uint16)
 
 
 class Opened(NamedTuple):

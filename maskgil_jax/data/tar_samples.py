@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from maskgil_jax.data import captions, leftovers
+from maskgil_jax.data import captions, other_files
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import EXTENSIONS
@@ -109,7 +109,7 @@ def _by_key(
         if (
             not kind
             or not stem
-            or base.startswith(leftovers.APPLE_DOUBLE)
+            or base.startswith(other_files.APPLE_DOUBLE)
             or hidden[folder]
             or member.kind == FOLDER
         ):
@@ -127,7 +127,7 @@ def _by_key(
 
 def _is_hidden(folder: str) -> bool:
     return any(
-        leftovers.is_of_system(part) for part in folder.split("/") if part not in (".", "..")
+        other_files.is_of_system(part) for part in folder.split("/") if part not in (".", "..")
     )
 
 
@@ -139,7 +139,7 @@ def _why_not(member: Member, base: str, hidden_folder: bool) -> tuple[str, bool]
         return "in a hidden or system folder", False
     if is_link(member) and "." not in base:
         return "link, perhaps to a folder", True
-    return leftovers.reason(base)
+    return other_files.reason(base)
 
 
 def _place_dotted(keys: dict[str, list[_Entry]], census: Census, where: str) -> None:

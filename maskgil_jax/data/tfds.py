@@ -31,7 +31,7 @@ class Tfds:
                 split, decoders={"image": tfds.decode.SkipDecoding()}
             )
             # TFDS would keep every file open that it reads.
-            self._data.data_source = shard_files.Parts(
+            self._data.data_source = shard_files.RecordRanges(
                 [
                     (str(part.filename), part.skip, part.take)
                     for part in builder.info.splits[split].file_instructions

@@ -5,8 +5,8 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-from maskgil_jax.data.leftovers import is_of_system
 from maskgil_jax.data.names import printable
+from maskgil_jax.data.other_files import is_of_system
 from maskgil_jax.errors import InputError
 
 

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax.decoding import draws, limits
+from maskgil_jax.decoding import draws, option_checks
 from maskgil_jax.models.conditions import Condition, with_unwanted
 from maskgil_jax.models.layers import cast_once
 from maskgil_jax.models.llama import Cache, Llama
@@ -37,9 +37,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no decoding can use."""
-        limits.check_types(self)
+        option_checks.check_types(self)
         if self.temperature:
-            limits.check_divisor("temperature", [self.temperature])
+            option_checks.check_divisor("temperature", [self.temperature])
         draws.check_kept(self.top_k, self.top_p)
 
 

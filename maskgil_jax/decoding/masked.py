@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.decoding import draws, limits, schedules
+from maskgil_jax.decoding import draws, option_checks, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what no decoding can use, whatever the number of tokens."""
-        limits.check_types(self)
+        option_checks.check_types(self)
         for name, value, known in (
             ("rule", self.rule, RULES),
             ("guidance_form", self.guidance_form, schedules.GUIDANCE_FORMS),
@@ -66,7 +66,7 @@ class Options:
         if self.rule == "maskgil" and self.schedule not in schedules.REVEAL_CURVES:
             known_schedules = sorted(schedules.REVEAL_CURVES)
             raise ValueError(f"schedule = {self.schedule!r}, expected one of {known_schedules}")
-        limits.check_divisor("temperature", [self.temperature])
+        option_checks.check_divisor("temperature", [self.temperature])
         if self.guidance_power < 0:
             raise ValueError(f"guidance_power = {self.guidance_power}, expected 0 or more")
         draws.check_kept(self.top_k, self.top_p)
@@ -215,8 +215,8 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
         *(o.guidance_ramp, rule.ramp(o.steps), o.guidance_power),
     )
     temperature = o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)
-    limits.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
-    limits.check_divisor("temperature", temperature)
+    option_checks.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
+    option_checks.check_divisor("temperature", temperature)
     counts_of = {
         n: rule.counts(o.schedule, o.steps, n) if n else np.zeros(o.steps, np.int32)
         for n in np.unique(tokens_B).tolist()

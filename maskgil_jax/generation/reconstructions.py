@@ -20,13 +20,13 @@ from maskgil_jax.api import Tokenizer
 from maskgil_jax.data import images as image_files
 from maskgil_jax.decoding.draw import fixed_batches
 from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import files
+from maskgil_jax.runtime import files, npz
 from maskgil_jax.runtime.progress import Progress
 
 log = logging.getLogger("maskgil_jax")
 
 
-class Parts:
+class Reconstructions:
     """What a tokenizer makes of images, a file for each batch."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Parts:
                 path = self._directory / f"{start:06}.npz"
                 if worked := not path.exists():
                     files.write_npz(path, **self._batch(title, batch))
-                part = files.read_npz(path)
+                part = npz.read_kept(str(path))
                 images.append(part["images"][:count])
                 codes.append(part["codes"][:count])
                 self._seconds.append(tuple(part["seconds"].tolist()))

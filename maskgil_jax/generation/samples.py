@@ -7,8 +7,6 @@ then goes on with the images that are missing. Letters: N images, H W image.
 import dataclasses
 import json
 import logging
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,8 +19,9 @@ from PIL import Image
 from maskgil_jax import pictures, version
 from maskgil_jax.api import Tokenizer
 from maskgil_jax.decoding import draw
+from maskgil_jax.errors import InputError
 from maskgil_jax.generators import Generator
-from maskgil_jax.runtime import files, unfinished
+from maskgil_jax.runtime import files, npz, unfinished
 from maskgil_jax.runtime.progress import Progress
 from maskgil_jax.runtime.unfinished import Written
 
@@ -179,9 +178,9 @@ def _finished(output: epath.Path) -> Written | None:
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            settings = json.loads(str(arrays["settings"]))
+        said = npz.read_arrays(str(path), only=["settings"])["settings"]
+        settings = json.loads(str(said))
         return written(settings, int(settings["images"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (InputError, ValueError, KeyError, TypeError):
         log.warning("%s is not of a draw of this version: what lies beside it stays", path)
         return None

@@ -64,32 +64,13 @@ def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description |
         check_object(content, {name: KEPT[name] for name in KEPT if name in content}, KEY)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    if content["class"] not in networks.NETWORKS:
-        raise InputError(f"holds a network {content['class']!r}, which this version does not know")
-    make = networks.NETWORKS[content["class"]][1]
-    if not issubclass(make, kind):
-        raise InputError(f"holds a {content['class']}, which is not of this format")
     arguments = {k: v for k, v in content["arguments"].items() if k not in OF_TRAINING}
-    try:
-        _check_types(make, arguments)
-        config = make(**arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{where}: {error}") from None
+    config = networks.config_of(content["class"], arguments, where)
+    if not isinstance(config, kind):
+        raise InputError(f"holds a {content['class']}, which is not of this format")
     for name in COUNTS:
         if (count := getattr(config, name, 0)) > tensors:
             raise InputError(f"{where}: {name} = {count} in a file of {tensors} tensors")
     kept = {name: content[name] for name in KEPT if name in content}
     kept["class_names"] = tuple(map(str, kept.get("class_names", ())))
     return Description(config, kept)
-
-
-def _check_types(make: type, arguments: dict[str, Any]) -> None:
-    """Raise ValueError where an argument's JSON is not of the type of its field."""
-    fields = {field.name: field.type for field in dataclasses.fields(make)}
-    scalars = {
-        name: kind if kind in (int, float, str, bool) else list for name, kind in fields.items()
-    }
-    check_object(arguments, {n: kind for n, kind in scalars.items() if n in arguments}, KEY)
-    for name, value in arguments.items():
-        if isinstance(value, list) and not all(type(x) is int for x in value):
-            raise ValueError(f"{name} = {value}, expected integers")

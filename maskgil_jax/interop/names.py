@@ -87,7 +87,7 @@ def check_holds(path: str, names: Iterable[str], weights: str) -> None:
     if not holds(names, weights):
         raise InputError(
             f"--arg=weights={weights}: --source={path} has no tensors {weights}.*; it holds "
-            f"{_some(names)}"
+            f"{some(names)}"
         )
 
 
@@ -123,7 +123,7 @@ def fitting(
     if not there:
         raise InputError(
             f"--source={source} does not fit: none of its {len(tensors)} tensors is "
-            f"{' or '.join(anchors)}; it holds {_some(tensors)}"
+            f"{' or '.join(anchors)}; it holds {some(tensors)}"
         )
     sets = {prefix: _under(tensors, prefix, there) for prefix in there}
     called = {prefix: prefix[:-1] for prefix in there}
@@ -146,7 +146,7 @@ def fitting(
     if not results:
         prefix, reason = next(iter(errors.items()))
         of = f", its tensors {prefix}*," if prefix else ""
-        held = "" if "\n" in str(reason) else f" ({len(tensors)} tensors: {_some(tensors)})"
+        held = "" if "\n" in str(reason) else f" ({len(tensors)} tensors: {some(tensors)})"
         raise InputError(f"--source={source}{of} {reason}{held}")
     ((prefix, result),) = results.items()
     _say(source, tensors, prefix, sets[prefix])
@@ -168,9 +168,10 @@ def _say(source: str, tensors: Mapping[str, Any], prefix: str, taken: Mapping[st
         log.info("%s: took the prefix %r off the names of %d tensors", source, prefix, len(taken))
     whole = {prefix + name for name in taken}
     if left := [name for name in tensors if name not in whole]:
-        log.info("%s: left out %d other tensors, %s", source, len(left), _some(left))
+        log.info("%s: left out %d other tensors, %s", source, len(left), some(left))
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str], most: int = 4) -> str:
+    """The first few of names, and how many there are besides, for messages."""
     names = list(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from maskgil_jax.data import kinds
 from maskgil_jax.errors import InputError
+from maskgil_jax.interop.names import some
 from maskgil_jax.runtime import files
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
@@ -14,11 +16,9 @@ FLAX = (".msgpack", "_checkpoint")
 KINDS = ((".safetensors",), TORCH, FLAX)  # in order of preference within a directory
 INDEX = ".index.json"
 PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")  # as model-00001-of-00002.safetensors
-# Beginnings of what stands in for a file of weights that was not downloaded.
+# What stands in for a file of weights that was not downloaded, as data/kinds.py calls it.
 STRANGERS = {
-    b"version https://git-lfs": "a Git LFS pointer to the file: run `git lfs pull`",
-    b"<": "HTML or XML, as a failed download leaves",
-    b"{": "JSON",
+    *("a Git LFS pointer (run git lfs pull)", "an HTML page", "an XML document", "JSON"),
 }
 
 
@@ -99,7 +99,7 @@ def weights_among(found: Mapping[str, str], source: str) -> Weights:
         else:
             paths += of_kind
     if not paths:
-        raise InputError(f"--source={source} has no file of tensors: {_some(found)}")
+        raise InputError(f"--source={source} has no file of tensors: {some(found)}")
     _check_parts(paths)
     return Weights(paths, {})
 
@@ -137,10 +137,10 @@ def check_beginning(path: str) -> None:
         raise InputError(f"--source={path} cannot be read: {error.strerror}") from None
     if not start:
         raise InputError(f"--source={path} is empty (0 bytes), expected tensors")
-    for beginning, what in STRANGERS.items():
-        # The first byte of safetensors is of a number, which text never is: its eighth is zero.
-        if start.lstrip().startswith(beginning) and 0 not in start[:8]:
-            raise InputError(f"--source={path} is {what}, expected tensors")
+    # The first bytes of safetensors are of a number, which text never is: its eighth is zero.
+    kind = "" if 0 in start[:8] else kinds.kind_of(start)
+    if kind in STRANGERS:
+        raise InputError(f"--source={path} is {kind}, expected tensors")
 
 
 def _indexed(found: Mapping[str, str], indices: list[str], source: str) -> Weights:
@@ -158,7 +158,7 @@ def _indexed(found: Mapping[str, str], indices: list[str], source: str) -> Weigh
     parts = {file: os.path.join(os.path.dirname(path), file) for file in index.values()}
     if missing := sorted(file for file, part in parts.items() if not os.path.isfile(part)):
         raise InputError(
-            f"--source={source} is not whole: {path} names {_some(missing)}, which are not there"
+            f"--source={source} is not whole: {path} names {some(missing)}, which are not there"
         )
     return Weights(sorted(parts.values()), index)
 
@@ -192,7 +192,7 @@ def _check_parts(paths: list[str]) -> None:
         if missing := sorted(set(every) - there):
             names = [f"{os.path.basename(name)}-{i:05d}-of-{count}{suffix}" for i in missing]
             raise InputError(
-                f"--source={name}-*-of-{count}{suffix} is not whole: {_some(names)} of {count} "
+                f"--source={name}-*-of-{count}{suffix} is not whole: {some(names)} of {count} "
                 "parts are missing; give their directory, or all of them with commas in between"
             )
 
@@ -202,8 +202,3 @@ def _listed(directory: str) -> list[str]:
         return sorted(os.listdir(directory))
     except OSError as error:
         raise InputError(f"--source={directory} cannot be listed: {error.strerror}") from None
-
-
-def _some(names: Any) -> str:
-    names = list(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

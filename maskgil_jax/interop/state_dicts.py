@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from maskgil_jax.errors import InputError
@@ -119,9 +119,8 @@ def _say(path: str, name: str, content: Mapping[Any, Any], found: list[str]) -> 
         log.info("%s: passed over what holds no tensors, nothing of it was run: %s", path, kinds)
 
 
-def _some(keys: Any) -> str:
-    keys = [repr(key) for key in keys]
-    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+def _some(keys: Iterable[str]) -> str:
+    return names.some(map(repr, keys), most=8)
 
 
 def _kind(value: Any) -> str:

@@ -21,6 +21,7 @@ from maskgil_jax.data.pairing import Naming
 from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.metrics import annotations
 from maskgil_jax.runtime import npy, npz
+from maskgil_jax.runtime.regular_files import open_regular
 
 log = logging.getLogger("maskgil_jax")
 
@@ -129,9 +130,7 @@ class Npz:
         size = self._shape[1] * self._shape[2] * 3
         with npz.errors(self.path):
             if self._stream is None:
-                self._stream = npz.Archive(zipfile.ZipFile(npy.open_regular(self.path))).open(
-                    "arr_0"
-                )
+                self._stream = npz.Archive(zipfile.ZipFile(open_regular(self.path))).open("arr_0")
                 npy.read_header(self._stream)
                 self._header = self._stream.tell()
             self._stream.seek(self._header + start * size)

@@ -143,7 +143,7 @@ class Parts:
 
     def _each(self, *names: str) -> Iterator[dict[str, np.ndarray]]:
         for i in range(self._count):
-            yield npz.read_arrays(str(self._path(i)), only=names)
+            yield npz.read_kept(str(self._path(i)), only=names)
 
     def _range(self, part: int) -> range:
         return range(part * PART, min((part + 1) * PART, len(self._images)))

@@ -112,7 +112,7 @@ def write_comparison(
     measure, reference = evaluation.against(real.path, real, settings, work)
     rows, shown = [], [originals[:SHOWN]]
     for name, tokenizer in zip(names, tokenizers, strict=True):
-        parts = reconstructions.Parts(tokenizer, originals, batch_size, rounding, work)
+        parts = reconstructions.Reconstructions(tokenizer, originals, batch_size, rounding, work)
         images, codes = parts.compute(name)
         row = row_of(tokenizer, originals, images, codes) | parts.cost()
         write_npz(

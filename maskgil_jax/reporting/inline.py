@@ -9,8 +9,8 @@ from PIL import Image
 
 from maskgil_jax import paths
 from maskgil_jax.data import images
-from maskgil_jax.data.regular import read_regular_file
 from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.regular_files import read_regular_file
 
 WIDTH, HEIGHT = 1600, 4000  # pixels: shrunk to this width, then cut at this height
 LARGE = 300_000  # bytes of a PNG, above which a JPEG is taken where that is smaller

@@ -1,9 +1,10 @@
 """Files that are either whole or absent, and JSON that every reader of JSON takes."""
 
+import contextlib
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,26 +27,8 @@ _JSON_NAMES = {
 
 def write_npz(path: epath.PathLike, **arrays: Any) -> None:
     """Write an npz atomically."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with temporary.open("wb") as file:
+    with _replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-    temporary.replace(path)
-
-
-def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of an npz that `write_npz` wrote.
-
-    Raises:
-      InputError: it is damaged.
-    """
-    try:
-        with epath.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    # What zipfile, zlib and NumPy raise of damage has no common class.
-    except Exception as error:
-        raise InputError(f"{path} is damaged: {error}; remove it") from error
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:
@@ -55,11 +38,23 @@ def write_json(path: epath.PathLike, content: Any) -> None:
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Write a file atomically: one that is there is replaced when the new one is whole."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: epath.PathLike) -> Iterator[epath.Path]:
+    """A name to write to, which takes the place of `path`; nothing is left where that fails."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def to_json(content: Any, indent: int | None = None) -> str:

@@ -8,14 +8,12 @@ import ast
 import math
 import os
 import re
-import stat
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from maskgil_jax import paths
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.regular_files import open_regular
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 10_000  # bytes, as numpy.load
@@ -40,19 +38,6 @@ class Header(NamedTuple):
     def bytes(self) -> int:
         """That the values take, exactly, however many they are."""
         return math.prod(self.shape) * self.dtype.itemsize
-
-
-def open_regular(path: epath.PathLike) -> IO[bytes]:
-    """Open a file, and nothing that blocks or never ends: no pipe, no device.
-
-    Raises:
-      FileNotFoundError: there is nothing.
-      InputError: it is no regular file.
-      OSError: it cannot be read.
-    """
-    if not paths.is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        raise InputError(f"{os.fspath(path)} is a folder, a pipe or a device, expected a file")
-    return epath.Path(path).open("rb")
 
 
 def read_header(file: IO[bytes]) -> Header:
@@ -141,7 +126,7 @@ def read_file(path: epath.PathLike) -> np.ndarray:
 
     Raises:
       FileNotFoundError: there is nothing.
-      InputError: no regular file.
+      Unreadable: no regular file; does not say its name.
       OSError: it cannot be read.
       ValueError: as read_npy.
     """

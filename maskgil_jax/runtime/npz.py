@@ -10,8 +10,9 @@ from typing import IO
 
 import numpy as np
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.runtime import npy
+from maskgil_jax.runtime.regular_files import open_regular
 
 SUFFIX = ".npy"
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of numpy.savez
@@ -105,7 +106,7 @@ def opened(path: str) -> Iterator[Archive]:
     Raises:
       InputError: what is there is broken, cut, foreign or no file; also within the context.
     """
-    with errors(path), npy.open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with errors(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         yield Archive(archive)
 
 
@@ -118,9 +119,11 @@ def errors(path: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InputError(f"{path} is not an npz: there is no such file") from None
+    except Unreadable as error:
+        raise InputError(f"{path} {error}") from None
     except MemoryError:
         raise InputError(f"{path} holds arrays that do not fit in memory") from None
-    # RuntimeError: encrypted, and as NotImplementedError other ways to pack.
+    # zipfile raises RuntimeError for what newer versions of the format have, such as patched data.
     except (
         *(OSError, ValueError, EOFError, RuntimeError, OverflowError),
         *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -140,6 +143,18 @@ def read_arrays(path: str, only: Sequence[str] | None = None) -> dict[str, np.nd
     """
     with opened(path) as archive:
         return {name: archive.read(name) for name in archive.names if only is None or name in only}
+
+
+def read_kept(path: str, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """As `read_arrays`, of a file that an earlier start of the same command wrote.
+
+    Raises:
+      InputError: it is damaged; says that it can be removed.
+    """
+    try:
+        return read_arrays(path, only)
+    except InputError as error:
+        raise InputError(f"{error}. Remove it: it is then computed again") from None
 
 
 def names_of_arrays(path: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -80,8 +79,8 @@ def _named(stage: str) -> Iterator[None]:
 def check_tokenizer(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
     """Look through a stage that trains a tokenizer; returns what it will have made."""
     _, (network, judge) = tokenizer_stage.check(config)
-    _build(network)
-    _build(judge)
+    networks.shapes_of(network, "config.model")
+    networks.shapes_of(judge, "config.discriminator")
     if config.loss.perceptual_weight:
         check_directory("config.loss.lpips", config.loss.lpips, "lpips")
     for field, kind in (("tokenizer", "vq"), ("discriminator", "discriminator")):
@@ -107,7 +106,7 @@ def check_generator(config: ConfigDict, directory: epath.Path, made: Made) -> Ma
     """Look through a stage that trains a generator; returns what it will have made: nothing."""
     check_evaluation(config)
     _, network, _ = generator_stage.check(config, _described(config, made))
-    _build(network)
+    networks.shapes_of(network, "config.model")
     if config.start_from.generator:
         kinds = tuple(name for name in networks.NETWORKS if name in ("llama", "bert", "halton"))
         check_directory("config.start_from.generator", config.start_from.generator, *kinds)
@@ -143,24 +142,15 @@ def check_directory(field: str, directory: str, *kinds: str) -> None:
         )
 
 
-def _build(network: object) -> None:
-    """Raise InputError where no network can be made of a config that looks well."""
-    try:
-        jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{network}: {error}") from None
-
-
 def _tokenizer(directory: str, made: Made) -> VQConfig:
     """The config of a tokenizer that is there, or will be."""
     planned = made.get(directory.rstrip("/"))
     if isinstance(planned, VQConfig):
         return planned
     check_directory("config.tokenizer", directory, "vq")
-    try:
-        return VQConfig(**model_directory.read_description(directory)["arguments"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"config.tokenizer = {directory!r}: {error}") from None
+    arguments = model_directory.read_description(directory)["arguments"]
+    config: VQConfig = networks.config_of("vq", arguments, f"{directory}/model.json")
+    return config
 
 
 def _described(config: ConfigDict, made: Made) -> Described:

@@ -104,3 +104,9 @@ def test_what_pillow_reads_is_read(kind):
 def test_kinds_are_counted_the_most_frequent_first():
     assert kinds.counted([]) == ""
     assert kinds.counted(["JSON", "zeros", "JSON"]) == "2 x JSON, 1 x zeros"
+
+
+def test_rare_kinds_are_counted_together():
+    names = ["often"] * 3 + [f"kind {i:02}" for i in range(40)]
+    told = kinds.counted(names)
+    assert told.startswith("3 x often, 1 x kind 00, ") and told.endswith(", 31 of 31 other kinds")

@@ -79,7 +79,7 @@ def test_parts_of_files_are_read_under_a_low_limit(many, few_descriptors):
     before = open_descriptors()
     index, _ = shards.read_index(many)
     paths = [str(many / name) for name in index.shards]
-    parts = pickle.loads(pickle.dumps(shard_files.Parts([(path, 1, 1) for path in paths])))
+    parts = pickle.loads(pickle.dumps(shard_files.RecordRanges([(path, 1, 1) for path in paths])))
     ids = [msgpack.unpackb(parts[i])["id"] for i in range(300)]
     assert ids == [f"images/{2 * i + 1}.png" for i in range(300)] and len(parts) == 300
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

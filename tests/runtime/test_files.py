@@ -60,3 +60,13 @@ def test_an_integer_is_a_number(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b'\xef\xbb\xbf{"x": 3}')
     assert files.read_json(path, {"x": float}) == {"x": 3}
+
+
+def test_nothing_half_written_is_left_where_a_file_cannot_be_written(tmp_path, monkeypatch):
+    def full(*arguments, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_npz(tmp_path / "x.npz", a=[1])
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.runtime import npy, npz
 
 
@@ -82,10 +82,14 @@ def test_a_header_that_lies_is_refused_before_memory_is_asked_for(data, message)
 
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.npy")  # opening it would wait for a writer
-    for path in (tmp_path / "pipe.npy", tmp_path, "/dev/zero"):
-        with pytest.raises(InputError, match="is a folder, a pipe or a device, expected a file"):
+    for path, kind in (
+        (tmp_path / "pipe.npy", "pipe"),
+        (tmp_path, "folder"),
+        ("/dev/zero", "device"),
+    ):
+        with pytest.raises(Unreadable, match=f"is a {kind}, expected a regular file"):
             npy.read_file(path)
-        with pytest.raises(InputError, match="is a folder, a pipe or a device, expected a file"):
+        with pytest.raises(InputError, match=f"{path} is a {kind}, expected a regular file"):
             npz.read_arrays(str(path))
 
 

@@ -15,9 +15,8 @@ from tests import tiny
 
 @pytest.fixture(scope="module", autouse=True)
 def once():
-    """What is the same in all tests, the networks and the digits, is made once."""
+    """What is the same in all tests, the digits, is made once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preview, "_build", functools.cache(preview._build))
         sources = preview.sources.SOURCES | {"embedded": ("embedded", functools.cache(Embedded))}
         patch.setattr(preview.sources, "SOURCES", sources)
         yield
