@@ -186,10 +186,11 @@ def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
 
 def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a generator, draw samples, measure them."""
-    from maskgil_jax import api, processes
+    from maskgil_jax import processes
     from maskgil_jax.decoding import draw
     from maskgil_jax.generation import samples
     from maskgil_jax.metrics import evaluation
+    from maskgil_jax.pretrained import model_directory
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
     from maskgil_jax.workflows import preview
@@ -197,8 +198,8 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     wanted = preview.check_evaluation(config)
     shown = generator_stage.run(config, workdir)
     made = {} if not processes.first() else _common_results(workdir, "generator")
-    generator = api.load_generator(workdir / "model")
-    if not (config.tokenizer or epath.Path(generator.tokenizer["path"]).exists()):
+    trained_with = model_directory.read_description(workdir / "model")["tokenizer"]
+    if not (config.tokenizer or epath.Path(trained_with["path"]).exists()):
         return made
     settings = config.samples
     generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)

@@ -29,6 +29,7 @@ class Settings:
     Attributes:
       metrics: names of table.KNOWN; none: those of the protocol.
       protocol: key of protocols.PROTOCOLS.
+      color: of images in files, key of color.COLORS; "": as the protocol says.
       is_order: of the Inception Score: "shuffled" as the protocol says, or "file".
       inception, lpips: directories of these networks, or "".
       network: MODULE:FUNCTION, a network of the user's that takes the place of others, or "".
@@ -37,6 +38,7 @@ class Settings:
 
     metrics: Sequence[str] = ()
     protocol: str = ""
+    color: str = ""
     is_order: str = "shuffled"
     inception: str = ""
     lpips: str = ""
@@ -312,7 +314,7 @@ def against(
     Raises:
       InputError: a reference or settings that do not fit.
     """
-    real = open_side(reference, samples, settings.protocol)
+    real = open_side(reference, samples, settings.protocol, settings.color)
     chosen = evaluation(settings, work, [real] if isinstance(real, FeatureSet) else [])
     return chosen, chosen.reference(real)
 
@@ -334,8 +336,10 @@ def evaluate(
       InputError: nothing to compare, or not in this way.
     """
     began = time.monotonic()
-    drawn = open_side(samples, protocol=settings.protocol) if isinstance(samples, str) else samples
-    real = open_side(reference, drawn, settings.protocol)
+    protocol, color = settings.protocol, settings.color
+    drawn: FeatureSet | ImageSet
+    drawn = open_side(samples, None, protocol, color) if isinstance(samples, str) else samples
+    real = open_side(reference, drawn, protocol, color)
     files = [side for side in (drawn, real) if isinstance(side, FeatureSet)]
     chosen = evaluation(settings, work, files, images=len(files) < 2)
     pairs = chosen.of_pairs()
@@ -373,7 +377,7 @@ def check(reference: str, settings: Settings) -> None:
 
 
 def open_side(
-    path: str, samples: "FeatureSet | ImageSet | None" = None, protocol: str = ""
+    path: str, samples: "FeatureSet | ImageSet | None" = None, protocol: str = "", color: str = ""
 ) -> "FeatureSet | ImageSet":
     """Images or features of a path.
 
@@ -381,6 +385,7 @@ def open_side(
       path: F.npz of images (`arr_0`) or of features; a folder; or a data source.
       samples: that it will be compared with, to whose size the images of a source are cropped.
       protocol: says how, key of protocols.PROTOCOLS.
+      color: as in Settings.
 
     Raises:
       InputError: nothing there; images of another size than the samples in a file.
@@ -388,15 +393,16 @@ def open_side(
     if feature_sets.is_features(path):
         return feature_sets.read_features(path)
     chosen = protocols.named(protocol)
+    color = color or chosen.color
     if samples is None or isinstance(samples, FeatureSet):
-        return image_sets.open_images(path, color=chosen.color)
+        return image_sets.open_images(path, color=color)
     height, width = samples.size
     if height != width and not path.endswith(".npz"):
         raise InputError(
             f"samples of {height} x {width} pixels against {path}: expected squares, to which its "
             "images are cropped, or an npz"
         )
-    images = image_sets.open_images(path, height, chosen.crop, chosen.color)
+    images = image_sets.open_images(path, height, chosen.crop, color)
     if images.size != samples.size:
         raise InputError(
             f"{path} holds images of {images.size[0]} x {images.size[1]} pixels, but the samples "

@@ -3,11 +3,13 @@
 Letters: N images, n of a piece, D features.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from maskgil_jax.data import kinds
 from maskgil_jax.errors import InputError
 from maskgil_jax.metrics import annotations, frechet, image_sets
 from maskgil_jax.metrics.feature_networks import INCEPTION, OF_INCEPTION
@@ -16,6 +18,8 @@ from maskgil_jax.metrics.image_sets import ImageSet
 from maskgil_jax.metrics.parts import Parts
 from maskgil_jax.runtime import npz
 from maskgil_jax.runtime.files import check_object, parse_json
+
+log = logging.getLogger("maskgil_jax")
 
 # Mean and covariance in a file, as OpenAI's evaluator names them, by the features that they are of.
 STATISTICS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s"), "features": ("mu", "sigma")}
@@ -138,10 +142,12 @@ def of_parts(
       parts: the features; the first are those of the images one by one.
       stored: statistics that came with the images.
     """
-    count, unreadable = parts[0].count(), len(parts[0].left_out())
+    count, left_out = parts[0].count(), parts[0].left_out()
     about = images.about | {"count": count, "pixels_sha256": parts[0].sha256()}
-    if unreadable:
-        about["unreadable"] = unreadable
+    if left_out:
+        by_kind = kinds.counted(image.kind for image in left_out)
+        log.warning("%s: left out, since they cannot be read: %s", images.path, by_kind)
+        about |= {"unreadable": len(left_out), "unreadable_by_kind": by_kind}
     if stored:
         about["statistics"] = "of the file, not of its images"
     return FeatureSet(

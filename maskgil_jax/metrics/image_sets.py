@@ -34,12 +34,12 @@ class Piece(NamedTuple):
     Attributes:
       images: uint8 [n, H, W, 3]; of pairs [n, 2, H, W, 3].
       labels: names of their classes, str [n], or None where they are not known.
-      left_out: of images that are not among them, since they cannot be read: names and reasons.
+      left_out: images that are not among them, since they cannot be read: with their reasons.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[records.Named, ...] = ()
 
 
 class ImageSet(Protocol):
@@ -211,20 +211,20 @@ class Files:
         """
         with ThreadPoolExecutor() as pool:
             loaded = list(pool.map(self._load, range(start, stop)))
-        found = [item for item in loaded if not isinstance(item, str)]
+        found = [item for item in loaded if not isinstance(item, records.Named)]
         images = [image for image, _ in found]
         stacked = np.stack(images) if images else np.zeros((0, *self._size, 3), np.uint8)
-        left_out = tuple(item for item in loaded if isinstance(item, str))
+        left_out = tuple(item for item in loaded if isinstance(item, records.Named))
         return Piece(stacked, self._classes[[label for _, label in found]], left_out)
 
-    def _load(self, index: int) -> tuple[np.ndarray, int] | str:
+    def _load(self, index: int) -> tuple[np.ndarray, int] | records.Named:
         record = self._source[index]
         try:
             with records.opened_image(record, self._color) as image:
                 pixels = self._crop(image, self._side) if self._side else np.asarray(image)
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
-            return str(error)
+            return records.Named(str(error), error.kind)
         if pixels.shape[:2] != self._size:
             raise InputError(
                 f"{record.id} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the images of "

@@ -56,7 +56,7 @@ class Parts:
             "networks": [network.identity for network in networks],
             "features": self.kept,
             "size": PART,
-            "format": 2,
+            "format": 3,
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._directory = epath.Path(directory) / digest[:16]
@@ -89,7 +89,9 @@ class Parts:
         processes.wait(f"features of {title}")
         if not self.count():
             raise InputError(
-                records.none_readable(self._images.path, len(self._images), self.left_out())
+                records.none_readable(
+                    self._images.path, len(self._images), [image.name for image in self.left_out()]
+                )
             )
 
     def _read_ahead(self, todo: Sequence[int]) -> Iterator[tuple[int, Piece]]:
@@ -116,7 +118,7 @@ class Parts:
                 if name in self.kept:
                     kept[name] = _finite(np.asarray(values), name, network)
         kept["count"] = np.int64(len(piece.images))
-        kept["left_out"] = np.array(piece.left_out, str)
+        kept["left_out"] = np.array(piece.left_out, str).reshape(-1, len(records.Named._fields))
         return kept
 
     def reader(self, name: str) -> Callable[[], Iterator[np.ndarray]]:
@@ -132,9 +134,13 @@ class Parts:
         """Images that could be read."""
         return sum(int(part["count"]) for part in self._each("count"))
 
-    def left_out(self) -> list[str]:
-        """Names of the images that cannot be read, with the reasons."""
-        return [text for part in self._each("left_out") for text in part["left_out"].tolist()]
+    def left_out(self) -> list[records.Named]:
+        """The images that cannot be read, with the reasons."""
+        return [
+            records.Named(*texts)
+            for part in self._each("left_out")
+            for texts in part["left_out"].tolist()
+        ]
 
     def sha256(self) -> str:
         """Of the digests of the pixels of every PART images, in hex."""

@@ -79,7 +79,7 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(directory) / "model.json"
     if not path.exists():
         message = f"{directory} is not a model directory: it has no model.json"
-        if whole := swap.unfinished(paths.absolute(directory), "model.json"):
+        if whole := swap.replacement_of(paths.absolute(directory), "model.json"):
             message += (
                 f". Its replacement was interrupted: {whole} is whole; run the command that "
                 "writes it again, or use that one"

@@ -5,8 +5,8 @@ under a temporary name beside the place (`beside`) and then takes it (`replace`)
 
 Where the file system can exchange two names at once, as those of Linux on local disks, a reader
 finds a whole directory at any moment. On others, and in buckets, there may be a moment without; if
-the process dies in it, the next start finishes (`finish`), and until then `unfinished` names the
-directory that is whole.
+the process dies in it, the next start finishes (`finish`), and until then `replacement_of` names
+the directory that is whole.
 """
 
 import ctypes
@@ -47,7 +47,7 @@ def replace(fresh: epath.Path, directory: epath.Path, marker: str) -> None:
         old.rmtree()
 
 
-def unfinished(directory: epath.Path, marker: str) -> epath.Path | None:
+def replacement_of(directory: epath.Path, marker: str) -> epath.Path | None:
     """The whole directory that was to replace one that is not whole, if there is one."""
     if (directory / marker).exists() or not directory.parent.is_dir():
         return None
@@ -60,7 +60,7 @@ def unfinished(directory: epath.Path, marker: str) -> epath.Path | None:
 
 def finish(directory: epath.Path, marker: str) -> None:
     """Replace a directory that is not whole by the one that was to do so."""
-    if fresh := unfinished(directory, marker):
+    if fresh := replacement_of(directory, marker):
         if not paths.is_remote(directory) and directory.exists():
             directory.rmtree()
         replace(fresh, directory, marker)

@@ -123,7 +123,9 @@ def check_evaluation(config: ConfigDict) -> evaluation.Settings:
       InputError: metrics or a reference that there are not.
     """
     settings = evaluation.Settings(
-        metrics=config.evaluation.metrics, inception=config.evaluation.inception
+        metrics=config.evaluation.metrics,
+        inception=config.evaluation.inception,
+        color=config.data.color,
     )
     if config.evaluation.reference:
         evaluation.check(config.evaluation.reference, settings)

@@ -203,6 +203,7 @@ def test_images_left_out_are_counted_in_the_result(tmp_path):
         some, folder(tmp_path / "many", map("{}.png".format, range(9))), tmp_path, "pr"
     )
     assert (found["samples"]["count"], found["samples"]["unreadable"]) == (8, 1)
+    assert found["samples"]["unreadable_by_kind"] == "1 x an empty file"
     assert found["reference"]["count"] == 9 and "unreadable" not in found["reference"]
 
 

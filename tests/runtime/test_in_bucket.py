@@ -50,7 +50,7 @@ def test_a_directory_replaces_another_in_a_bucket(bucket):  # noqa: F811
         for name in ("params/a", "params/d/b", "model.json"):
             (fresh / name).write_text(text)
         swap.replace(fresh, directory, "model.json")
-        assert swap.unfinished(directory, "model.json") is None
+        assert swap.replacement_of(directory, "model.json") is None
         for name in ("params/a", "params/d/b", "model.json"):
             assert (directory / name).read_text() == text
         assert not (fresh / "model.json").exists() and not (fresh / "params" / "a").exists()

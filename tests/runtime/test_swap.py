@@ -95,7 +95,7 @@ def test_killed_anywhere_a_whole_directory_is_found_and_the_next_start_puts_it_b
                 done = False
         if means == "exchange":
             assert whole(directory)
-        found = directory if whole(directory) else swap.unfinished(directory, "marker")
+        found = directory if whole(directory) else swap.replacement_of(directory, "marker")
         assert found is not None and whole(found), number
         leftovers.clear(place)
         assert whole(directory) and [path.name for path in place.iterdir()] == ["model"], number
