@@ -7,7 +7,7 @@
 """
 
 from maskgil_jax import config as defaults
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 PRESETS = ("besnier", "maskgit", "halton")
 

@@ -10,7 +10,7 @@ LeCam from the start, entropy term; 270 epochs of batch 256.
 """
 
 from maskgil_jax import config as defaults
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 EPOCH = 1_281_167 // 256  # steps
 

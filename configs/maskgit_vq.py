@@ -10,7 +10,7 @@ is known of its recipe: StyleGAN discriminator with R1, non-saturating losses, e
 """
 
 from maskgil_jax import config as defaults
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 RECIPES = ("taming", "google")
 

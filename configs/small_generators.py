@@ -12,7 +12,7 @@ LlamaGen's causal LLaMA.
 """
 
 from maskgil_jax import config as defaults
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 STEPS = 800
 

@@ -9,7 +9,7 @@ error alone, so that PSNR compares what the quantizers keep; no LPIPS weights ar
 """
 
 from maskgil_jax import config as defaults
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 # Of the model, and of the loss.
 FAMILIES = {

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskgil_jax.api import Generator, TextEncoder, Tokenizer, load
+    from maskgil_jax.pretrained.loading import Generator, TextEncoder, Tokenizer, load
 
 __all__ = ["Generator", "TextEncoder", "Tokenizer", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("maskgil_jax.api"), name)
+        return getattr(importlib.import_module("maskgil_jax.pretrained.loading"), name)
     raise AttributeError(f"module 'maskgil_jax' has no attribute {name!r}")

@@ -4,8 +4,9 @@ import logging
 
 from absl import flags
 
-from maskgil_jax import command, evaluate
-from maskgil_jax.errors import InputError
+from maskgil_jax import evaluate
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -19,9 +20,9 @@ def main() -> None:
         raise InputError("--models is missing (generator directories, as in --models=A,B)")
     from etils import epath
 
-    from maskgil_jax.metrics import generators
+    from maskgil_jax.workflows import generator_comparison
 
-    generators.write_comparison(
+    generator_comparison.write_comparison(
         values.models,
         codes,
         reference,

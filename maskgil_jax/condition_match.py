@@ -8,8 +8,8 @@ import logging
 
 from absl import flags
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -20,15 +20,15 @@ def main() -> None:
     model, codes = command.required("model"), command.required("codes")
     import numpy as np
 
-    from maskgil_jax import api
     from maskgil_jax.conditioning import base, choice
     from maskgil_jax.data.shards import CodeShards, readable
-    from maskgil_jax.decoding.draw import spread
-    from maskgil_jax.errors import Unreadable
-    from maskgil_jax.metrics.condition_match import condition_match
+    from maskgil_jax.generation.samplers import spread
+    from maskgil_jax.pretrained import loading
+    from maskgil_jax.runtime.errors import Unreadable
     from maskgil_jax.runtime.files import write_json
+    from maskgil_jax.workflows.condition_match import condition_match
 
-    generator, shards = api.load_generator(model), CodeShards(codes)
+    generator, shards = loading.load_generator(model), CodeShards(codes)
     shards.census.announce(codes)
     made_by = shards.index.tokenizer["fingerprint"]
     if generator.tokenizer.get("fingerprint") != made_by:

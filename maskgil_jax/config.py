@@ -9,7 +9,7 @@ import sys
 
 from ml_collections import ConfigDict
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 # A run may be continued under another value of these; every other difference is refused.
 MAY_CHANGE = (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from maskgil_jax.interop import files
@@ -85,9 +85,9 @@ def import_model(
     """
     from etils import epath
 
-    from maskgil_jax import api, networks
-    from maskgil_jax.generators import Generator, generator
     from maskgil_jax.interop import engine, recognition
+    from maskgil_jax.pretrained import loading, networks
+    from maskgil_jax.pretrained.generators import Generator, make_generator
 
     if epath.Path(output).exists():
         raise InputError(f"--output={output} exists; choose another directory or remove it")
@@ -107,9 +107,9 @@ def import_model(
         )
     except InputError as error:
         raise InputError(f"--source={source}: {error}") from None
-    model = api.wrap(network, content.beside)
+    model = loading.wrap(network, content.beside)
     if isinstance(model, Generator):
-        model = generator(network, **kept)
+        model = make_generator(network, **kept)
     model.save(output)
     log.info("wrote %s", output)
 
@@ -131,10 +131,10 @@ def export_model(format_name: str, source: str, output: str) -> None:
     Raises:
       InputError: a model that the format cannot express.
     """
-    from maskgil_jax import api
     from maskgil_jax.interop import description, engine, files, recognition
+    from maskgil_jax.pretrained import loading
 
-    family, model = _family(format_name), api.load(source)
+    family, model = _family(format_name), loading.load(source)
     if not hasattr(family, "STATE_DICT_KEYS"):
         raise InputError(f"--format={format_name} is imported only")
     config = model.network.config

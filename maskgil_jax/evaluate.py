@@ -17,8 +17,9 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from maskgil_jax import command, sample
-from maskgil_jax.errors import InputError
+from maskgil_jax import sample
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -32,8 +33,8 @@ def evaluate() -> None:
     """Measure what the flags say."""
     output = command.required("output")
     samples, reference = sides()
-    from maskgil_jax import processes
-    from maskgil_jax.metrics import evaluation
+    from maskgil_jax.evaluation import evaluation
+    from maskgil_jax.runtime import processes
     from maskgil_jax.runtime.files import write_json
 
     work = epath.Path(f"{output}.unfinished")
@@ -78,7 +79,7 @@ def sides() -> tuple[str, str]:
 
 def settings_of_flags() -> Any:
     """The evaluation.Settings that the flags of define_metric_flags say."""
-    from maskgil_jax.metrics import evaluation
+    from maskgil_jax.evaluation import evaluation
 
     values = flags.FLAGS
     return evaluation.Settings(
@@ -94,11 +95,11 @@ def settings_of_flags() -> Any:
 
 def models() -> Any:
     """The drawn.Models of --model and --tokenizer."""
-    from maskgil_jax.decoding import draw
-    from maskgil_jax.metrics.drawn import Models
+    from maskgil_jax.evaluation.generated_images import Models
+    from maskgil_jax.generation import samplers
 
     model = command.required("model")
-    return Models(*draw.load_pair(model, flags.FLAGS.tokenizer, flags.FLAGS.verify))
+    return Models(*samplers.load_pair(model, flags.FLAGS.tokenizer, flags.FLAGS.verify))
 
 
 def drawn(
@@ -114,8 +115,8 @@ def drawn(
     Raises:
       InputError: flags that do not fit the model or one another.
     """
-    from maskgil_jax.decoding import draw
-    from maskgil_jax.metrics.drawn import Drawn
+    from maskgil_jax.evaluation.generated_images import Drawn
+    from maskgil_jax.generation import samplers
 
     values, generator = flags.FLAGS, models.generator
     chosen = sample.given_options() | dict(options or {})
@@ -124,8 +125,8 @@ def drawn(
         generator,
         chosen,
         values.seed,
-        draw.split_over_devices(rows.conditions),
-        placed=draw.over_devices,
+        samplers.split_over_devices(rows.conditions),
+        placed=samplers.over_devices,
     )
     return Drawn(
         sampler,
@@ -160,7 +161,7 @@ def asked(generator: Any) -> Asked:
     Raises:
       InputError: a condition that it does not take, or more than one.
     """
-    from maskgil_jax.decoding import draw
+    from maskgil_jax.generation import samplers
 
     values = flags.FLAGS
     given = [name for name in ("classes", "prompts", "speech") if values[name].value]
@@ -184,7 +185,7 @@ def asked(generator: Any) -> Asked:
         classes = np.arange(generator.num_classes)
     sample.check_classes(generator, classes)
     about = {"classes": values.classes or "all, as many of each, in turn"}
-    return Asked(classes, draw.by_class, generator.names_of_classes, about)
+    return Asked(classes, samplers.by_class, generator.names_of_classes, about)
 
 
 def asked_by_speech(generator: Any, folder: str) -> Asked:
@@ -194,7 +195,7 @@ def asked_by_speech(generator: Any, folder: str) -> Asked:
       InputError: a generator of something else, no recordings, or one that cannot be used.
     """
     from maskgil_jax.data import audio, recordings
-    from maskgil_jax.errors import Unreadable
+    from maskgil_jax.runtime.errors import Unreadable
 
     found = recordings.find(folder)
     paths = [path for path, _ in found]

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -35,9 +35,9 @@ def compute() -> None:
             "one of --inception=DIR and --features=MODULE:FUNCTION is expected, "
             f"{'both' if values.features else 'none'} given"
         )
-    from maskgil_jax import processes, version
-    from maskgil_jax.metrics import evaluation, feature_sets, image_sets, protocols
-    from maskgil_jax.metrics.feature_networks import INCEPTION
+    from maskgil_jax.evaluation import evaluation, feature_sets, image_sets, protocols
+    from maskgil_jax.evaluation.feature_networks import INCEPTION
+    from maskgil_jax.runtime import processes, version
     from maskgil_jax.runtime.files import write_npz
 
     protocol = protocols.named(values.protocol)

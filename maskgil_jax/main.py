@@ -16,10 +16,9 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import config_files
+from maskgil_jax.runtime import command, config_files, paths
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -98,7 +97,7 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
     content = json.loads(config.to_json_best_effort())
     folders = [workdir / "checkpoints", *(workdir / name / "checkpoints" for name in STAGES)]
     trained = any(folder.exists() and any(folder.iterdir()) for folder in folders)
-    from maskgil_jax import processes
+    from maskgil_jax.runtime import processes
     from maskgil_jax.runtime.files import read_json, write_json
 
     if trained and path.exists():
@@ -134,10 +133,11 @@ def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 
 def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a tokenizer, show and measure its reconstructions."""
-    from maskgil_jax import api, pictures, processes
     from maskgil_jax.data import sources
-    from maskgil_jax.decoding import draw
+    from maskgil_jax.generation import pictures, samplers
     from maskgil_jax.metrics import reconstruction
+    from maskgil_jax.pretrained import loading
+    from maskgil_jax.runtime import processes
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import tokenizer_stage
 
@@ -147,13 +147,13 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
     if settings.reference:
         source.census.announce(reference)
     tokenizer_stage.run(config, workdir)
-    tokenizer = api.load_tokenizer(workdir / "model")
+    tokenizer = loading.load_tokenizer(workdir / "model")
     if not processes.first():
         return {}
     originals, _ = sources.center_crops(
         source, config.data.image_size, settings.count, config.data.color, reference
     )
-    reconstructions, codes = draw.reconstruct(tokenizer, originals)
+    reconstructions, codes = samplers.reconstruct(tokenizer, originals)
     shown = config.samples.count
     pictures.save(
         workdir / "samples" / "reconstructions.png",
@@ -178,19 +178,18 @@ def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
 
 def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
     """Encode images to code shards."""
-    from maskgil_jax.training import codes_stage
+    from maskgil_jax.workflows import code_shards
 
-    codes_stage.run(config, workdir)
+    code_shards.run(config, workdir)
     return {"code shards": workdir}
 
 
 def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     """Train a generator, draw samples, measure them."""
-    from maskgil_jax import processes
-    from maskgil_jax.decoding import draw
-    from maskgil_jax.generation import samples
-    from maskgil_jax.metrics import evaluation
+    from maskgil_jax.evaluation import evaluation
+    from maskgil_jax.generation import samplers, samples
     from maskgil_jax.pretrained import model_directory
+    from maskgil_jax.runtime import processes
     from maskgil_jax.runtime.files import write_json
     from maskgil_jax.training import generator_stage
     from maskgil_jax.workflows import preview
@@ -202,13 +201,13 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     if not (config.tokenizer or epath.Path(trained_with["path"]).exists()):
         return made
     settings = config.samples
-    generator, tokenizer = draw.load_pair(workdir / "model", config.tokenizer)
-    options = draw.checked_options(settings, generator.network.config)
+    generator, tokenizer = samplers.load_pair(workdir / "model", config.tokenizer)
+    options = samplers.checked_options(settings, generator.network.config)
     if processes.first():
         height, width = generator.grid
         about = dict(seed=config.seed, options=options, data=config.data.to_dict())
         samples.write_samples(
-            draw.sampler(generator, config.seed, shown.conditions, **options),
+            samplers.sampler(generator, config.seed, shown.conditions, **options),
             tokenizer,
             workdir / "samples",
             settings=samples.settings_of(generator, tokenizer, **about),
@@ -241,7 +240,7 @@ STAGES: dict[str, Callable[[ConfigDict, epath.Path], Made]] = {
 
 
 def _common_results(workdir: epath.Path, name: str) -> Made:
-    from maskgil_jax import pictures
+    from maskgil_jax.generation import pictures
 
     pictures.curves({name: workdir}, workdir / "curves.png")
     return {

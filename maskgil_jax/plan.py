@@ -11,9 +11,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import config_files
+from maskgil_jax.runtime import command, config_files
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -49,9 +48,9 @@ def main() -> None:
 def planned(topology: str) -> dict[str, Any]:
     """All numbers of one topology, for JSON."""
     from maskgil_jax import config as defaults
-    from maskgil_jax import sharding
     from maskgil_jax.main import read_config, stages_of
     from maskgil_jax.planning import programs, report
+    from maskgil_jax.runtime import sharding
 
     values = flags.FLAGS
     stages = stages_of(read_config())

@@ -7,8 +7,8 @@ import logging
 
 from absl import flags
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -21,9 +21,9 @@ def main() -> None:
         raise InputError("--tokenizers is missing (tokenizer directories, as in --tokenizers=A,B)")
     from etils import epath
 
-    from maskgil_jax.metrics import tokenizers
+    from maskgil_jax.workflows import tokenizer_comparison
 
-    tokenizers.write_comparison(
+    tokenizer_comparison.write_comparison(
         values.tokenizers,
         data,
         output,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -40,17 +40,16 @@ def main() -> None:
     classes = np.array([parse_class(text) for text in values.classes], np.int64)
     prompts = read_prompts(values.prompts) if values.prompts else []
     utterances = heard(values.speech, values.silence) if values.speech else None
-    from maskgil_jax.decoding import draw
-    from maskgil_jax.generation import samples
+    from maskgil_jax.generation import samplers, samples
 
-    generator, tokenizer = draw.load_pair(model, values.tokenizer, values.verify)
+    generator, tokenizer = samplers.load_pair(model, values.tokenizer, values.verify)
     grid = parse_size(values.size, tokenizer.downsample) if values.size else None
     if utterances is not None:
         speak(generator, tokenizer, utterances, grid)
         return
     about: dict[str, Any] = {}  # of the conditions, besides their labels
-    conditions: draw.Conditions = draw.by_class
-    negative: draw.Conditions | None = None
+    conditions: samplers.Conditions = samplers.by_class
+    negative: samplers.Conditions | None = None
     names: Sequence[str] = prompts or values.features
     if prompts:
         conditions, negative = of_text(generator, values.encoder, prompts, values.negative_prompt)
@@ -58,7 +57,7 @@ def main() -> None:
         about = {"prompts": prompts, "negative_prompt": values.negative_prompt}
     elif values.features:
         features = read_features(generator, values.features)
-        conditions = draw.rows_of(features)
+        conditions = samplers.rows_of(features)
         labels = np.arange(len(values.features))
         from maskgil_jax.pretrained import model_directory
 
@@ -90,11 +89,10 @@ def speak(
 ) -> None:
     """Draw what is said, as --speech asks for it."""
     from maskgil_jax.conditioning import choice
-    from maskgil_jax.decoding import spoken
-    from maskgil_jax.generation import samples
+    from maskgil_jax.generation import live_speech, samples
 
     values, options = flags.FLAGS, given_options()
-    spoken.draw_spoken(
+    live_speech.draw_spoken(
         utterances,
         choice.hearing(generator, values.encoder, values.recognizer, values.verify),
         lambda of: chosen_sampler(generator, options, values.seed, conditions=of, grid=grid),
@@ -113,7 +111,7 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, Any]]:
       InputError: a file that is not there or not usable audio; before the first is given.
     """
     from maskgil_jax.data import audio, utterances
-    from maskgil_jax.errors import Unreadable
+    from maskgil_jax.runtime.errors import Unreadable
 
     if list(paths) == ["-"]:
         stream = utterances.from_stream(sys.stdin.buffer, silence)
@@ -140,7 +138,7 @@ def read_prompts(path: str) -> list[str]:
     from etils import epath
 
     from maskgil_jax.data import captions
-    from maskgil_jax.errors import Unreadable
+    from maskgil_jax.runtime.errors import Unreadable
 
     try:
         lines = captions.lines(captions.decode(epath.Path(path).read_bytes()))
@@ -184,7 +182,7 @@ def of_text(
       InputError: the generator is not of text, or its encoder is not there.
     """
     from maskgil_jax.conditioning import choice
-    from maskgil_jax.text_encoders import TextEncoder
+    from maskgil_jax.pretrained.text_encoder import TextEncoder
 
     text_encoder = choice.encoder_of(generator, encoder, flags.FLAGS.verify)
     if not isinstance(text_encoder, TextEncoder):
@@ -209,7 +207,7 @@ def of_speech(
     """
     from maskgil_jax.conditioning import choice, speech
     from maskgil_jax.data import audio
-    from maskgil_jax.text_encoders import TextEncoder
+    from maskgil_jax.pretrained.text_encoder import TextEncoder
 
     speech_encoder = choice.encoder_of(generator, encoder, flags.FLAGS.verify)
     if isinstance(speech_encoder, TextEncoder):
@@ -243,8 +241,8 @@ def read_features(generator: Any, paths: Sequence[str]) -> Any:
     import jax.numpy as jnp
 
     from maskgil_jax.data import features
-    from maskgil_jax.errors import Unreadable
-    from maskgil_jax.models.conditions import Features
+    from maskgil_jax.models.token_models.conditions import Features
+    from maskgil_jax.runtime.errors import Unreadable
 
     config = generator.network.config
     if generator.num_classes:
@@ -297,10 +295,11 @@ def chosen_sampler(
     Raises:
       InputError: flags that do not fit the model or one another.
     """
-    from maskgil_jax import api
-    from maskgil_jax.decoding import draw, masked
+    from maskgil_jax.decoding import masked
+    from maskgil_jax.generation import samplers
+    from maskgil_jax.pretrained import loading
 
-    options, conditions = dict(given), conditions or draw.by_class
+    options, conditions = dict(given), conditions or samplers.by_class
     method = options.pop("method", METHODS[generator.kind])
     needed = "causal" if method == "autoregressive" else "masked"
     if generator.kind != needed:
@@ -322,18 +321,18 @@ def chosen_sampler(
         for name in list(options)
         if name.startswith("prefix_")
     }
-    if unknown := sorted(options.keys() - set(draw.options_of(method == "autoregressive"))):
+    if unknown := sorted(options.keys() - set(samplers.options_of(method == "autoregressive"))):
         raise InputError(f"--{unknown[0]} is not an option of --method={method}")
     if method != "hybrid":
         if prefix_model or prefix_options or prefix is not None:
             raise InputError(f"--prefix and --prefix_... are of --method=hybrid, not {method}")
-        return draw.sampler(generator, seed, conditions, negative, grid=grid, **options)
+        return samplers.sampler(generator, seed, conditions, negative, grid=grid, **options)
     if prefix is None or not prefix_model:
         raise InputError(
             "--method=hybrid needs --prefix=N (tokens drawn one by one) and --prefix_model=DIR"
         )
-    return draw.hybrid_sampler(
-        placed(api.load_generator(prefix_model, flags.FLAGS.verify)),
+    return samplers.hybrid_sampler(
+        placed(loading.load_generator(prefix_model, flags.FLAGS.verify)),
         generator,
         seed,
         prefix=prefix,

@@ -17,11 +17,10 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import command, paths
 from maskgil_jax import config as defaults
 from maskgil_jax import main as training
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import config_files
+from maskgil_jax.runtime import command, config_files, paths
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 
 if TYPE_CHECKING:
@@ -65,22 +64,22 @@ def main() -> None:
         for size in parse_sizes(values.sizes)
     ]
     from maskgil_jax.data.shards import CodeShards
-    from maskgil_jax.metrics import generators, scaling, scaling_laws
+    from maskgil_jax.workflows import generator_comparison, scaling_laws, scaling_study
 
     validation = CodeShards(codes)
     check_codes(config, validation)
     rows = [known(run, validation.index) for run in runs]
-    scaling_laws.check_points(scaling.columns(rows, ("parameters", "tokens")))
-    plans = [plan for path in values.plans for plan in scaling.read_plans(path)]
+    scaling_laws.check_points(scaling_study.columns(rows, ("parameters", "tokens")))
+    plans = [plan for path in values.plans for plan in scaling_study.read_plans(path)]
     for run in runs:
         check_directory(run)
-    records = generators.spread_records(validation, values.num)
+    records = generator_comparison.spread_records(validation, values.num)
     for run, row in zip(runs, rows, strict=True):
-        row["validation_loss"], row["validation_accuracy"] = generators.validation(
+        row["validation_loss"], row["validation_accuracy"] = generator_comparison.validation(
             trained(run), records, values.batch_size, values.seed
         )
         log.info("%s: validation loss %.4f", run.name, row["validation_loss"])
-    scaling.write_study(
+    scaling_study.write_study(
         rows,
         plans,
         output,
@@ -169,9 +168,9 @@ def known(run: Run, index: "Index") -> dict[str, Any]:
     """What is known of a run before it starts: its row of the table, without the loss."""
     import jax
 
-    from maskgil_jax import networks
-    from maskgil_jax.models import flops
-    from maskgil_jax.models.llama_config import LlamaConfig
+    from maskgil_jax.models.token_models import flops
+    from maskgil_jax.models.token_models.llama_config import LlamaConfig
+    from maskgil_jax.pretrained import networks
     from maskgil_jax.training import generator_stage
 
     network = generator_stage.network_config(
@@ -180,7 +179,7 @@ def known(run: Run, index: "Index") -> dict[str, Any]:
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {run.config.model.preset}: expected a LLaMA, whose FLOPs are "
-            "counted (models/flops.py)"
+            "counted (models/token_models/flops.py)"
         )
     model = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
     images = run.config.steps * run.config.batch_size
@@ -213,13 +212,13 @@ def check_directory(run: Run) -> None:
 
 def trained(run: Run) -> Any:
     """The generator of a run, which is trained, or trained to its end, where it is not finished."""
-    from maskgil_jax import api
+    from maskgil_jax.pretrained import loading
 
     if run.finished:
         log.info("%s is finished, and read", run.name)
     else:
         training.run(run.config, run.directory)
-    return api.load_generator(run.directory / "model")
+    return loading.load_generator(run.directory / "model")
 
 
 def define_flags() -> None:

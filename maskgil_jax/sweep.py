@@ -15,8 +15,9 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from maskgil_jax import command, evaluate, sample
-from maskgil_jax.errors import InputError
+from maskgil_jax import evaluate, sample
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -41,10 +42,10 @@ def sweep() -> None:
     models = evaluate.models()
     rows = evaluate.asked(models.generator)  # once: it may read an encoder and many recordings
     sets = [(setting, evaluate.drawn(models, setting, rows)) for setting in settings]
-    from maskgil_jax import processes
-    from maskgil_jax.metrics import sweep
+    from maskgil_jax.runtime import processes
+    from maskgil_jax.workflows import decoding_sweep
 
-    sweep.write_sweep(sets, reference, output, evaluate.settings_of_flags())
+    decoding_sweep.write_sweep(sets, reference, output, evaluate.settings_of_flags())
     if processes.first():
         print((epath.Path(output) / "sweep.md").read_text(), end="")
         log.info("wrote table and plots to %s", output)

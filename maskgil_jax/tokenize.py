@@ -3,8 +3,8 @@
 from absl import flags
 from etils import epath
 
-from maskgil_jax import command
 from maskgil_jax import config as defaults
+from maskgil_jax.runtime import command
 
 
 def main() -> None:
@@ -35,10 +35,10 @@ def tokenize() -> None:
     )
     output = epath.Path(command.required("output"))
     from maskgil_jax.runtime import work_lock
-    from maskgil_jax.training import codes_stage
+    from maskgil_jax.workflows import code_shards
 
     with work_lock.held(output, "--output"):
-        codes_stage.run(config, output)
+        code_shards.run(config, output)
 
 
 def define_flags() -> None:

@@ -22,7 +22,7 @@ import pytest
 from etils import epath
 
 from maskgil_jax import convert, main
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="session")

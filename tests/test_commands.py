@@ -190,7 +190,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
         assert 0 <= row["validation_accuracy"] < 1 and row["pixel_frechet_distance"] > 0
     # The causal loss is that of the logits that a user gets.
     from maskgil_jax.data.shards import CodeShards
-    from maskgil_jax.decoding.draw import spread
+    from maskgil_jax.generation.samplers import spread
 
     shards = CodeShards(f"{finished}/codes")
     found = [shards[i] for i in spread(len(shards), 40).tolist()]

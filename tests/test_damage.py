@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import maskgil_jax
-from maskgil_jax import api
-from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
-from maskgil_jax.pretrained import model_directory
+from maskgil_jax.generation import samplers
+from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.runtime import trees
-from tests import tiny_gemma, tiny_models
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers import tiny_gemma, tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_what_is_whole_is_loaded_with_its_fingerprint(saved):
         recorded = json.loads((saved / name / "model.json").read_text())["fingerprint"]
         loaded = maskgil_jax.load(saved / name)
         assert loaded.fingerprint == recorded == model_directory.fingerprint(loaded.network)
-    draw.load_pair(saved / "generator", "")
+    samplers.load_pair(saved / "generator", "")
 
 
 def test_one_changed_bit_of_a_weight_is_refused_unless_told_otherwise(model, capfd):
@@ -110,7 +109,7 @@ def test_damaged_values_are_one_message(kind, saved, tmp_path, capfd, caplog):
     model = shutil.copytree(saved / "tokenizer", tmp_path / "tokenizer")
     DAMAGE[kind](largest(model / "params"))
     with pytest.raises(InputError, match=str(model)):
-        draw.load_pair(saved / "generator", str(model))
+        samplers.load_pair(saved / "generator", str(model))
     assert "Traceback" not in capfd.readouterr().err and not caplog.records
 
 
@@ -198,7 +197,7 @@ def test_weights_that_are_not_finite_are_named_at_load(value, tmp_path, caplog):
     flat = trees.flatten(tiny_models.tokenizer().network)
     broken = flat["codebook"].at[2, 1].set(value).at[5, 0].set(value)
     network = trees.unflatten(tiny_models.tokenizer().network, flat | {"codebook": broken})
-    api.Tokenizer(network).save(tmp_path / "broken")
+    loading.Tokenizer(network).save(tmp_path / "broken")
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
         maskgil_jax.load(tmp_path / "broken")
     assert f"{tmp_path}/broken has weights that are not finite" in caplog.text

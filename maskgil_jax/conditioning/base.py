@@ -16,7 +16,7 @@ import numpy as np
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.records import Record
 from maskgil_jax.data.shards import CodeRecord
-from maskgil_jax.models.conditions import Condition, Features
+from maskgil_jax.models.token_models.conditions import Condition, Features
 
 Example = dict[str, np.ndarray | np.generic]
 # The condition's part of an example; Unreadable where the image has none that can be used.

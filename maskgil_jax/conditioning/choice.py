@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskgil_jax import api
 from maskgil_jax.conditioning import speech
 from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
 from maskgil_jax.conditioning.text import of_captions
@@ -16,12 +15,13 @@ from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.recordings import Recordings
 from maskgil_jax.data.shards import CodeShards, Index
-from maskgil_jax.decoding import spoken
-from maskgil_jax.errors import InputError
-from maskgil_jax.generators import Generator
-from maskgil_jax.models.conditions import Features
-from maskgil_jax.speech_encoders import SpeechEncoder
-from maskgil_jax.text_encoders import TextEncoder
+from maskgil_jax.generation import live_speech
+from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained import loading
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
+from maskgil_jax.pretrained.text_encoder import TextEncoder
+from maskgil_jax.runtime.errors import InputError
 
 Encoder = TextEncoder | SpeechEncoder | None  # None: log-mel frames
 
@@ -135,7 +135,7 @@ def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Enc
 
 def hearing(
     generator: Generator, directory: str, recognizer: str | None, verify: bool = True
-) -> spoken.Hear:
+) -> live_speech.Hear:
     """How a generator understands speech: directly, or as text that a recogniser writes down.
 
     Args:
@@ -161,7 +161,7 @@ def hearing(
     if recognizer:
         raise InputError("--model is conditioned on speech itself: expected no --recognizer")
 
-    def directly(waveform: np.ndarray, stages: spoken.Stages) -> tuple[Features, str]:
+    def directly(waveform: np.ndarray, stages: live_speech.Stages) -> tuple[Features, str]:
         with stages("features"):
             found = speech.features(
                 encoder, [waveform], config.condition_tokens, config.feature_dim
@@ -171,8 +171,8 @@ def hearing(
     return directly
 
 
-def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> spoken.Hear:
-    def as_text(waveform: np.ndarray, stages: spoken.Stages) -> tuple[Features, str]:
+def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> live_speech.Hear:
+    def as_text(waveform: np.ndarray, stages: live_speech.Stages) -> tuple[Features, str]:
         with stages("recognising"):
             text = whisper.transcribe(waveform)
         with stages("features"):
@@ -189,7 +189,7 @@ def load_encoder(directory: str, verify: bool = True) -> Encoder:
     """
     if directory == speech.LOG_MEL:
         return None
-    model = api.load(directory, verify=verify)
+    model = loading.load(directory, verify=verify)
     if not isinstance(model, TextEncoder | SpeechEncoder):
         raise InputError(f"{directory} holds a {model.kind}, expected an encoder of text or speech")
     return model

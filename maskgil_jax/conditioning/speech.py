@@ -15,10 +15,10 @@ from maskgil_jax.data import audio
 from maskgil_jax.data.recordings import Recordings
 from maskgil_jax.data.records import Record
 from maskgil_jax.data.shards import CodeRecord
-from maskgil_jax.errors import InputError
-from maskgil_jax.models.conditions import Features
-from maskgil_jax.models.whisper import Whisper
-from maskgil_jax.speech_encoders import SpeechEncoder
+from maskgil_jax.models.encoders.whisper import Whisper
+from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
+from maskgil_jax.runtime.errors import InputError
 
 LOG_MEL = "log_mel"  # in the place of an encoder's directory: the frames themselves are features
 BINS = 80  # of those

@@ -13,8 +13,8 @@ from maskgil_jax.conditioning.base import Conditioning, Example, identity
 from maskgil_jax.data.features import padded
 from maskgil_jax.data.records import Record, captions_of
 from maskgil_jax.data.shards import CodeRecord, Index
-from maskgil_jax.errors import InputError, Unreadable
-from maskgil_jax.text_encoders import TextEncoder, Vocabulary
+from maskgil_jax.pretrained.text_encoder import TextEncoder, Vocabulary
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 
 def of_captions(encoder: TextEncoder, tokens: int, shards: Sequence[Index]) -> Conditioning:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from maskgil_jax import paths
 from maskgil_jax.data import containers
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime import paths
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
 
 RATE = 16_000  # samples per second of every waveform

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from maskgil_jax.data import images
 from maskgil_jax.data.records import Source
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 
 # Text encoders read some hundred tokens; a longer text is a scraped page, not a caption. Counted in
 # characters because not every script has spaces between words.

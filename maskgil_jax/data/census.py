@@ -5,8 +5,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

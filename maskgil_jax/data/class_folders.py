@@ -7,7 +7,7 @@ from maskgil_jax.data import captions, other_files, tree
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import is_image
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 # Files of captions, as folder.py finds them.
 CAPTIONS = tuple(suffix for e in captions.PARSERS for suffix in (f".{e}", f".{e.upper()}"))

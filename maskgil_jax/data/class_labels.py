@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maskgil_jax.data import captions
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 FIELDS = ("label", "cls", "class")  # of JSON
 MOST_CLASSES = 100_000  # ImageNet-21k has 21,841

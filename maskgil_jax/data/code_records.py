@@ -8,7 +8,7 @@ import numpy as np
 
 from maskgil_jax.data.buckets import Size
 from maskgil_jax.data.shard_index import Index
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 
 
 class CodeRecord(NamedTuple):

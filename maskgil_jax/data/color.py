@@ -7,7 +7,7 @@ import logging
 import numpy as np
 from PIL import Image, ImageCms
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

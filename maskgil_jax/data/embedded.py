@@ -7,7 +7,7 @@ import numpy as np
 
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import Record
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 
 class Embedded:

@@ -11,8 +11,8 @@ from etils import epath
 
 from maskgil_jax.data.names import original
 from maskgil_jax.data.pairing import Images, Naming
-from maskgil_jax.errors import Unreadable
 from maskgil_jax.runtime import npy
+from maskgil_jax.runtime.errors import Unreadable
 
 
 class PaddedFeatures(NamedTuple):

@@ -12,8 +12,8 @@ from maskgil_jax.data import captions
 from maskgil_jax.data.class_folders import ClassFolders
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import EXTENSIONS, Record, unusable
-from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.runtime import unfinished
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
 
 # Names of the parts of a data set, as in train, val2017, test-images.

@@ -12,8 +12,8 @@ from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from maskgil_jax.data import color as profiles
 from maskgil_jax.data import jpeg, kinds, orientation, png
-from maskgil_jax.errors import Unreadable
 from maskgil_jax.runtime.budget import Budget
+from maskgil_jax.runtime.errors import Unreadable
 
 # What a file may hold, whatever its name says; Pillow knows others that start foreign programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ml_collections import ConfigDict
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 Item = TypeVar("Item", covariant=True)
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.records import EXTENSIONS, Source
 from maskgil_jax.data.shards import CodeShards
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 
 class Naming:

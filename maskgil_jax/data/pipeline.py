@@ -23,7 +23,7 @@ from maskgil_jax.data.color import check_color
 from maskgil_jax.data.mixture import Examples
 from maskgil_jax.data.records import Record, opened_image
 from maskgil_jax.data.shards import CodeRecord
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 Example = dict[str, np.ndarray | np.generic]
 Load = Callable[[int, np.random.Generator], Example]

@@ -12,7 +12,7 @@ from maskgil_jax.data import tree
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.other_files import APPLE_DOUBLE
 from maskgil_jax.data.pairing import Images, Naming
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
 
 log = logging.getLogger("maskgil_jax")

@@ -10,7 +10,7 @@ from PIL import Image
 from maskgil_jax.data import captions, images
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.other_files import APPLE_DOUBLE
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 
 # What the names of images end in, in lower case. Whether an image can be read is a matter of its
 # bytes, see images.FORMATS.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 MOST_OPEN = 4096  # files; each takes some 50 KB of memory
 FOR_OTHERS = 512  # descriptors

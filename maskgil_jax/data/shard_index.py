@@ -9,8 +9,8 @@ from etils import epath
 
 from maskgil_jax.data.buckets import Size
 from maskgil_jax.data.color import COLORS
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
+from maskgil_jax.runtime.errors import InputError
 
 FORMAT = 2  # 1 had one grid in the index, and no size of images
 INDEX = "index.json"

@@ -31,8 +31,8 @@ from maskgil_jax.data.shard_index import INDEX as INDEX
 from maskgil_jax.data.shard_index import Index as Index
 from maskgil_jax.data.shard_index import read_index as read_index
 from maskgil_jax.data.shard_index import write_index as write_index
-from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.runtime import npy
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
 

@@ -16,7 +16,7 @@ from maskgil_jax.data.records import image_of as image_of
 from maskgil_jax.data.records import opened_image
 from maskgil_jax.data.tar import Tar
 from maskgil_jax.data.tfds import Tfds
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
 

@@ -25,7 +25,7 @@ from maskgil_jax.data.records import Record, unusable
 from maskgil_jax.data.tar_headers import DAMAGE, FILE, Damaged, Member, members
 from maskgil_jax.data.tar_links import Links
 from maskgil_jax.data.tar_samples import CLASS, Sample, fault_of, samples_of
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
 

@@ -7,7 +7,7 @@ from typing import Any
 from maskgil_jax.data import captions, shard_files
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import Record, unusable
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 
 class Tfds:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from maskgil_jax.data.names import printable
 from maskgil_jax.data.other_files import is_of_system
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass

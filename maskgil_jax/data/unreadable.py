@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
+from maskgil_jax.runtime.errors import InputError
 
 
 def _path(shard: epath.Path) -> epath.Path:

@@ -9,10 +9,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax.decoding import draws, option_checks
-from maskgil_jax.models.conditions import Condition, with_unwanted
-from maskgil_jax.models.layers import cast_once
-from maskgil_jax.models.llama import Cache, Llama
+from maskgil_jax.decoding import option_checks, token_sampling
+from maskgil_jax.models.token_models.conditions import Condition, with_unwanted
+from maskgil_jax.models.token_models.layers import cast_once
+from maskgil_jax.models.token_models.llama import Cache, Llama
 
 STAGE = 64  # tokens drawn between two growths of the cache
 
@@ -40,7 +40,7 @@ class Options:
         option_checks.check_types(self)
         if self.temperature:
             option_checks.check_divisor("temperature", [self.temperature])
-        draws.check_kept(self.top_k, self.top_p)
+        token_sampling.check_kept(self.top_k, self.top_p)
 
 
 @functools.partial(jax.jit, static_argnames=("options", "grid", "tokens"))
@@ -85,7 +85,7 @@ def sample_codes(
         uniform_BF = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, index), shape))(
             keys_B
         )
-        codes_B = draws.code(
+        codes_B = token_sampling.code(
             uniform_BF,
             logits_BV,
             config.vocabularies,
@@ -93,7 +93,7 @@ def sample_codes(
             top_k=options.top_k,
             top_p=options.top_p,
         )[0]
-        return draws.with_step(codes_B, index)
+        return token_sampling.with_step(codes_B, index)
 
     def phase(
         carry: tuple[Cache, jax.Array], first: int, last: int, condition: Condition

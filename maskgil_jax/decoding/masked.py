@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.decoding import draws, option_checks, schedules
+from maskgil_jax.decoding import option_checks, schedules, token_sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Options:
         option_checks.check_divisor("temperature", [self.temperature])
         if self.guidance_power < 0:
             raise ValueError(f"guidance_power = {self.guidance_power}, expected 0 or more")
-        draws.check_kept(self.top_k, self.top_p)
+        token_sampling.check_kept(self.top_k, self.top_p)
 
 
 class Rule(NamedTuple):

@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from maskgil_jax import version
-from maskgil_jax.api import Tokenizer
 from maskgil_jax.data import images as image_files
-from maskgil_jax.decoding.draw import fixed_batches
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import files, npz
+from maskgil_jax.generation.samplers import fixed_batches
+from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.runtime import files, npz, version
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.progress import Progress
 
 log = logging.getLogger("maskgil_jax")

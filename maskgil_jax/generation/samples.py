@@ -16,12 +16,11 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from maskgil_jax import pictures, version
-from maskgil_jax.api import Tokenizer
-from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
-from maskgil_jax.generators import Generator
-from maskgil_jax.runtime import files, npz, unfinished
+from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.runtime import files, npz, unfinished, version
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.progress import Progress
 from maskgil_jax.runtime.unfinished import Written
 
@@ -31,7 +30,7 @@ INDEX = "samples.npz"
 
 
 def write_samples(
-    sample: draw.Sample,
+    sample: samplers.Sample,
     tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
@@ -77,11 +76,11 @@ def write_samples(
     parts = []
     with Progress(len(labels), "image", "drawing") as progress:
         # By whole batches, as without a stop: the same program then makes the same pixels.
-        for start, count, batch in draw.fixed_batches(labels, batch_size):
+        for start, count, batch in samplers.fixed_batches(labels, batch_size):
             images = read_images(output, start, count, size) if goes_on else None
             worked = images is None
             if images is None:
-                images = draw.pixels(tokenizer, sample(batch, start))[:count]
+                images = samplers.pixels(tokenizer, sample(batch, start))[:count]
                 write_images(output, images, start)
             parts.append(images)
             progress.update(count, worked=worked)

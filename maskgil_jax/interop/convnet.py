@@ -1,4 +1,4 @@
-"""What the tables of the taming family's checkpoints share (PyTorch; see tokenizers/convnet.py).
+"""What the tables of the taming family's checkpoints share (PyTorch).
 
 They hold the same tensors in the same order, under other names.
 """
@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Iterable
 
 from maskgil_jax.interop.engine import Entry, Tensors
-from maskgil_jax.tokenizers import convnet
-from maskgil_jax.tokenizers.vq import VQConfig
+from maskgil_jax.models.tokenizers import convnet
+from maskgil_jax.models.tokenizers.vq import VQConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 Tensors = dict[str, np.ndarray]
 

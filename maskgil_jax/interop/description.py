@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from maskgil_jax import networks
-from maskgil_jax.errors import InputError
-from maskgil_jax.generators import Generator
+from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import check_object, to_json
 
 KEY = "maskgil_jax"

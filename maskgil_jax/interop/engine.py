@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import trees
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

@@ -5,7 +5,7 @@ pytorch-fid's pt_inception-2015-12-05-6726825d.pth has the same tensors.
 
 from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors
-from maskgil_jax.models.inception import CLASSES, InceptionConfig, layers
+from maskgil_jax.models.perceptual.inception import CLASSES, InceptionConfig, layers
 
 CONFIG = InceptionConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict

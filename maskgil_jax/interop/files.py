@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import serialization, traverse_util
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import names, safetensors_files, sources, state_dicts, torch_files
 from maskgil_jax.interop.sources import FLAX, TORCH, Weights
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import files, llama_cpp, sources
 from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
-from maskgil_jax.models.gemma import GemmaConfig
+from maskgil_jax.models.encoders.gemma import GemmaConfig
+from maskgil_jax.pretrained.text_encoder import VOCABULARY
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import check_object
-from maskgil_jax.text_encoders import VOCABULARY
 
 CONFIG = GemmaConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict

@@ -2,7 +2,7 @@
 
 from maskgil_jax.interop.engine import Entry, Tensors
 from maskgil_jax.interop.maskgit_pytorch import square
-from maskgil_jax.models.halton import SIZES, HaltonConfig
+from maskgil_jax.models.token_models.halton import SIZES, HaltonConfig
 
 CONFIG = HaltonConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "state_dict")

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop.files import Content
 from maskgil_jax.interop.sources import check_beginning
-from maskgil_jax.text_encoders import VOCABULARY
+from maskgil_jax.pretrained.text_encoder import VOCABULARY
+from maskgil_jax.runtime.errors import InputError
 
 MOST = 2**20  # tensors, settings or values of a setting: vocabularies have 2^18 and less
 # Of special pieces: sentencepiece's names and llama.cpp's.

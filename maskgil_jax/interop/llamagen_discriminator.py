@@ -6,7 +6,7 @@ discriminator_stylegan.py.
 
 from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors
-from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, StyleGAN
+from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, StyleGAN
 
 CONFIG = DiscriminatorConfig
 STATE_DICT_KEYS = ("discriminator", "state_dict")

@@ -2,7 +2,7 @@
 
 from maskgil_jax.interop import maskgil_gpt
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
-from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
+from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model", "module", "state_dict", "ema")

@@ -4,7 +4,7 @@ from typing import Any
 
 from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
-from maskgil_jax.tokenizers.vq import VQConfig
+from maskgil_jax.models.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig
 STATE_DICT_KEYS = ("model", "state_dict", "module", "ema")

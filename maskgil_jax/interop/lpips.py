@@ -5,7 +5,7 @@ The two are public files of their own: --source=vgg16-397923af.pth,vgg.pth.
 
 from maskgil_jax.interop import convnet
 from maskgil_jax.interop.engine import Entry, Tensors
-from maskgil_jax.tokenizers.lpips import CONVOLUTIONS, LPIPSConfig
+from maskgil_jax.models.perceptual.lpips import CONVOLUTIONS, LPIPSConfig
 
 CONFIG = LPIPSConfig
 STATE_DICT_KEYS = ("state_dict", "model")

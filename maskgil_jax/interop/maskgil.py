@@ -5,7 +5,7 @@ import json
 
 from maskgil_jax.interop import maskgil_gpt
 from maskgil_jax.interop.engine import Entry, Tensors, count_layers
-from maskgil_jax.models.llama_config import LlamaConfig
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model",)

@@ -3,8 +3,8 @@
 import math
 
 from maskgil_jax.interop.engine import Entry, Tensors, check_same, count_layers
-from maskgil_jax.models.layers import swiglu_width
-from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
+from maskgil_jax.models.token_models.layers import swiglu_width
+from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 
 CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "module", "ema")

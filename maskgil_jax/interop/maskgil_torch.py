@@ -38,7 +38,7 @@ class MaskGIL(nn.Module):
     """Logits of image tokens: hidden ones, or, for a causal model, the next ones.
 
     Args:
-      config: arguments of maskgil_jax.models.llama.LlamaConfig; see there.
+      config: arguments of maskgil_jax.models.token_models.llama.LlamaConfig; see there.
     """
 
     def __init__(self, config: dict[str, Any]):

@@ -2,7 +2,7 @@
 
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
 from maskgil_jax.interop.maskgit_pytorch import square
-from maskgil_jax.models.bert import BertConfig
+from maskgil_jax.models.token_models.bert import BertConfig
 
 CONFIG = BertConfig
 STATE_DICT_KEYS = ()

@@ -5,7 +5,7 @@ from typing import Any
 
 from maskgil_jax.interop.convnet import flat, linear, norm
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
-from maskgil_jax.models.bert import BertConfig
+from maskgil_jax.models.token_models.bert import BertConfig
 
 CONFIG = BertConfig
 STATE_DICT_KEYS = ("model_state_dict", "model", "state_dict")

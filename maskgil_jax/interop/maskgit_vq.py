@@ -6,7 +6,7 @@ Flax numbers the layers of a kind in the order in which they are made.
 from typing import Any
 
 from maskgil_jax.interop.engine import Entry, Tensors, check_same
-from maskgil_jax.tokenizers.vq import VQConfig
+from maskgil_jax.models.tokenizers.vq import VQConfig
 
 CONFIG = VQConfig
 STATE_DICT_KEYS = ()

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

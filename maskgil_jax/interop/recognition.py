@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import description, engine, names
 from maskgil_jax.interop.engine import Tensors
 from maskgil_jax.interop.files import Content
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

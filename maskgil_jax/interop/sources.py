@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from maskgil_jax.data import kinds
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop.names import some
 from maskgil_jax.runtime import files
+from maskgil_jax.runtime.errors import InputError
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
 # Google's Flax files have no suffix, as tokenizer_imagenet256_checkpoint.

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 Tensors = dict[str, np.ndarray]
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import description, files, sources
 from maskgil_jax.interop.convnet import norm
 from maskgil_jax.interop.engine import Entry, Tensors, count_layers
 from maskgil_jax.interop.files import Content
-from maskgil_jax.models.whisper import WhisperConfig
-from maskgil_jax.speech_encoders import VOCABULARY
+from maskgil_jax.models.encoders.whisper import WhisperConfig
+from maskgil_jax.pretrained.speech_encoder import VOCABULARY
+from maskgil_jax.runtime.errors import InputError
 
 CONFIG = WhisperConfig
 STATE_DICT_KEYS = ("",)  # a bare state dict

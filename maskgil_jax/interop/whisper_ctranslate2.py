@@ -7,11 +7,11 @@ import re
 
 import numpy as np
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import ctranslate2, sources, whisper
 from maskgil_jax.interop.engine import Tensors
 from maskgil_jax.interop.files import Content
-from maskgil_jax.speech_encoders import VOCABULARY
+from maskgil_jax.pretrained.speech_encoder import VOCABULARY
+from maskgil_jax.runtime.errors import InputError
 
 CONFIG, IGNORED, ANCHORS = whisper.CONFIG, whisper.IGNORED, whisper.ANCHORS
 config, entries = whisper.config, whisper.entries

@@ -13,14 +13,16 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax import networks, sharding
-from maskgil_jax.decoding import autoregressive, draw, masked, sampler
-from maskgil_jax.errors import InputError
-from maskgil_jax.models import flops
-from maskgil_jax.models.conditions import Features
-from maskgil_jax.models.llama_config import LlamaConfig
+from maskgil_jax.decoding import autoregressive, masked, masked_loop
+from maskgil_jax.generation import samplers
+from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.models.token_models import flops
+from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
-from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.pretrained import networks
+from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage, loop, tokenizer_stage
 
 
@@ -149,7 +151,7 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
             "(--nosampler leaves it out)"
         )
-    options = draw.checked_options(config.samples, network)
+    options = samplers.checked_options(config.samples, network)
     B, tokens = config.samples.batch_size, grid[0] * grid[1]
     model = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -172,7 +174,7 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
         model_flops = B * (passes * (each["layers"] + each["attention"]) + each["head"])
     else:
         plan, counts_SB = masked.plan(np.full(B, tokens), **options)
-        function = functools.partial(sampler.sample_codes, plan=plan)
+        function = functools.partial(masked_loop.sample_codes, plan=plan)
         codes = jax.ShapeDtypeStruct((B, *grid), jnp.int32)
         counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
         arguments = (model, condition, codes, counts, key, start)

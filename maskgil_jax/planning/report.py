@@ -8,11 +8,11 @@ from typing import Any
 import jax
 from etils import epath
 
-from maskgil_jax import pictures
-from maskgil_jax.metrics import tables
+from maskgil_jax.generation import pictures
 from maskgil_jax.planning import hlo
 from maskgil_jax.planning.chips import CHIPS, Chip
 from maskgil_jax.planning.programs import Program, compiled
+from maskgil_jax.workflows import tables
 
 # Vector operations for an exponential, those around it included: of the attention kernel there are
 # 23 forward and 46 backward in the compiler's own schedule (its dumps of "final bundles"). By that

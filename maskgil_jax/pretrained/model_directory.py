@@ -22,9 +22,8 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax import paths, processes
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import swap
+from maskgil_jax.runtime import paths, processes, swap
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
 

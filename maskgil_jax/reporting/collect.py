@@ -6,10 +6,10 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax import paths
-from maskgil_jax.errors import InputError
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.reporting import results
+from maskgil_jax.runtime import paths
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training import checkpoints
 from maskgil_jax.training.writer import LOG, parse_log

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from etils import epath
 from PIL import Image
 
-from maskgil_jax import paths
 from maskgil_jax.data import images
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime import paths
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
 
 WIDTH, HEIGHT = 1600, 4000  # pixels: shrunk to this width, then cut at this height

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import jinja2
 from etils import epath
 
-from maskgil_jax import paths, version
-from maskgil_jax.errors import InputError
 from maskgil_jax.reporting import collect, facts, figures, inline, results
 from maskgil_jax.reporting.collect import Run
 from maskgil_jax.reporting.results import METRICS, Table
-from maskgil_jax.runtime import files
+from maskgil_jax.runtime import files, paths, version
+from maskgil_jax.runtime.errors import InputError
 
 TEMPLATE = "page.html.jinja"
 IN_A_ROW = 4  # runs beside one another, so that they fit on paper

@@ -8,10 +8,10 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import scaling, tables
-from maskgil_jax.metrics.tokenizers import COLUMNS as TOKENIZER_COLUMNS
 from maskgil_jax.planning.report import COLUMNS as PLAN_COLUMNS
+from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.workflows import scaling_study, tables
+from maskgil_jax.workflows.tokenizer_comparison import COLUMNS as TOKENIZER_COLUMNS
 
 Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
@@ -198,9 +198,9 @@ def tables_of(where: str, result: Result) -> list[Table]:
         return [table(f"Settings of decoding: {where}", content["rows"], None, notes)]
     if result.kind == "scaling":
         parts = {
-            "Runs": (content["runs"], scaling.RUN_COLUMNS),
-            "Laws": (content["fits"], scaling.FIT_COLUMNS),
-            "Plans": (content["plans"], scaling.PLAN_COLUMNS),
+            "Runs": (content["runs"], scaling_study.RUN_COLUMNS),
+            "Laws": (content["fits"], scaling_study.FIT_COLUMNS),
+            "Plans": (content["plans"], scaling_study.PLAN_COLUMNS),
         }
         last = [name for name, (rows, _) in parts.items() if rows][-1:]
         return [

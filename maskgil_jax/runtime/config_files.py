@@ -11,8 +11,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import usage
+from maskgil_jax.runtime.errors import InputError
 
 KINDS = {
     int: "a whole number",

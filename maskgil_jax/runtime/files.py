@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 DEEPEST = 100  # levels of JSON: nothing of ours comes near, and Python's recursion has its limit
 Types = type | tuple[type, ...]

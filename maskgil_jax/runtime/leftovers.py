@@ -5,8 +5,7 @@ import re
 
 from etils import epath
 
-from maskgil_jax import processes
-from maskgil_jax.runtime import swap
+from maskgil_jax.runtime import processes, swap
 
 log = logging.getLogger("maskgil_jax")
 

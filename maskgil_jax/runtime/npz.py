@@ -10,8 +10,8 @@ from typing import IO
 
 import numpy as np
 
-from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.runtime import npy
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import open_regular
 
 SUFFIX = ".npy"

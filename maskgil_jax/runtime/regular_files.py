@@ -6,8 +6,8 @@ from typing import IO
 
 from etils import epath
 
-from maskgil_jax import paths
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime import paths
+from maskgil_jax.runtime.errors import Unreadable
 
 LARGEST = 2**30  # bytes
 SHORT = 2**16  # bytes that are asked for at least

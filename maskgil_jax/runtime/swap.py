@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
-from maskgil_jax import paths
+from maskgil_jax.runtime import paths
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from maskgil_jax import sharding
+from maskgil_jax.runtime import sharding
 
 Tree = TypeVar("Tree")
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, to_json, write_json
 
 log = logging.getLogger("maskgil_jax")

@@ -41,7 +41,7 @@ def show(text: str) -> int:
 
 def version() -> str:
     """`maskgil_jax 0.1.0`, with the commit in a git checkout."""
-    from maskgil_jax import version
+    from maskgil_jax.runtime import version
 
     return f"{PACKAGE} {version.of_code()}"
 

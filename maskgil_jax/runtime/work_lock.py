@@ -29,8 +29,8 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax import paths, processes
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import paths, processes
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 

@@ -14,8 +14,8 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax import paths, processes, sharding
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import paths, processes, sharding
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
 
 log = logging.getLogger("maskgil_jax")

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax import sharding
+from maskgil_jax.runtime import sharding
 
 Tree = TypeVar("Tree")
 

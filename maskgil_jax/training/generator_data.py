@@ -9,14 +9,14 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api
 from maskgil_jax.conditioning import base, choice
 from maskgil_jax.data import buckets, limits, mixture, pipeline, sources
 from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.records import Record
 from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
-from maskgil_jax.errors import InputError, Unreadable
-from maskgil_jax.tokenizers.vq import VQTokenizer
+from maskgil_jax.models.tokenizers.vq import VQTokenizer
+from maskgil_jax.pretrained import loading
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
 
@@ -64,7 +64,7 @@ class Data:
     provenance: dict[str, Any]
     grid: buckets.Size
     grids: Sequence[buckets.Size]
-    tokenizer: api.Tokenizer | None
+    tokenizer: loading.Tokenizer | None
     in_step: VQTokenizer | None
     conditioning: base.Conditioning
 
@@ -101,7 +101,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             f"config.tokenizer is missing: data source {names[0]!r} holds images, which need a "
             "tokenizer directory"
         )
-    tokenizer = api.load_tokenizer(config.tokenizer)
+    tokenizer = loading.load_tokenizer(config.tokenizer)
     size = config.data.image_size
     check_size(size, tokenizer.downsample)
     condition = choice.of_config(config, source.class_names, Images(names, opened))
@@ -187,7 +187,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     path = config.tokenizer or provenance["path"]
     tokenizer = None
     if config.tokenizer or epath.Path(path).exists():
-        tokenizer = api.load_tokenizer(path)
+        tokenizer = loading.load_tokenizer(path)
         if tokenizer.fingerprint != provenance["fingerprint"]:
             raise InputError(
                 f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "

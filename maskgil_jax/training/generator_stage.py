@@ -12,18 +12,18 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import api, generators, networks, pictures, processes, sharding
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.color import check_color
 from maskgil_jax.data.records import Named, Record, name_of
-from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError, Unreadable
-from maskgil_jax.models import bert, factors, halton, layers, llama_config
-from maskgil_jax.models.conditions import TokenModel
-from maskgil_jax.runtime import trees
-from maskgil_jax.tokenizers.vq import VQTokenizer
+from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.models.token_models import bert, factors, halton, layers, llama_config
+from maskgil_jax.models.token_models.conditions import TokenModel
+from maskgil_jax.models.tokenizers.vq import VQTokenizer
+from maskgil_jax.pretrained import generators, loading, networks
+from maskgil_jax.runtime import processes, sharding, trees
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training import generator_data, objectives, optimizer
 from maskgil_jax.training.generator_data import Data
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
@@ -42,7 +42,7 @@ class Shown(NamedTuple):
 
     labels: np.ndarray
     names: tuple[str, ...]
-    conditions: draw.Conditions
+    conditions: samplers.Conditions
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> Shown:
@@ -62,7 +62,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
 
     def generator_of(weights: Any) -> generators.Generator:
         known = names if by_class else ()
-        return generators.generator(
+        return generators.make_generator(
             weights, data.provenance, known, dict(data.conditioning.provenance)
         )
 
@@ -72,8 +72,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
             return {}
         columns = config.samples.per_class
         try:
-            images = draw.draw_images(
-                draw.sampler(generator_of(weights), config.seed, shown.conditions, **options),
+            images = samplers.draw_images(
+                samplers.sampler(generator_of(weights), config.seed, shown.conditions, **options),
                 data.tokenizer,
                 np.repeat(shown.labels, columns),
                 config.samples.batch_size,
@@ -166,7 +166,7 @@ def check(
             "config.evaluation.metrics has accuracy, which is of classes, but the condition is of "
             "features: expected others"
         )
-    options = draw.checked_options(config.samples, network)
+    options = samplers.checked_options(config.samples, network)
     if not network.has_null_condition and config.loss.condition_dropout:
         raise InputError(
             f"config.loss.condition_dropout = {config.loss.condition_dropout}, but preset "
@@ -184,10 +184,10 @@ def averaged(state: TrainState) -> TokenModel:
 def to_show(data: Data, by_class: bool, count: int) -> Shown:
     """At most `count` conditions, evenly spread over the classes or the examples."""
     if by_class:
-        spread = draw.spread(len(data.class_names), count)
-        return Shown(spread, data.class_names, draw.by_class)
+        spread = samplers.spread(len(data.class_names), count)
+        return Shown(spread, data.class_names, samplers.by_class)
     examples, names, reason = [], [], ""
-    for index in draw.spread(data.examples, count).tolist():
+    for index in samplers.spread(data.examples, count).tolist():
         try:
             record = data.record(index)
             examples.append(data.conditioning.read(record, np.random.default_rng(index)))
@@ -197,7 +197,7 @@ def to_show(data: Data, by_class: bool, count: int) -> Shown:
     if not examples:
         raise InputError(f"no example to draw samples of has a condition, the last: {reason}")
     table: Any = base.stacked(examples, data.conditioning)
-    return Shown(np.arange(len(names)), tuple(names), draw.rows_of(table))
+    return Shown(np.arange(len(names)), tuple(names), samplers.rows_of(table))
 
 
 class Frozen(NamedTuple):
@@ -293,7 +293,7 @@ def load_start(
     """
     if not directory:
         return None
-    generator = api.load_generator(directory)
+    generator = loading.load_generator(directory)
     trained, where = generator.network, f"config.start_from.generator = {directory}"
     kept, wanted = (
         {"network": type(config).__name__, **dataclasses.asdict(config)}

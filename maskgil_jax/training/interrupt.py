@@ -6,7 +6,7 @@ from types import FrameType
 
 import jax
 
-from maskgil_jax import processes
+from maskgil_jax.runtime import processes
 
 
 class StopRequest:

@@ -19,11 +19,11 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax import sharding, version
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.buckets import Compilations, Size
 from maskgil_jax.data.records import Named
-from maskgil_jax.errors import InputError, Interrupted
+from maskgil_jax.runtime import sharding, version
+from maskgil_jax.runtime.errors import InputError, Interrupted
 from maskgil_jax.training import optimizer
 from maskgil_jax.training.checkpoints import Checkpoints
 from maskgil_jax.training.interrupt import StopRequest

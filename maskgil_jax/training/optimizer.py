@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from maskgil_jax import sharding
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.errors import InputError
 
 Tree = TypeVar("Tree")
 

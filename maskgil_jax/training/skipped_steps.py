@@ -11,7 +11,7 @@ import optax
 
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.records import Named
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.checkpoints import Checkpoints
 
 log = logging.getLogger("maskgil_jax")

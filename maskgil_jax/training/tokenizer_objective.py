@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from maskgil_jax.tokenizers.discriminator import Discriminator
-from maskgil_jax.tokenizers.lpips import LPIPS
-from maskgil_jax.tokenizers.vq import VQTokenizer
+from maskgil_jax.models.perceptual.discriminator import Discriminator
+from maskgil_jax.models.perceptual.lpips import LPIPS
+from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.training import objectives
 
 LECAM_DECAY = 0.999

@@ -11,16 +11,15 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import pictures, processes, sharding
-from maskgil_jax.api import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.data import buckets, pipeline, records, sources
 from maskgil_jax.data.color import check_color
-from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import trees
-from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig, make
-from maskgil_jax.tokenizers.lpips import LPIPS
-from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
+from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
+from maskgil_jax.models.perceptual.lpips import LPIPS
+from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
+from maskgil_jax.pretrained.loading import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
+from maskgil_jax.runtime import processes, sharding, trees
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import codebook, objectives, optimizer, tokenizer_objective
 from maskgil_jax.training.loop import Batch, Stage, TrainState, train
 
@@ -61,7 +60,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         if not processes.first():
             return {}
         try:
-            reconstructions, _ = draw.reconstruct(tokenizer, shown, batch_size=len(shown))
+            reconstructions, _ = samplers.reconstruct(tokenizer, shown, batch_size=len(shown))
         except InputError as error:  # training may still recover
             log.warning("no reconstructions to show: %s", error)
             return {}

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax import processes
 from maskgil_jax.data import kinds, limits, pipeline
 from maskgil_jax.data.records import Named
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import processes
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 
 log = logging.getLogger("maskgil_jax")

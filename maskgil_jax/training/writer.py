@@ -13,9 +13,8 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from maskgil_jax import paths, processes
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import work_lock
+from maskgil_jax.runtime import paths, processes, work_lock
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import to_json, write_bytes
 
 log = logging.getLogger("maskgil_jax")

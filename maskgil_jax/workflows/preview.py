@@ -13,20 +13,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
-from maskgil_jax import networks
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import buckets, mixture, sources
-from maskgil_jax.errors import InputError
-from maskgil_jax.metrics import evaluation
-from maskgil_jax.pretrained import model_directory
-from maskgil_jax.tokenizers.vq import VQConfig
-from maskgil_jax.training import (
-    codes_stage,
-    generator_data,
-    generator_stage,
-    tokenizer_stage,
-)
+from maskgil_jax.evaluation import evaluation
+from maskgil_jax.models.tokenizers.vq import VQConfig
+from maskgil_jax.pretrained import model_directory, networks
+from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.training import generator_data, generator_stage, tokenizer_stage
 from maskgil_jax.training.generator_data import Described
+from maskgil_jax.workflows import code_shards
 
 
 class Codes(NamedTuple):
@@ -95,7 +90,7 @@ def check_tokenizer(config: ConfigDict, directory: epath.Path, made: Made) -> Ma
 def check_codes(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
     """Look through a stage that writes code shards; returns what it will have made."""
     tokenizer = _tokenizer(config.tokenizer, made)
-    sizes = codes_stage.check(config, tokenizer.downsample)
+    sizes = code_shards.check(config, tokenizer.downsample)
     if config.encoder:
         check_directory("config.encoder", config.encoder, "gemma")
     source = sources.open_source(config.source)

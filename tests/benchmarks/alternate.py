@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 PROCESSES = ("torch", "jax", "jax", "torch")  # a slow drift of the machine cancels out
 GRADE = "processes of their own, alternated " + " ".join(PROCESSES)

@@ -23,9 +23,9 @@ import numpy as np
 import simplejpeg
 from absl import flags
 
-from maskgil_jax import command
 from maskgil_jax.data import images, pipeline, sources
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 
 LIMIT = "libjpeg-turbo decodes"
 PIPELINE = "training pipeline, all cores"

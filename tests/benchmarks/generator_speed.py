@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from maskgil_jax import command
+from maskgil_jax.runtime import command
 from tests.benchmarks import alternate
 
 DTYPES = ("float32", "bfloat16")
@@ -69,16 +69,17 @@ def prepare(scratch: pathlib.Path) -> None:
     """Write both models, with random weights, for both sides."""
     import jax
 
-    from maskgil_jax import api, convert
-    from maskgil_jax.models.llama import Llama
-    from maskgil_jax.models.llama_config import PRESETS, SIZES, LlamaConfig
+    from maskgil_jax import convert
+    from maskgil_jax.models.token_models.llama import Llama
+    from maskgil_jax.models.token_models.llama_config import PRESETS, SIZES, LlamaConfig
+    from maskgil_jax.pretrained import loading
 
     for name, preset in (("masked", "maskgil_released"), ("causal", "llamagen")):
         shape = dict(codebook_size=16384, num_classes=1000, grid=(16, 16))
         config = LlamaConfig(**SIZES["B"], **shape, **PRESETS[preset])
         network = jax.jit(lambda c=config: Llama(c, jax.random.key(0)))()
         network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
-        api.wrap(network).save(scratch / name)
+        loading.wrap(network).save(scratch / name)
         convert.export_model("maskgil", str(scratch / name), str(scratch / f"{name}.safetensors"))
 
 

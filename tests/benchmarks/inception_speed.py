@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 from tests.benchmarks import alternate
 
 LAYOUTS = ("torch", "torch channels_last")  # as the official code; as PyTorch may be faster
@@ -61,7 +61,7 @@ def prepare(scratch: pathlib.Path) -> None:
     import torch
 
     from maskgil_jax import convert
-    from tests import golden
+    from tests.helpers import golden
 
     state = {name: torch.from_numpy(x) for name, x in golden.weights("fid_inception").items()}
     torch.save(state, scratch / "weights.pth")
@@ -75,7 +75,7 @@ def time_torch(scratch: pathlib.Path) -> None:
     """Time PyTorch in both memory layouts."""
     import torch
 
-    from tests import torch_inception
+    from tests.helpers import torch_inception
 
     torch.set_num_threads(flags.FLAGS.threads)
     calls = {}
@@ -90,7 +90,7 @@ def time_torch(scratch: pathlib.Path) -> None:
 
 def in_batches(network: Any, layout: Any, batch: int, images: np.ndarray) -> dict[str, np.ndarray]:
     """PyTorch's features of all images."""
-    from tests import torch_inception
+    from tests.helpers import torch_inception
 
     found = [
         torch_inception.features(network, images[i : i + batch], layout)
@@ -101,7 +101,7 @@ def in_batches(network: Any, layout: Any, batch: int, images: np.ndarray) -> dic
 
 def time_jax(scratch: pathlib.Path) -> None:
     """Time ours, as maskgil_jax.evaluate runs it: it takes all images, and makes the batches."""
-    from maskgil_jax.metrics import feature_networks
+    from maskgil_jax.evaluation import feature_networks
 
     directory = str(scratch / "model")
     calls = {

@@ -15,8 +15,8 @@ import time
 import numpy as np
 from absl import flags
 
-from maskgil_jax import command
 from maskgil_jax.metrics import manifolds
+from maskgil_jax.runtime import command
 
 
 def define_flags() -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
 from maskgil_jax.pretrained import model_directory
+from maskgil_jax.runtime import command
+from maskgil_jax.runtime.errors import InputError
 from tests.benchmarks import alternate
 
 DTYPES = ("float32", "bfloat16")
@@ -92,13 +92,14 @@ def prepare(scratch: pathlib.Path) -> None:
     """Write the weights for both sides, and codes to decode."""
     import jax
 
-    from maskgil_jax import api, convert
-    from maskgil_jax.tokenizers.vq import VQConfig, VQTokenizer
+    from maskgil_jax import convert
+    from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
+    from maskgil_jax.pretrained import loading
 
     if flags.FLAGS.tokenizer == "default":
-        tokenizer = api.Tokenizer(VQTokenizer(VQConfig(), jax.random.key(0)))
+        tokenizer = loading.Tokenizer(VQTokenizer(VQConfig(), jax.random.key(0)))
     else:
-        tokenizer = api.load_tokenizer(flags.FLAGS.tokenizer)
+        tokenizer = loading.load_tokenizer(flags.FLAGS.tokenizer)
     tokenizer.save(scratch / "tokenizer")
     convert.export_model(
         flags.FLAGS.format, str(scratch / "tokenizer"), str(scratch / "official.safetensors")
@@ -114,8 +115,8 @@ def time_torch(scratch: pathlib.Path) -> None:
     import safetensors.torch
     import torch
 
-    from maskgil_jax.tokenizers.vq import VQConfig
-    from tests import torch_tokenizers
+    from maskgil_jax.models.tokenizers.vq import VQConfig
+    from tests.helpers import torch_tokenizers
 
     torch.set_num_threads(flags.FLAGS.threads)
     arguments = model_directory.read_description(scratch / "tokenizer")["arguments"]

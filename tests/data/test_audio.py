@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.data import audio
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
 

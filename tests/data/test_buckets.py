@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.data import buckets
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 # (width, height), as the specification lists those that are not higher than wide.
 LUMINA_256 = """

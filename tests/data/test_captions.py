@@ -4,7 +4,7 @@ import pytest
 
 from maskgil_jax.data import captions
 from maskgil_jax.data.records import Record, captions_of
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 
 
 def read(data, extension="txt"):

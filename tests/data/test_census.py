@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from maskgil_jax.data.census import Census, of_shards
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 
 def census():

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from maskgil_jax.data import color, images
-from maskgil_jax.errors import InputError
-from tests.data.image_files import (
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers.image_files import (
     ADOBE_RGB,
     DISPLAY_P3,
     PROPHOTO,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.data import audio, containers, recordings
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 from tests.data.test_audio import sound, written
 
 TONE = sound(16_000, 0.5)

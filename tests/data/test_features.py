@@ -5,7 +5,7 @@ import pytest
 
 from maskgil_jax.conditioning import base
 from maskgil_jax.data import features, pipeline, sources
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 RNG = np.random.default_rng(0)
 

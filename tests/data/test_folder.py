@@ -7,7 +7,7 @@ from PIL import Image
 
 from maskgil_jax.data import images, sources
 from maskgil_jax.data.names import original
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 
 def test_a_folder_gives_sorted_classes_and_finds_nested_images(tmp_path):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from maskgil_jax.data import images
 from maskgil_jax.data.records import Record, opened_image
-from maskgil_jax.errors import Unreadable
 from maskgil_jax.runtime.budget import Budget
+from maskgil_jax.runtime.errors import Unreadable
 
 RED = (200, 30, 40)
 
@@ -272,7 +272,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from maskgil_jax.data import images
 from maskgil_jax.data.records import Record, opened_image
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 from maskgil_jax.runtime.budget import Budget
 stream = io.BytesIO()
 Image.new("RGB", (16_000, 5_500), "red").save(stream, "JPEG")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data import images, jpeg
-from tests.data.image_files import encoded, photo, with_segment
+from tests.helpers.image_files import encoded, photo, with_segment
 
 END = b"\xff\xd9"
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data import images, kinds
-from tests.data.image_files import encoded, photo
+from tests.helpers.image_files import encoded, photo
 
 
 def box(brand, others=b""):

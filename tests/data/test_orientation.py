@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from maskgil_jax.data import buckets, images, orientation
 from maskgil_jax.data.census import Census
 from maskgil_jax.data.records import Record
-from tests.data.image_files import encoded, exif, halves, with_chunks, with_segment
+from tests.helpers.image_files import encoded, exif, halves, with_chunks, with_segment
 
 WIDE = halves("white", "black")
 WIDTH_AS_TEXT = struct.pack("<HHI", 0x100, 2, 4) + b"abc\0"

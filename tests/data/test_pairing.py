@@ -13,8 +13,8 @@ from maskgil_jax.data import shards, sources
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.data.recordings import Recordings, find
-from maskgil_jax.errors import InputError, Unreadable
-from tests import tiny
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from tests.helpers import tiny
 
 
 def png():

@@ -1,7 +1,7 @@
 import pytest
 
 from maskgil_jax.data import patterns
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 
 def names(folder, pattern):

@@ -7,8 +7,8 @@ from PIL import Image
 
 from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import pipeline, sources
-from maskgil_jax.errors import InputError
-from tests.data.image_files import DISPLAY_P3, encoded, icc
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers.image_files import DISPLAY_P3, encoded, icc
 
 
 def draw(index, rng):

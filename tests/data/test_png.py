@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from maskgil_jax.data import images, png
-from tests.data import image_files
-from tests.data.image_files import encoded, with_chunks
+from tests.helpers import image_files
+from tests.helpers.image_files import encoded, with_chunks
 
 RED = Image.new("RGB", (16, 16), (255, 0, 0))
 LONG = b"x" * 2_000_000

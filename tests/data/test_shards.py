@@ -15,9 +15,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import code_records, pipeline, shard_files, shards
-from maskgil_jax.errors import InputError, Unreadable
-from tests.data import tiny_shards
-from tests.data.tiny_shards import record
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from tests.helpers import tiny_shards
+from tests.helpers.tiny_shards import record
 
 TEXT = dict(
     encoder=dict(path="/gemma", fingerprint="1" * 16, width=3),

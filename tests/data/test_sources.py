@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.data import sources
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 
 
 def test_embedded_digits_are_real_images_with_labels():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data import images, sources, tar
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 
 def picture(shade):

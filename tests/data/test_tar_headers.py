@@ -9,7 +9,7 @@ import pytest
 
 from maskgil_jax.data import sources
 from maskgil_jax.data.tar_headers import FILE, members
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 FORMATS = {
     "ustar": tarfile.USTAR_FORMAT,

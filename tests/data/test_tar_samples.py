@@ -7,7 +7,7 @@ import pytest
 
 from maskgil_jax.data import sources
 from maskgil_jax.data.tar import Tar
-from maskgil_jax.errors import Unreadable
+from maskgil_jax.runtime.errors import Unreadable
 
 
 def tarred(names, **options):

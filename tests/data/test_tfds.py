@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from maskgil_jax.data import images, sources
-from maskgil_jax.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 TEXT = tfds.features.Text()
 TEXTS = tfds.features.Sequence(TEXT)

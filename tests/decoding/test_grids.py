@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from maskgil_jax import sample
-from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
-from maskgil_jax.models.llama_config import PRESETS
-from tests.decoding.test_hybrid import LABELS, causal, model
+from maskgil_jax.generation import samplers
+from maskgil_jax.models.token_models.llama_config import PRESETS
+from maskgil_jax.runtime.errors import InputError
+from tests.generation.test_hybrid import LABELS, causal, model
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ def test_they_are_those_of_the_same_weights_made_for_that_grid(made, options):
 
 def test_hybrid_samples_have_any_grid_too():
     first, rest = causal(), model(grid=(5, 5))
-    drawn = draw.hybrid_sampler(first, rest, 0, prefix=5, prefix_options={}, grid=(2, 6), steps=3)(
-        LABELS, 0
-    )
+    drawn = samplers.hybrid_sampler(
+        first, rest, 0, prefix=5, prefix_options={}, grid=(2, 6), steps=3
+    )(LABELS, 0)
     codes = first.sample(LABELS, 0, tokens=5, grid=(2, 6))
     np.testing.assert_array_equal(drawn, rest.sample(LABELS, 0, codes=codes, steps=3))
 

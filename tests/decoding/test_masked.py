@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.decoding import draws, masked
-from tests import golden
+from maskgil_jax.decoding import masked, token_sampling
+from tests.helpers import golden
 
 RULES = golden.arrays("sampling_rules")
 LOOPS = {  # steps, schedule, w, r_temp (see sampling_rules.json)
@@ -97,7 +97,7 @@ def _fill(codes, options):
     def draw(step, logits, positions, divisor):
         shape = (*positions.shape, 1)
         uniform = jax.random.uniform(jax.random.fold_in(jax.random.key(0), step), shape)
-        return draws.code(uniform, logits, (10,), divisor=divisor)
+        return token_sampling.code(uniform, logits, (10,), divisor=divisor)
 
     @jax.jit
     def run(codes):

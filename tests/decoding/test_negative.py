@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.decoding import draw
-from maskgil_jax.errors import InputError
-from maskgil_jax.models.conditions import Features
-from tests.decoding.test_hybrid import causal, model
+from maskgil_jax.generation import samplers
+from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.runtime.errors import InputError
+from tests.generation.test_hybrid import causal, model
 
 OF_FEATURES = dict(num_classes=0, feature_dim=7, condition_tokens=2)
 VALUES = np.random.default_rng(0).standard_normal((3, 2, 7)).astype(np.float32)
@@ -38,9 +38,9 @@ def test_away_from_what_is_wanted_is_no_guidance(kind):
 def test_a_sampler_has_the_negative_condition_of_each_label():
     generator = model(**OF_FEATURES)
     table = Features(jnp.asarray(VALUES), jnp.ones((3, 2), bool))
-    away = draw.rows_of(Features(table.features_BTC[::-1], table.mask_BT))
+    away = samplers.rows_of(Features(table.features_BTC[::-1], table.mask_BT))
     rows = np.array([2, 1])
-    sample = draw.sampler(generator, 0, draw.rows_of(table), away, steps=3)
+    sample = samplers.sampler(generator, 0, samplers.rows_of(table), away, steps=3)
     expected = generator.sample(VALUES[rows], 0, negative=VALUES[::-1][rows], steps=3)
     np.testing.assert_array_equal(sample(rows, 0), expected)
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from maskgil_jax import config as defaults
-from maskgil_jax import generators
-from maskgil_jax.decoding import autoregressive, draw, masked
-from maskgil_jax.errors import InputError
-from tests import tiny_models
+from maskgil_jax.decoding import autoregressive, masked
+from maskgil_jax.generation import samplers
+from maskgil_jax.pretrained import generators
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers import tiny_models
 
 MASKED = [
     (dict(guidance=1e39), r"guidance = 1e\+39, expected a finite number that float32 holds"),
@@ -56,7 +57,7 @@ def test_of_masked_decoding(options, message):
         masked.plan(6, **options)
     # Before the model is used at all.
     with pytest.raises(InputError, match=message):
-        draw.sampler(tiny_models.masked(), 0, **options)
+        samplers.sampler(tiny_models.masked(), 0, **options)
 
 
 @pytest.mark.parametrize("options, message", CAUSAL)
@@ -64,7 +65,7 @@ def test_token_by_token(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         autoregressive.Options(**options)
     with pytest.raises(InputError, match=message):
-        draw.sampler(tiny_models.causal(), 0, **options)
+        samplers.sampler(tiny_models.causal(), 0, **options)
 
 
 def test_numbers_of_numpy_and_whole_ones_are_taken():
@@ -75,11 +76,11 @@ def test_numbers_of_numpy_and_whole_ones_are_taken():
 def test_of_both_parts_of_hybrid_decoding():
     pair = tiny_models.causal(), tiny_models.masked()
     common = dict(seed=0, prefix=4)
-    draw.hybrid_sampler(*pair, **common, prefix_options={}, steps=2)
+    samplers.hybrid_sampler(*pair, **common, prefix_options={}, steps=2)
     with pytest.raises(InputError, match="temperature = inf"):
-        draw.hybrid_sampler(*pair, **common, prefix_options=dict(temperature=np.inf))
+        samplers.hybrid_sampler(*pair, **common, prefix_options=dict(temperature=np.inf))
     with pytest.raises(InputError, match="steps = 3, expected 1 to 2"):
-        draw.hybrid_sampler(*pair, **common, prefix_options={}, steps=3)
+        samplers.hybrid_sampler(*pair, **common, prefix_options={}, steps=3)
 
 
 @pytest.mark.parametrize("made", [defaults.generator, defaults.causal_generator])
@@ -89,7 +90,7 @@ def test_of_a_config(made, field, value):
     config.samples[field] = value
     model = tiny_models.masked() if made is defaults.generator else tiny_models.causal()
     with pytest.raises(InputError, match=f"config.samples: {field} = {value}".replace("+", r"\+")):
-        draw.checked_options(config.samples, model.network.config)
+        samplers.checked_options(config.samples, model.network.config)
 
 
 def test_guidance_needs_a_null_condition_before_any_work():

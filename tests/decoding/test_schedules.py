@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from maskgil_jax.decoding import schedules
-from maskgil_jax.models import orders
-from tests import golden
+from maskgil_jax.models.token_models import orders
+from tests.helpers import golden
 
 RULES = golden.arrays("sampling_rules")
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax import generators
-from maskgil_jax.decoding import autoregressive, masked, sampler
-from maskgil_jax.models.llama import Llama
-from maskgil_jax.models.llama_config import PRESETS, LlamaConfig
+from maskgil_jax.decoding import autoregressive, masked, masked_loop
+from maskgil_jax.models.token_models.llama import Llama
+from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
+from maskgil_jax.pretrained import generators
 
 B = 2
 # One layer: XLA counts the body of a loop, as that over layers, once.
@@ -29,7 +29,7 @@ def compiled(network, codes_Bhw, **options):
     """The sampler as it is compiled for these options, and its plan."""
     hidden_B = np.asarray(codes_Bhw == WIDE.mask_id).sum(axis=(1, 2))
     plan, counts_SB = masked.plan(hidden_B, **options)
-    lowered = sampler.sample_codes.lower(
+    lowered = masked_loop.sample_codes.lower(
         network, jnp.zeros(B, jnp.int32), codes_Bhw, counts_SB, jax.random.key(0), 0, plan=plan
     )
     return lowered.compile(), plan
@@ -89,7 +89,7 @@ def test_weights_are_cast_once(network, causal):
         )
     else:
         plan, counts_SB = masked.plan(np.full(B, 64))
-        traced = sampler.sample_codes.trace(
+        traced = masked_loop.sample_codes.trace(
             *arguments, ALL_HIDDEN, counts_SB, jax.random.key(0), 0, plan=plan
         )
     cast = [
@@ -106,10 +106,10 @@ def test_weights_are_cast_once(network, causal):
 
 def test_as_many_compilations_as_shapes(network):
     """Seeds, classes, known codes and places in the batch are no shapes."""
-    generator = generators.generator(network)
-    sampler.sample_codes.clear_cache()
+    generator = generators.make_generator(network)
+    masked_loop.sample_codes.clear_cache()
     for i in range(3):
         codes = np.full((B, 8, 8), WIDE.mask_id)
         codes[:, i] = i
         generator.sample(np.full(B, i), i, codes=codes, start=i)
-    assert sampler.sample_codes._cache_size() == 1
+    assert masked_loop.sample_codes._cache_size() == 1

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from maskgil_jax.api import Tokenizer
-from maskgil_jax.errors import InputError
 from maskgil_jax.generation import reconstructions
-from maskgil_jax.metrics import tokenizers
+from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import unfinished
-from tests import tiny_models
+from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.workflows import tokenizer_comparison
+from tests.helpers import tiny_models
 
 ORIGINALS = np.random.default_rng(0).integers(256, size=(7, 8, 8, 3), dtype=np.uint8)
 
@@ -78,7 +78,7 @@ def test_pixels_that_are_not_finite_are_said(tmp_path):
 
 
 def compare(output, *names, count=7):
-    tokenizers.write_comparison(
+    tokenizer_comparison.write_comparison(
         [str(output.parent / name) for name in names],
         "embedded:test",
         output,
@@ -107,9 +107,12 @@ def test_a_comparison_is_whole_or_marked_and_removes_an_earlier_one(tmp_path, mo
     assert len(rest) == 2  # a and b have the same weights, and so the same reconstructions
     unfinished.check(output)
     names = {path.name for path in output.iterdir()}
-    assert names == set(tokenizers.files_of(["a", "b"]))
+    assert names == set(tokenizer_comparison.files_of(["a", "b"]))
     (output / "mine.npz").write_text("mine")
     compare(output, "a", count=5)
-    assert {path.name for path in output.iterdir()} == {*tokenizers.files_of(["a"]), "mine.npz"}
+    assert {path.name for path in output.iterdir()} == {
+        *tokenizer_comparison.files_of(["a"]),
+        "mine.npz",
+    }
     rows = json.loads((output / "tokenizers.json").read_text())["tokenizers"]
     assert [row["tokenizer"] for row in rows] == ["a"]

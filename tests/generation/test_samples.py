@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskgil_jax import pictures
-from maskgil_jax.errors import InputError
-from maskgil_jax.generation import samples
-from maskgil_jax.metrics import image_sets
+from maskgil_jax.evaluation import image_sets
+from maskgil_jax.generation import pictures, samples
 from maskgil_jax.runtime import files
+from maskgil_jax.runtime.errors import InputError
 
 SETTINGS = {"generator": "abc", "seed": 0, "options": {"guidance": 3.0}}
 

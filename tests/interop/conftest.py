@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskgil_jax.interop import llamagen_vq
-from tests.interop.small_vq import CONFIG
+from tests.helpers.small_vq import CONFIG
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from flax import serialization, traverse_util
 
 import maskgil_jax
 from maskgil_jax import convert
-from maskgil_jax.errors import InputError
-from tests import golden
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers import golden
 
 # Format, golden, how the official file keeps the state dict.
 TOKENIZERS = [
@@ -191,9 +191,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
 
 
 def test_a_model_is_not_exported_in_a_format_with_other_switches(tmp_path):
-    from maskgil_jax.api import Generator
-    from maskgil_jax.models.llama import Llama
-    from maskgil_jax.models.llama_config import LlamaConfig
+    from maskgil_jax.models.token_models.llama import Llama
+    from maskgil_jax.models.token_models.llama_config import LlamaConfig
+    from maskgil_jax.pretrained.loading import Generator
 
     config = LlamaConfig(
         layers=1, dim=16, heads=2, codebook_size=8, num_classes=2, grid=(2, 2), ffn_multiple=8

@@ -17,9 +17,9 @@ from sentencepiece import sentencepiece_model_pb2
 
 import maskgil_jax
 from maskgil_jax import convert
-from maskgil_jax.errors import InputError
-from maskgil_jax.text_encoders import VOCABULARY
-from tests.tiny_gemma import CAPTIONS, vocabulary
+from maskgil_jax.pretrained.text_encoder import VOCABULARY
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers.tiny_gemma import CAPTIONS, vocabulary
 
 SHAPE = dict(
     vocab_size=320,

@@ -2,8 +2,8 @@ import struct
 
 import pytest
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import llama_cpp
+from maskgil_jax.runtime.errors import InputError
 
 gguf = pytest.importorskip("gguf", reason="needs the extra [text]")
 

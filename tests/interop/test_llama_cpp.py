@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import gemma, llama_cpp, recognition
+from maskgil_jax.runtime.errors import InputError
 
 
 def gguf(settings=b"", tensors=0, count=0):
@@ -44,7 +44,7 @@ def write_gemma(path, layers_told=2, layers=2):
     library = pytest.importorskip("gguf")
     from sentencepiece import sentencepiece_model_pb2
 
-    from tests.tiny_gemma import vocabulary
+    from tests.helpers.tiny_gemma import vocabulary
 
     D, H, G, K, F = 16, 2, 1, 8, 24
     pieces = sentencepiece_model_pb2.ModelProto.FromString(vocabulary()).pieces

@@ -6,11 +6,17 @@ import pytest
 import torch
 
 import maskgil_jax
-from maskgil_jax import api, convert
-from maskgil_jax.errors import InputError
+from maskgil_jax import convert
 from maskgil_jax.interop import maskgil_torch
-from maskgil_jax.models.llama import Llama
-from maskgil_jax.models.llama_config import PAPER_OF_FEATURES, PRESETS, SIZES, LlamaConfig
+from maskgil_jax.models.token_models.llama import Llama
+from maskgil_jax.models.token_models.llama_config import (
+    PAPER_OF_FEATURES,
+    PRESETS,
+    SIZES,
+    LlamaConfig,
+)
+from maskgil_jax.pretrained import loading
+from maskgil_jax.runtime.errors import InputError
 
 SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)
@@ -43,7 +49,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
         lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32),
         jax.jit(lambda: Llama(config, jax.random.key(0)))(),
     )
-    api.wrap(network).save(tmp_path / "model")
+    loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / f"model.{suffix}")
     convert.export_model("maskgil", str(tmp_path / "model"), path)
     module = maskgil_torch.load(path)
@@ -76,7 +82,7 @@ def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
     config = LlamaConfig(**SIZES["B"], **shape, **PRESETS[preset])
     network = jax.jit(lambda: Llama(config, jax.random.key(0)))()
     network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
-    api.wrap(network).save(tmp_path / "model")
+    loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / "model.safetensors")
     convert.export_model("maskgil", str(tmp_path / "model"), path)
     rng = np.random.default_rng(0)
@@ -98,9 +104,9 @@ def test_a_file_without_a_config_is_refused(tmp_path):
 
 
 def test_another_network_is_refused(tmp_path):
-    from maskgil_jax.models.bert import Bert, BertConfig
+    from maskgil_jax.models.token_models.bert import Bert, BertConfig
 
     shape = dict(layers=1, dim=16, heads=2, mlp_dim=32, codebook_size=8, num_classes=2)
-    api.wrap(Bert(BertConfig(**shape, grid=(2, 2)), jax.random.key(0))).save(tmp_path / "bert")
+    loading.wrap(Bert(BertConfig(**shape, grid=(2, 2)), jax.random.key(0))).save(tmp_path / "bert")
     with pytest.raises(InputError, match="is a Bert, maskgil holds a Llama"):
         convert.export_model("maskgil", str(tmp_path / "bert"), str(tmp_path / "o.pt"))

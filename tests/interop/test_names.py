@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.interop.small_vq import check_read, refused, saved
+from tests.helpers.small_vq import check_read, refused, saved
 
 PREFIXES = {
     "compiled, then DDP": lambda n: f"_orig_mod.module.{n}",

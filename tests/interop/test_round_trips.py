@@ -13,20 +13,21 @@ import torch
 from flax import serialization
 
 import maskgil_jax
-from maskgil_jax import api, convert, networks
-from maskgil_jax.errors import InputError
-from maskgil_jax.generators import generator
+from maskgil_jax import convert
 from maskgil_jax.interop import description, engine, gemma, recognition, whisper
-from maskgil_jax.models.bert import BertConfig
-from maskgil_jax.models.gemma import GemmaConfig
-from maskgil_jax.models.halton import HaltonConfig
-from maskgil_jax.models.llama_config import PAPER_OF_FEATURES, PRESETS, LlamaConfig
-from maskgil_jax.models.whisper import WhisperConfig
-from maskgil_jax.speech_encoders import VOCABULARY as WORDS
-from maskgil_jax.text_encoders import VOCABULARY as PIECES
-from maskgil_jax.tokenizers.discriminator import DiscriminatorConfig
-from maskgil_jax.tokenizers.lpips import LPIPSConfig
-from maskgil_jax.tokenizers.vq import VQConfig
+from maskgil_jax.models.encoders.gemma import GemmaConfig
+from maskgil_jax.models.encoders.whisper import WhisperConfig
+from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig
+from maskgil_jax.models.perceptual.lpips import LPIPSConfig
+from maskgil_jax.models.token_models.bert import BertConfig
+from maskgil_jax.models.token_models.halton import HaltonConfig
+from maskgil_jax.models.token_models.llama_config import PAPER_OF_FEATURES, PRESETS, LlamaConfig
+from maskgil_jax.models.tokenizers.vq import VQConfig
+from maskgil_jax.pretrained import loading, networks
+from maskgil_jax.pretrained.generators import make_generator
+from maskgil_jax.pretrained.speech_encoder import VOCABULARY as WORDS
+from maskgil_jax.pretrained.text_encoder import VOCABULARY as PIECES
+from maskgil_jax.runtime.errors import InputError
 
 # Heads of 8, layers of an odd multiple, grids that no size has.
 LLAMA = dict(
@@ -102,16 +103,16 @@ def words():
 
 
 def model_directory(case, folder):
-    from tests.tiny_gemma import vocabulary
+    from tests.helpers.tiny_gemma import vocabulary
 
     format_name = case.split()[0]
     beside = {PIECES: vocabulary(), WORDS: words()}
     beside = {
         name: beside[name] for f, name in (("gemma", PIECES), ("whisper", WORDS)) if f == case
     }
-    model = api.wrap(random_network(format_name, CASES[case]), beside)
+    model = loading.wrap(random_network(format_name, CASES[case]), beside)
     if hasattr(model, "class_names"):
-        model = generator(model.network, **KNOWN)
+        model = make_generator(model.network, **KNOWN)
     model.save(folder)
     return format_name, beside
 

@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 import torch
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import files, llamagen_vq
-from tests.interop.small_vq import check_read, refused, saved
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers.small_vq import check_read, refused, saved
 
 
 def shards(folder, arrays, suffix="safetensors", index=True, name="model"):

@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 
 from maskgil_jax import convert
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import engine
-from tests.interop.small_vq import check_read, refused, saved
+from maskgil_jax.runtime.errors import InputError
+from tests.helpers.small_vq import check_read, refused, saved
 
 
 class Color(enum.Enum):

@@ -11,11 +11,11 @@ import torch
 import maskgil_jax
 from maskgil_jax import convert
 from maskgil_jax.data import audio
-from maskgil_jax.errors import InputError
 from maskgil_jax.interop import engine
 from maskgil_jax.interop import whisper as table
-from maskgil_jax.models.whisper import Whisper
-from tests.models.test_whisper import TINY, torch_model
+from maskgil_jax.models.encoders.whisper import Whisper
+from maskgil_jax.runtime.errors import InputError
+from tests.models.encoders.test_whisper import TINY, torch_model
 
 WORDS = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "dog")
 

@@ -8,7 +8,7 @@ import scipy.linalg
 
 from maskgil_jax import metrics
 from maskgil_jax.metrics import Gaussian, Moments
-from tests import golden
+from tests.helpers import golden
 
 GIVEN = golden.arrays("metrics")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax import metrics
-from tests import golden
+from tests.helpers import golden
 
 GIVEN = golden.arrays("metrics")
 

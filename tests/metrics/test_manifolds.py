@@ -5,7 +5,7 @@ import pytest
 
 from maskgil_jax import metrics
 from maskgil_jax.metrics import features, manifolds
-from tests import golden
+from tests.helpers import golden
 
 GIVEN = golden.arrays("metrics")
 SIZES = [(37, 22, 5), (20, 51, 64), (6, 6, 1), (64, 128, 3)]

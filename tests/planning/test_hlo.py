@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maskgil_jax import sharding
 from maskgil_jax.planning import hlo
+from maskgil_jax.runtime import sharding
 
 libtpu = pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
 from maskgil_jax.planning import programs  # noqa: E402

@@ -7,9 +7,8 @@ import signal
 
 import pytest
 
-from maskgil_jax import command
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import usage
+from maskgil_jax.runtime import command, usage
+from maskgil_jax.runtime.errors import InputError
 
 
 def ended(monkeypatch, error, **options):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime.config_files import FileParser
+from maskgil_jax.runtime.errors import InputError
 
 CONFIGS = sorted(pathlib.Path("configs").glob("*.py"))
 

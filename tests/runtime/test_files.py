@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import files
+from maskgil_jax.runtime.errors import InputError
 
 
 def _refuse(constant):

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import swap, work_lock
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.work_lock import Held, Holder, Lock
 from tests.runtime.test_work_lock import race
 from tests.training.test_bucket import bucket  # noqa: F401

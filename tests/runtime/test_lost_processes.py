@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from maskgil_jax import processes
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime import processes
+from maskgil_jax.runtime.errors import InputError
 
 NOT_THERE = [
     # Gloo on CPU: a process that came more than 30 s after the others.

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from maskgil_jax.errors import InputError, Unreadable
 from maskgil_jax.runtime import npy, npz
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 
 def header(shape="(40, 2)", descr="'|u1'", by_column="False", version=1, pad=0):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax import paths
-from maskgil_jax.errors import InputError
 from maskgil_jax.pretrained import model_directory
-from maskgil_jax.runtime import leftovers, swap
+from maskgil_jax.runtime import leftovers, paths, swap
+from maskgil_jax.runtime.errors import InputError
 
 
 class Killed(BaseException):

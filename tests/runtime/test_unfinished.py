@@ -4,8 +4,8 @@ import logging
 import pytest
 
 from maskgil_jax.data.sources import open_source
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import unfinished
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.unfinished import Written
 
 

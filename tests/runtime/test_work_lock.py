@@ -14,10 +14,10 @@ import pytest
 from etils import epath
 
 from maskgil_jax import main
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import leftovers, work_lock
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.work_lock import Held, Holder, Lock
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from etils import epath
 from PIL import Image
 
 from maskgil_jax import main
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from tests.helpers import tiny
 
 
 def folder(path, count, broken):

@@ -13,10 +13,10 @@ from PIL import Image
 
 from maskgil_jax import main
 from maskgil_jax.data import shards
-from maskgil_jax.errors import InputError
-from maskgil_jax.training import codes_stage
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from maskgil_jax.workflows import code_shards
+from tests.helpers import tiny
 
 
 def encoded(image, kind, **options):
@@ -144,7 +144,7 @@ def test_odd_images_are_used_like_any_other(finished, tmp_path):
     config.update(
         tokenizer=f"{finished}/tokenizer/model", source=f"folder:{folder}", bad_image_limit=0.0
     )
-    codes_stage.run(config, epath.Path(tmp_path / "codes"))
+    code_shards.run(config, epath.Path(tmp_path / "codes"))
     assert len(shards.CodeShards(str(tmp_path / "codes"))) == len(ODD)
 
 

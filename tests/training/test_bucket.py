@@ -20,7 +20,7 @@ def bucket(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.bucket", str(port)]
+    command = [sys.executable, "-m", "tests.helpers.bucket", str(port)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as emulator:
@@ -33,7 +33,7 @@ def bucket(monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_is_resumed_there_and_ends_like_one_on_disk(bucket, finished):
-    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/tiny.py:generator"]
+    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/helpers/tiny.py:generator"]
     command += [f"--workdir={bucket}/run", f"--config.data.source=arrayrecord:{finished}/codes"]
     command += ["--config.samples.classes=1", "--config.evaluation.reference="]
     for steps in (3, 6):

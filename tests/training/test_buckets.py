@@ -9,12 +9,14 @@ from etils import epath
 from PIL import Image
 
 import maskgil_jax
-from maskgil_jax import main, sharding
+from maskgil_jax import main
 from maskgil_jax.data import pipeline
-from maskgil_jax.errors import InputError
-from maskgil_jax.training import codes_stage, generator_data
+from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.training import generator_data
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from maskgil_jax.workflows import code_shards
+from tests.helpers import tiny
 from tests.training.test_resume import assert_same
 
 SHAPES = {"square": (16, 16), "wide": (12, 24), "high": (24, 12)}
@@ -40,7 +42,7 @@ def codes(finished, photos, tmp_path_factory):
     config.update(tokenizer=f"{finished}/tokenizer/model", source=f"folder:{photos}")
     config.update(buckets="lumina")
     directory = tmp_path_factory.mktemp("codes")
-    codes_stage.run(config, epath.Path(directory))
+    code_shards.run(config, epath.Path(directory))
     return directory
 
 
@@ -134,7 +136,7 @@ def test_shards_are_mixed_by_weight(codes, finished, photos, tmp_path):
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model", source=f"folder:{photos}")
     config.update(buckets="lumina", crops="flip")
-    codes_stage.run(config, epath.Path(tmp_path))
+    code_shards.run(config, epath.Path(tmp_path))
     mixture = ((f"arrayrecord:{codes}", 1.0), (f"arrayrecord:{tmp_path}", 3))
     data = generator_data.open_data(config_for("", source="", mixture=mixture))
     assert data.examples == 120

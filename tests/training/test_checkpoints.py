@@ -11,9 +11,8 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import sharding
-from maskgil_jax.errors import InputError
-from maskgil_jax.runtime import work_lock
+from maskgil_jax.runtime import sharding, work_lock
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.checkpoints import Checkpoints
 
 ABOUT = {"code": "test"}

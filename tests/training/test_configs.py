@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from maskgil_jax import sharding
-from maskgil_jax.errors import InputError
-from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage, tokenizer_stage
 
 

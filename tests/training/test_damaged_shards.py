@@ -11,10 +11,10 @@ from etils import epath
 
 from maskgil_jax import main
 from maskgil_jax.data import shards
-from maskgil_jax.errors import InputError
-from maskgil_jax.training import codes_stage
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from maskgil_jax.workflows import code_shards
+from tests.helpers import tiny
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, 
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model", source="embedded:test", shard_size=200)
     output = epath.Path(tmp_path)
-    codes_stage.run(config, output)
+    code_shards.run(config, output)
     whole = [(output / name).read_bytes() for name in shards.read_index(output)[0].shards]
     path = output / "codes-00001-of-00002.array_record"
     broken = path.with_name(path.name + ".grids.npy") if "grids" in damage else path
@@ -85,7 +85,7 @@ def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, 
     if "missing" not in damage:
         broken.write_bytes(data[: len(data) // 2])
     caplog.clear()
-    codes_stage.run(config, output)
+    code_shards.run(config, output)
     assert (f"{path} is damaged and made anew: " in caplog.text) == (damage != "missing")
     codes = shards.CodeShards(str(output))
     assert len(codes) == 360 and codes.lost == 0
@@ -94,7 +94,7 @@ def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, 
     assert len({*ids}) == 360
     assert (output / codes.index.shards[0]).read_bytes() == whole[0]
     caplog.clear()
-    codes_stage.run(config, output)
+    code_shards.run(config, output)
     assert "is complete" in caplog.text
 
 
@@ -105,4 +105,4 @@ def test_a_damaged_index_is_not_taken_for_none(finished, tmp_path):
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model")
     with pytest.raises(InputError, match=f"{path} is not readable JSON"):
-        codes_stage.run(config, epath.Path(tmp_path / "codes"))
+        code_shards.run(config, epath.Path(tmp_path / "codes"))

@@ -14,10 +14,10 @@ import pytest
 from etils import epath
 
 from maskgil_jax import main
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data, generator_stage
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from tests.helpers import tiny
 from tests.training.test_resume import final_state, losses
 
 
@@ -208,7 +208,7 @@ def run_under(prefix, workdir, *options):
         sys.executable,
         "-m",
         "maskgil_jax.main",
-        "--config=tests/tiny.py:generator",
+        "--config=tests/helpers/tiny.py:generator",
     ]
     return subprocess.run(
         [*command, f"--workdir={workdir}", *options],

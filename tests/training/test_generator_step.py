@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.training import generator_stage
-from tests import tiny
+from tests.helpers import tiny
 
 FEATURES = dict(feature_dim=8, condition_tokens=3)
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax import sharding
+from maskgil_jax.runtime import sharding
 from maskgil_jax.training import generator_stage, tokenizer_stage
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from tests.helpers import tiny
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2)]
 STAGES = {"generator": generator_stage.run, "tokenizer": tokenizer_stage.run}

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import objectives, optimizer
 
 

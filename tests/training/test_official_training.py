@@ -6,9 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from maskgil_jax.interop import engine, llamagen_gpt, maskgil_gpt
-from maskgil_jax.models.llama import Llama
+from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.training import generator_stage, optimizer
-from tests import golden
+from tests.helpers import golden
 
 FORMATS = {"train_maskgil": (maskgil_gpt, (16, 16)), "train_llamagen": (llamagen_gpt, (4, 4))}
 

@@ -15,13 +15,13 @@ from etils import epath
 from maskgil_jax import main
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from tests.helpers import tiny
 from tests.training.test_resume import final_state, losses, wait_for
 
 STEPS = 20
 
 
-def start_two(workdir, *options, config="tests/tiny.py:generator", environment=({}, {})):
+def start_two(workdir, *options, config="tests/helpers/tiny.py:generator", environment=({}, {})):
     """Both processes of a training run."""
     options = (f"--config={config}", f"--workdir={workdir}", *options)
     return start_command("main", *options, environment=environment)
@@ -115,7 +115,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
 @pytest.mark.slow
 def test_tokenizer_and_code_shards_of_two_processes(finished, tmp_path):
     """All stages; each process encodes some of the shards."""
-    codes, outputs = end_both(start_two(tmp_path, config="tests/tiny.py"))
+    codes, outputs = end_both(start_two(tmp_path, config="tests/helpers/tiny.py"))
     assert codes == [0, 0], outputs
     for part in ("tokenizer", "."):
         a, b = ([line["loss"] for line in read_log(run / part)] for run in (finished, tmp_path))
@@ -159,7 +159,7 @@ def test_where_one_process_dies_the_others_stop_and_say_so(killed, finished, tmp
 
 @pytest.mark.parametrize("where", ["host", "host:1,2", "host:1,2,2", "host:1,two,0", "1,2,host:1"])
 def test_another_form_of_distributed_is_refused(where, tmp_path):
-    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/tiny.py:generator"]
+    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/helpers/tiny.py:generator"]
     command += [f"--workdir={tmp_path}", f"--distributed={where}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr.startswith(

@@ -15,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax import main
 from maskgil_jax.training.writer import read_log
-from tests import tiny
+from tests.helpers import tiny
 
 TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per_second")
 
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_pa
 
 def start(workdir, *options, steps=6):
     """The whole tiny job in a process of its own, on one device."""
-    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/tiny.py"]
+    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/helpers/tiny.py"]
     command += [f"--workdir={workdir}", f"--config.stages.generator.steps={steps}", *options]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
     return subprocess.Popen(
@@ -90,7 +90,7 @@ def wait_for(process, condition, seconds=240):
 @pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(signum, code, finished, tmp_path):
     options = (
-        "--config=tests/tiny.py:generator",
+        "--config=tests/helpers/tiny.py:generator",
         f"--config.data.source=arrayrecord:{finished}/codes",
         "--config.checkpoint_every=100000",
     )

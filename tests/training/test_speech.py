@@ -16,13 +16,13 @@ from maskgil_jax import main
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import audio, recordings, sources, utterances
 from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.decoding.spoken import Stages
-from maskgil_jax.errors import InputError, Unreadable
-from maskgil_jax.models.whisper import Whisper, WhisperConfig
-from maskgil_jax.speech_encoders import SpeechEncoder
+from maskgil_jax.generation.live_speech import Stages
+from maskgil_jax.models.encoders.whisper import Whisper, WhisperConfig
+from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
+from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.writer import read_log
-from tests import tiny, tiny_gemma
-from tests.decoding import test_hybrid as hybrid_models
+from tests.generation import test_hybrid as hybrid_models
+from tests.helpers import tiny, tiny_gemma
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
 DIGITS = [str(d) for d in range(10)]

@@ -17,10 +17,11 @@ from maskgil_jax.conditioning import choice
 from maskgil_jax.conditioning.text import CaptionReader
 from maskgil_jax.data import sources
 from maskgil_jax.data.shards import CodeRecord, CodeShards
-from maskgil_jax.errors import InputError, Unreadable
-from maskgil_jax.training import codes_stage, generator_data
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.training import generator_data
 from maskgil_jax.training.writer import read_log
-from tests import tiny, tiny_gemma
+from maskgil_jax.workflows import code_shards
+from tests.helpers import tiny, tiny_gemma
 
 NAMES = "zero one two three four five six seven eight nine".split()
 FEATURES = dict(feature_dim=32, condition_tokens=6, num_classes=0)
@@ -49,7 +50,7 @@ def pairs(tmp_path_factory):
 def shards(finished, pairs, output, **changes):
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model", source=f"folder:{pairs}", **changes)
-    codes_stage.run(config, epath.Path(output))
+    code_shards.run(config, epath.Path(output))
     return f"arrayrecord:{output}"
 
 

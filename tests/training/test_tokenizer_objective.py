@@ -6,10 +6,10 @@ import pytest
 
 from maskgil_jax import config as defaults
 from maskgil_jax.interop import engine, llamagen_discriminator, lpips
-from maskgil_jax.tokenizers.discriminator import make
-from maskgil_jax.tokenizers.lpips import LPIPS
+from maskgil_jax.models.perceptual.discriminator import make
+from maskgil_jax.models.perceptual.lpips import LPIPS
 from maskgil_jax.training import tokenizer_objective
-from tests import golden
+from tests.helpers import golden
 
 NAME = "llamagen_vq_loss"
 

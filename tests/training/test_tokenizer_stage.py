@@ -9,12 +9,13 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import api, main
-from maskgil_jax.errors import InputError
-from maskgil_jax.tokenizers.discriminator import Judgement
-from maskgil_jax.tokenizers.lpips import LPIPS, LPIPSConfig
+from maskgil_jax import main
+from maskgil_jax.models.perceptual.discriminator import Judgement
+from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.pretrained import loading
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import tokenizer_objective, tokenizer_stage
-from tests import tiny
+from tests.helpers import tiny
 
 IMAGES = np.random.default_rng(0).integers(256, size=(4, 8, 8, 3), dtype=np.uint8)
 
@@ -183,7 +184,7 @@ def test_training_goes_on_from_trained_networks(finished, tmp_path):
 @pytest.mark.slow
 def test_training_reads_the_lpips_directory(tmp_path):
     network = jax.jit(lambda: LPIPS(LPIPSConfig(channels=(8, 8, 8, 8, 8)), jax.random.key(0)))()
-    api.Auxiliary(network).save(tmp_path / "lpips")
+    loading.Auxiliary(network).save(tmp_path / "lpips")
     config = tiny.tokenizer()
     config.steps, config.data.image_size = 2, 16
     config.loss.update(perceptual_weight=1.0, lpips=str(tmp_path / "lpips"), lpips_dropout=True)

@@ -8,10 +8,10 @@ from etils import epath
 
 import maskgil_jax
 from maskgil_jax import main
-from maskgil_jax.errors import InputError
 from maskgil_jax.runtime import trees
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import math
 import pytest
 from etils import epath
 
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import writer
 from maskgil_jax.training.writer import LOG, UNREADABLE, Writer, parse_log, read_log
 

@@ -8,9 +8,9 @@ from etils import epath
 
 from maskgil_jax import main
 from maskgil_jax.data.embedded import Embedded
-from maskgil_jax.errors import InputError
+from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import preview
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,125 @@
+"""Images that a generator draws while they are measured."""
+
+import functools
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from maskgil_jax.evaluation import image_sets
+from maskgil_jax.evaluation.image_sets import Piece
+from maskgil_jax.generation import samplers
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.runtime import sharding
+
+
+class Models:
+    """A generator and its tokenizer on every device of this process, ready to be measured.
+
+    Attributes:
+      generator, tokenizer: copies whose weights all these devices hold.
+    """
+
+    def __init__(self, generator: Generator, tokenizer: Tokenizer):
+        """Place the weights."""
+        self.generator, self.tokenizer = map(samplers.over_devices, (generator, tokenizer))
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells them from any others."""
+        return {
+            "generator": self.generator.fingerprint,
+            "tokenizer": self.tokenizer.fingerprint,
+        }
+
+
+class Drawn:
+    """One image for each label; none is ever written as a file."""
+
+    def __init__(
+        self,
+        sample: samplers.Sample,
+        models: Models,
+        labels: np.ndarray,
+        *,
+        names: Sequence[str] | None = None,
+        batch_size: int,
+        path: str = "samples",
+        about: dict[str, Any] | None = None,
+    ):
+        """Nothing is drawn yet.
+
+        Args:
+          sample: draws codes, with the models' generator and draw.split_over_devices of conditions.
+          models: that it draws with.
+          labels: int [N], class ids or rows, as `sample` takes them.
+          names: of the class of each label, by label; None: not known.
+          batch_size: images drawn at once, at most, spread over the devices of this process.
+          path: how messages call the set.
+          about: JSON-able: how they are drawn: seed, options, and all else that they depend on.
+        """
+        generator, self._tokenizer = models.generator, models.tokenizer
+        self.path = path
+        self._sample, self._labels = sample, labels
+        self._mesh = sharding.local_mesh()
+        total = min(image_sets.PART, len(labels))
+        self._batch_size = samplers.even_batch(batch_size, total, self._mesh.size)
+        height, width = generator.grid
+        self._size = height * self._tokenizer.downsample, width * self._tokenizer.downsample
+        self._names = None if names is None else np.array(names)
+        self.about: dict[str, Any] = {
+            "path": path,
+            "count": len(labels),
+            **(about or {}),
+            **models.fingerprints,
+        }
+        digest = hashlib.sha256(np.asarray(labels, np.int64).tobytes()).hexdigest()
+        self.identity = {**self.about, "labels": digest}
+
+    names = None  # of the images
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._size
+
+    def read(self, start: int, stop: int) -> Piece:
+        """Draw images start .. stop - 1; which are drawn together makes no difference."""
+        labels = self._labels[start:stop]
+        with jax.set_mesh(self._mesh):
+            images = samplers.draw_images(
+                lambda batch, at: self._sample(batch, start + at),
+                self._tokenizer,
+                labels,
+                self._batch_size,
+            )
+        return Piece(images, None if self._names is None else self._names[labels])
+
+    def seconds_per_image(self) -> float:
+        """Of drawing the codes of a batch, after one that compiles; `timing` says so."""
+        _, _, batch = next(samplers.fixed_batches(self._labels, self._batch_size))
+        with jax.set_mesh(self._mesh):
+            jax.block_until_ready(self._sample(batch, 0))
+            start = time.perf_counter()
+            jax.block_until_ready(self._sample(batch, 0))
+        return (time.perf_counter() - start) / len(batch)
+
+    @property
+    def timing(self) -> str:
+        """What seconds_per_image is of, for results."""
+        return (
+            f"codes alone, a batch of {self._batch_size} after one that compiles, on "
+            f"{self._mesh.size} x {jax.local_devices()[0].device_kind}"
+        )
+
+
+def balanced(count: int, classes: int) -> np.ndarray:
+    """Class ids of `count` images, as many of each, in turn: int64 [count]."""
+    return np.arange(count) % classes

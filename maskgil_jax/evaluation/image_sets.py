@@ -1,0 +1,345 @@
+"""Sets of images that are measured: files, folders, tars, or drawn on the way, read in pieces.
+
+Letters: n images of a piece, H W image.
+"""
+
+import functools
+import hashlib
+import logging
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, NamedTuple, Protocol
+
+import numpy as np
+from etils import epath
+
+from maskgil_jax.data import images as image_files
+from maskgil_jax.data import records, sources
+from maskgil_jax.data.pairing import Naming
+from maskgil_jax.evaluation import annotations
+from maskgil_jax.runtime import npy, npz
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.runtime.regular_files import open_regular
+
+log = logging.getLogger("maskgil_jax")
+
+PART = 256  # images that are read, and their features written, at once
+
+
+class Piece(NamedTuple):
+    """Some images of a set.
+
+    Attributes:
+      images: uint8 [n, H, W, 3]; of pairs [n, 2, H, W, 3].
+      labels: names of their classes, str [n], or None where they are not known.
+      left_out: images that are not among them, since they cannot be read: with their reasons.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    left_out: tuple[records.Named, ...] = ()
+
+
+class ImageSet(Protocol):
+    """Images of one size, in an order.
+
+    Attributes:
+      path: how messages call it.
+      identity: JSON-able: what tells it from any other, so that work on it can be taken up again.
+    """
+
+    path: str
+    identity: dict[str, Any]
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """Of the images, by which pairs are found; None: they have an order alone."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON-able: what it is, for the results."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+
+    def read(self, start: int, stop: int) -> Piece:
+        """Images start .. stop - 1, without those that cannot be read."""
+
+
+class Npz:
+    """`arr_0` of an npz, which is read from front to end and never whole."""
+
+    def __init__(self, path: str):
+        """Look at a file's header and at all but its images.
+
+        Raises:
+          InputError: not a whole npz with arr_0, uint8 [N, H, W, 3]; or what it says of its images
+            cannot be.
+        """
+        self.path = path
+        self._stream: IO[bytes] | None = None
+        with npz.opened(path) as archive:
+            if "arr_0" not in archive.names:
+                raise InputError(
+                    f"{path} has no arr_0 (it holds {', '.join(archive.names) or 'nothing'}): "
+                    "expected images, uint8 [N, H, W, 3], or features"
+                )
+            self._shape, dtype, by_column = archive.header("arr_0")
+            checksum = archive.checksum("arr_0")
+            if by_column:
+                raise ValueError("arr_0 is stored by column (Fortran order), expected C order")
+            known = {
+                name: archive.read(name) for name in annotations.KNOWN if name in archive.names
+            }
+        if len(self._shape) != 4 or self._shape[3] != 3 or dtype != np.uint8:
+            raise InputError(f"{path}: arr_0 is {dtype} {self._shape}, expected uint8 [N, H, W, 3]")
+        if 0 in self._shape:
+            raise InputError(f"{path}: arr_0 is uint8 {self._shape}, expected images")
+        about = annotations.checked(path, known, len(self))
+        self.labels, self.names = about.labels, about.names
+        self.codes, self.codebook_size = about.codes, about.codebook_size
+        self._protocol = about.protocol
+        # The archive holds a checksum of the images, so that they need not be read for this.
+        self.identity = {"path": path, "shape": list(self._shape), "crc": checksum}
+
+    @functools.cached_property
+    def about(self) -> dict[str, Any]:
+        """What it is; the whole file is read for its hash."""
+        known = {"protocol": self._protocol} if self._protocol else {}
+        return {"path": self.path, "count": len(self), **known, "sha256": sha256_of(self.path)}
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._shape[1], self._shape[2]
+
+    def read(self, start: int, stop: int) -> Piece:
+        """Images start .. stop - 1; fast where no read goes back behind the one before.
+
+        Raises:
+          InputError: the file is damaged.
+        """
+        size = self._shape[1] * self._shape[2] * 3
+        with npz.errors(self.path):
+            if self._stream is None:
+                self._stream = npz.Archive(zipfile.ZipFile(open_regular(self.path))).open("arr_0")
+                npy.read_header(self._stream)
+                self._header = self._stream.tell()
+            self._stream.seek(self._header + start * size)
+            data = self._stream.read((stop - start) * size)
+            if len(data) < (stop - start) * size:
+                raise EOFError(f"arr_0 ends in image {start + len(data) // size}")
+            if stop == len(self) and self._stream.read(1):
+                raise ValueError(f"arr_0 goes on after its {stop} images")
+        # A copy, which may be written to: networks of users may want to.
+        images = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:]).copy()
+        return Piece(images, None if self.labels is None else self.labels[start:stop])
+
+
+# How images of a source become squares, and how results call it.
+CROPS = {
+    "adm": (image_files.center_crop, "ADM centre crop"),
+    "bilinear": (image_files.bilinear_crop, "bilinear resize and centre crop"),
+}
+
+
+class Files:
+    """Images of a data source, cropped to one size."""
+
+    def __init__(self, path: str, size: int | None, crop: str = "adm", color: str = "srgb"):
+        """Open a source.
+
+        Args:
+          path: as sources.open_source takes it; without a kind it is a folder.
+          size: side of the centre crop; None takes images as they are, which are of one size.
+          crop: key of CROPS.
+          color: key of color.COLORS, see images.decode.
+
+        Raises:
+          InputError: no such source, or none of its first images can be read.
+        """
+        kind = path.partition(":")[0]
+        self._spec = path if kind in sources.SOURCES else f"folder:{path}"
+        self._source = sources.open_source(self._spec)
+        self._source.census.announce(path)
+        self._classes = np.array(self._source.class_names)
+        self._side, self._crop, self._color = size, CROPS[crop][0], color
+        self.path = path
+        self._size = (size, size) if size else self._first_size()
+        told = f"{CROPS[crop][1]} to {size}" if size else "as they are"
+        self.about = {"path": path, "count": len(self), "protocol": told, "color": color}
+        self.identity = {"path": path, "images": len(self), "crop": told, "color": color}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._size
+
+    @functools.cached_property
+    def names(self) -> Sequence[str]:
+        """Paths below the folder or within the tar, without the suffix."""
+        naming = Naming([self._spec])
+        place = 1 if self._spec.startswith("tar:") else 0  # the first has the tar's name too
+        return tuple(naming.of(name)[place] for name in self._source.names())
+
+    def _first_size(self) -> tuple[int, int]:
+        reasons = []
+        for index in range(min(len(self), 100)):
+            try:
+                image = records.image_of(self._source[index], self._color)
+                return image.height, image.width
+            except Unreadable as error:
+                reasons.append(str(error))
+        raise InputError(records.none_readable(self.path, len(reasons), reasons))
+
+    def read(self, start: int, stop: int) -> Piece:
+        """Images start .. stop - 1, without those that cannot be read.
+
+        Raises:
+          InputError: one of another size.
+        """
+        with ThreadPoolExecutor() as pool:
+            loaded = list(pool.map(self._load, range(start, stop)))
+        found = [item for item in loaded if not isinstance(item, records.Named)]
+        images = [image for image, _ in found]
+        stacked = np.stack(images) if images else np.zeros((0, *self._size, 3), np.uint8)
+        left_out = tuple(item for item in loaded if isinstance(item, records.Named))
+        return Piece(stacked, self._classes[[label for _, label in found]], left_out)
+
+    def _load(self, index: int) -> tuple[np.ndarray, int] | records.Named:
+        record = self._source[index]
+        try:
+            with records.opened_image(record, self._color) as image:
+                pixels = self._crop(image, self._side) if self._side else np.asarray(image)
+        except Unreadable as error:
+            log.warning("left out an image that cannot be read: %s", error)
+            return records.Named(str(error), error.kind)
+        if pixels.shape[:2] != self._size:
+            raise InputError(
+                f"{record.id} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the images of "
+                f"{self.path} before it are {self._size[0]} x {self._size[1]}: expected one size"
+            )
+        return pixels, record.label
+
+
+class Pairs:
+    """Two sets of the same images, such as reconstructions and originals, side by side.
+
+    Attributes:
+      paired: "by name" or "by position".
+    """
+
+    def __init__(self, first: ImageSet, second: ImageSet):
+        """Pair image i of both.
+
+        Raises:
+          InputError: they differ in number, size, names, or in the order of those; or only one of
+            them has names.
+        """
+        if (len(first), first.size) != (len(second), second.size):
+            raise InputError(
+                f"{first.path} holds {len(first)} images of {first.size} pixels, {second.path} "
+                f"{len(second)} of {second.size}: expected as many of the same size, in the same "
+                "order"
+            )
+        self.paired = paired(first, second)
+        self._first, self._second = first, second
+        self.path = f"{first.path} and {second.path}"
+        self.names = first.names
+        self.about: dict[str, Any] = {"path": self.path, "count": len(first)}
+        self.identity = {"first": first.identity, "second": second.identity}
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._first.size
+
+    def read(self, start: int, stop: int) -> Piece:
+        """Pairs start .. stop - 1.
+
+        Raises:
+          InputError: one of the two cannot be read.
+        """
+        pieces = [images.read(start, stop).images for images in (self._first, self._second)]
+        if len(pieces[0]) != len(pieces[1]):
+            raise InputError(
+                f"{self.path}: of images {start} to {stop - 1}, {len(pieces[0])} and "
+                f"{len(pieces[1])} can be read: expected pairs"
+            )
+        return Piece(np.stack(pieces, axis=1), None)
+
+
+def paired(first: ImageSet, second: ImageSet) -> str:
+    """How image i of two sets is known to be the same: "by name" or "by position".
+
+    Two sets without names have the order alone, in which one program wrote them. Where one has
+    names, the other's order says nothing: that of a folder is the order of its names.
+
+    Raises:
+      InputError: names that differ, or that only one of them has.
+    """
+    ours, theirs = first.names, second.names
+    if ours is None and theirs is None:
+        return "by position"
+    if ours is None or theirs is None:
+        images, other = (first, second) if ours is None else (second, first)
+        raise InputError(
+            f"{images.path} does not say which image of {other.path} each of its images belongs "
+            "to: expected folders, or npz files, on both sides, or an array `names` in the npz "
+            "(paths below the folder, without suffix)"
+        )
+    for place, (one, another) in enumerate(zip(ours, theirs, strict=True)):
+        if one != another:
+            raise InputError(
+                f"image {place} of {first.path} is {one!r}, and of {second.path} {another!r}: "
+                "expected the same names (paths without suffix) in the same order"
+            )
+    if len({*ours}) < len(ours):
+        twice = next(name for name, times in Counter(ours).items() if times > 1)
+        raise InputError(
+            f"{first.path} has several images {twice!r} (without suffix), so that pairs cannot be "
+            "told: expected each name once"
+        )
+    return "by name"
+
+
+def open_images(
+    path: str, size: int | None = None, crop: str = "adm", color: str = "srgb"
+) -> "Npz | Files":
+    """The images of a file F.npz (`arr_0`), of a folder or of a data source.
+
+    Args:
+      path: a folder's samples.npz is taken where it has one, as maskgil_jax.sample wrote it.
+      size: side of the centre crop for what is not an npz; None: as they are.
+      crop: key of CROPS.
+      color: of what is not an npz, key of color.COLORS, see images.decode.
+
+    Raises:
+      InputError: nothing there, or no images of one size.
+    """
+    inside = epath.Path(path) / "samples.npz"
+    path = str(inside) if inside.exists() else path
+    return Npz(path) if path.endswith(".npz") else Files(path, size, crop, color)
+
+
+def sha256_of(path: str) -> str:
+    """Of a file's bytes, in hex."""
+    with epath.Path(path).open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 24):
+            digest.update(block)
+        return digest.hexdigest()

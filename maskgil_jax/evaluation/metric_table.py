@@ -1,0 +1,245 @@
+"""The metrics by name: what each needs, how it is computed, and what it is called."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from maskgil_jax.evaluation import feature_networks
+from maskgil_jax.evaluation.feature_sets import FeatureSet
+from maskgil_jax.evaluation.protocols import Protocol
+from maskgil_jax.metrics import features, frechet, kernel, manifolds, reconstruction
+from maskgil_jax.metrics.scores import inception_score
+from maskgil_jax.runtime.errors import InputError
+
+Values = Mapping[str, float]
+# (reference [M, D], samples [N, D], k) -> two shares.
+Overlap = Callable[[np.ndarray, np.ndarray, int], tuple[float, float]]
+
+
+class Metric(NamedTuple):
+    """A metric of two sets of images.
+
+    Attributes:
+      values: (samples, reference) -> numbers by name; ValueError where these sets cannot give them.
+      told: how they are computed.
+      features: names of those that it needs.
+      paired: sample i belongs to image i of the reference, so that halves of one set give nothing.
+      of: name of the features of which mean and covariance are all that it needs, or "".
+    """
+
+    values: Callable[[FeatureSet, FeatureSet], Values]
+    told: str
+    features: tuple[str, ...] = ()
+    paired: bool = False
+    of: str = ""
+
+
+INCEPTION_METRICS = ("fid", "rfid", "sfid", "is", "pr", "kid", "dc")
+ANY_METRICS = ("frechet", "pr", "kid", "dc", "accuracy")
+PAIR_METRICS = ("psnr", "ssim", "lpips")
+KNOWN = tuple(dict.fromkeys((*INCEPTION_METRICS, *ANY_METRICS, *PAIR_METRICS, "codebook")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Available:
+    """What metrics can be made of.
+
+    Attributes:
+      inception: what is said of the Inception network, or "" where there is none.
+      own: what is said of another network, which then takes the place of pixels, or "".
+      logits: whether that gives logits too.
+      lpips: whether there is an LPIPS network.
+    """
+
+    inception: str = ""
+    own: str = ""
+    logits: bool = False
+    lpips: bool = False
+
+
+def chosen(names: Sequence[str], protocol: Protocol, available: Available) -> dict[str, Metric]:
+    """The metrics of these names.
+
+    Args:
+      names: of KNOWN.
+      protocol: their settings.
+      available: what they can be made of. "pr", "kid", "dc" are of Inception where there is one and
+        no other network.
+
+    Raises:
+      InputError: an unknown name, or one whose network is not given.
+    """
+    inception = _of_inception(protocol, available.inception)
+    if available.own:
+        key, prefix, told = "features", short(available.own), available.own
+    else:
+        key, prefix, told = "pixels", "pixel", feature_networks.PIXELS
+    any_features = _of_any(key, f"{prefix}_", protocol, told)
+    if available.logits:
+        any_features["is"] = _score(f"{prefix}_", protocol, told)
+    table = {}
+    for name in names:
+        if name == "lpips" and not available.lpips:
+            raise InputError(
+                "metric 'lpips' needs --lpips=DIR (from maskgil_jax.convert import --format=lpips)"
+            )
+        if name in inception and available.inception and not available.own:
+            table[name] = inception[name]
+        elif name in any_features:
+            table[name] = any_features[name]
+        elif name in _OF_IMAGES:
+            table[name] = _OF_IMAGES[name]
+        elif name in inception and available.own:
+            raise InputError(
+                f"metric {name!r} is of Inception's features, but these are of {available.own}: "
+                f"expected some of {', '.join(any_features)}"
+            )
+        elif name in inception:
+            raise InputError(
+                f"metric {name!r} needs --inception=DIR (in a config evaluation.inception; made "
+                "by maskgil_jax.convert import --format=fid-inception)"
+            )
+        else:
+            raise InputError(f"metric {name!r}, expected some of {', '.join(KNOWN)}")
+    return table
+
+
+def default_names(protocol: Protocol, available: Available) -> tuple[str, ...]:
+    """Names of the metrics of a protocol, those of another network where there is no Inception."""
+    if available.inception and not available.own:
+        return protocol.metrics
+    translated = (
+        "frechet" if name in ("fid", "sfid", "rfid") else name for name in protocol.metrics
+    )
+    possible = {*ANY_METRICS, *PAIR_METRICS, *(("is",) if available.logits else ())}
+    return tuple(dict.fromkeys(name for name in translated if name in possible))
+
+
+def short(network: str) -> str:
+    """What numbers of a network's features are called: FUNCTION of MODULE:FUNCTION, in a word."""
+    return re.sub(r"\W+", "_", network.rpartition(":")[2]).strip("_").lower()
+
+
+def _of_inception(protocol: Protocol, told: str) -> dict[str, Metric]:
+    pool = f"pool_3, 2048; {told}"
+    table = {
+        "fid": _frechet("pool", "fid", pool),
+        "rfid": _frechet("pool", "rfid", f"reconstructions against their originals; {pool}"),
+        "sfid": _frechet("spatial", "sfid", f"mixed_6/conv, 17x17x7; {told}"),
+        "is": _score("", protocol, f"1,008 logits without bias; {told}"),
+        **_of_any("pool", "", protocol, pool),
+    }
+    table["rfid"] = table["rfid"]._replace(paired=True)
+    return {name: table[name] for name in INCEPTION_METRICS}
+
+
+def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, Metric]:
+    """The metrics that any features give, under the name of those."""
+    chunks = f", means over {protocol.chunks} parts of both" if protocol.chunks > 1 else ""
+
+    def overlap(measure: Overlap, k: int, *names: str) -> Metric:
+        def values(samples: FeatureSet, reference: FeatureSet) -> Values:
+            sets = (found.features(key) for found in (reference, samples))
+            pieces = zip(*(np.array_split(x, protocol.chunks) for x in sets), strict=True)
+            found = np.mean([measure(real, drawn, k) for real, drawn in pieces], axis=0)
+            return {f"{prefix}{name}": float(x) for name, x in zip(names, found, strict=True)}
+
+        return Metric(values, f"k = {k}{chunks}; {told}", (key,))
+
+    def kid(samples: FeatureSet, reference: FeatureSet) -> Values:
+        real, drawn = reference.features(key), samples.features(key)
+        size = min(protocol.kid_subset_size, len(real), len(drawn))
+        mean, deviation = kernel.kernel_distance(
+            real, drawn, protocol.kid_subsets, size, protocol.kid_seed
+        )
+        return {f"{prefix}kid": mean, f"{prefix}kid_deviation": deviation}
+
+    def accuracy(samples: FeatureSet, reference: FeatureSet) -> Values:
+        if samples.labels is None or reference.labels is None:
+            raise ValueError("samples and reference need labels")
+        if unknown := sorted({*samples.labels.tolist()} - {*reference.labels.tolist()}):
+            raise ValueError(f"the reference has no images of classes {unknown[:5]}")
+        real, drawn = reference.features(key), samples.features(key)
+        found = features.class_accuracy(real, reference.labels, drawn, samples.labels)
+        return {f"{prefix}class_accuracy": found}
+
+    return {
+        "frechet": _frechet(key, f"{prefix}frechet_distance", told),
+        "pr": overlap(manifolds.precision_recall, protocol.k, "precision", "recall"),
+        "kid": Metric(
+            kid,
+            f"unbiased, cubic kernel, {protocol.kid_subsets} subsets of {protocol.kid_subset_size} "
+            f"(or all, where there are fewer), seed {protocol.kid_seed}; {told}",
+            (key,),
+        ),
+        "dc": overlap(manifolds.density_coverage, protocol.density_k, "density", "coverage"),
+        "accuracy": Metric(accuracy, f"5 nearest neighbours in the reference; {told}", (key,)),
+    }
+
+
+def _frechet(key: str, name: str, told: str) -> Metric:
+    def values(samples: FeatureSet, reference: FeatureSet) -> Values:
+        real, drawn = reference.factored(key), samples.factored(key)
+        if real.mean.shape != drawn.mean.shape:
+            raise ValueError(
+                f"{len(drawn.mean)} features against {len(real.mean)}, expected as many"
+            )
+        return {name: frechet.distance(real, drawn)}
+
+    return Metric(values, told, (key,), of=key)
+
+
+def _score(prefix: str, protocol: Protocol, told: str) -> Metric:
+    def values(samples: FeatureSet, reference: FeatureSet) -> Values:
+        logits = samples.features("logits")[protocol.order(samples.count)]
+        mean, deviation = inception_score(logits, protocol.split_size, protocol.splits)
+        return {f"{prefix}inception_score": mean, f"{prefix}inception_score_deviation": deviation}
+
+    split = f"splits of {protocol.split_size:,}" if protocol.split_size else ""
+    split = split or f"{protocol.splits} splits"
+    order = "in the order of the file"
+    if protocol.shuffle is not None:
+        kind = "RandomState" if protocol.legacy_shuffle else "default_rng"
+        order = f"shuffled by numpy's {kind}({protocol.shuffle})"
+    return Metric(values, f"{split}, {order}; {told}", ("logits",))
+
+
+def _mean_of(*names: str) -> Callable[[FeatureSet, FeatureSet], Values]:
+    return lambda samples, reference: {
+        name: float(samples.features(name).mean(dtype=np.float64)) for name in names
+    }
+
+
+def _codebook(samples: FeatureSet, reference: FeatureSet) -> Values:
+    if samples.codes is None:
+        raise ValueError("the samples have no codes; maskgil_jax.reconstruct writes some that do")
+    usage, perplexity = reconstruction.codebook_usage(samples.codes, samples.codebook_size)
+    return {"codebook_usage": usage, "codebook_perplexity": perplexity}
+
+
+_OF_IMAGES = {
+    "psnr": Metric(
+        _mean_of("psnr"), "uint8, data range 255, mean over images", ("psnr",), paired=True
+    ),
+    "ssim": Metric(
+        _mean_of("ssim", "ssim_llamagen"),
+        "skimage, uniform 7x7 window, uint8, data range 255, mean over images; ssim_llamagen: data "
+        "range 2 for images in [0, 1], as LlamaGen's script",
+        ("ssim", "ssim_llamagen"),
+        paired=True,
+    ),
+    "lpips": Metric(
+        _mean_of("lpips_vgg"),
+        "VGG16 with LPIPS heads, evaluation mode, images in [-1, 1], mean over images",
+        ("lpips_vgg",),
+        paired=True,
+    ),
+    "codebook": Metric(
+        _codebook,
+        "all codes of the samples: share of the codebook that occurs, exp of the entropy",
+        paired=True,
+    ),
+}

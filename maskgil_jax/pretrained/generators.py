@@ -1,0 +1,398 @@
+"""Token models as a user holds them: logits and samples.
+
+Letters: B batch, h w grid, V codes, T tokens of a condition, C width of features.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from etils import epath
+
+from maskgil_jax.decoding import autoregressive, masked, masked_loop, token_sampling
+from maskgil_jax.models.token_models import factors
+from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
+from maskgil_jax.pretrained import model_directory, networks
+from maskgil_jax.runtime.errors import InputError
+
+
+class Generator:
+    """Codes from conditions, by a model of masked tokens.
+
+    A condition is class ids, integers [B]; or, for a model of text or speech, features: float
+    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding.
+    """
+
+    kind = "masked"
+
+    def __init__(
+        self,
+        network: TokenModel,
+        tokenizer: dict[str, Any] | None = None,
+        class_names: tuple[str, ...] = (),
+        encoder: dict[str, Any] | None = None,
+        path: str = "",
+        fingerprint: str | None = None,
+    ):
+        """Take a network, and what `generator` says of it."""
+        self.network = network
+        self.tokenizer = tokenizer or {}
+        self.class_names = class_names
+        self.encoder = encoder or {}
+        self.path = path
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights."""
+        if self._fingerprint is None:
+            self._fingerprint = model_directory.fingerprint(self.network)
+        return self._fingerprint
+
+    @property
+    def mask_id(self) -> int:
+        """The code that stands for a hidden token."""
+        return self.network.config.mask_id
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.network.config.codebook_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of condition classes; 0 where the condition is features."""
+        return self.network.config.num_classes
+
+    @property
+    def names_of_classes(self) -> tuple[str, ...]:
+        """The class names; where none are known, the class ids."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) in tokens."""
+        return self.network.config.grid
+
+    def null_condition(self, batch: int) -> Condition:
+        """The condition that says nothing: int32 [batch], or features without padding."""
+        config = self.network.config
+        if self.num_classes:
+            return jnp.full((batch,), self.num_classes, jnp.int32)
+        shape = (batch, config.condition_tokens)
+        empty = Features(jnp.zeros((*shape, config.feature_dim)), jnp.ones(shape, bool))
+        return self.network.drop_condition(empty, jnp.ones(batch, bool))
+
+    def logits(self, codes: npt.ArrayLike, condition: Any) -> jax.Array:
+        """Logits in eval mode.
+
+        Args:
+          codes: integers [B, h, w]; `mask_id` where hidden.
+          condition: as in the class's documentation; class id `num_classes` for none.
+
+        Returns:
+          float32 [B, h * w, V]; one column more, the last, for a model with a mask class
+          (preset maskgil_released).
+
+        Raises:
+          InputError: wrong shape, dtype or range.
+        """
+        codes = networks.checked_codes(codes, self.mask_id + (self.kind == "masked"))
+        return _logits(self.network, codes, self._checked_condition(condition, codes.shape[0]))
+
+    def sample(
+        self,
+        condition: Any,
+        rng: jax.Array | int,
+        *,
+        negative: Any = None,
+        codes: npt.ArrayLike | None = None,
+        grid: tuple[int, int] | None = None,
+        start: int = 0,
+        **options: Any,
+    ) -> jax.Array:
+        """Draw images' codes; all steps run in one jitted function.
+
+        Args:
+          condition: as in the class's documentation. A jax.Array that is spread over devices, as
+            the network then has to be, is sampled there.
+          rng: a JAX key or a seed.
+          negative: condition of each image that guidance goes away from; None: the one that says
+            nothing.
+          codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
+            others stay as they are. None: nothing is known.
+          grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
+          start: index of the first image. Image i depends on rng, i and its condition only, so
+            the batch that it is drawn in makes no difference.
+          **options: fields of decoding.masked.Options: steps=8, guidance=3.0, schedule="arccos" ...
+
+        Returns:
+          int32 [B, h, w] in 0 .. codebook_size - 1.
+
+        Raises:
+          InputError: an option out of range, a condition of wrong shape, dtype or range, or a grid
+            that the model has no positions for.
+        """
+        condition, negative = self._checked_pair(condition, negative)
+        B = jax.tree.leaves(condition)[0].shape[0]
+        if codes is None:
+            height, width = self._checked_grid(grid)
+            codes_Bhw = jnp.full((B, height, width), self.mask_id, jnp.int32)
+            hidden_B = np.full(B, height * width)
+        else:
+            codes_Bhw = networks.checked_codes(codes, self.mask_id + 1)
+            found = self._checked_grid(codes_Bhw.shape[1:])
+            if codes_Bhw.shape[0] != B or grid not in (None, found):
+                raise InputError(
+                    f"codes of {codes_Bhw.shape[0]} images of {found} tokens for {B} conditions"
+                    + (f" and grid = {grid}" if grid else "")
+                )
+            hidden_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
+        if not hidden_B.any():
+            return codes_Bhw
+        plan, counts_SB = self._planned(hidden_B, options, negative is None)
+        drawn = masked_loop.sample_codes(
+            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
+        )
+        token_sampling.check_drawn(drawn, start, self.path or "this model", options)
+        return drawn
+
+    def check_options(
+        self,
+        options: Mapping[str, Any],
+        grid: tuple[int, int] | None = None,
+        known: int = 0,
+        negative: bool = False,
+    ) -> None:
+        """Refuse, before any work, what `sample` would refuse.
+
+        Args:
+          options: of `sample`.
+          grid: as `sample` takes it.
+          known: tokens of it that will be given.
+          negative: whether a negative condition will be.
+
+        Raises:
+          InputError: as `sample`.
+        """
+        height, width = self._checked_grid(grid)
+        if (hidden := height * width - known) > 0:
+            self._planned(hidden, options, not negative)
+
+    def _planned(
+        self, hidden: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
+    ) -> tuple[masked.Plan, np.ndarray]:
+        return plan_of(self.network.config, hidden, options, needs_null)
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        known = {
+            "tokenizer": self.tokenizer,
+            "class_names": self.class_names,
+            "encoder": self.encoder,
+        }
+        networks.save(directory, self.kind, self.network, known)
+
+    def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
+        checked = self._checked_condition(condition, None)
+        if negative is None:
+            return checked, None
+        return checked, self._checked_condition(negative, jax.tree.leaves(checked)[0].shape[0])
+
+    def _checked_grid(self, grid: tuple[int, ...] | None) -> tuple[int, int]:
+        """A grid to draw, the model's own where none is given."""
+        height, width = grid or self.grid
+        if min(height, width) < 1:
+            raise InputError(f"grid = {grid}, expected (height, width) of 1 or more")
+        if (height, width) != self.grid and not self.network.config.fits_any_grid:
+            raise InputError(
+                f"grid = {(height, width)}, but this model has positions for {self.grid} only: "
+                "expected that, or a model with 2D rotary positions"
+            )
+        return int(height), int(width)
+
+    def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
+        checked = (
+            self._checked_classes(condition)
+            if self.num_classes
+            else self._checked_features(condition)
+        )
+        found = jax.tree.leaves(checked)[0].shape[0]
+        if batch is not None and found != batch:
+            raise InputError(f"{found} conditions for {batch} images")
+        return checked
+
+    def _checked_classes(self, given: npt.ArrayLike) -> jax.Array:
+        condition = np.asarray(given)
+        if condition.ndim != 1 or not np.issubdtype(condition.dtype, np.integer):
+            raise InputError(
+                f"condition is {condition.dtype} {condition.shape}, expected integer class ids [B]"
+            )
+        last = self.num_classes - (not self.network.config.has_null_condition)
+        if len(condition) and not 0 <= condition.min() <= condition.max() <= last:
+            raise InputError(
+                f"class ids from {condition.min()} to {condition.max()}, expected 0 to "
+                f"{self.num_classes - 1} (or {self.num_classes}: no condition)"
+            )
+        # An array that is spread over devices stays so, and is sampled so.
+        return jnp.asarray(given if isinstance(given, jax.Array) else condition, jnp.int32)
+
+    def _checked_features(self, condition: Any) -> Features:
+        config = self.network.config
+        features, mask = condition if isinstance(condition, tuple) else (condition, None)
+        features = jnp.asarray(features)
+        mask = jnp.ones(features.shape[:2], bool) if mask is None else jnp.asarray(mask)
+        expected = (config.condition_tokens, config.feature_dim)
+        if features.shape[1:] != expected or not jnp.issubdtype(features.dtype, jnp.floating):
+            raise InputError(
+                f"features are {features.dtype} {features.shape}, expected floats [B, "
+                f"{expected[0]}, {expected[1]}]"
+            )
+        if mask.shape != features.shape[:2]:
+            raise InputError(
+                f"mask of features is {mask.shape}, expected {features.shape[:2]} (bool)"
+            )
+        return Features(features, mask.astype(bool))
+
+
+class CausalGenerator(Generator):
+    """Codes from conditions, by a model that predicts each token from those before it."""
+
+    kind = "causal"
+
+    def sample(  # type: ignore[override]
+        self,
+        condition: Any,
+        rng: jax.Array | int,
+        *,
+        negative: Any = None,
+        tokens: int | None = None,
+        grid: tuple[int, int] | None = None,
+        start: int = 0,
+        **options: Any,
+    ) -> jax.Array:
+        """Draw images' codes token by token; all steps run in one jitted function.
+
+        Args:
+          condition: as in Generator.
+          rng: a JAX key or a seed.
+          negative: as in Generator.sample.
+          tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
+          grid: (height, width) in tokens; None: the model's own.
+          start: as in Generator.sample.
+          **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
+            top_k=0 ...
+
+        Returns:
+          int32 [B, h, w].
+
+        Raises:
+          InputError: as Generator.sample.
+        """
+        condition, negative = self._checked_pair(condition, negative)
+        height, width = self._checked_grid(grid)
+        most = height * width
+        tokens = most if tokens is None else tokens
+        if not 0 <= tokens <= most:
+            raise InputError(f"tokens = {tokens}, expected 0 to {most}")
+        chosen = options_of_causal(options)
+        if not tokens:
+            B = jax.tree.leaves(condition)[0].shape[0]
+            return jnp.full((B, height, width), self.mask_id, jnp.int32)
+        drawn = autoregressive.sample_codes(
+            self.network,
+            condition,
+            _key(rng),
+            start,
+            negative,
+            options=chosen,
+            grid=(height, width),
+            tokens=tokens,
+        )
+        token_sampling.check_drawn(drawn, start, self.path or "this model", options)
+        return drawn
+
+    def check_options(
+        self,
+        options: Mapping[str, Any],
+        grid: tuple[int, int] | None = None,
+        known: int = 0,
+        negative: bool = False,
+    ) -> None:
+        """As Generator.check_options."""
+        self._checked_grid(grid)
+        options_of_causal(options)
+
+
+def plan_of(
+    config: Any, hidden: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
+) -> tuple[masked.Plan, np.ndarray]:
+    """How a network of this config fills hidden tokens; as masked.plan.
+
+    Args:
+      config: of the network.
+      hidden: tokens; of each image, int [B], where images differ.
+      options: fields of decoding.masked.Options.
+      needs_null: whether guidance goes away from the network's own null condition.
+
+    Raises:
+      InputError: options that no decoding with this network can use.
+    """
+    try:
+        plan, counts_SB = masked.plan(hidden, **options)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if plan.guided and needs_null and not config.has_null_condition:
+        raise InputError(
+            f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
+            "expected none (scale 1)"
+        )
+    return plan, counts_SB
+
+
+def options_of_causal(options: Mapping[str, Any]) -> autoregressive.Options:
+    """The decoding.autoregressive.Options of these names; InputError where there are none."""
+    try:
+        return autoregressive.Options(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+
+
+def _key(rng: jax.Array | int) -> jax.Array:
+    if not isinstance(rng, int | np.integer):
+        return rng
+    try:
+        return jax.random.key(int(rng))
+    except OverflowError:
+        raise InputError(f"seed = {rng}, expected a whole number of 64 bits") from None
+
+
+def make_generator(
+    network: TokenModel,
+    tokenizer: dict[str, Any] | None = None,
+    class_names: tuple[str, ...] = (),
+    encoder: dict[str, Any] | None = None,
+    path: str = "",
+    fingerprint: str | None = None,
+) -> "Generator":
+    """A Generator of the kind of this network.
+
+    Args:
+      network: the token model.
+      tokenizer: provenance of the image tokenizer that made the codes it was trained on.
+      class_names: one for each class.
+      encoder: provenance of the text or speech encoder that made its features.
+      path: where it was read, or "".
+      fingerprint: of its directory; None: it is computed when it is asked for.
+    """
+    kind = CausalGenerator if network.config.causal else Generator
+    return kind(network, tokenizer, class_names, encoder, path, fingerprint)
+
+
+@jax.jit
+def _logits(network: TokenModel, codes: jax.Array, condition: Condition) -> jax.Array:
+    logits = network.classify(network.normed(network.hidden(codes, condition)))
+    return factors.joint(logits, network.config.vocabularies)

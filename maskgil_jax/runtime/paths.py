@@ -1,0 +1,24 @@
+"""Paths on this machine and in buckets (gs://BUCKET/...)."""
+
+import os
+
+from etils import epath
+
+from maskgil_jax.runtime.errors import InputError
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether the path is in a bucket, where files are written whole and never appended to."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path from the root; a remote one is that already.
+
+    Raises:
+      InputError: what no path can be.
+    """
+    if not isinstance(path, str | os.PathLike) or os.fspath(path) == "" or "\0" in os.fspath(path):
+        raise InputError(f"{path!r} is no path: expected the text of one, such as 'RUN/model'")
+    path = epath.Path(path)
+    return path if is_remote(path) else path.expanduser().resolve()

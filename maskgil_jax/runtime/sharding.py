@@ -1,0 +1,161 @@
+"""The mesh, and the one table that says how every array is laid out on it.
+
+Axes: `data` (copies of the model), `fsdp` (parameters and optimizer state split, gathered on
+use), `tensor` (heads and hidden units split). A batch is split over data x fsdp.
+"""
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from maskgil_jax.runtime.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+# First match wins; names are paths in the train state, so optimizer moments and EMA match too.
+RULES = {
+    # LLaMA and Gemma; the leading axis of a block's parameters is the depth
+    r"blocks/(qkv|key_value)$": P(None, "fsdp", None, "tensor"),
+    r"blocks/out$": P(None, "tensor", None, "fsdp"),
+    r"blocks/gate_up$": P(None, "fsdp", None, "tensor"),
+    r"blocks/down$": P(None, "tensor", "fsdp"),
+    r"blocks/(up|query)$": P(None, "fsdp", "tensor"),
+    r"blocks/modulation$": P(None, "fsdp", None, None),
+    r"blocks/.*(scale|bias)$": P(),
+    # Whisper
+    r"blocks/.*attention/query$": P(None, "fsdp", "tensor"),
+    r"blocks/.*attention/key_value$": P(None, "fsdp", None, "tensor"),
+    r"blocks/.*attention/out$": P(None, "tensor", None, "fsdp"),
+    r"blocks/mlp/up$": P(None, "fsdp", "tensor"),
+    r"blocks/mlp/down$": P(None, "tensor", "fsdp"),
+    # beside the layers
+    r"modulation$": P("fsdp"),
+    r"(head|norm|modulation)_bias$": P(),
+    r"head$": P("fsdp", None),
+    r"(embedding|feature_in|feature_out|null_features)$": P(None, "fsdp"),
+    # tokenizers: convolutions are split by output channel
+    r"kernel$": P(None, None, None, "fsdp"),
+    r"codebook$": P(),
+}
+
+
+def make_mesh(shape: dict[str, int], devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or `devices`); one axis of size -1 takes what the others leave.
+
+    Raises:
+      InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = devices or jax.devices()
+    if set(shape) != set(AXES):
+        raise InputError(f"config.mesh has axes {sorted(shape)}, expected {sorted(AXES)}")
+    sizes = {axis: int(shape[axis]) for axis in AXES}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
+        sizes[free[0]] = len(devices) // fixed
+    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+        raise InputError(
+            f"config.mesh = {dict(shape)} does not fit {len(devices)} devices: the sizes must "
+            "multiply to that number (one may be -1: what is left)"
+        )
+    # jax.make_mesh refuses what splits an axis of the slice, such as fsdp=4 on v6e:16x16.
+    layout = mesh_utils.create_device_mesh(
+        tuple(sizes.values()), devices, allow_split_physical_axes=True
+    )
+    return Mesh(layout, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def check_batch(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:
+    """Raise InputError unless every micro-batch divides over the mesh."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if accumulate_steps < 1 or batch_size < 1 or batch_size % (accumulate_steps * shards):
+        raise InputError(
+            f"config.batch_size = {batch_size} does not divide into config.accumulate_steps = "
+            f"{accumulate_steps} micro-batches over data x fsdp = {shards} devices: expected a "
+            f"multiple of {max(accumulate_steps, 1) * shards}"
+        )
+
+
+def rows_of_process(batch_size: int, mesh: Mesh) -> list[int]:
+    """The rows of a batch that the devices of this process hold."""
+    indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+    return sorted(
+        {row for index in indices.values() if index for row in range(batch_size)[index[0]]}
+    )
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """`model/blocks/qkv` for the path of a leaf of a train state."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """The tree of NamedShardings for a train state, given as arrays or shapes.
+
+    An axis that does not divide its dimension is left out: the dimension is then replicated.
+
+    Raises:
+      ValueError: a matrix that no rule names.
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name = name_of(path)
+        for pattern, spec in RULES.items():
+            if re.search(pattern, name):
+                return NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
+        if leaf.ndim < 2:
+            return NamedSharding(mesh, P())
+        raise ValueError(f"no sharding rule matches {name} {leaf.shape}")
+
+    return jax.tree.map_with_path(one, state)
+
+
+def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+    axes = tuple(spec)[: len(shape)]
+    return P(
+        *(
+            axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, shape, strict=False)
+        )
+    )
+
+
+def split_batch(x: jax.Array) -> jax.Array:
+    """x [B, ...], laid out as batches are; as it is where no mesh is set.
+
+    Left to itself, the compiler may lay activations out like the weights that they meet, with the
+    whole batch on every device.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def platform() -> str:
+    """What is traced now will run on this: "cpu", "gpu" or "tpu".
+
+    The mesh in force says it, which need not be of devices of this machine (planning/).
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """The sharding of what is split over the devices by its first axis."""
+    return NamedSharding(mesh, BATCH)
+
+
+def local_mesh() -> Mesh:
+    """The devices of this process, each of which holds the whole model."""
+    return make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())

@@ -1,0 +1,324 @@
+"""Between the stages: encode an image set to code shards."""
+
+import collections
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+
+from maskgil_jax.config import differences
+from maskgil_jax.data import buckets, images, kinds, limits, records, shards, sources, unreadable
+from maskgil_jax.data.color import check_color
+from maskgil_jax.generation import samplers
+from maskgil_jax.pretrained import loading
+from maskgil_jax.runtime import processes
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.workflows.shard_captions import CaptionEncoder, Captions
+
+log = logging.getLogger("maskgil_jax")
+
+NAMED = 20  # images that cannot be read, in the index; beside each shard all of its are
+VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config.views
+
+
+def run(config: ConfigDict, output: epath.Path) -> None:
+    """Write code shards; a run that was cut short goes on with the first shard that is missing.
+
+    Shards that are there and damaged are named and made anew. With several processes each writes
+    its own share of the shards. Images that cannot be read are left out.
+
+    Args:
+      config: see maskgil_jax/config.py, `codes`.
+      output: directory; one that holds shards of another tokenizer, source or crop is refused.
+
+    Raises:
+      InputError: what the config names does not fit together, or too many unreadable images.
+    """
+    tokenizer, source, sizes, captions, index = _plan(config)
+    output.mkdir(parents=True, exist_ok=True)
+    complete = _complete(output, index)
+    mine = range(jax.process_index(), len(index.shards), jax.process_count())
+    todo = _to_be_made(output, index, mine)
+    if complete and not processes.total(len(todo)):
+        log.info("%s is complete", output)
+        return
+    census = {"census": source.census.to_json()}
+    if processes.first():
+        shards.write_index(output, index, {**census, "complete": False})
+    processes.wait("the index is begun")  # no shard is there without the index that it is of
+
+    encoder = Encoder(tokenizer, source, sizes, captions, index, config)
+    size = config.shard_size
+    total = sum(min(size, len(source) - i * size) for i in todo)
+    encoder.count_unreadable(
+        unreadable.read(output / index.shards[i] for i in mine if i not in todo)
+    )
+    with tqdm(total=total, unit="image", disable=None) as progress:
+        for i in todo:
+            path = output / index.shards[i]
+            indices = range(i * size, min((i + 1) * size, len(source)))
+            count = shards.write_shard(path, encoder.shard(path, indices, progress), index.grids)
+            log.info("%s: %d examples", index.shards[i], count)
+    if encoder.left_out:
+        log.warning("left out, since they cannot be read: %s", encoder.left_out)
+    encoder.check(processes.total(encoder.unreadable))
+    if processes.first():
+        counts = shards.counts_of(output, index)
+        faults = unreadable.read(output / name for name in index.shards)
+        left_out = {
+            "unreadable": len(source) - counts["examples"],
+            "unreadable_images": faults[:NAMED],
+        }
+        shards.write_index(output, index, {**counts, **left_out, **census, "complete": True})
+        log.info(
+            "%d examples in %s, %d images left out",
+            *(counts["examples"], output, left_out["unreadable"]),
+        )
+    processes.wait("the index is complete")
+
+
+def check(config: ConfigDict, downsample: int) -> buckets.Buckets:
+    """The sizes that images become.
+
+    Args:
+      config: of the stage.
+      downsample: of the tokenizer.
+
+    Raises:
+      InputError: fields that do not fit together.
+    """
+    if config.crops not in (*VIEWS, "random"):
+        raise InputError(f"crops = {config.crops!r}, expected one of {', '.join(VIEWS)}, random")
+    if config.crops == "ten" and config.buckets:
+        raise InputError(
+            f"crops = 'ten' with buckets = {config.buckets!r}: expected no buckets, since ten-crop "
+            "is of squares, or other crops"
+        )
+    if config.crops != "random" and config.views != 1:
+        raise InputError(f"views = {config.views} with crops = {config.crops!r}: expected random")
+    check_color(config.color, "color")
+    if config.image_size % downsample:
+        raise InputError(
+            f"image_size = {config.image_size}, expected a multiple of {downsample} "
+            "(the tokenizer's downsampling)"
+        )
+    if config.features and not config.encoder:
+        raise InputError("features without encoder: expected the directory of a text encoder")
+    return buckets.named(config.buckets, config.image_size, downsample)
+
+
+def _plan(
+    config: ConfigDict,
+) -> tuple[loading.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+    tokenizer = loading.load_tokenizer(config.tokenizer)
+    sizes = check(config, tokenizer.downsample)
+    encoder = loading.load_text_encoder(config.encoder) if config.encoder else None
+    source = sources.open_source(config.source)
+    source.census.announce(config.source)
+    source.census.check_limit(config.source, config.bad_image_limit, "bad_image_limit")
+    count = -(-len(source) // config.shard_size)
+    index = shards.Index(
+        tokenizer=tokenizer.provenance,
+        source={"name": config.source, "images": len(source)},
+        image_size=config.image_size,
+        buckets=config.buckets,
+        crops=config.crops,
+        views=VIEWS.get(config.crops, config.views),
+        seed=config.seed,
+        encoder=encoder.provenance if encoder else {},
+        caption_tokens=config.caption_tokens if encoder else 0,
+        features=encoder.network.config.dtype if encoder and config.features else "",
+        grids=sizes.grids(tokenizer.downsample),
+        dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
+        class_names=source.class_names,
+        color=config.color,
+        shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
+    )
+    captions = None
+    if encoder:
+        captions = CaptionEncoder(encoder, config.caption_tokens, config.batch_size)
+    return tokenizer, source, sizes, captions, index
+
+
+def _complete(output: epath.Path, index: shards.Index) -> bool:
+    found = shards.read_index(output)
+    if found is None:
+        return False
+    before, counts = found[0].to_json(), found[1]
+    for name in ("tokenizer", "encoder"):  # the same may have moved
+        if "path" in before[name]:
+            before[name]["path"] = getattr(index, name).get("path")
+    lines = differences(before, index.to_json())
+    if lines:
+        raise InputError(
+            f"{output} holds shards of another kind; choose another directory or remove it:\n  "
+            + "\n  ".join(lines)
+        )
+    if counts["complete"] and processes.first():
+        shards.write_index(output, index, counts)
+    return counts["complete"]
+
+
+def _to_be_made(output: epath.Path, index: shards.Index, mine: range) -> list[int]:
+    """Which of the shards with these numbers are missing or damaged; the damaged are named."""
+    paths = [output / index.shards[i] for i in mine]
+    with ThreadPoolExecutor(shards.OPENERS) as pool:
+        faults = list(pool.map(lambda path: shards.fault_of(path, index), paths))
+    for path, fault in zip(paths, faults, strict=True):
+        if fault not in ("", shards.MISSING):
+            log.warning("%s is damaged and made anew: %s", path, fault)
+    return [i for i, fault in zip(mine, faults, strict=True) if fault]
+
+
+class Loaded(NamedTuple):
+    """An image on its way to its codes.
+
+    Attributes:
+      record: of the source.
+      bucket: number of its size.
+      views: uint8 [views, H, W, 3], of that size.
+      size: (height, width) of the whole image.
+      captions: of it, if they are kept.
+    """
+
+    record: records.Record
+    bucket: int
+    views: np.ndarray
+    size: buckets.Size
+    captions: Captions
+
+
+class Encoder:
+    """Turns images into the records of a shard, and counts those that cannot be read.
+
+    Attributes:
+      unreadable: number of those of this process, also in shards that were there before.
+    """
+
+    def __init__(
+        self,
+        tokenizer: loading.Tokenizer,
+        source: records.Source,
+        sizes: buckets.Buckets,
+        captions: CaptionEncoder | None,
+        index: shards.Index,
+        config: ConfigDict,
+    ):
+        self._captions = captions
+        self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
+        self._batch_size, self._limit = config.batch_size, config.bad_image_limit
+        self.unreadable = 0
+        self._kinds: list[str] = []
+        self._compilations = buckets.Compilations(index.grids)
+
+    @property
+    def left_out(self) -> str:
+        """How many were found to be unreadable now, by kind, or ""."""
+        return kinds.counted(self._kinds)
+
+    def shard(
+        self, path: epath.Path, indices: range, progress: tqdm
+    ) -> Iterator[shards.CodeRecord]:
+        """Records of the readable images among `indices`; those of one size in their order.
+
+        The names of the others are kept beside the shard, and are there before it.
+        """
+        faults: list[str] = []
+        yield from self._records(indices, progress, faults)
+        unreadable.write(path, faults)
+
+    def _records(
+        self, indices: range, progress: tqdm, faults: list[str]
+    ) -> Iterator[shards.CodeRecord]:
+        """Records of the readable images, and in `faults` why the others are not.
+
+        Images wait until there is a batch of their size, so that there is one shape of each.
+        Records do not wait: features of a shard's captions may be more than the memory holds.
+        """
+        waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
+        for found in self._loaded(indices):
+            errors = [item for item in found if isinstance(item, Unreadable)]
+            self._kinds += [error.kind for error in errors]
+            new = [str(error) for error in errors]
+            faults += new
+            self.count_unreadable(new)
+            for item in (item for item in found if isinstance(item, Loaded)):
+                queue = waiting[item.bucket]
+                queue.append(item)
+                if len(queue) == self._batch_size:
+                    yield from self._encoded(waiting.pop(item.bucket))
+            progress.update(len(found))
+        for queue in waiting.values():
+            yield from self._encoded(queue)
+
+    def _loaded(self, indices: range) -> Iterator[list[Loaded | Unreadable]]:
+        """A batch of images after another; the next is loaded while one is encoded."""
+        with ThreadPoolExecutor() as pool:
+            parts = [
+                indices[start : start + self._batch_size]
+                for start in range(0, len(indices), self._batch_size)
+            ]
+            following = pool.map(self._load, parts[0])
+            for part in parts[1:]:
+                found, following = following, pool.map(self._load, part)
+                yield list(found)
+            yield list(following)
+
+    def _encoded(self, images_of_a_size: list[Loaded]) -> list[shards.CodeRecord]:
+        bucket = images_of_a_size[0].bucket
+        self._compilations.note(bucket)
+        pixels = np.concatenate([image.views for image in images_of_a_size])
+        codes = samplers.encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
+        codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
+        captions = [image.captions for image in images_of_a_size]
+        if self._captions and self._index.features:
+            captions = self._captions.with_features(captions)
+        return [
+            shards.CodeRecord(views, image.record.label, image.record.id, image.size, *kept)
+            for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
+        ]
+
+    def _load(self, index: int) -> Loaded | Unreadable:
+        """The image at an index, or why it cannot be read."""
+        record = self._source[index]
+        try:
+            with records.opened_image(record, self._index.color) as image:
+                size = image.height, image.width
+                (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
+                height, width = self._buckets.sizes[bucket]
+                views = self._views(image, height, width, index)
+            captions = self._captions.read(record) if self._captions else Captions(())
+        except Unreadable as error:
+            log.warning("left out an image that cannot be read: %s", error)
+            return error
+        return Loaded(record, int(bucket), views, size, captions)
+
+    def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
+        if self._index.crops == "ten":
+            return images.ten_crop(image, height)
+        if self._index.crops == "random":
+            # Of the image's own, so that a run that is cut short goes on to the same codes.
+            rng = np.random.default_rng((self._index.seed, index))
+            return images.random_views(image, height, width, self._index.views, rng)
+        view = images.bucket_crop(image, height, width)
+        return np.stack([view, view[:, ::-1]] if self._index.crops == "flip" else [view])
+
+    def count_unreadable(self, faults: Sequence[str]) -> None:
+        """Count images that cannot be read; InputError where there are too many."""
+        self.unreadable += len(faults)
+        self.check(self.unreadable)
+
+    def check(self, count: int) -> None:
+        """Raise InputError where so many images that cannot be read are too many."""
+        complaint = limits.complaint(count, len(self._source), self._limit, "bad_image_limit")
+        if complaint:
+            raise InputError(
+                f"{complaint}; what was written stays. Of those that were read now: {self.left_out}"
+            )

@@ -1,0 +1,176 @@
+"""Figures of measurements, for print: named axes, lines told apart without colour too."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from maskgil_jax.generation import pictures
+
+Row = Mapping[str, Any]
+
+# Okabe and Ito's colours, which the colour-blind tell apart; yellow is too light for white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
+SPELLED = {
+    "fid": "FID",
+    "rfid": "rFID",
+    "sfid": "sFID",
+    "kid": "KID",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+}
+NOT_SHOWN = ("_deviation",)
+
+
+def of_sweep(
+    rows: Sequence[Row],
+    varied: Sequence[str],
+    measured: Sequence[str],
+    floor: Mapping[str, float],
+    title: str,
+    output: epath.Path,
+) -> None:
+    """Write the figures of a sweep.
+
+    OUTPUT/NAME.png for each option of several numbers, OUTPUT/quality_time.png, and
+    OUTPUT/precision_recall.png where these were measured.
+
+    Args:
+      rows: one a setting, with its options, what was measured, and seconds_per_image.
+      varied: names of the options.
+      measured: names of the metrics.
+      floor: what real images give, of the metrics where this is known.
+      title: of all figures.
+      output: directory.
+    """
+    measured = [name for name in measured if not name.endswith(NOT_SHOWN)]
+    numbers = [
+        name
+        for name in varied
+        if all(isinstance(row[name], int | float) for row in rows)
+        and len({row[name] for row in rows}) > 1
+    ]
+    for name in numbers:
+        path = output / f"{name}.png"
+        panels(rows, name, measured, floor, title, path, along=name, options=varied)
+    last = numbers[-1] if numbers else None
+    # Joined along what costs time, and along what trades recall for precision.
+    slow = next((name for name in ("steps", "prefix") if name in numbers), last)
+    path = output / "quality_time.png"
+    panels(rows, "seconds_per_image", measured, floor, title, path, along=slow, options=varied)
+    for precision in measured:
+        recall = precision.replace("precision", "recall")
+        if precision.endswith("precision") and recall in measured:
+            along = next((name for name in ("guidance", "temperature") if name in numbers), slow)
+            path = output / "precision_recall.png"
+            panels(rows, recall, [precision], {}, title, path, along=along, options=varied)
+
+
+def panels(
+    rows: Sequence[Row],
+    axis: str,
+    measured: Sequence[str],
+    floor: Mapping[str, float],
+    title: str,
+    path: epath.PathLike,
+    *,
+    options: Sequence[str],
+    along: str | None = None,
+) -> None:
+    """Plot each measured value against another, one panel for each.
+
+    Args:
+      rows: values by name.
+      axis: name of the horizontal one.
+      measured: names of the vertical ones.
+      floor: what real images give against real ones, of those where this is known.
+      title: of the figure.
+      path: of the PNG.
+      options: names of what tells the rows apart: those of one line differ in `along` alone.
+      along: the option along which points are joined, and which is written beside them where it is
+        not the axis; None: every row is a point by itself.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib import ticker
+
+    columns = min(len(measured), 3)
+    lines = -(-len(measured) // columns)
+    figure, panes = plt.subplots(
+        lines, columns, figsize=(max(4.2 * columns, 6), 3.4 * lines + 0.4), squeeze=False
+    )
+    for pane in panes.flat[len(measured) :]:
+        pane.remove()
+    others = [name for name in options if name != along]
+    for pane, name in zip(panes.flat, measured, strict=False):
+        for i, (line, points) in enumerate(_lines(rows, others)):
+            x, y = ([row[key] for row in points] for key in (axis, name))
+            pane.plot(
+                x,
+                y,
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i % len(MARKERS)],
+                linestyle=DASHES[i // len(COLOURS) % len(DASHES)] if along else "none",
+                label=line,
+                markersize=4.5,
+                linewidth=1.4,
+            )
+            if along and axis != along:
+                _beside(pane, x, y, [f"{row[along]:g}" for row in points])
+        if name in floor:
+            pane.axhline(floor[name], color="0.4", linestyle=":", label="real against real")
+        positions = [row[axis] for row in rows]
+        if axis.startswith("seconds") and max(positions) > 4 * min(positions):
+            pane.set_xscale("log")
+            pane.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            pane.xaxis.set_major_formatter("{x:g}")
+            pane.xaxis.set_minor_formatter(ticker.NullFormatter())
+        pane.set(xlabel=spelled(axis), ylabel=spelled(name))
+        pane.grid(alpha=0.3, linewidth=0.6)
+        pane.margins(0.12)
+    handles, labels = panes[0][0].get_legend_handles_labels()
+    if len(labels) > 1 or floor:
+        _legend_below(figure, handles, labels)
+    note = f"\nnumbers beside points: {spelled(along)}" if along and axis != along else ""
+    figure.suptitle(title + note, fontsize=9, wrap=True)
+    figure.set_layout_engine("constrained")
+    pictures.save_figure(path, figure, dpi=200)
+    plt.close(figure)
+
+
+def spelled(name: str) -> str:
+    """`pixel_frechet_distance` as a reader expects it on an axis."""
+    words = [SPELLED.get(word, word) for word in name.split("_")]
+    return " ".join(words)
+
+
+def _lines(rows: Sequence[Row], names: Sequence[str]) -> Iterable[tuple[str, list[Row]]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_told(row, names), []).append(row)
+    return found.items()
+
+
+def _told(row: Row, names: Sequence[str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names)
+
+
+def _legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """In as many columns, up to 4, as the figure has room for."""
+    for columns in range(min(4, len(labels)), 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, fontsize=9
+        )
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
+
+
+def _beside(pane: Any, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
+    for at, text in zip(zip(x, y, strict=True), texts, strict=True):
+        pane.annotate(text, at, xytext=(4, 4), textcoords="offset points", fontsize=7)

@@ -1,0 +1,111 @@
+"""The plan of a config for TPUs that are not here, as a user asks for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from maskgil_jax.planning.chips import CHIPS
+
+pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
+
+
+def plan(*options):
+    command = [sys.executable, "-m", "maskgil_jax.plan", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.slow
+def test_a_generator_on_two_topologies(tmp_path):
+    found = plan(
+        "--config=tests/helpers/tiny.py:generator",
+        "--config.model.remat=full",
+        "--config.model.num_classes=10",
+        "--topology=v5e:2x2,v6e:2x4",
+        "--codebook_size=64",
+        "--grid=4,4",
+        "--batch_per_chip=8",
+        f"--output={tmp_path}/plan.json",
+    )
+    assert found.returncode == 0, found.stderr
+    plans = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    assert [(p["topology"], p["chips"], p["batch_size"]) for p in plans] == [
+        ("v5e:2x2", 4, 32),
+        ("v6e:2x4", 8, 64),
+    ]
+    for p in plans:
+        chip = CHIPS[p["topology"][:3]]
+        assert p["fits"] and p["bytes_total"] == sum(p["bytes"].values()) < chip.hbm_bytes
+        # Recomputed layers: a fourth of the layers' FLOPs more.
+        assert 1 < p["hardware_flops_per_step"] / p["model_flops_per_step"] < 1.5
+        assert p["compute_seconds"] == pytest.approx(
+            p["estimated_cycles"] / chip.clock + p["kernel_seconds"]
+        )
+        assert p["step_seconds"] == p["compute_seconds"] + p["collective_seconds"]
+        assert p["mfu"] * p["step_seconds"] * chip.flops * p["chips"] == pytest.approx(
+            p["model_flops_per_step"]
+        )
+        assert p["training_days"] * 24 * p["chips"] == pytest.approx(p["chip_hours"])
+        assert p["collectives"]["all-reduce"]["bytes_sent"] > 0
+        assert len(p["costliest"]) == 10 and p["sampler"]["step_seconds"] > 0
+    for word in ("counted", "estimated", "MFU", "v6e:2x4"):
+        assert word in found.stdout
+    assert (tmp_path / "plan.md").read_text().count("| v") == 2
+    assert (tmp_path / "plan.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_a_generator_of_features_and_its_sampler(tmp_path):
+    found = plan(
+        "--config=tests/helpers/tiny.py:generator",
+        "--config.model.feature_dim=24",
+        "--config.model.condition_tokens=8",
+        "--topology=v5e:2x2",
+        "--codebook_size=64",
+        "--grid=4,4",
+        f"--output={tmp_path}/plan.json",
+    )
+    assert found.returncode == 0, found.stderr
+    (of_features,) = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    # Those of the sampler: 3 steps of two passes over 8 + 16 tokens in 2 layers, and the features.
+    assert of_features["sampler"]["step_seconds"] > 0
+    assert of_features["sampler"]["model_flops_per_step"] > 0
+
+
+@pytest.mark.slow
+def test_a_tokenizer():
+    found = plan("--config=tests/helpers/tiny.py:tokenizer", "--topology=v5e:2x2")
+    assert found.returncode == 0, found.stderr
+    assert "MFU" in found.stdout and "sampler" not in found.stdout
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
+    found = plan(
+        "--config=tests/helpers/tiny.py:generator",
+        "--topology=v5e:2x2",
+        "--grid=64,64",
+        "--codebook_size=16384",
+        "--batch_per_chip=2048",
+        "--nosampler",
+    )
+    assert found.returncode == 0, found.stderr
+    assert "DOES NOT FIT" in found.stdout and "too much" in found.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--topology=v5p:5x7"], "--topology=v5p:5x7"),
+        (["--topology=h100:8"], "expected a TPU of v5e, v5p, v6e"),
+        ([], "--topology is missing"),
+        (["--topology=v5e:2x2", "--config.batch_size=7"], "config.batch_size = 7"),
+    ],
+)
+def test_bad_input_is_one_clear_line(options, words):
+    found = plan("--config=tests/helpers/tiny.py:generator", *options)
+    assert found.returncode == 1
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+    assert words in line
