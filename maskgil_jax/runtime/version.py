@@ -10,7 +10,7 @@ import subprocess
 def of_code() -> str:
     """`0.1.0`, or `0.1.0+81f556d-dirty` in a git checkout (with changes that are not committed)."""
     release = importlib.metadata.version("maskgil_jax")
-    root = pathlib.Path(__file__).parent.parent
+    root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return release
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]

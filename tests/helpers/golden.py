@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.goldens import recipe
 
-FOLDER = pathlib.Path(__file__).parent / "goldens"
+FOLDER = pathlib.Path(__file__).parents[1] / "goldens"
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:

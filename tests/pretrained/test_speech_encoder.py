@@ -14,7 +14,7 @@ from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError
 from tests.models.encoders.test_whisper import TINY
 
-PAIRS = pathlib.Path(__file__).parents[1].parent / "shared/data/pairs_small"
+PAIRS = pathlib.Path(__file__).parents[3] / "shared/data/pairs_small"
 
 
 @pytest.fixture(scope="module")
