@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from maskgil_jax.decoding import option_checks, token_sampling
-from maskgil_jax.models.token_models.conditions import Condition, with_unwanted
+from maskgil_jax.models.token_models.conditions import Condition, with_negative
 from maskgil_jax.models.token_models.layers import cast_once
 from maskgil_jax.models.token_models.llama import Cache, Llama
 
@@ -73,7 +73,7 @@ def sample_codes(
     )
     both = condition
     if guided:
-        both = with_unwanted(network, condition, negative)
+        both = with_negative(network, condition, negative)
 
     def draw(x_BD: jax.Array, index: jax.Array | int) -> jax.Array:
         x_BD = network.normed(x_BD[:, None])[:, 0]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from maskgil_jax.decoding import masked, token_sampling
 from maskgil_jax.models.token_models import orders
-from maskgil_jax.models.token_models.conditions import Condition, TokenModel, with_unwanted
+from maskgil_jax.models.token_models.conditions import Condition, TokenModel, with_negative
 from maskgil_jax.models.token_models.layers import cast_once
 
 
@@ -39,7 +39,7 @@ def sample_codes(
     keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
     both = condition
     if plan.guided:
-        both = with_unwanted(network, condition, negative)
+        both = with_negative(network, condition, negative)
 
     def noise(
         step: jax.Array, use: int, sample: Callable[..., jax.Array], *shape: int
@@ -53,10 +53,10 @@ def sample_codes(
     ) -> jax.Array:
         codes_Bhw = codes_BL.reshape(B, height, width)
         if guidance is None:
-            x_BLD = network.hidden(codes_Bhw, condition)
+            x_BLD = network.backbone(codes_Bhw, condition)
             x_BnD = network.normed(_rows(x_BLD, positions_Bn))
         else:
-            x_BLD = network.hidden(jnp.concatenate([codes_Bhw, codes_Bhw]), both)
+            x_BLD = network.backbone(jnp.concatenate([codes_Bhw, codes_Bhw]), both)
             x_BnD = network.normed(_rows(x_BLD, jnp.concatenate([positions_Bn, positions_Bn])))
             # The head is affine and the weights of c and u add up to 1: guidance may come first.
             c_BnD, u_BnD = jnp.split(x_BnD.astype(jnp.float32), 2)

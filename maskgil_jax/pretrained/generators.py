@@ -394,5 +394,5 @@ def make_generator(
 
 @jax.jit
 def _logits(network: TokenModel, codes: jax.Array, condition: Condition) -> jax.Array:
-    logits = network.classify(network.normed(network.hidden(codes, condition)))
+    logits = network.classify(network.normed(network.backbone(codes, condition)))
     return factors.joint(logits, network.config.vocabularies)

@@ -15,8 +15,9 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models.token_models import rope
+from maskgil_jax.models.token_models.attention import attention_of_parts
 from maskgil_jax.models.token_models.layers import through_layers, unit_rms
-from maskgil_jax.models.token_models.products import attention_of_parts, product
+from maskgil_jax.models.token_models.products import product
 
 
 @dataclasses.dataclass(frozen=True)

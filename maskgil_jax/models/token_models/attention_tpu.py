@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 
-from maskgil_jax.models.token_models.products import kept
+from maskgil_jax.models.token_models.products import saved
 from maskgil_jax.runtime import sharding
 
 LANES = 128
@@ -365,7 +365,7 @@ def _forward(
     shape: Shape,
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
     out, out_few = _call(_forward_kernel, _arguments(image, few, norms_4K, tables), False, shape)
-    outputs = kept(out, "attention"), kept(out_few[:, : shape.few], "attention")
+    outputs = saved(out, "attention"), saved(out_few[:, : shape.few], "attention")
     return outputs, (image, few, norms_4K, tables)
 
 
