@@ -238,7 +238,6 @@ def generator() -> ConfigDict:
             guidance=3.0,  # scale s of u + s (c - u); 1: none
             guidance_form="scale",  # | weight: w of (1 + w) c - w u; 0: none
             guidance_ramp="linear",  # constant | linear | cosine | power_cosine
-            guidance_power=3.0,  # of power_cosine
             schedule="arccos",
             rule="maskgil",  # maskgil | maskgit | halton | titok | maskbit
             temperature=1.0,  # divides the logits
@@ -246,7 +245,6 @@ def generator() -> ConfigDict:
             choice_temperature=4.5,  # scale of the Gumbel noise on the confidence
             top_k=0,  # codes drawn from; 0: all
             top_p=1.0,  # the fewest codes that reach this probability; 1: all
-            resample=False,  # draw revealed tokens anew at every step
             batch_size=64,
         ),
         evaluation=dict(

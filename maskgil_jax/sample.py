@@ -295,7 +295,7 @@ def chosen_sampler(
     Raises:
       InputError: flags that do not fit the model or one another.
     """
-    from maskgil_jax.decoding import masked
+    from maskgil_jax.decoding import masked_options
     from maskgil_jax.generation import samplers
     from maskgil_jax.pretrained import loading
 
@@ -308,12 +308,12 @@ def chosen_sampler(
         )
     preset = options.pop("preset", "")
     if preset:
-        if method == "autoregressive" or preset not in masked.PRESETS:
+        if method == "autoregressive" or preset not in masked_options.PRESETS:
             raise InputError(
-                f"--preset={preset}: expected one of {', '.join(masked.PRESETS)}, for masked "
-                "decoding"
+                f"--preset={preset}: expected one of {', '.join(masked_options.PRESETS)}, for "
+                "masked decoding"
             )
-        options = dataclasses.asdict(masked.PRESETS[preset]) | options
+        options = dataclasses.asdict(masked_options.PRESETS[preset]) | options
     prefix = options.pop("prefix", None)
     prefix_model = options.pop("prefix_model", "")
     prefix_options = {
@@ -428,21 +428,18 @@ DECODING: dict[str, tuple[Callable[..., Any], str]] = {
         "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)",
     ),
     "guidance_ramp": (flags.DEFINE_string, "constant, linear, cosine, power_cosine (linear)"),
-    "guidance_power": (flags.DEFINE_float, "of power_cosine (3)"),
     "guidance_interval": (flags.DEFINE_integer, "guided tokens after the first; -1: all (-1)"),
     "temperature": (flags.DEFINE_float, "divides the logits; 0: greedy, token by token (1)"),
     "temperature_schedule": (flags.DEFINE_string, "constant, titok, halton (constant)"),
     "choice_temperature": (flags.DEFINE_float, "scale of the noise on the confidence (4.5)"),
     "top_k": (flags.DEFINE_integer, "codes drawn from; 0: all (0)"),
     "top_p": (flags.DEFINE_float, "the fewest codes that reach this probability; 1: all (1)"),
-    "resample": (flags.DEFINE_bool, "draw revealed tokens anew at every step (no)"),
     "prefix_model": (flags.DEFINE_string, "causal generator directory, for hybrid decoding"),
     "prefix": (flags.DEFINE_integer, "tokens drawn one by one, for hybrid decoding"),
     "prefix_guidance": (flags.DEFINE_float, "of the prefix (2)"),
     "prefix_guidance_interval": (flags.DEFINE_integer, "of the prefix (-1)"),
     "prefix_temperature": (flags.DEFINE_float, "of the prefix (1)"),
     "prefix_top_k": (flags.DEFINE_integer, "of the prefix (0)"),
-    "prefix_top_p": (flags.DEFINE_float, "of the prefix (1)"),
 }
 
 

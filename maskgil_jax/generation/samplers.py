@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.data.images import to_uint8
-from maskgil_jax.decoding import autoregressive, masked
+from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators
 from maskgil_jax.pretrained.generators import Generator
@@ -23,7 +23,7 @@ from maskgil_jax.runtime.errors import InputError
 
 def options_of(causal: bool) -> tuple[str, ...]:
     """Names of the decoding options of a model."""
-    kind = autoregressive.Options if causal else masked.Options
+    kind = autoregressive.Options if causal else masked_options.Options
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
@@ -160,7 +160,7 @@ def hybrid_sampler(
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
       grid: (height, width) in tokens; None: that of the models.
-      **options: fields of decoding.masked.Options.
+      **options: fields of decoding.masked_options.Options.
 
     Raises:
       InputError: models of other codes, classes, encoders or grids; or options that no decoding

@@ -13,14 +13,14 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax.decoding import autoregressive, masked, masked_loop
+from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
-from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage, loop, tokenizer_stage
@@ -86,7 +86,7 @@ def training_step(
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     B, step = config.batch_size, STEPS[config.stage]
     if config.stage == "generator":
-        network = generator_stage.network_config(config.model, codebook_size, grid)
+        network = presets.network_config(config.model, codebook_size, grid)
         shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32)}
         if config.model.feature_dim:  # of code shards that hold them
             tokens = config.model.condition_tokens
@@ -145,7 +145,7 @@ def training_step(
 def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[int, int]) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`, on one device."""
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
-    network = generator_stage.network_config(config.model, codebook_size, grid)
+    network = presets.network_config(config.model, codebook_size, grid)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
@@ -173,13 +173,13 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
         passes = 2 if chosen.guidance != 1.0 else 1
         model_flops = B * (passes * (each["layers"] + each["attention"]) + each["head"])
     else:
-        plan, counts_SB = masked.plan(np.full(B, tokens), **options)
+        plan, counts_SB = masked_plan.plan(np.full(B, tokens), **options)
         function = functools.partial(masked_loop.sample_codes, plan=plan)
         codes = jax.ShapeDtypeStruct((B, *grid), jnp.int32)
         counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
         arguments = (model, condition, codes, counts, key, start)
         passes = sum(1 + (scale != 1) for scale in plan.guidance)
-        head = each["head"] * sum(plan.hidden) // tokens
+        head = each["head"] * sum(plan.masked) // tokens
         model_flops = B * (passes * (each["layers"] + each["attention"]) + head)
     return Program(
         function, _replicated(arguments, mesh), {}, mesh, B, tokens, _size(model), model_flops

@@ -185,7 +185,7 @@ def gradients(
         terms = {"codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
         if settings.entropy_weight:
             terms["entropy"] = tokenizer.entropy_loss(latents)
-        hidden = tokenizer.hidden(quantized.z_BhwC)
+        hidden = tokenizer.features(quantized.z_BhwC)
         outputs = tokenizer.pixels(hidden), weighted(terms, settings)
         return outputs, (hidden, quantized.codes_Bhw, tokenizer.comparable(latents), terms)
 

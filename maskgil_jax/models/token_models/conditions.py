@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 
 class Features(NamedTuple):
@@ -47,13 +46,3 @@ class TokenModel(Protocol):
 
     def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
         """The null condition where `drop_B`."""
-
-
-def with_negative(
-    network: TokenModel, condition: Condition, negative: Condition | None
-) -> Condition:
-    """Conditions [2 B] of guidance: B positive ones, then `negative`; None: the null condition."""
-    if negative is None:
-        B = jax.tree.leaves(condition)[0].shape[0]
-        negative = network.drop_condition(condition, jnp.ones(B, bool))
-    return jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, negative)

@@ -396,7 +396,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Features to `hidden`, from which `conv_out` makes pixels.
+    """Latents to `features`, from which `conv_out` makes pixels.
 
     `levels[0]` is the lowest resolution, as in LlamaGen's key order.
     """
@@ -442,7 +442,7 @@ class Decoder(nnx.Module):
         self.norm_out = group_norm(outputs[-1], dtype=dtype, rngs=rngs)
         self.conv_out = conv(outputs[-1], 3, 3, dtype=dtype, rngs=rngs)
 
-    def hidden(self, z: jax.Array) -> jax.Array:
+    def features(self, z: jax.Array) -> jax.Array:
         """[B, h, w, z_channels] -> [B, H, W, C], what the last convolution sees."""
         x = self.middle(self.conv_in(z))
         for i, level in enumerate(self.levels):
