@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from maskgil_jax.evaluation import image_sets
-from maskgil_jax.generation import samplers
+from maskgil_jax.runtime.batches import even_batch, fixed_batches
 from maskgil_jax.metrics import features, reconstruction
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.runtime import sharding
@@ -209,7 +209,7 @@ def _batched(
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """`compute` in batches of one shape, each spread over the devices of this process."""
     mesh = sharding.local_mesh()
-    size = samplers.even_batch(batch_size, image_sets.PART, mesh.size)
+    size = even_batch(batch_size, image_sets.PART, mesh.size)
     network = jax.device_put(network, sharding.replicated(mesh))
 
     def one(numbered: tuple[int, int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -219,7 +219,7 @@ def _batched(
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            parts = list(pool.map(one, samplers.fixed_batches(images, size)))
+            parts = list(pool.map(one, fixed_batches(images, size)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return run
