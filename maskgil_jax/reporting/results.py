@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax.planning.report import COLUMNS as PLAN_COLUMNS
+from maskgil_jax.planning.plan_files import COLUMNS as PLAN_COLUMNS
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import scaling_tables, tables
 from maskgil_jax.workflows.tokenizer_comparison import COLUMNS as TOKENIZER_COLUMNS

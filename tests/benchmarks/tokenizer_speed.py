@@ -92,7 +92,7 @@ def prepare(scratch: pathlib.Path) -> None:
     """Write the weights for both sides, and codes to decode."""
     import jax
 
-    from maskgil_jax import convert
+    from maskgil_jax.interop import conversion
     from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
     from maskgil_jax.pretrained import loading
 
@@ -101,7 +101,7 @@ def prepare(scratch: pathlib.Path) -> None:
     else:
         tokenizer = loading.load_tokenizer(flags.FLAGS.tokenizer)
     tokenizer.save(scratch / "tokenizer")
-    convert.export_model(
+    conversion.export_model(
         flags.FLAGS.format, str(scratch / "tokenizer"), str(scratch / "official.safetensors")
     )
     grid = (flags.FLAGS.size // tokenizer.downsample,) * 2
