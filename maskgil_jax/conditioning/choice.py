@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import speech
 from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
 from maskgil_jax.conditioning.text import of_captions
-from maskgil_jax.data import audio
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.recordings import Recordings
 from maskgil_jax.data.shards import CodeShards, Index
-from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder

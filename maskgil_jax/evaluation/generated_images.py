@@ -13,10 +13,10 @@ from maskgil_jax.evaluation import image_sets
 from maskgil_jax.evaluation.image_sets import Piece
 from maskgil_jax.generation import samplers
 from maskgil_jax.generation.images import Sample, draw_images
-from maskgil_jax.runtime.batches import even_batch, fixed_batches
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.batches import even_batch, fixed_batches
 
 
 class Models:

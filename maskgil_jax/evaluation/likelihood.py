@@ -36,7 +36,7 @@ def validation(
     model, of all tokens, each given those before it.
     """
     codes_Nhw = np.stack([record.codes[0] for record in records])
-    labels_N = np.array([record.label for record in records], np.int32)
+    labels_N = jnp.array([record.label for record in records], jnp.int32)
     masked_Nhw = masks(generator, codes_Nhw.shape, jax.random.key(seed))
     loss_N, correct_N = sums(generator, codes_Nhw, masked_Nhw, labels_N, batch_size)
     tokens = masked_Nhw.sum()
@@ -101,9 +101,7 @@ def sums(
 
 
 @jax.jit
-def _sums(
-    network: TokenModel, examples: dict[str, Condition]
-) -> tuple[jax.Array, jax.Array]:
+def _sums(network: TokenModel, examples: dict[str, Condition]) -> tuple[jax.Array, jax.Array]:
     def of_one(example: dict[str, Condition]) -> tuple[jax.Array, jax.Array]:
         one = jax.tree.map(lambda x: x[None], example)
         one["weight"] = one["hidden"].astype(jnp.float32)

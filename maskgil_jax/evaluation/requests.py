@@ -162,8 +162,8 @@ def requested(generator: Generator, drawing: Drawing) -> tuple[Request, dict[str
             "the generator is not conditioned on classes: expected prompts=FILE, one a line, or "
             "speech=FOLDER of recordings, by what it was trained on"
         )
-    about = {"classes": list(drawing.classes) or "all, as many of each, in turn"}
-    return requests.of_classes(generator, drawing.classes), about
+    classes: Any = list(drawing.classes) or "all, as many of each, in turn"
+    return requests.of_classes(generator, drawing.classes), {"classes": classes}
 
 
 def _of_folder(generator: Generator, drawing: Drawing) -> tuple[Request, dict[str, Any]]:

@@ -150,7 +150,9 @@ def hearing(
             raise InputError(f"recognizer={recognizer} is no encoder of speech")
         return _as_text(whisper, encoder, config.condition_tokens)
     if recognizer:
-        raise InputError(f"recognizer={recognizer}: the generator is conditioned on speech itself, expected none")
+        raise InputError(
+            f"recognizer={recognizer}: the generator is conditioned on speech itself, expected none"
+        )
 
     def directly(waveform: np.ndarray, stages: Stages) -> tuple[Features, str]:
         with stages("features"):

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from maskgil_jax.data import audio, utterances
 from maskgil_jax.generation import (
     live_speech,
@@ -104,9 +102,7 @@ def requested(
     return requests.of_classes(generator, options.classes), {}
 
 
-def heard(
-    paths: Sequence[str], silence: float
-) -> Iterator[tuple[str, utterances.Utterance]]:
+def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, utterances.Utterance]]:
     """Recordings, or with "-" the utterances of raw sound at the standard input, one by one.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -148,7 +149,7 @@ def _family(name: str) -> ModuleType:
     return FORMATS[name]
 
 
-def parse_arguments(pairs: list[str]) -> dict[str, Any]:
+def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     """`["heads=4", "grid=16x16", "weights=ema"]` as a dict of an int, a tuple and a string.
 
     Raises:

@@ -2,8 +2,8 @@
 
 import datetime
 import importlib.metadata
-import logging
 import importlib.resources
+import logging
 import platform
 import shlex
 from collections.abc import Mapping, Sequence

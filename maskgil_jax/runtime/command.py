@@ -28,9 +28,7 @@ class Processes:
         "says) or HOST:PORT,PROCESSES,INDEX with the address of process 0",
         "",
     )
-    heartbeat_timeout: int = option(
-        "seconds of silence after which a process counts as lost", 100
-    )
+    heartbeat_timeout: int = option("seconds of silence after which a process counts as lost", 100)
 
 
 def start(main: Callable[[Sequence[str]], int]) -> None:
@@ -99,9 +97,7 @@ def _parsed(kind: type[Options], values: flags.FlagValues, argv: Sequence[str]) 
             raise InputError(usage.complaint(error, values)) from None
         raise InputError(config_files.complaint(error, values, argv)) from None
     if unexpected:
-        raise InputError(
-            f"unexpected arguments {unexpected}; options are written --name=value"
-        )
+        raise InputError(f"unexpected arguments {unexpected}; options are written --name=value")
     return options.parsed(kind, values, *given)
 
 

@@ -167,7 +167,9 @@ def _kind_of(name: str, config: ConfigDict | None) -> str:
     """What is expected of a field, or "" where it is no field of the config."""
     if not name.startswith("config."):
         return ""
-    value = _field(name, config)
+    value: Any = config
+    for part in name.split(".")[1:]:
+        value = value.get(part) if isinstance(value, ConfigDict) else None
     return next((text for kind, text in KINDS.items() if type(value) is kind), "").format(name=name)
 
 

@@ -94,12 +94,15 @@ def parsed(options: type[Options], values: flags.FlagValues, positional: str = "
       InputError: a flag that has to be given is missing.
     """
     given = {field.name: _value(field, values, positional) for field in _fields(options)}
-    return _built(options, given)
+    chosen: Options = _built(options, given)
+    return chosen
 
 
 def positional(options: type) -> tuple[str, ...]:
     """The values that the positional field may have; none where there is no such field."""
-    return next((field.meaning.choices for field in _fields(options) if field.meaning.positional), ())
+    return next(
+        (field.meaning.choices for field in _fields(options) if field.meaning.positional), ()
+    )
 
 
 class Field(NamedTuple):
@@ -139,7 +142,7 @@ def _value(field: Field, values: flags.FlagValues, positional: str) -> Any:
     return tuple(flag.value) if isinstance(flag.value, list) else flag.value
 
 
-def _built(options: type[Options], given: dict[str, Any]) -> Options:
+def _built(options: Any, given: dict[str, Any]) -> Any:
     kinds = typing.get_type_hints(options)
     arguments = {
         name: _built(kind, given) if dataclasses.is_dataclass(kind) else given[name]

@@ -19,12 +19,12 @@ from maskgil_jax.data.color import check_color
 from maskgil_jax.data.records import Named, Record, name_of
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.generation.images import draw_images
-from maskgil_jax.runtime.batches import spread
 from maskgil_jax.models.token_models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.token_models.conditions import TokenModel
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import generators, loading, networks
 from maskgil_jax.runtime import processes, sharding, trees
+from maskgil_jax.runtime.batches import spread
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training import generator_data, objectives, optimizer
 from maskgil_jax.training.generator_data import Data

@@ -37,7 +37,10 @@ def sweep(options: SweepOptions) -> None:
     # Once: it may read an encoder and many recordings.
     request, about = requested(models.generator, options.drawing)
     sets = [
-        (setting, drawn(models, request, about, options.num, options.drawing, options.model, setting))
+        (
+            setting,
+            drawn(models, request, about, options.num, options.drawing, options.model, setting),
+        )
         for setting in settings
     ]
     write_sweep(sets, options.reference, options.output, settings_of(options.measuring))
@@ -67,14 +70,12 @@ def varied_option(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     kinds = {field.name: typing.get_args(field.type)[0] for field in dataclasses.fields(Decoding)}
     if name not in kinds or not values:
-        raise InputError(
-            f"--vary={text}: expected NAME=VALUE,VALUE with one of {', '.join(kinds)}"
-        )
+        raise InputError(f"vary={text}: expected NAME=VALUE,VALUE with one of {', '.join(kinds)}")
     try:
         return name, [_of_kind(kinds[name], value) for value in values.split(",")]
     except (KeyError, ValueError):
         expected = {int: "whole numbers", float: "numbers", bool: "true or false"}[kinds[name]]
-        raise InputError(f"--vary={text}: expected {expected}") from None
+        raise InputError(f"vary={text}: expected {expected}") from None
 
 
 def _of_kind(kind: type, text: str) -> Any:

@@ -64,7 +64,9 @@ def compare(options: CompareOptions) -> None:
     summary = summary_of(content, rows, compared[0].images, options)
     write_json(output / "generators.json", summary | {"generators": rows})
     tables.write(output / "generators", rows)
-    draw_pictures(compared, rows, content, title(summary | {"samples": {"count": options.num}}), output)
+    draw_pictures(
+        compared, rows, content, title(summary | {"samples": {"count": options.num}}), output
+    )
     (output / "unfinished").rmtree(missing_ok=True)
     print((output / "generators.md").read_text(), end="")
     log.info("wrote table and pictures to %s", output)

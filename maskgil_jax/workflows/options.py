@@ -124,9 +124,7 @@ class ScalingOptions:
     steps: tuple[str, ...] = option("each size is trained for each of these, as 200,400,800", ())
     codes: str = option("code shards that none of them is trained on")
     output: str = option("directory for tables and plot")
-    plans: tuple[str, ...] = option(
-        "F.json of maskgil_jax.plan, to which the law is extended", ()
-    )
+    plans: tuple[str, ...] = option("F.json of maskgil_jax.plan, to which the law is extended", ())
     num: int = option("images that the loss is of, at most", 1000, least=1)
     batch_size: int = option("images at once", 64, least=1)
     seed: int = option("of masks and of the intervals", 0)

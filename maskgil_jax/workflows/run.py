@@ -28,19 +28,19 @@ Made = dict[str, epath.Path]  # what: where
 
 def run_and_print(options: RunOptions) -> None:
     """Run what the options name, and say where everything is."""
-    for name, results in run(options.config.values, paths.absolute(options.workdir)).items():
+    for name, results in run_stages(options.config.values, paths.absolute(options.workdir)).items():
         if results:
             print(f"{name}:")
         for what, path in results.items():
             print(f"  {what:16} {path}")
 
 
-def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
+def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
     """Run the stages of a config in order; returns what lies where, for each stage.
 
     With several processes, the first draws the samples and measures; the others get nothing back.
     """
-    stages = stages_of(config)
+    stages = defaults.stages_of(config)
     # The last stage has the work directory itself, those before it a folder in it.
     last = list(stages)[-1]
     directories = {name: workdir if name == last else workdir / name for name in stages}
@@ -57,26 +57,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
             log.info("stage %s in %s", name, directories[name])
             directories[name].mkdir(parents=True, exist_ok=True)
             leftovers.clear(directories[name])
-            made[name] = STAGES[name](stage, directories[name])
+            made[name] = RUNS[name](stage, directories[name])
     return made
-
-
-def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The stages of a config in the order of STAGES (a ConfigDict sorts its keys)."""
-    parts = {**config.stages} if "stages" in config else {"": config}
-    by_name: dict[str, ConfigDict] = {}
-    for key, part in parts.items():
-        name = part.get("stage") if isinstance(part, ConfigDict) else None
-        if name not in STAGES or name in by_name:
-            known = ", ".join(STAGES)
-            raise InputError(
-                f"config: stage {name!r}{f' of stages.{key}' if key else ''}, expected each of "
-                f"{known} at most once"
-            )
-        by_name[name] = part
-    if not by_name:
-        raise InputError(f"config: no stages, expected some of {', '.join(STAGES)}")
-    return {name: by_name[name] for name in STAGES if name in by_name}
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
@@ -87,7 +69,10 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
     """
     path = workdir / "config.json"
     content = json.loads(config.to_json_best_effort())
-    folders = [workdir / "checkpoints", *(workdir / name / "checkpoints" for name in STAGES)]
+    folders = [
+        workdir / "checkpoints",
+        *(workdir / name / "checkpoints" for name in defaults.STAGES),
+    ]
     trained = any(folder.exists() and any(folder.iterdir()) for folder in folders)
 
     if trained and path.exists():
@@ -207,7 +192,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
     return made
 
 
-STAGES: dict[str, Callable[[ConfigDict, epath.Path], Made]] = {
+RUNS: dict[str, Callable[[ConfigDict, epath.Path], Made]] = {
     "tokenizer": run_tokenizer,
     "codes": run_codes,
     "generator": run_generator,

@@ -23,9 +23,9 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training import generator_stage
 from maskgil_jax.training.writer import read_log
-from maskgil_jax.workflows import run as runs_of_configs
 from maskgil_jax.workflows import scaling_laws, scaling_tables
 from maskgil_jax.workflows.options import ScalingOptions
+from maskgil_jax.workflows.run import run_stages
 
 log = logging.getLogger("maskgil_jax")
 
@@ -46,7 +46,6 @@ class Run(NamedTuple):
     @property
     def finished(self) -> bool:
         """Whether its model is there, trained for all its steps."""
-        from maskgil_jax.training.writer import read_log
 
         lines = read_log(self.directory)
         trained = bool(lines) and lines[-1]["step"] == self.config.steps
@@ -96,7 +95,7 @@ def checked_config(config: ConfigDict) -> ConfigDict:
     Raises:
       InputError: it describes something else.
     """
-    stages = runs_of_configs.stages_of(config)
+    stages = defaults.stages_of(config)
     if list(stages) != ["generator"]:
         raise InputError(f"config: has stages {list(stages)}, expected one generator")
     config = stages["generator"]
@@ -213,5 +212,5 @@ def trained(run: Run) -> Generator:
     if run.finished:
         log.info("%s is finished, and read", run.name)
     else:
-        runs_of_configs.run(run.config, run.directory)
+        run_stages(run.config, run.directory)
     return load_generator(run.directory / "model")

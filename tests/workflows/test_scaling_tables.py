@@ -75,7 +75,9 @@ def test_a_law_that_the_runs_leave_open_is_not_extended(tmp_path):
 
 def test_the_frontier_holds_what_no_cheaper_run_beats():
     points = [(4, 2.0), (1, 3.0), (2, 3.5), (3, 2.5), (5, 2.2)]
-    found = scaling_tables.frontier([{"training_flops": c, "validation_loss": y} for c, y in points])
+    found = scaling_tables.frontier(
+        [{"training_flops": c, "validation_loss": y} for c, y in points]
+    )
     assert [row["training_flops"] for row in found] == [1, 3, 4]
 
 
