@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.pretrained import presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage, tokenizer_stage
@@ -56,7 +57,7 @@ GENERATORS = [
 def test_a_training_step_of_each_generator(name):
     config = config_of(name)
     grid = (config.data.image_size // 16,) * 2
-    network = generator_stage.network_config(config.model, 16384, grid)
+    network = presets.network_config(config.model, 16384, grid)
     assert network.dtype == "bfloat16" and config.batch_size == 256
     batch = {
         "codes": jax.ShapeDtypeStruct((config.batch_size, *grid), jnp.int32),

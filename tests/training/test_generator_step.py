@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maskgil_jax.pretrained import presets
 from maskgil_jax.training import generator_stage
 from tests.helpers import tiny
 
@@ -16,7 +17,7 @@ def losses_of_a_step(conditions, model=(), **loss):
     config = tiny.generator()
     config.model.update(dict(model))
     config.loss.update(loss)
-    network = generator_stage.network_config(config.model, 64, (4, 4))
+    network = presets.network_config(config.model, 64, (4, 4))
     state = generator_stage.init(config, network, None)
     noisy = jax.tree.map(  # a fresh head is zero
         lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), state.model

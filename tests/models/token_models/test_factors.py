@@ -11,7 +11,7 @@ from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS
-from maskgil_jax.pretrained import generators
+from maskgil_jax.pretrained import generators, presets
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage
 from tests.models.token_models import test_llama
@@ -121,4 +121,4 @@ def test_a_network_without_digits_refuses_them():
     with pytest.raises(
         InputError, match="config.model.factors = .128, 128., which preset besnier has not"
     ):
-        generator_stage.network_config(config.model, 16384, (16, 16))
+        presets.network_config(config.model, 16384, (16, 16))

