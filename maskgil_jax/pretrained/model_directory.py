@@ -105,11 +105,11 @@ _OPTIONAL: dict[str, Types] = {
 
 
 def count_parameters(directory: epath.PathLike) -> int | None:
-    """Of a model directory, without reading them; None where it cannot be told."""
+    """Parameters of a model directory, counted without reading them; None where that fails."""
     try:
         arrays = ocp.metadata(epath.Path(directory) / "params").metadata
         return sum(math.prod(array.shape) for array in arrays.values())
-    except Exception:  # as above
+    except Exception:  # Orbax raises many kinds
         return None
 
 

@@ -27,7 +27,7 @@ def conv(
     strides: int = 1,
     padding: str | Sequence[tuple[int, int]] = "SAME",
 ) -> nnx.Conv:
-    """A convolution that keeps the size unless told."""
+    """A convolution, padded to keep the size by default."""
     return nnx.Conv(
         cin,
         cout,
@@ -37,7 +37,7 @@ def conv(
         use_bias=bias,
         kernel_init=INIT,
         dtype=dtype,
-        # Accelerators round float32 factors unless told; codes would change.
+        # Accelerators round float32 factors by default; codes would change.
         precision="highest" if dtype == "float32" else None,
         rngs=rngs,
     )
