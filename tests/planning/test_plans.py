@@ -1,0 +1,26 @@
+"""What is refused before anything is compiled."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from maskgil_jax.planning import plans
+from maskgil_jax.runtime.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "stage, topology, message",
+    [
+        ("generator", "h100:8", "topology h100:8: expected a TPU of v5e, v5p, v6e"),
+        ("codes", "v5e:2x2", "config.stage = codes: expected tokenizer or generator"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(stage, topology, message):
+    with pytest.raises(InputError, match=message):
+        plans.make_plans(ConfigDict({"stage": stage}), "x.py", plans.PlanOptions([topology]))
+
+
+def test_a_grid_is_two_numbers():
+    assert plans.parse_grid(["16", "24"]) == (16, 24)
+    for texts in (["16"], ["16", "0"], ["16", "x"], ["1", "2", "3"]):
+        with pytest.raises(InputError, match="expected HEIGHT,WIDTH in codes"):
+            plans.parse_grid(texts)
