@@ -28,10 +28,10 @@ def read(path: str) -> Content:
         tensors = {x.name: gguf.dequantize(x.data, x.tensor_type) for x in reader.tensors}
     except Exception as error:  # the library reports damage in many ways, numpy's among them
         raise InputError(f"source {path} is not readable GGUF: {error}") from None
-    parts = header.get("split.count", 1)
-    if parts not in (0, 1):
+    splits = header.get("split.count", 1)
+    if splits not in (0, 1):
         raise InputError(
-            f"source {path} is one of {parts} parts of a model: join them by llama.cpp's "
+            f"source {path} is one of {splits} files of a model: join them by llama.cpp's "
             "`llama-gguf-split --merge`"
         )
     return Content(tensors, header, {VOCABULARY: _vocabulary(path, header)})
@@ -92,7 +92,7 @@ def _vocabulary(path: str, header: dict[str, Any]) -> bytes:
         normalizer.add_dummy_prefix = header.get("tokenizer.ggml.add_space_prefix", True)
         normalizer.remove_extra_whitespaces = False
     except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"source {path} has no whole vocabulary: {error!r}") from None
+        raise InputError(f"source {path} has no complete vocabulary: {error!r}") from None
     return model.SerializeToString(deterministic=True)
 
 

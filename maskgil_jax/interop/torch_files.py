@@ -34,7 +34,7 @@ COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class StandIn:
-    """Stands for a class or function that a file names, and for what it would have made."""
+    """Stands for a class or function that a file names, and for the objects it would have made."""
 
     name = ""
 
@@ -157,7 +157,7 @@ def _check_archive(path: str) -> bool:
     """Whether a file of torch.save can be mapped into memory, as ones without compression can.
 
     Raises:
-      InputError: another zip file, or one that is not whole.
+      InputError: another zip file, or a damaged one.
     """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

@@ -117,7 +117,9 @@ def test_a_file_without_names_of_tensors_is_refused_without_advice(content, tmp_
 
 def test_sets_of_unusual_names_are_a_choice(state, tmp_path):
     path = saved(tmp_path / "x.pt", {"first": state, "second": state})
-    refused(path, "several sets of weights, 'first', 'second': choose one by argument weights=NAME")
+    refused(
+        path, "several sets of weights, 'first', 'second': choose one by the argument weights=NAME"
+    )
 
 
 def test_averaged_weights_alone_are_not_taken_for_raw_ones(state, arrays, tmp_path):

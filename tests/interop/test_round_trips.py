@@ -289,7 +289,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
         conversion.export_model("maskgil-gpt", str(tmp_path / "model"), str(tmp_path / "x.npz"))
 
 
-# --- snapshots that are not whole
+# --- snapshots that are not complete
 
 
 def snapshot(name, folder, told=None, drop=()):

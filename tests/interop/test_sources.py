@@ -1,4 +1,4 @@
-"""Directories, parts, indices, damage: what is not whole is refused and named."""
+"""Directories, parts, indices, damage: what is not complete is refused and named."""
 
 import argparse
 import collections
@@ -43,7 +43,7 @@ def test_a_directory_of_parts_is_read(suffix, name, index, arrays, tmp_path):
         check_read(tmp_path / "d" / f"{name}.{suffix}.index.json", arrays)
     parts[1].unlink()
     refused(tmp_path / "d", f"{parts[1].name}.* not there|1 of 00002|{parts[1].name}.*missing")
-    refused(parts[0], f"not whole: {parts[1].name} of 00002 parts are missing")
+    refused(parts[0], f"not complete: {parts[1].name} of 00002 files are missing")
 
 
 def test_a_directory_of_several_files_without_numbers_is_read(arrays, tmp_path):

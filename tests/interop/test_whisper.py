@@ -78,7 +78,7 @@ def test_export_gives_the_tensors_back(snapshot, tmp_path):
     assert written.keys() == halves.keys()
     for name, tensor in written.items():
         np.testing.assert_array_equal(tensor, halves[name].astype(np.float32))
-    with pytest.raises(InputError, match="whisper-ctranslate2 is imported only"):
+    with pytest.raises(InputError, match="whisper-ctranslate2 can only be imported"):
         conversion.export_model("whisper-ctranslate2", str(tmp_path / "model"), str(output))
 
 
