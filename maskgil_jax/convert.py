@@ -4,37 +4,43 @@ python -m maskgil_jax.convert import --format=NAME --source=FILE --output=DIR [-
 python -m maskgil_jax.convert export --format=NAME --source=DIR --output=FILE.safetensors
 """
 
-from absl import flags
+import dataclasses
+from collections.abc import Sequence
 
 from maskgil_jax.runtime import command
+from maskgil_jax.runtime.options import option
 
 
-def main(direction: str) -> None:
-    """Parse the flags and convert."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is converted, and in which direction."""
+
+    direction: str = option("whereto", choices=("import", "export"), positional=True)
+    format: str = option("llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
+    source: str = option("file, directory or index to import, or model directory to export")
+    output: str = option("model directory to write, or file")
+    arg: tuple[str, ...] = option(
+        "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema", (), repeated=True
+    )
+    allow_nonfinite: bool = option("import weights that are NaN or infinite too", False)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Convert; returns the exit code."""
+    return command.run(argv, Options, convert, __doc__)
+
+
+def convert(options: Options) -> None:
+    """Import or export the weights that the options name."""
     from maskgil_jax.interop import conversion
 
-    values = flags.FLAGS
-    format_name, source, output = (command.required(n) for n in ("format", "source", "output"))
-    if direction == "import":
-        arguments = conversion.parse_arguments(values.arg)
-        conversion.import_model(format_name, source, output, arguments, values.allow_nonfinite)
-    else:
-        conversion.export_model(format_name, source, output)
-
-
-def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_string("format", None, "llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
-    flags.DEFINE_string(
-        "source", None, "file, directory or index to import, or model directory to export"
-    )
-    flags.DEFINE_string("output", None, "model directory to write, or file")
-    flags.DEFINE_multi_string(
-        "arg", [], "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema"
-    )
-    flags.DEFINE_bool("allow_nonfinite", False, "import weights that are NaN or infinite too")
+    paths = options.format, options.source, options.output
+    if options.direction == "export":
+        conversion.export_model(*paths)
+        return
+    arguments = conversion.parse_arguments(options.arg)
+    conversion.import_model(*paths, arguments, options.allow_nonfinite)
 
 
 if __name__ == "__main__":
-    define_flags()
-    command.run(main, verbs=("import", "export"))
+    command.start(main)

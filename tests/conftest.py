@@ -21,8 +21,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 import pytest
 from etils import epath
 
-from maskgil_jax import main
 from maskgil_jax.interop import conversion
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -50,7 +50,7 @@ def resident_bytes():
 def finished(tmp_path_factory):
     """The work directory of a whole tiny run: tokenizer, code shards, generator."""
     workdir = epath.Path(tmp_path_factory.mktemp("finished"))
-    main.run(tiny.get_config(), workdir)
+    run_stages(tiny.get_config(), workdir)
     return workdir
 
 
@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
 def causal(finished, tmp_path_factory):
     """The work directory of a causal generator trained on the codes of `finished`."""
     workdir = epath.Path(tmp_path_factory.mktemp("causal"))
-    main.run(tiny.causal_generator(finished), workdir)
+    run_stages(tiny.causal_generator(finished), workdir)
     return workdir
 
 

@@ -94,7 +94,8 @@ def load(
             nonfinite.append(f"{entry.name}: {finite.size - finite.sum()} of {finite.size} values")
     if nonfinite and not allow_nonfinite:
         raise InputError(
-            "weights are NaN or infinite (allow_nonfinite takes them):\n  " + "\n  ".join(nonfinite)
+            "weights are NaN or infinite (allow_nonfinite=true takes them):\n  "
+            + "\n  ".join(nonfinite)
         )
     if nonfinite:
         log.warning("weights are NaN or infinite, and taken: %s", "; ".join(nonfinite))

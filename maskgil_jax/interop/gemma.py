@@ -84,7 +84,7 @@ def read(source: str) -> Content:
     content = _read_gguf(source) if source.endswith(".gguf") else _read_snapshot(source)
     for name in REFUSED:
         if content.metadata.get(name):
-            raise InputError(f"source {source}: {name} = {content.metadata[name]} is not supported")
+            raise InputError(f"source={source}: {name} = {content.metadata[name]} is not supported")
     return content
 
 
@@ -107,7 +107,7 @@ def config(
     if any(size % head_dim for size in rows.values()):
         raise ValueError(
             f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: "
-            "give the number of heads of queries as the argument heads=N, or give config.json"
+            "give the number of heads of queries by arg=heads=N, or give config.json"
         )
     layers = count_layers(tensors, "model.layers.")
     _check_setting(settings, "num_hidden_layers", layers)
@@ -236,7 +236,7 @@ def _read_snapshot(source: str) -> Content:
     weights = {name: path for name, path in paths.items() if ".safetensors" in name}
     if not vocabulary or not weights:
         raise InputError(
-            f"source {source}: expected .safetensors and {VOCABULARY}, or a directory of them"
+            f"source={source}: expected .safetensors and {VOCABULARY}, or a directory of them"
         )
     content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
     tensors = content.tensors
@@ -251,14 +251,14 @@ def _settings(path: str) -> dict[str, Any]:
     settings = sources.read_json(path)
     kind = settings.get("model_type")
     if kind not in MODEL_TYPES:
-        raise InputError(f"source {path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
+        raise InputError(f"source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
     settings = {name: value for name, value in settings.items() if value is not None}
     rotations: dict[str, Any] = settings.get("rope_parameters", {})
-    check_object(rotations, {}, f"source {path}: rope_parameters")
+    check_object(rotations, {}, f"source={path}: rope_parameters")
     everywhere: dict[str, Any] = rotations.get("full_attention", rotations)
     local: dict[str, Any] = rotations.get("sliding_attention", {})
     for content in (everywhere, local):
-        check_object(content, {}, f"source {path}: rope_parameters")
+        check_object(content, {}, f"source={path}: rope_parameters")
     settings |= {
         "rope_theta": everywhere.get("rope_theta", settings.get("rope_theta")),
         "rope_local_base_freq": local.get("rope_theta", settings.get("rope_local_base_freq")),
@@ -266,7 +266,7 @@ def _settings(path: str) -> dict[str, Any]:
     if {"default"} != {r.get("rope_type", "default") for r in (everywhere, local)}:
         settings["rope_scaling"] = rotations
     settings = {name: value for name, value in settings.items() if value is not None}
-    check_object(settings, {name: float for name in NUMBERS if name in settings}, f"source {path}")
+    check_object(settings, {name: float for name in NUMBERS if name in settings}, f"source={path}")
     return settings
 
 
@@ -275,7 +275,7 @@ def _read_gguf(source: str) -> Content:
     architecture = content.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in GGUF_ARCHITECTURES:
         raise InputError(
-            f"source {source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
+            f"source={source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
         )
     names = GGUF_TENSORS | {"ffn_norm": MLP_NORM[GGUF_ARCHITECTURES[architecture]]}
 

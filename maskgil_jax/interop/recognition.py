@@ -41,12 +41,12 @@ def check_arguments(format_name: str, family: ModuleType, arguments: Mapping[str
     known = sorted([*taken, "weights"])
     for name, value in arguments.items():
         if name not in known:
-            raise InputError(f"arguments: unknown {name!r}, {format_name} takes {', '.join(known)}")
+            raise InputError(f"arg: unknown {name!r}, {format_name} takes {', '.join(known)}")
         expected: Any = type(taken.get(name, ""))
         if not isinstance(value, expected):
-            raise InputError(f"argument {name}: {value!r}, expected {VALUES[expected]}")
+            raise InputError(f"arg={name}: {value!r}, expected {VALUES[expected]}")
         if expected is int and value < 1 and name != "layer":
-            raise InputError(f"argument {name}: {value}, expected 1 or more")
+            raise InputError(f"arg={name}: {value}, expected 1 or more")
 
 
 def recognise(
@@ -99,7 +99,7 @@ def recognise(
     ]
     if assumed and description.KEY not in known:
         log.info(
-            "%s: its tensors do not show all settings; assumed %s, give others as arguments",
+            "%s: its tensors do not show all settings; assumed %s, give others, if they are wrong",
             source,
             " ".join(assumed),
         )
@@ -107,12 +107,12 @@ def recognise(
 
 
 def arguments_of(family: ModuleType, config: Any) -> dict[str, str]:
-    """Arguments, as `heads=4`, that give an import all settings that the tensors do not show."""
+    """Arguments, as `arg=heads=4`, for all settings that tensors do not show, by their names."""
     spelled = {}
     for name in _taken(family):
         value = getattr(config, FIELDS.get(name, name))
         text = "x".join(map(str, value)) if isinstance(value, tuple) else value
-        spelled[name] = f"{name}={text}"
+        spelled[name] = f"arg={name}={text}"
     return spelled
 
 
@@ -158,6 +158,6 @@ def _check_layers(source: str, config: Any, metadata: Mapping[str, Any]) -> None
         expected, count = metadata.get(name), getattr(config, name, None)
         if isinstance(expected, int) and count is not None and expected != count:
             raise InputError(
-                f"source {source} has tensors of {count} {name.replace('_', ' ')}, but its "
+                f"source={source} has tensors of {count} {name.replace('_', ' ')}, but its "
                 f"settings say {expected}: some are missing"
             )

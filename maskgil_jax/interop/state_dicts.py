@@ -30,7 +30,7 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     states = _state_dicts(content) if isinstance(content, dict) else {}
     if not states:
         raise InputError(
-            f"source {path} holds {_content(content)}; expected tensors by their names, alone or "
+            f"source={path} holds {_content(content)}; expected tensors by their names, alone or "
             f"under one of {[key for key in family.STATE_DICT_KEYS if key]}"
             + (torch_files.advice(path) if _has_objects(content) else "")
         )
@@ -38,9 +38,9 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     state = states[name]
     if weights and weights != name and not _within(name, state, weights):
         raise InputError(
-            f"argument weights={weights}: source {path} holds {list(states)}, expected one of them"
+            f"arg=weights={weights}: source={path} holds {list(states)}, expected one of them"
             if any(states)
-            else f"argument weights={weights}: source {path} holds one set, of {_some(state)}"
+            else f"arg=weights={weights}: source={path} holds one set, of {_some(state)}"
         )
     _say(path, name, content, [other for other in states if _may_be(states[other], family)])
     return state
@@ -67,8 +67,8 @@ def _usual(
             return str(key)
         if isinstance(content.get(key), torch_files.StandIn):
             raise InputError(
-                f"source {path} holds {_content(content)}, and {key} is no state dict: "
-                f"the argument weights=NAME takes those that are, {_some(states)}"
+                f"source={path} holds {_content(content)}, and {key} is no state dict: "
+                f"arg=weights=NAME takes those that are, {_some(states)}"
                 f"{torch_files.advice(path)}"
             )
         if within := [name for name in states if key and name.startswith(f"{key}.")]:
@@ -78,8 +78,8 @@ def _usual(
     candidates = fitting or candidates
     if len(candidates) > 1:
         raise InputError(
-            f"source {path} holds several sets of weights, {_some(candidates)}: choose one by "
-            f"the argument weights=NAME, as weights={candidates[0]}"
+            f"source={path} holds several sets of weights, {_some(candidates)}: choose one by "
+            f"arg=weights=NAME, as arg=weights={candidates[0]}"
         )
     return candidates[0]
 
@@ -110,7 +110,7 @@ def _content(content: Any) -> str:
 
 
 def _say(path: str, name: str, content: Mapping[Any, Any], fitting: list[str]) -> None:
-    others = [f"weights={other}" for other in fitting if other not in (name, "")]
+    others = [f"arg=weights={other}" for other in fitting if other not in (name, "")]
     if name or others:
         more = f"; it holds others too: {', '.join(others[:8])}" if others else ""
         log.info("%s: took the weights %r%s", path, name or "at its top", more)

@@ -50,7 +50,7 @@ def read(source: str) -> Content:
     """
     paths = sources.members(source)
     if missing := [name for name in (WEIGHTS, SETTINGS, VOCABULARY) if name not in paths]:
-        raise InputError(f"source {source} has no {' and no '.join(missing)}")
+        raise InputError(f"source={source} has no {' and no '.join(missing)}")
     tensors: Tensors = {}
     numbers: dict[str, int] = {}
     for name, tensor in ctranslate2.read(paths[WEIGHTS], "WhisperSpec").items():
@@ -70,14 +70,14 @@ def _renamed(path: str, name: str, tensor: np.ndarray) -> Tensors:
     """The tensors of Hugging Face's that a tensor joins."""
     match = NAME.fullmatch(name)
     if not match or match[3] not in MODULES:
-        raise InputError(f"source {path}: unknown tensor {name} {tensor.shape}")
+        raise InputError(f"source={path}: unknown tensor {name} {tensor.shape}")
     if tensor.dtype == np.int8 or tensor.dtype == np.int16:
-        raise InputError(f"source {path}: {name} is quantised, expected float32 or float16")
+        raise InputError(f"source={path}: {name} is quantised, expected float32 or float16")
     side, layer, modules = match[1], match[2], MODULES[match[3]]
     kind = KINDS.get(match[4], match[4])
     prefix = f"model.{side}." + (f"layers.{layer}." if layer else "")
     if len(tensor) % len(modules):
-        raise InputError(f"source {path}: {name} {tensor.shape} does not split in {len(modules)}")
+        raise InputError(f"source={path}: {name} {tensor.shape} does not split in {len(modules)}")
     split = zip(modules, np.split(tensor, len(modules)), strict=True)
     # Keys have no bias in Whisper: zeros are joined in its place.
     return {

@@ -1,6 +1,5 @@
 """What a config needs on TPU topologies: options to a list of plans, one for each topology."""
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -8,57 +7,50 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as config_defaults
-from maskgil_jax.planning import chips, estimates, programs
+from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs
+from maskgil_jax.planning.options import PlanOptions
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
 
-@dataclasses.dataclass(frozen=True)
-class PlanOptions:
-    """What is planned.
+def plan(options: PlanOptions) -> None:
+    """Print the plans of a config, and write them where a file is named.
 
-    Attributes:
-      topologies: TPUs and their shapes, such as "v5p:4x4x4".
-      batch_per_chip: images a step on each chip, for as many steps as see the config's images; 0
-        keeps the config's batch.
-      codebook_size: of the codes that a generator is trained on.
-      grid: height and width of an image in codes.
-      sampler: whether the sampler of a generator is planned too.
+    Raises:
+      InputError: as `make_plans`.
     """
+    plans = make_plans(options)
+    for one in plans:
+        print("\n".join(plan_text.lines(one)))
+    if options.output:
+        plan_files.write(options.output, plans)
+        log.info("wrote %s, and the table and plot beside it", options.output)
 
-    topologies: Sequence[str]
-    batch_per_chip: int = 0
-    codebook_size: int = 16384
-    grid: tuple[int, int] = (16, 16)
-    sampler: bool = True
 
-
-def make_plans(config: ConfigDict, name: str, options: PlanOptions) -> list[dict[str, Any]]:
+def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
     """The plan of a tokenizer or a generator on each topology, all numbers of it, for JSON.
 
     Nothing but a TPU's compiler runs. Before JAX is imported the environment has to say that no TPU
     is to be looked for (see maskgil_jax/plan.py).
 
-    Args:
-      config: of one stage, "tokenizer" or "generator".
-      name: of the config's file, which the plans name.
-      options: what is planned.
-
     Raises:
       InputError: a config or a topology that cannot be planned.
     """
-    for topology in options.topologies:
+    for topology in options.topology:
         if generation_of(topology) not in chips.CHIPS:
             raise InputError(
-                f"topology {topology}: expected a TPU of {', '.join(chips.CHIPS)} and its shape, "
+                f"topology={topology}: expected a TPU of {', '.join(chips.CHIPS)} and its shape, "
                 "as v5p:4x4x4"
             )
-    if config.stage not in ("tokenizer", "generator"):
-        raise InputError(f"config.stage = {config.stage}: expected tokenizer or generator")
+    grid = parse_grid(options.grid)
+    stages = config_defaults.stages_of(options.config.values)
+    if len(stages) != 1 or "codes" in stages:
+        raise InputError(f"config: has stages {list(stages)}, expected one tokenizer or generator")
+    (config,) = stages.values()
     config_defaults.check_values(config)
-    return [_plan(config, name, topology, options) for topology in options.topologies]
+    return [_plan(config, topology, grid, options) for topology in options.topology]
 
 
 def generation_of(topology: str) -> str:
@@ -66,15 +58,17 @@ def generation_of(topology: str) -> str:
     return topology.partition(":")[0]
 
 
-def _plan(config: ConfigDict, name: str, topology: str, options: PlanOptions) -> dict[str, Any]:
+def _plan(
+    config: ConfigDict, topology: str, grid: tuple[int, int], options: PlanOptions
+) -> dict[str, Any]:
     devices = programs.devices_of(topology)
     if options.batch_per_chip:
         config = _with_batch(config, options.batch_per_chip * len(devices))
     mesh = sharding.make_mesh(config.mesh, devices)
     log.info("compiling the training step for %s, %d chips", topology, len(devices))
-    step = programs.training_step(config, mesh, options.codebook_size, options.grid)
+    step = programs.training_step(config, mesh, options.codebook_size, grid)
     plan = {
-        "config": name,
+        "config": options.config.name,
         "topology": topology,
         "steps": config.steps,
         **estimates.estimate(step, generation_of(topology)),
@@ -85,7 +79,7 @@ def _plan(config: ConfigDict, name: str, topology: str, options: PlanOptions) ->
         plan["chip_hours"] = seconds / 3600 * len(devices)
     if options.sampler and config.stage == "generator":
         log.info("compiling the sampler for one chip of %s", topology)
-        sampler = programs.sampling(config, devices[0], options.codebook_size, options.grid)
+        sampler = programs.sampling(config, devices[0], options.codebook_size, grid)
         plan["sampler"] = estimates.estimate(sampler, generation_of(topology))
     return plan
 
@@ -102,5 +96,5 @@ def _with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
 def parse_grid(texts: Sequence[str]) -> tuple[int, int]:
     """`["16", "16"]` as (height, width); InputError where it is something else."""
     if len(texts) != 2 or not all(text.isdecimal() and int(text) for text in texts):
-        raise InputError(f"grid {','.join(texts)}: expected HEIGHT,WIDTH in codes, as 16,16")
+        raise InputError(f"grid={','.join(texts)}: expected HEIGHT,WIDTH in codes, as 16,16")
     return int(texts[0]), int(texts[1])

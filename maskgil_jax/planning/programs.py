@@ -62,7 +62,7 @@ def devices_of(topology: str) -> list[Any]:
     except Exception as error:  # of various kinds
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"topology {topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
+            f"topology={topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
             "v5p:4x4x4 or v6e:16x16, and pip install -e '.[tpu]'"
         ) from None
 

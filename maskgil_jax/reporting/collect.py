@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from maskgil_jax.config import STAGES
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.reporting import results
 from maskgil_jax.runtime import paths
@@ -14,7 +15,6 @@ from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training import checkpoints
 from maskgil_jax.training.writer import LOG, parse_log
 
-STAGES = ("tokenizer", "codes", "generator")  # in the order in which a run trains them
 # Pictures that our commands make; others are shown where something of ours is there too.
 SAMPLES = ("grid.png", "samples.png", "reconstructions.png")
 MOST_PICTURES = 24  # of a directory, so that the page can still be mailed
@@ -75,7 +75,7 @@ def gather(directories: Sequence[str]) -> list[Run]:
             raise InputError(f"runs: {directory} is given twice")
         if not directory.is_dir():
             what = "a file" if directory.exists() else "not there"
-            raise InputError(f"run {directory} is {what}, expected a directory")
+            raise InputError(f"runs={directory} is {what}, expected a directory")
     runs = []
     for directory, name in zip(resolved, names_of(resolved), strict=True):
         configs = read_configs(directory)
@@ -118,7 +118,7 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
     try:
         files = sorted(path for path in directory.iterdir() if path.is_file())
     except OSError as error:
-        raise InputError(f"run {directory} cannot be read: {error}") from None
+        raise InputError(f"runs={directory} cannot be read: {error}") from None
     log, cut_short = read_log(directory / LOG)
     by_file, left_out = {}, []
     for path in files:
@@ -134,7 +134,7 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
     if log is None and not (config or by_file or has_samples):
         inner = sorted(path.parent.name for path in directory.glob(f"*/{LOG}"))[:5]
         raise InputError(
-            f"run {directory} holds nothing that a report shows (it has "
+            f"runs={directory} holds nothing that a report shows (it has "
             f"{_listed(directory)}); expected a work directory of maskgil_jax.main, or what "
             "sample, evaluate, reconstruct, compare, sweep, scaling or plan have written"
             + (f"; runs in it, to be given one by one: {', '.join(inner)}" if inner else "")

@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import importlib.resources
+import logging
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ TEMPLATE = "page.html.jinja"
 COMPARISONS = ("tokenizers", "generators", "sweep")
 PLANS = ("scaling", "plan")
 IN_A_ROW = 4  # runs beside one another, so that they fit on paper
+
+log = logging.getLogger("maskgil_jax")
 
 
 class Picture(NamedTuple):
@@ -65,9 +68,9 @@ def write(directories: Sequence[str], output: str) -> epath.Path:
       InputError: as collect.gather; a broken picture; an output that cannot be written.
     """
     runs = collect.gather(directories)
-    arguments = [f"--runs={','.join(directories)}", f"--output={output}"]
+    command = "python -m maskgil_jax.report --runs={} --output={}"
     made = {
-        "command": shlex.join(["python", "-m", "maskgil_jax.report", *arguments]),
+        "command": command.format(*map(shlex.quote, (",".join(directories), output))),
         "code": version.of_code(),
         "Python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("matplotlib", "jinja2")},
@@ -78,7 +81,8 @@ def write(directories: Sequence[str], output: str) -> epath.Path:
         # What files are called, and what JSON holds, need not be text that UTF-8 can write.
         files.write_bytes(path, content.encode(errors="replace"))
     except OSError as error:
-        raise InputError(f"output {output} cannot be written: {error}") from None
+        raise InputError(f"output={output} cannot be written: {error}") from None
+    log.info("wrote %s, %.1f MB", path, path.stat().length / 1e6)
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from maskgil_jax.planning.plan_files import COLUMNS as PLAN_COLUMNS
 from maskgil_jax.reporting.formatting import Notes, notes_of, text
 from maskgil_jax.reporting.results import FLOOR, KINDS, METRICS, WARNINGS, Result, flat, metrics_of
-from maskgil_jax.workflows import scaling_study, tables
+from maskgil_jax.workflows import scaling_tables, tables
 from maskgil_jax.workflows.tokenizer_comparison import COLUMNS as TOKENIZER_COLUMNS
 
 Row = Mapping[str, Any]
@@ -99,9 +99,9 @@ def _sweep(file: str, content: Row, notes: Notes) -> list[Table]:
 def _scaling(file: str, content: Row, notes: Notes) -> list[Table]:
     """Tables of runs, laws and plans, where there are any; the notes stand at the last."""
     named = {
-        "Runs": (content["runs"], scaling_study.RUN_COLUMNS),
-        "Laws": (content["fits"], scaling_study.FIT_COLUMNS),
-        "Plans": (content["plans"], scaling_study.PLAN_COLUMNS),
+        "Runs": (content["runs"], scaling_tables.RUN_COLUMNS),
+        "Laws": (content["fits"], scaling_tables.FIT_COLUMNS),
+        "Plans": (content["plans"], scaling_tables.PLAN_COLUMNS),
     }
     named = {name: (rows, columns) for name, (rows, columns) in named.items() if rows}
     last = list(named)[-1:]

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from maskgil_jax.runtime import command
 from tests.benchmarks import alternate
 
 DTYPES = ("float32", "bfloat16")
@@ -261,4 +260,4 @@ def jax_train(model: Any) -> Callable:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    app.run(lambda _: main())

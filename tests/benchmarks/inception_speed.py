@@ -14,9 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from maskgil_jax.runtime import command
 from maskgil_jax.runtime.errors import InputError
 from tests.benchmarks import alternate
 
@@ -192,4 +191,4 @@ def show(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    app.run(lambda _: main())

@@ -183,9 +183,9 @@ def test_what_foreign_tensors_do_not_tell_is_said(name, tmp_path, caplog):
     if name == "maskgit-pytorch":  # its 16 heads would be of one number each
         heads = 16
     conversion.import_model(name, source, str(tmp_path / "m"), told)
-    assert f"assumed heads={heads}" in caplog.text
+    assert f"assumed arg=heads={heads}" in caplog.text
     if "gpt" in name:
-        assert "grid=16x16" in caplog.text
+        assert "arg=grid=16x16" in caplog.text
     told |= {"heads": config.heads, "grid": config.grid}
     conversion.import_model(name, source, str(tmp_path / "told"), told)
     assert maskgil_jax.load(tmp_path / "told").network.config.heads == config.heads
@@ -241,15 +241,15 @@ def test_a_damaged_description_is_refused(what, tmp_path):
 @pytest.mark.parametrize(
     "pairs, message",
     [
-        (["head=4"], "arguments: unknown 'head', maskgil-gpt takes grid, heads, weights"),
-        (["heads=4x4"], r"argument heads: \(4, 4\), expected a number"),
-        (["heads=four"], "argument heads: 'four', expected a number"),
-        (["heads=0"], "argument heads: 0, expected 1 or more"),
-        (["heads=-1"], "argument heads: -1, expected 1 or more"),
-        (["grid=4"], "argument grid: 4, expected HxW"),
+        (["head=4"], "arg: unknown 'head', maskgil-gpt takes grid, heads, weights"),
+        (["heads=4x4"], r"arg=heads: \(4, 4\), expected a number"),
+        (["heads=four"], "arg=heads: 'four', expected a number"),
+        (["heads=0"], "arg=heads: 0, expected 1 or more"),
+        (["heads=-1"], "arg=heads: -1, expected 1 or more"),
+        (["grid=4"], "arg=grid: 4, expected HxW"),
         (["heads=3"], "as maskgil-gpt: dim = 32 over heads = 3"),
-        (["heads=4", "heads=2"], "argument heads=2: heads is given twice"),
-        (["heads"], "argument heads: expected NAME=NUMBER, NAME=HxW or NAME=WORD"),
+        (["heads=4", "heads=2"], "arg=heads=2: heads is given twice"),
+        (["heads"], "arg=heads: expected NAME=NUMBER, NAME=HxW or NAME=WORD"),
     ],
 )
 def test_wrong_arguments_are_named(pairs, message, tmp_path):
@@ -283,7 +283,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
     model_directory("maskgil-gpt", tmp_path / "model")
     (tmp_path / "file").write_text("")
     output = str(tmp_path / "file" / "x.pt")
-    with pytest.raises(InputError, match="output .*x.pt cannot be written"):
+    with pytest.raises(InputError, match="output=.*x.pt cannot be written"):
         conversion.export_model("maskgil-gpt", str(tmp_path / "model"), output)
     with pytest.raises(InputError, match="expected .safetensors or .pt or .pth"):
         conversion.export_model("maskgil-gpt", str(tmp_path / "model"), str(tmp_path / "x.npz"))

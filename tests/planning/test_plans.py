@@ -4,19 +4,22 @@ import pytest
 from ml_collections import ConfigDict
 
 from maskgil_jax.planning import plans
+from maskgil_jax.planning.options import PlanOptions
+from maskgil_jax.runtime.config_files import Config
 from maskgil_jax.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(
     "stage, topology, message",
     [
-        ("generator", "h100:8", "topology h100:8: expected a TPU of v5e, v5p, v6e"),
-        ("codes", "v5e:2x2", "config.stage = codes: expected tokenizer or generator"),
+        ("generator", "h100:8", "topology=h100:8: expected a TPU of v5e, v5p, v6e"),
+        ("codes", "v5e:2x2", r"config: has stages \['codes'\], expected one"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(stage, topology, message):
+    config = Config(ConfigDict({"stage": stage}), "x.py")
     with pytest.raises(InputError, match=message):
-        plans.make_plans(ConfigDict({"stage": stage}), "x.py", plans.PlanOptions([topology]))
+        plans.make_plans(PlanOptions(config=config, topology=(topology,)))
 
 
 def test_a_grid_is_two_numbers():
