@@ -190,7 +190,7 @@ def _fused(program: Program, instruction: Instruction) -> list[Instruction]:
     return list(program.computations[instruction.called("calls")].values())
 
 
-# Bytes that a chip sends (or receives) for each byte of the whole array, in a ring of n chips.
+# Bytes that a chip sends (or receives) for each byte of the full array, in a ring of n chips.
 COLLECTIVES = {
     "all-gather": lambda n: (n - 1) / n,
     "reduce-scatter": lambda n: (n - 1) / n,

@@ -75,7 +75,7 @@ class _Training:
       step: of the stage: state, frozen weights, batch and config to state and metrics.
       init: makes the model, the optimiser's state and so on.
       frozen: shapes of the weights that a step uses and does not train.
-      averaged: of the model, what the average of the weights is kept of.
+      averaged: of the model, the networks whose weights are averaged.
       batch: shapes of a batch by name, over all devices.
       tokens_per_example: of an image.
       model_flops: of one step; None where they are counted in its trace.

@@ -8,7 +8,7 @@ from typing import Any
 from maskgil_jax.reporting.collect import Run
 from maskgil_jax.reporting.formatting import number, text
 
-# Facts and their places in the config. A dictionary is written as a whole.
+# Facts and their places in the config. A dictionary is one fact.
 OF_CONFIG = {
     "images a step": "batch_size",
     "data": "data.source",

@@ -1,4 +1,4 @@
-"""What wrappers and trainers put before names is taken off; sets of weights are told apart."""
+"""Prefixes that wrappers and trainers put before names come off; sets of weights are a choice."""
 
 import logging
 
@@ -11,11 +11,11 @@ from tests.helpers.small_vq import check_read, refused, saved
 PREFIXES = {
     "compiled, then DDP": lambda n: f"_orig_mod.module.{n}",
     "DDP, then compiled": lambda n: f"module._orig_mod.{n}",
-    "FSDP around all and a part": lambda n: (
+    "FSDP around all and a module": lambda n: (
         "_fsdp_wrapped_module."
         + n.replace("encoder.", "encoder._fsdp_wrapped_module._checkpoint_wrapped_module.")
     ),
-    "a compiled part": lambda n: n.replace("encoder.", "encoder._orig_mod."),
+    "a compiled module": lambda n: n.replace("encoder.", "encoder._orig_mod."),
     "some of them wrapped": lambda n: f"module.{n}" if "decoder" in n else n,
     "lightning": lambda n: f"net.{n}",
     "several modules": lambda n: f"trainer.model._orig_mod.vq.{n}",
@@ -50,12 +50,12 @@ def test_a_line_says_which_prefix_was_taken_off_and_what_was_left(arrays, state,
 )
 def test_two_networks_in_one_state_dict_are_told_apart(prefixes, called, arrays, state, tmp_path):
     sets = [{k: v + i for k, v in state.items()} for i in range(2)]
-    joined = {p + k: v for p, part in zip(prefixes, sets, strict=True) for k, v in part.items()}
+    joined = {p + k: v for p, one in zip(prefixes, sets, strict=True) for k, v in one.items()}
     path = saved(tmp_path / "x.pt", joined)
     message = refused(path, "several sets of weights that fit.*arg=weights=NAME")
     assert all(name in message for name in called)
-    for name, part in zip(called, sets, strict=True):
-        check_read(path, {k: v.numpy() for k, v in part.items()}, weights=name)
+    for name, one in zip(called, sets, strict=True):
+        check_read(path, {k: v.numpy() for k, v in one.items()}, weights=name)
     refused(path, "arg=weights=teachers: .* holds", "teachers")
 
 

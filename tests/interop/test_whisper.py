@@ -56,8 +56,8 @@ def test_a_snapshot_gives_the_network_and_its_words(snapshot, tmp_path):
     folder, halves = snapshot
     model = imported(folder, tmp_path, heads=4)
     assert model.kind == "speech_encoder" and model.network.config == TINY
-    for name, found in engine.dump(table.entries(TINY), model.network).items():
-        np.testing.assert_array_equal(found, halves[name].astype(np.float32))
+    for name, tensor in engine.dump(table.entries(TINY), model.network).items():
+        np.testing.assert_array_equal(tensor, halves[name].astype(np.float32))
     text = (folder / "tokenizer.json").read_text()
     assert (tmp_path / "model" / "tokenizer.json").read_text() == text
 

@@ -20,7 +20,7 @@ TIMES = {
 
 def test_numbers_say_whether_they_were_counted_or_estimated():
     text = "\n".join(plan_text.lines(SIZE | TIMES))
-    for part in (
+    for words in (
         "configs/b.py on v5e:2x2: 4 chips (data 2 x fsdp 2 x tensor 1), 1,024 images a step",
         "110,910,720 (counted)",
         "3.00 GiB reserved, fits, 1.00 GiB free",
@@ -31,7 +31,7 @@ def test_numbers_say_whether_they_were_counted_or_estimated():
         "sort: 3 times, 2.00 GB",
         "sampler, one chip     8 images, 1.00 GiB",
     ):
-        assert part in text, part
+        assert words in text, words
     assert "add" not in text and "kernels" not in text
 
 

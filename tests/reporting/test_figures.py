@@ -7,8 +7,8 @@ from maskgil_jax.reporting import figures
 
 def test_long_logs_are_thinned_and_keep_their_last_step():
     log = [{"step": step, "loss": 1.0} for step in range(1, 2502)]
-    found, every = figures.points(log, "loss")
-    assert every == 3 and len(found) == 834 and found[-1, 0] == 2501
+    points_N2, every = figures.points(log, "loss")
+    assert every == 3 and len(points_N2) == 834 and points_N2[-1, 0] == 2501
     assert figures.points(log, "psnr")[0].shape == (0, 2)
 
 

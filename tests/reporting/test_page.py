@@ -26,9 +26,9 @@ def tabled(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shown(finished, tabled, tmp_path_factory):
+def report(finished, tabled, tmp_path_factory):
     """The page of a run and of all tables, as the command writes it."""
-    output = tmp_path_factory.mktemp("shown") / "page"
+    output = tmp_path_factory.mktemp("report") / "page"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "maskgil_jax.report"),
@@ -64,8 +64,8 @@ class Elements(html.parser.HTMLParser):
             self.text += data
 
 
-def test_the_command_writes_one_page_of_a_run(finished, tabled, shown):
-    elements = Elements(shown.read_text())
+def test_the_command_writes_one_page_of_a_run(finished, tabled, report):
+    elements = Elements(report.read_text())
     for title in (
         *("Directories", "Training curves", "Training loss", "Norms", "Learning rate and speed"),
         *("What was trained", "Metrics", "Samples and reconstructions", "Comparisons"),
@@ -84,8 +84,8 @@ def test_the_command_writes_one_page_of_a_run(finished, tabled, shown):
     assert "parameters–" not in elements.text and "not recorded" not in elements.text
 
 
-def test_the_page_needs_nothing_else(shown):
-    text = shown.read_text()
+def test_the_page_needs_nothing_else(report):
+    text = report.read_text()
     assert "url(" not in text and "@import" not in text
     elements = Elements(text)
     assert not {"script", "link", "iframe", "object", "base"} & set(elements.tags)
@@ -97,8 +97,8 @@ def test_the_page_needs_nothing_else(shown):
             assert value.startswith("#")
 
 
-def test_every_table_has_its_numbers_and_its_protocol(shown):
-    text = shown.read_text()
+def test_every_table_has_its_numbers_and_its_protocol(report):
+    text = report.read_text()
     for cells in (
         ["vq", "16,384", "4x4", "20.79"],
         ["b", "masked", "0.1235"],
@@ -136,9 +136,9 @@ def test_values_that_are_not_finite_leave_gaps(tmp_path):
     log += json.dumps({"step": 5, "loss": 10**400, "psnr": None, "accuracy": float("nan")})
     run = with_files(tmp_path / "run", {"training.jsonl": log})
     with_files(tmp_path / "other", {"metrics.json": '{"protocol": "", "psnr": NaN}'})
-    found, every = figures.points(collect.gather([str(run)])[0].log, "loss")
+    points_N2, every = figures.points(collect.gather([str(run)])[0].log, "loss")
     np.testing.assert_array_equal(
-        found, [[step, 1.5 if step == 2 else np.nan] for step in range(1, 6)]
+        points_N2, [[step, 1.5 if step == 2 else np.nan] for step in range(1, 6)]
     )
     assert every == 1
     text = Elements(written([run, tmp_path / "other"], tmp_path).read_text()).text
@@ -224,7 +224,7 @@ def test_a_page_is_replaced_only_by_a_whole_one(tmp_path):
 
 
 PROBE = """<script>addEventListener("load", () => {
-  const found = {
+  const state = {
     pictures: [...document.images].map(i => [i.alt, i.complete ? i.naturalWidth : 0]),
     headings: [...document.querySelectorAll("h2, h3")].map(h => h.textContent),
     width: innerWidth, content: document.documentElement.scrollWidth,
@@ -232,15 +232,15 @@ PROBE = """<script>addEventListener("load", () => {
       .filter(name => !name.startsWith("data:")),
   };
   const probe = document.createElement("pre");
-  probe.id = "probe"; probe.textContent = JSON.stringify(found); document.body.append(probe);
+  probe.id = "probe"; probe.textContent = JSON.stringify(state); document.body.append(probe);
 })</script>"""
 
 
-def test_a_browser_shows_all_of_it(shown, tmp_path):
+def test_a_browser_shows_all_of_it(report, tmp_path):
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("there is no chromium to open the page in")
-    text = shown.read_text()
+    text = report.read_text()
     policy = "default-src 'none'; "
     assert policy in text  # which keeps all scripts out, and so this one
     text = text.replace(policy, f"{policy}script-src 'unsafe-inline'; ") + PROBE
@@ -258,10 +258,10 @@ def test_a_browser_shows_all_of_it(shown, tmp_path):
     )
     probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     assert probe, done.stderr
-    found = json.loads(html.unescape(probe[1]))
-    assert {"Training curves", "Metrics", "Comparisons", "Training loss"} <= set(found["headings"])
-    names = [name for name, _ in found["pictures"]]
+    state = json.loads(html.unescape(probe[1]))
+    assert {"Training curves", "Metrics", "Comparisons", "Training loss"} <= set(state["headings"])
+    names = [name for name, _ in state["pictures"]]
     assert {"Training loss", "Norms", "samples/grid.png", "plot.png"} <= set(names)
-    assert all(width > 0 for _, width in found["pictures"]), found["pictures"]
-    assert found["width"] == 1200 and found["content"] <= 1200
-    assert found["fetched"] == []
+    assert all(width > 0 for _, width in state["pictures"]), state["pictures"]
+    assert state["width"] == 1200 and state["content"] <= 1200
+    assert state["fetched"] == []

@@ -29,6 +29,6 @@ def test_metrics_of_tokenizers_and_of_condition_match_are_known(tmp_path):
     match = {"preferred": 0.914, "interval": [0.88, 0.94], "protocol": {"masks": 8}, "images": 349}
     summary = {"reference": {"path": "P", "count": 20}, "protocol": "ADM centre crop", "psnr": 17.0}
     run = with_files(tmp_path / "run", {"match.json": match, "metrics.json": summary})
-    found = {table.title: table for table in page.metrics(collect.gather([str(run)]))}
-    assert found["run: match.json"].rows == [["run: match.json", "0.914", "0.88 to 0.94", "349"]]
-    assert found["Against P, 20 images"].rows == [["run", "17"]]
+    tables = {table.title: table for table in page.metrics(collect.gather([str(run)]))}
+    assert tables["run: match.json"].rows == [["run: match.json", "0.914", "0.88 to 0.94", "349"]]
+    assert tables["Against P, 20 images"].rows == [["run", "17"]]
