@@ -26,7 +26,7 @@ def test_numbers_say_whether_they_were_counted_or_estimated():
         "3.00 GiB reserved, fits, 1.00 GiB free",
         "250.0 ms (estimated: 12,345 cycles)",
         "2.000 GB sent by a chip (counted), 250.0 ms (estimated), 7 times",
-        "0.250; 0.500 where compute hides all exchanges (estimated)",
+        "0.250; 0.500 where all exchanges overlap with compute (estimated)",
         "1,000 steps: 1.50 days, 144 chip hours (estimated)",
         "sort: 3 times, 2.00 GB",
         "sampler, one chip     8 images, 1.00 GiB",
