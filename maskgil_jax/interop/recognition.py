@@ -72,38 +72,54 @@ def recognise(
     """
 
     def fit(tensors: Tensors) -> Recognised:
-        described = description.read(content.metadata, family.CONFIG, len(content.tensors))
-        if described:
-            fields = {FIELDS.get(name, name): value for name, value in arguments.items()}
-            config = _made(format_name, lambda: dataclasses.replace(described.config, **fields))
-        else:
-            config = _made(
-                format_name, lambda: _config_of(family, tensors, content.metadata, arguments)
-            )
-        entries = _made(format_name, lambda: family.entries(config))
-        if problems := engine.misfits(entries, tensors, family.IGNORED):
-            raise InputError(
-                f"is not {format_name}, the tensors do not fit:\n  " + "\n  ".join(problems)
-            )
-        return Recognised(config, described.provenance if described else {}, tensors)
+        return _fit(format_name, family, tensors, content, arguments)
 
     recognised = names.fitting(source, content.tensors, family.ANCHORS, weights, fit)
     _check_layers(source, recognised.config, content.metadata)
-    known = {
-        *content.metadata,
-        *arguments,
-        *(name for name, x in SETTINGS if x in content.metadata),
-    }
-    assumed = [
-        text for name, text in arguments_of(family, recognised.config).items() if name not in known
-    ]
-    if assumed and description.KEY not in known:
+    _log_assumptions(source, family, recognised.config, content.metadata, arguments)
+    return recognised
+
+
+def _fit(
+    format_name: str,
+    family: ModuleType,
+    tensors: Tensors,
+    content: Content,
+    arguments: dict[str, Any],
+) -> Recognised:
+    """The network of exactly these tensors; InputError, as of `_made`, where they do not fit."""
+    described = description.read(content.metadata, family.CONFIG, len(content.tensors))
+    if described:
+        fields = {FIELDS.get(name, name): value for name, value in arguments.items()}
+        config = _made(format_name, lambda: dataclasses.replace(described.config, **fields))
+    else:
+        config = _made(
+            format_name, lambda: _config_of(family, tensors, content.metadata, arguments)
+        )
+    entries = _made(format_name, lambda: family.entries(config))
+    if problems := engine.misfits(entries, tensors, family.IGNORED):
+        raise InputError(
+            f"is not {format_name}, the tensors do not fit:\n  " + "\n  ".join(problems)
+        )
+    return Recognised(config, described.provenance if described else {}, tensors)
+
+
+def _log_assumptions(
+    source: str,
+    family: ModuleType,
+    config: Any,
+    metadata: Mapping[str, Any],
+    arguments: dict[str, Any],
+) -> None:
+    """Say which settings neither tensors nor files nor arguments show."""
+    given = {*metadata, *arguments, *(name for name, x in SETTINGS if x in metadata)}
+    assumed = [text for name, text in arguments_of(family, config).items() if name not in given]
+    if assumed and description.KEY not in metadata:
         log.info(
             "%s: its tensors do not show all settings; assumed %s, give others, if they are wrong",
             source,
             " ".join(assumed),
         )
-    return recognised
 
 
 def arguments_of(family: ModuleType, config: Any) -> dict[str, str]:
