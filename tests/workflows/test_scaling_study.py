@@ -121,7 +121,7 @@ def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
     with pytest.raises(InputError, match="1x24: expected a width that is a multiple of 16"):
         scaling_study.planned_run(config, (1, 24), 4, tmp_path)
     config.optimizer.warmup_steps = 4
-    with pytest.raises(InputError, match="--steps=4 is all warm-up"):
+    with pytest.raises(InputError, match="steps=4 is all warm-up"):
         scaling_study.planned_run(config, (1, 32), 4, tmp_path)
     config.model.preset = "besnier"
     run = scaling_study.planned_run(config, (1, 32), 5, tmp_path)
@@ -143,5 +143,5 @@ def test_validation_codes_of_another_tokenizer_are_refused(finished, tmp_path):
     content = json.loads(index.read_text())
     content["tokenizer"]["fingerprint"] = "other"
     index.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="--codes has tokenizer other, but arrayrecord"):
+    with pytest.raises(InputError, match="codes: has tokenizer other, but arrayrecord"):
         scaling_study.check_codes(config_of(finished), CodeShards(f"{tmp_path}/codes"))
