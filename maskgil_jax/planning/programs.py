@@ -62,7 +62,7 @@ def devices_of(topology: str) -> list[Any]:
     except Exception as error:  # of various kinds
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"topology {topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
+            f"topology={topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
             "v5p:4x4x4 or v6e:16x16, and pip install -e '.[tpu]'"
         ) from None
 
@@ -75,7 +75,7 @@ class _Training:
       step: of the stage: state, frozen weights, batch and config to state and metrics.
       init: makes the model, the optimiser's state and so on.
       frozen: shapes of the weights that a step uses and does not train.
-      averaged: of the model, what the average of the weights is kept of.
+      averaged: of the model, the networks whose weights are averaged.
       batch: shapes of a batch by name, over all devices.
       tokens_per_example: of an image.
       model_flops: of one step; None where they are counted in its trace.
