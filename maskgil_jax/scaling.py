@@ -170,12 +170,9 @@ def known(run: Run, index: "Index") -> dict[str, Any]:
 
     from maskgil_jax.models.token_models import flops
     from maskgil_jax.models.token_models.llama_config import LlamaConfig
-    from maskgil_jax.pretrained import networks
-    from maskgil_jax.training import generator_stage
+    from maskgil_jax.pretrained import networks, presets
 
-    network = generator_stage.network_config(
-        run.config.model, index.tokenizer["codebook_size"], index.grid
-    )
+    network = presets.network_config(run.config.model, index.tokenizer["codebook_size"], index.grid)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {run.config.model.preset}: expected a LLaMA, whose FLOPs are "

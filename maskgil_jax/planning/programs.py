@@ -20,10 +20,10 @@ from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
-from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage, loop, tokenizer_stage
+from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Program:
 
 
 STEPS: dict[str, Callable[..., Any]] = {
-    "generator": generator_stage.step,
-    "tokenizer": tokenizer_stage.step,
+    "generator": generator_step.step,
+    "tokenizer": tokenizer_step.step,
 }
 
 
@@ -86,7 +86,7 @@ def training_step(
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     B, step = config.batch_size, STEPS[config.stage]
     if config.stage == "generator":
-        network = generator_stage.network_config(config.model, codebook_size, grid)
+        network = presets.network_config(config.model, codebook_size, grid)
         shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32)}
         if config.model.feature_dim:  # of code shards that hold them
             tokens = config.model.condition_tokens
@@ -94,19 +94,17 @@ def training_step(
             shapes["mask"] = ((B, tokens), jnp.bool_)
         else:
             shapes["label"] = ((B,), jnp.int32)
-        init = lambda: generator_stage.init(config, network, None)  # noqa: E731
-        frozen: Any = generator_stage.Frozen()
-        to_average: Callable[[Any], Any] = lambda model: model  # noqa: E731
+        init = lambda: generator_step.init(config, network, None)  # noqa: E731
+        frozen: Any = generator_step.Frozen()
         tokens_per_example = grid[0] * grid[1]
     else:
         networks_of = (
             tokenizer_stage.tokenizer_config(config),
             tokenizer_stage.discriminator_config(config),
         )
-        to_average = lambda model: model["tokenizer"]  # noqa: E731
         side = config.data.image_size
         shapes = {"image": ((B, side, side, 3), jnp.uint8)}
-        init = lambda: tokenizer_stage.init(config, *networks_of, {})  # noqa: E731
+        init = lambda: tokenizer_step.init(config, *networks_of, {})  # noqa: E731
         frozen = None
         if config.loss.perceptual_weight:
             lpips = LPIPSConfig(dtype=config.model.dtype)
@@ -120,10 +118,7 @@ def training_step(
         for name, (shape, dtype) in shapes.items()
     }
 
-    def of_config(state: Any, frozen: Any, batch: Any) -> Any:
-        return step(state, frozen, batch, config)
-
-    function = functools.partial(loop.whole_step, of_config, to_average, config.ema_decay)
+    function = functools.partial(step, config=config)
     frozen = _laid_out(frozen, sharding.state_shardings(frozen, mesh))
     arguments = (_laid_out(state, layout), frozen, batch)
     if config.stage == "generator" and isinstance(network, LlamaConfig):
@@ -145,7 +140,7 @@ def training_step(
 def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[int, int]) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`, on one device."""
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
-    network = generator_stage.network_config(config.model, codebook_size, grid)
+    network = presets.network_config(config.model, codebook_size, grid)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "

@@ -25,8 +25,8 @@ def used(history_W: jax.Array, codebook_size: int) -> jax.Array:
     return jnp.zeros(codebook_size, bool).at[history_W].set(True)
 
 
-def drawn_rows(latents: jax.Array, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-    """Latents of the batch, drawn at random for the codes to restart at: [*shape, C].
+def restart_rows(latents: jax.Array, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """Random latents of the batch, for codes to restart at: [*shape, C].
 
     Source: Jukebox (Dhariwal et al. 2020), section 3.3.
     """

@@ -9,16 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from scipy import stats
 
 from maskgil_jax.generation.samplers import fixed_batches
 from maskgil_jax.models.token_models.conditions import Condition
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage, objectives
+from maskgil_jax.training import generator_loss, objectives
 
-SETTINGS = ConfigDict(dict(label_smoothing=0.0, chunk=64))
+CHUNK = 64  # positions whose logits exist at a time
 
 
 def condition_match(
@@ -36,7 +35,7 @@ def condition_match(
       generator: the model.
       codes_Nhw: int [N, h, w], two or more, that it was not trained on.
       conditions: theirs, in the same order.
-      masks: drawn for each image; the same tokens are hidden under both conditions.
+      masks: drawn for each image; the same tokens are masked under both conditions.
       batch_size: images at once.
       seed: of the pairs and masks.
 
@@ -86,27 +85,27 @@ def mean_losses(
     batch_size: int,
     seed: int,
 ) -> np.ndarray:
-    """-log p of the hidden tokens of each image given the visible, in nats a token: float64 [N].
+    """-log p of the masked tokens of each image given the visible, in nats a token: float64 [N].
 
     Of a causal model, of all tokens, each given those before it, and `masks` does not count.
     """
     N, L = len(codes_Nhw), codes_Nhw[0].size
-    rounds, hidden = 1, np.ones((N, L), bool)
+    rounds, masked = 1, np.ones((N, L), bool)
     if generator.kind == "masked":
         rounds = masks
     total_N, tokens_N = np.zeros(N), np.zeros(N)
     for i in range(rounds):
         if generator.kind == "masked":
             key = jax.random.fold_in(jax.random.key(seed), i)
-            hidden = np.asarray(objectives.random_masks(key, (N, L), "arccos"))
+            masked = np.asarray(objectives.random_masks(key, (N, L), "arccos"))
         for start, count, rows in fixed_batches(np.arange(N), batch_size):
             examples = {
                 "codes": jnp.asarray(codes_Nhw[rows], jnp.int32),
-                "hidden": jnp.asarray(hidden[rows].reshape(-1, *codes_Nhw.shape[1:])),
+                "masked": jnp.asarray(masked[rows].reshape(-1, *codes_Nhw.shape[1:])),
                 "condition": jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), conditions),
             }
             total_N[start : start + count] += np.asarray(_sums(generator.network, examples))[:count]
-        tokens_N += hidden.sum(axis=1)
+        tokens_N += masked.sum(axis=1)
     return total_N / np.maximum(tokens_N, 1)
 
 
@@ -114,7 +113,8 @@ def mean_losses(
 def _sums(network: Any, examples: dict[str, Any]) -> jax.Array:
     def of_one(example: dict[str, Any]) -> jax.Array:
         one = jax.tree.map(lambda x: x[None], example)
-        one["weight"] = one["hidden"].astype(jnp.float32)
-        return generator_stage.weighted_loss(network, one, None, SETTINGS)[0]
+        one["weight"] = one["masked"].astype(jnp.float32)
+        loss, _ = generator_loss.weighted_loss(network, one, None, label_smoothing=0.0, chunk=CHUNK)
+        return loss
 
     return jax.vmap(of_one)(examples)

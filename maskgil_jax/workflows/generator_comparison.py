@@ -1,6 +1,5 @@
 """Several generators on the same codes and images: likelihood, accuracy, quality, speed."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from maskgil_jax.data.shards import CodeRecord, CodeShards, readable
 from maskgil_jax.evaluation import evaluation, generated_images
@@ -16,7 +14,7 @@ from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import write_json
-from maskgil_jax.training import generator_stage, objectives
+from maskgil_jax.training import generator_loss, objectives
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import decoding_sweep, plots, tables
 from maskgil_jax.workflows.tokenizer_comparison import name_of
@@ -168,28 +166,27 @@ def validation(
     count = len(records)
     codes = np.stack([record.codes[0] for record in records])
     labels = np.array([record.label for record in records])
-    hidden = np.ones(codes.shape, bool)
+    masked = np.ones(codes.shape, bool)
     if generator.kind == "masked":
         flat = objectives.random_masks(jax.random.key(seed), (count, codes[0].size), "arccos")
-        hidden = np.asarray(flat).reshape(codes.shape)
-    settings = ConfigDict(dict(label_smoothing=0.0, chunk=64))
-    sums = jax.jit(functools.partial(_sums, settings=settings))
+        masked = np.asarray(flat).reshape(codes.shape)
+    sums = jax.jit(_sums)
     total = np.zeros(2)
     for start in range(0, count, batch_size):
         part = slice(start, start + batch_size)
         examples = {
             "codes": jnp.asarray(codes[part]),
-            "hidden": jnp.asarray(hidden[part]),
-            "weight": jnp.asarray(hidden[part], jnp.float32),
+            "masked": jnp.asarray(masked[part]),
+            "weight": jnp.asarray(masked[part], jnp.float32),
             "condition": jnp.asarray(labels[part], jnp.int32),
         }
         total += np.array(sums(generator.network, examples))
-    loss, accuracy = total / hidden.sum()
+    loss, accuracy = total / masked.sum()
     return float(loss), float(accuracy)
 
 
-def _sums(
-    network: Any, examples: dict[str, jax.Array], settings: ConfigDict
-) -> tuple[jax.Array, jax.Array]:
-    loss, sums = generator_stage.weighted_loss(network, examples, None, settings)
+def _sums(network: Any, examples: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    loss, sums = generator_loss.weighted_loss(
+        network, examples, None, label_smoothing=0.0, chunk=64
+    )
     return loss, sums["correct"]

@@ -20,7 +20,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data, generator_stage, tokenizer_stage
-from maskgil_jax.training.generator_data import Described
+from maskgil_jax.training.generator_data import CodesDescription
 from maskgil_jax.workflows import code_shards
 
 
@@ -150,13 +150,13 @@ def _tokenizer(directory: str, made: Made) -> VQConfig:
     return config
 
 
-def _described(config: ConfigDict, made: Made) -> Described:
+def _described(config: ConfigDict, made: Made) -> CodesDescription:
     """The codes that a generator will be trained on."""
     names = [weighted.source for weighted in mixture.chosen(config.data)]
     planned = [made.get(name.rstrip("/")) for name in names]
     codes = [shards for shards in planned if isinstance(shards, Codes)]
     if not codes and config.tokenizer.rstrip("/") not in made:
-        return generator_data.open_data(config).described(generator_stage.named(config))
+        return generator_data.open_data(config).description(generator_stage.source_name(config))
     if codes and len(codes) < len(names):
         raise InputError(
             f"config.data.mixture = {config.data.mixture!r} names shards that stages before this "
@@ -175,8 +175,8 @@ def _described(config: ConfigDict, made: Made) -> Described:
         tokenizer = _tokenizer(config.tokenizer, made)
         generator_data.check_size(size, tokenizer.downsample)
         sizes = buckets.named(config.data.buckets, size, tokenizer.downsample)
-    return Described(
-        generator_stage.named(config),
+    return CodesDescription(
+        generator_stage.source_name(config),
         class_names,
         tokenizer.codebook_size,
         (size // tokenizer.downsample,) * 2,

@@ -308,4 +308,4 @@ def test_captioned_images_of_several_folders_are_mixed(pairs, encoder, finished,
         (other / path.name).write_bytes(path.read_bytes())
     config = config_of("", encoder, finished)
     config.data.mixture = ((f"folder:{pairs}", 3), (f"folder:{other}", 1))
-    assert generator_data.open_data(config).examples == 64 + 10
+    assert len(generator_data.open_data(config).dataset) == 64 + 10
