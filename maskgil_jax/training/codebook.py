@@ -1,4 +1,4 @@
-"""What training remembers of the codebook: usage over a window, and the restart of dead codes."""
+"""The codebook in training: which codes were used lately, and the restart of dead ones."""
 
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ Tree = TypeVar("Tree")
 
 
 def push(history_W: jax.Array, codes: jax.Array) -> jax.Array:
-    """The window moved on by the codes of a batch: int32 [W], the newest at the end."""
+    """The window after the codes of a batch: int32 [W], the newest at the end."""
     W = len(history_W)
     return jnp.concatenate([history_W, codes.reshape(-1)[-W:]])[-W:]
 

@@ -1,4 +1,4 @@
-"""Images that training passes over, since they cannot be read: named, counted, and limited."""
+"""Images that training passes over, since they cannot be read, are named, counted and limited."""
 
 import logging
 

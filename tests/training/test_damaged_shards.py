@@ -86,7 +86,7 @@ def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, 
         broken.write_bytes(data[: len(data) // 2])
     caplog.clear()
     code_shards.run(config, output)
-    assert (f"{path} is damaged and made anew: " in caplog.text) == (damage != "missing")
+    assert (f"{path} is damaged and written again: " in caplog.text) == (damage != "missing")
     codes = shards.CodeShards(str(output))
     assert len(codes) == 360 and codes.lost == 0
     assert json.loads((output / "index.json").read_text())["complete"] is True
