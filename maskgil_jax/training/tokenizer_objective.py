@@ -42,7 +42,7 @@ class ImageLoss(NamedTuple):
 def image_loss(
     images: jax.Array,
     reconstructions: jax.Array,
-    last_kernel_gradient: Callable[[jax.Array], jax.Array],
+    kernel_gradient: Callable[[jax.Array], jax.Array],
     discriminator: Discriminator,
     lpips: LPIPS | None,
     on: jax.Array,
@@ -53,7 +53,7 @@ def image_loss(
 
     Args:
       images, reconstructions: float32 [B, H, W, 3] in [-1, 1], the second not clipped.
-      last_kernel_gradient: (gradient of the reconstructions) -> that of the decoder's last kernel.
+      kernel_gradient: (gradient of the reconstructions) -> that of the decoder's last kernel.
       discriminator: judges the reconstructions.
       lpips: None where its weight is 0.
       on: 1 where the adversarial term has started, else 0.
@@ -62,7 +62,6 @@ def image_loss(
 
     Source: LlamaGen, tokenizer/tokenizer_image/vq_loss.py.
     """
-
     if settings.feature_weight:
         real_features = discriminator(images, train=True).features
 
@@ -82,9 +81,7 @@ def image_loss(
     balance, weight = one, on * settings.adversarial_weight
     if settings.adaptive_weight:
         (d_nll,), (d_adversarial,) = pullback((one, zero)), pullback((zero, one))
-        balance = objectives.adaptive_weight(
-            last_kernel_gradient(d_nll), last_kernel_gradient(d_adversarial)
-        )
+        balance = objectives.adaptive_weight(kernel_gradient(d_nll), kernel_gradient(d_adversarial))
         weight *= balance
         cotangent = d_nll + weight * d_adversarial
     else:
@@ -202,12 +199,12 @@ def gradients(
         functools.partial(reconstruct, images=images, settings=settings), tokenizer, has_aux=True
     )
 
-    def last_kernel_gradient(cotangent: jax.Array) -> jax.Array:
+    def kernel_gradient(cotangent: jax.Array) -> jax.Array:
         _, last = jax.vjp(lambda t: t.pixels(forward.features), tokenizer)
         return last(cotangent)[0].decoder.conv_out.kernel[...]
 
     loss = image_loss(
-        images, reconstructions, last_kernel_gradient, discriminator, lpips, on, key, settings
+        images, reconstructions, kernel_gradient, discriminator, lpips, on, key, settings
     )
     (d_tokenizer,) = pullback((loss.cotangent, jnp.ones(())))
     (judge_loss, judged), d_discriminator = jax.value_and_grad(discriminator_loss, has_aux=True)(
