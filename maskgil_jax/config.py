@@ -224,7 +224,7 @@ def generator() -> ConfigDict:
             dropout=0.1,  # on the outputs of attention and MLP
             remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
             # what is cheap) | full (each layer: the least memory, the most time)
-            unroll=1,  # layers in one turn of the compiled loop; more take longer to compile
+            unroll=1,  # layers in one iteration of the compiled loop; more take longer to compile
             dtype="bfloat16",  # of the computation; parameters are float32
         ),
         loss=dict(

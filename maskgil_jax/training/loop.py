@@ -138,8 +138,8 @@ def train(
             skips.note(number, metrics["skipped_in_a_row"], state.model, last=last)
             if last or number % config.log_every == 0:
                 run.writer.scalars(number, _values(run, metrics, clock))
-            asked = last or number % run.stop.every == 0
-            reason = _reason_to_stop(run, number) if asked else None
+            check = last or number % run.stop.every == 0
+            reason = _reason_to_stop(run, number) if check else None
             if last or reason or number % config.checkpoint_every == 0:
                 run.checkpoints.save(number, state, weight_norm=float(weight_norm(state.model)))
             if last or reason:

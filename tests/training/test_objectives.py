@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import objectives, optimizer, train_state
+from maskgil_jax.training import objectives, optimizer
 
 
 def test_cross_entropy_is_smoothed_over_all_classes():
@@ -119,13 +119,6 @@ def test_weight_decay_is_decoupled_and_on_every_parameter():
     updates, _ = adam.update(jax.tree.map(jnp.zeros_like, params), adam.init(params), params)
     for leaf in jax.tree.leaves(updates):
         np.testing.assert_allclose(leaf, -0.05)
-
-
-def test_the_average_starts_near_the_weights_and_slows_down():
-    zero, one = jnp.zeros(1), jnp.ones(1)
-    first = train_state.average(zero, one, 0.999, jnp.array(0))
-    late = train_state.average(zero, one, 0.999, jnp.array(10**6))
-    np.testing.assert_allclose([first[0], late[0]], [0.9, 0.001], rtol=1e-3)
 
 
 def test_accumulation_sums_over_all_examples():
