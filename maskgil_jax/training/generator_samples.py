@@ -8,8 +8,10 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base
 from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.generation.images import draw_images
 from maskgil_jax.pretrained import generators
 from maskgil_jax.runtime import processes
+from maskgil_jax.runtime.batches import spread
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.generator_data import GeneratorData
 
@@ -37,10 +39,10 @@ def choose_conditions(data: GeneratorData, by_class: bool, count: int) -> Sample
       InputError: not one of the examples has a condition.
     """
     if by_class:
-        spread = samplers.spread(len(data.class_names), count)
-        return SampleConditions(spread, data.class_names, samplers.by_class)
+        classes = spread(len(data.class_names), count)
+        return SampleConditions(classes, data.class_names, samplers.by_class)
     examples, names, reason = [], [], ""
-    for index in samplers.spread(len(data.dataset), count).tolist():
+    for index in spread(len(data.dataset), count).tolist():
         try:
             record = data.record(index)
             examples.append(data.conditioning.read(record, np.random.default_rng(index)))
@@ -84,7 +86,7 @@ def sample_pictures(
         return {}
     columns = config.samples.per_class
     try:
-        images = samplers.draw_images(
+        images = draw_images(
             samplers.sampler(
                 generator_of(data, weights), config.seed, conditions.conditions, **options
             ),

@@ -10,7 +10,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import buckets, pipeline, records, sources
-from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.generation import pictures
+from maskgil_jax.generation.images import reconstruct
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
 from maskgil_jax.models.perceptual.lpips import LPIPS
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
@@ -97,7 +98,7 @@ def reconstruction_pictures(weights: VQTokenizer, originals: np.ndarray) -> dict
     if not processes.first():
         return {}
     try:
-        reconstructions, _ = samplers.reconstruct(tokenizer, originals, batch_size=len(originals))
+        reconstructions, _ = reconstruct(tokenizer, originals, batch_size=len(originals))
     except InputError as error:  # training may still recover
         log.warning("no reconstructions to show: %s", error)
         return {}
