@@ -42,7 +42,7 @@ def _check_captions(index: Index, encoder: TextEncoder, tokens: int) -> None:
         captions = f"captions for {identity(index.encoder)}" if index.encoder else "no captions"
         raise InputError(
             f"{where} hold {captions}, but the encoder here is {identity(encoder.provenance)}: "
-            f"tokenize with --encoder={encoder.provenance['path']}"
+            f"tokenize with encoder={encoder.provenance['path']}"
         )
     if index.caption_tokens < tokens:
         raise InputError(

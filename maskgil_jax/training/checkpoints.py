@@ -132,8 +132,8 @@ class Checkpoints:
             return unflatten(like, leaves)
         reasons = "\n".join(f"  step {step}: {reason}" for step, reason in damaged.items())
         raise InputError(
-            f"{self._directory}: no checkpoint can be read (see below). Choose another --workdir, "
-            f"or move this directory away to train from the start:\n{reasons}"
+            f"{self._directory}: no checkpoint can be read (see below). Choose another work "
+            f"directory, or move this directory away to train from the start:\n{reasons}"
         )
 
     def _read(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -107,7 +107,9 @@ def advice(norm: float, weights: int, newest: int, norms: Mapping[int, float]) -
         f"The weights have norm {norm:.3g}, a root mean square of {norm / math.sqrt(weights):.3g} "
         f"over {weights:,} of them (below 1 is usual): training diverged before. "
     )
-    again = "Start again with another --workdir and a smaller --config.optimizer.learning_rate."
+    again = (
+        "Start again in another work directory, with a smaller --config.optimizer.learning_rate."
+    )
     if not newest:
         return f"{diverged}No checkpoint was saved. {again}"
     before = [step for step, of_step in norms.items() if sound(of_step)]

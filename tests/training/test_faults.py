@@ -65,7 +65,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
     np.testing.assert_array_equal(after["skipped"], [2, 2])
     for name in before.keys() - {"step", "skipped", "checksums"}:
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
-    # Training goes on from there, and what is in a row starts anew.
+    # Training goes on from there, and a row of skipped steps ends.
     config.update(steps=5)
     run_stages(config, epath.Path(tmp_path))
     assert read_log(tmp_path)[-1]["skipped_in_a_row"] == 0
