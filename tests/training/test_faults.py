@@ -35,14 +35,14 @@ def break_steps(monkeypatch, broken):
     healthy = generator_step.weighted_loss
     step = generator_step.step
 
-    def broken_step(state, *arguments):
+    def broken_step(state, *arguments, **settings):
         def loss(*inputs, **numbers):
             value, sums = healthy(*inputs, **numbers)
             bad = jnp.isin(state.step + 1, jnp.array(broken))
             return jnp.where(bad, jnp.nan, 1.0) * value, sums
 
         monkeypatch.setattr(generator_step, "weighted_loss", loss)
-        return step(state, *arguments)
+        return step(state, *arguments, **settings)
 
     monkeypatch.setattr(generator_step, "step", broken_step)
 
