@@ -11,9 +11,8 @@ import pytest
 from etils import epath
 
 from maskgil_jax.data.shards import CodeShards
-from maskgil_jax.pretrained import generators, networks
+from maskgil_jax.pretrained import generators, networks, presets
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage
 from maskgil_jax.workflows import scaling_study
 from maskgil_jax.workflows.run import keep_config
 from tests.helpers import tiny
@@ -59,7 +58,7 @@ def runs(finished, tmp_path_factory):
             if run.name == MISSING:
                 continue
             network = networks.init_network(
-                generator_stage.network_config(run.config.model, 64, shards.index.grid),
+                presets.network_config(run.config.model, 64, shards.index.grid),
                 jax.random.key(steps),
             )
             made = generators.make_generator(network, shards.index.tokenizer, shards.class_names)
