@@ -21,7 +21,7 @@ def main() -> None:
     import numpy as np
 
     from maskgil_jax.conditioning import base, choice
-    from maskgil_jax.data.shards import CodeShards, readable
+    from maskgil_jax.data.shards.shard_reader import CodeShards, readable
     from maskgil_jax.generation.samplers import spread
     from maskgil_jax.pretrained import loading
     from maskgil_jax.runtime.errors import Unreadable

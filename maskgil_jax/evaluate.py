@@ -194,7 +194,8 @@ def asked_by_speech(generator: Any, folder: str) -> Asked:
     Raises:
       InputError: a generator of something else, no recordings, or one that cannot be used.
     """
-    from maskgil_jax.data import audio, recordings
+    from maskgil_jax.data.companions import recordings
+    from maskgil_jax.data.sound import audio
     from maskgil_jax.runtime.errors import Unreadable
 
     found = recordings.find(folder)

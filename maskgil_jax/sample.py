@@ -110,7 +110,7 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, Any]]:
     Raises:
       InputError: a file that is not there or not usable audio; before the first is given.
     """
-    from maskgil_jax.data import audio, utterances
+    from maskgil_jax.data.sound import audio, utterances
     from maskgil_jax.runtime.errors import Unreadable
 
     if list(paths) == ["-"]:
@@ -137,7 +137,7 @@ def read_prompts(path: str) -> list[str]:
     """
     from etils import epath
 
-    from maskgil_jax.data import captions
+    from maskgil_jax.data.records import captions
     from maskgil_jax.runtime.errors import Unreadable
 
     try:
@@ -206,7 +206,7 @@ def of_speech(
       InputError: the generator is not of speech, or its encoder is not there.
     """
     from maskgil_jax.conditioning import choice, speech
-    from maskgil_jax.data import audio
+    from maskgil_jax.data.sound import audio
     from maskgil_jax.pretrained.text_encoder import TextEncoder
 
     speech_encoder = choice.encoder_of(generator, encoder, flags.FLAGS.verify)
@@ -240,7 +240,7 @@ def read_features(generator: Any, paths: Sequence[str]) -> Any:
     """
     import jax.numpy as jnp
 
-    from maskgil_jax.data import features
+    from maskgil_jax.data.companions import features
     from maskgil_jax.models.token_models.conditions import Features
     from maskgil_jax.runtime.errors import Unreadable
 

@@ -24,7 +24,8 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 
 if TYPE_CHECKING:
-    from maskgil_jax.data.shards import CodeShards, Index
+    from maskgil_jax.data.shards.shard_index import Index
+    from maskgil_jax.data.shards.shard_reader import CodeShards
 
 log = logging.getLogger("maskgil_jax")
 
@@ -63,7 +64,7 @@ def main() -> None:
         for steps in parse_steps(values.steps)
         for size in parse_sizes(values.sizes)
     ]
-    from maskgil_jax.data.shards import CodeShards
+    from maskgil_jax.data.shards.shard_reader import CodeShards
     from maskgil_jax.workflows import generator_comparison, scaling_laws, scaling_study
 
     validation = CodeShards(codes)
@@ -145,7 +146,7 @@ def planned_run(config: ConfigDict, size: tuple[int, int], steps: int, workdir: 
 
 def check_codes(config: ConfigDict, validation: "CodeShards") -> None:
     """Raise InputError unless the validation codes are like those of training."""
-    from maskgil_jax.data.shards import CodeShards
+    from maskgil_jax.data.shards.shard_reader import CodeShards
 
     trained_on = CodeShards(config.data.source.partition(":")[2]).index
     for what, ours, theirs in (

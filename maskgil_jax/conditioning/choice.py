@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning import speech
 from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
 from maskgil_jax.conditioning.text import of_captions
-from maskgil_jax.data import audio
-from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.pairing import Images
-from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.shards import CodeShards, Index
+from maskgil_jax.data.companions.features import FeatureFiles
+from maskgil_jax.data.companions.pairing import Images
+from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
+from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import live_speech
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import loading

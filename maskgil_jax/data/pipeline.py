@@ -17,12 +17,12 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from maskgil_jax.data import images
-from maskgil_jax.data.buckets import Size
-from maskgil_jax.data.color import check_color
+from maskgil_jax.data.images import cropping
+from maskgil_jax.data.images.buckets import Size
+from maskgil_jax.data.images.color import check_color
 from maskgil_jax.data.mixture import Examples
-from maskgil_jax.data.records import Record, opened_image
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.records.image_records import Record, opened_image
+from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 Example = dict[str, np.ndarray | np.generic]
@@ -33,9 +33,9 @@ MIXED = 1000  # examples in which the sources of a mixture have their shares
 
 # (image, height, width, rng) -> uint8 [height, width, 3], by the name in config.data.crop.
 CROPS: dict[str, Callable[[Image.Image, int, int, np.random.Generator], np.ndarray]] = {
-    "random": images.random_crop,
-    "whole_side": functools.partial(images.random_crop, smallest=1.0),
-    "center": lambda image, height, width, rng: images.bucket_crop(image, height, width),
+    "random": cropping.random_crop,
+    "whole_side": functools.partial(cropping.random_crop, smallest=1.0),
+    "center": lambda image, height, width, rng: cropping.bucket_crop(image, height, width),
 }
 
 
@@ -260,7 +260,7 @@ def image_loader(
       sizes: (height, width) that the images of each bucket are cropped to.
       crop: key of CROPS.
       flip: mirror half of the images.
-      color: key of color.COLORS, see images.decode.
+      color: key of color.COLORS, see image_decoder.decode.
       condition: gives the rest of an example; may raise Unreadable.
     """
     check_crop(crop)

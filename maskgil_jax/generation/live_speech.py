@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import audio
-from maskgil_jax.data.utterances import Utterance
+from maskgil_jax.data.sound import audio
+from maskgil_jax.data.sound.utterances import Utterance
 from maskgil_jax.generation import samplers, samples
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.loading import Tokenizer

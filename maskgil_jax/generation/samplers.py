@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
-from maskgil_jax.data.images import to_uint8
+from maskgil_jax.data.images.pixel_levels import to_uint8
 from maskgil_jax.decoding import autoregressive, masked
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from maskgil_jax.data import kinds
+from maskgil_jax.data.images import file_kinds
 from maskgil_jax.interop.names import some
 from maskgil_jax.runtime import files
 from maskgil_jax.runtime.errors import InputError
@@ -16,7 +16,8 @@ FLAX = (".msgpack", "_checkpoint")
 KINDS = ((".safetensors",), TORCH, FLAX)  # in order of preference within a directory
 INDEX = ".index.json"
 PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")  # as model-00001-of-00002.safetensors
-# What stands in for a file of weights that was not downloaded, as data/kinds.py calls it.
+# What stands in for a file of weights that was not downloaded, as data/images/file_kinds.py
+# calls it.
 STRANGERS = {
     *("a Git LFS pointer (run git lfs pull)", "an HTML page", "an XML document", "JSON"),
 }
@@ -138,7 +139,7 @@ def check_beginning(path: str) -> None:
     if not start:
         raise InputError(f"--source={path} is empty (0 bytes), expected tensors")
     # The first bytes of safetensors are of a number, which text never is: its eighth is zero.
-    kind = "" if 0 in start[:8] else kinds.kind_of(start)
+    kind = "" if 0 in start[:8] else file_kinds.kind_of(start)
     if kind in STRANGERS:
         raise InputError(f"--source={path} is {kind}, expected tensors")
 

@@ -5,13 +5,15 @@ import re
 
 from etils import epath
 
-from maskgil_jax.runtime import processes, swap
+from maskgil_jax.runtime import directory_swap, processes
 
 log = logging.getLogger("maskgil_jax")
 
-MODELS = ("model", "discriminator")  # directories of a work directory that swap.py replaces
+# Directories of a work directory that directory_swap.py replaces.
+MODELS = ("model", "discriminator")
 MARKER = "model.json"
-# Of files that are written whole (files.py), directories that replace others (swap.py), locks.
+# Of files that are written atomically (files.py), directories that replace others
+# (directory_swap.py), and locks.
 TEMPORARY = re.compile(r".+\.([0-9a-f]{8}|[0-9a-f]{8}\.old|[0-9a-f]{16})\.tmp|.+\.lock\..+\.claim")
 
 
@@ -22,7 +24,7 @@ def clear(directory: epath.Path) -> None:
     """
     if processes.first():
         for name in MODELS:
-            swap.finish(directory / name, MARKER)
+            directory_swap.finish(directory / name, MARKER)
         left = [path for path in directory.iterdir() if TEMPORARY.fullmatch(path.name)]
         for path in left:
             path.rmtree() if path.is_dir() else path.unlink()

@@ -10,10 +10,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base, choice
-from maskgil_jax.data import buckets, limits, mixture, pipeline, sources
-from maskgil_jax.data.pairing import Images
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
+from maskgil_jax.data import mixture, pipeline, sources
+from maskgil_jax.data.companions.pairing import Images
+from maskgil_jax.data.images import buckets
+from maskgil_jax.data.records import limits
+from maskgil_jax.data.records.image_records import Record
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError, Unreadable

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning import base
 from maskgil_jax.config import differences
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.color import check_color
-from maskgil_jax.data.records import Named, Record, name_of
+from maskgil_jax.data.images.color import check_color
+from maskgil_jax.data.records.image_records import Named, Record, name_of
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.models.token_models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.token_models.conditions import TokenModel

@@ -20,8 +20,8 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.buckets import Compilations, Size
-from maskgil_jax.data.records import Named
+from maskgil_jax.data.images.buckets import Compilations, Size
+from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime import sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
 from maskgil_jax.training import optimizer

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.records import Named
+from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.checkpoints import Checkpoints
 

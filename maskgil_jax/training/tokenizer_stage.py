@@ -11,8 +11,10 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.data import buckets, pipeline, records, sources
-from maskgil_jax.data.color import check_color
+from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.images import buckets
+from maskgil_jax.data.images.color import check_color
+from maskgil_jax.data.records import image_records
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
 from maskgil_jax.models.perceptual.lpips import LPIPS
@@ -72,7 +74,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         step=lambda state, lpips, batch: step(state, lpips, batch, config),
         load=load,
         parts=pipeline.parts_of([numbers]),
-        name_of_example=lambda index: records.name_of(source[index], config.data.color),
+        name_of_example=lambda index: image_records.name_of(source[index], config.data.color),
         frozen=lpips,
         to_average=lambda model: model["tokenizer"],
         pictures=show,

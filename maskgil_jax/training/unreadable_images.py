@@ -7,8 +7,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import kinds, limits, pipeline
-from maskgil_jax.data.records import Named
+from maskgil_jax.data import pipeline
+from maskgil_jax.data.images import file_kinds
+from maskgil_jax.data.records import limits
+from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
@@ -64,7 +66,7 @@ class UnreadableImages:
     @property
     def by_kind(self) -> str:
         """How many this process has found since its start, by kind, or ""."""
-        return kinds.counted(self._kinds)
+        return file_kinds.counted(self._kinds)
 
     def too_many(self) -> str:
         """The complaint, or "", of all processes together; all call this."""

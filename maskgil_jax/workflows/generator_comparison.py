@@ -10,7 +10,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.data.shards import CodeRecord, CodeShards, readable
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_reader import CodeShards, readable
 from maskgil_jax.evaluation import evaluation, generated_images
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.pretrained.generators import Generator

@@ -7,6 +7,7 @@ from PIL import Image
 
 from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.records import image_records
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers.image_files import DISPLAY_P3, encoded, icc
 
@@ -116,7 +117,7 @@ class Broken:
     def __getitem__(self, index):
         record = self._source[index]
         if self._broken(index):
-            return sources.Record(b"broken", record.label, f"broken {index}")
+            return image_records.Record(b"broken", record.label, f"broken {index}")
         return record
 
 
@@ -177,7 +178,7 @@ def test_flips_mirror_half_of_the_images():
 @pytest.mark.parametrize("color, expected", [("srgb", (219, 37, 49)), ("ignore", (200, 60, 60))])
 def test_pixels_are_of_the_chosen_colours(color, expected):
     patch = Image.new("RGB", (16, 16), (200, 60, 60))
-    record = sources.Record(encoded(patch, icc_profile=icc(DISPLAY_P3)), 0, "x.png")
+    record = image_records.Record(encoded(patch, icc_profile=icc(DISPLAY_P3)), 0, "x.png")
     load = pipeline.image_loader(
         [record], np.zeros(1, int), sizes=((8, 8),), crop="center", flip=False, color=color
     )

@@ -10,7 +10,7 @@ import torch
 
 import maskgil_jax
 from maskgil_jax import convert
-from maskgil_jax.data import audio
+from maskgil_jax.data.sound import audio
 from maskgil_jax.interop import engine
 from maskgil_jax.interop import whisper as table
 from maskgil_jax.models.encoders.whisper import Whisper

@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from maskgil_jax import main
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.training.writer import read_log
 from tests.helpers import tiny
 from tests.training.test_resume import final_state, losses, wait_for

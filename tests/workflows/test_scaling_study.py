@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from maskgil_jax import main, scaling
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.pretrained import generators, networks
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage
