@@ -1,4 +1,4 @@
-"""What images exist: one class a source, one table of names."""
+"""The table of image sources, and the function that opens one by its name."""
 
 import logging
 import os

@@ -1,12 +1,12 @@
-"""A directory replaces another, and at every moment one of them is there whole.
+"""A directory replaces another atomically: at every moment one of them is there, whole.
 
 A directory is whole where it has a file that is written last (`marker`). The new one is written
 under a temporary name beside the place (`beside`) and then takes it (`replace`).
 
 Where the file system can exchange two names at once, as those of Linux on local disks, a reader
-finds a whole directory at any moment. On others, and in buckets, there may be a moment without; if
-the process dies in it, the next start finishes (`finish`), and until then `replacement_of` names
-the directory that is whole.
+finds a whole directory at any moment. On others, and in cloud storage, there may be a moment
+without; if the process dies in it, the next start finishes (`finish`), and until then
+`replacement_of` names the directory that is whole.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ def beside(directory: epath.Path, name: str) -> epath.Path:
 def replace(fresh: epath.Path, directory: epath.Path, marker: str) -> None:
     """Put the whole directory `fresh` in the place of another, which may not be there."""
     if paths.is_remote(directory):
-        _move_in_bucket(fresh, directory, marker)
+        _move_in_object_store(fresh, directory, marker)
         return
     directory.parent.mkdir(parents=True, exist_ok=True)
     if not directory.exists():
@@ -84,7 +84,7 @@ def exchange(one: epath.Path, other: epath.Path) -> bool:
     raise OSError(code, os.strerror(code), str(one), None, str(other))
 
 
-def _move_in_bucket(fresh: epath.Path, directory: epath.Path, marker: str) -> None:
+def _move_in_object_store(fresh: epath.Path, directory: epath.Path, marker: str) -> None:
     """Object by object; what is not whole has no marker at any moment."""
     (directory / marker).unlink(missing_ok=True)
     directory.rmtree(missing_ok=True)
@@ -107,5 +107,5 @@ def _files_below(directory: epath.Path) -> Iterator[epath.Path]:
 def _copy(source: epath.Path, target: epath.Path) -> None:
     import fsspec  # comes with etils
 
-    bucket, _ = fsspec.url_to_fs(os.fspath(source))
-    bucket.copy(os.fspath(source), os.fspath(target))  # within the bucket
+    store, _ = fsspec.url_to_fs(os.fspath(source))
+    store.copy(os.fspath(source), os.fspath(target))  # within the store

@@ -1,4 +1,4 @@
-"""What a run that was killed left in its directory."""
+"""Cleaning up what a killed run left in its work directory."""
 
 import logging
 import re
@@ -25,10 +25,10 @@ def clear(directory: epath.Path) -> None:
     if processes.first():
         for name in MODELS:
             directory_swap.finish(directory / name, MARKER)
-        left = [path for path in directory.iterdir() if TEMPORARY.fullmatch(path.name)]
-        for path in left:
+        temporary = [path for path in directory.iterdir() if TEMPORARY.fullmatch(path.name)]
+        for path in temporary:
             path.rmtree() if path.is_dir() else path.unlink()
-        if left:
-            names = ", ".join(sorted(path.name for path in left))
+        if temporary:
+            names = ", ".join(sorted(path.name for path in temporary))
             log.info("deleted what an interrupted run had left: %s", names)
     processes.wait("leftovers are cleared")

@@ -1,4 +1,4 @@
-"""A bound on what several threads hold at once."""
+"""A bound on the memory, or other units, that several threads hold at once."""
 
 import contextlib
 import threading
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 class Budget:
     """So many units, which threads take and give back; those that find too few left wait.
 
-    What is larger than the whole is let in alone. The next to come in is whoever fits, so that a
+    What is larger than the budget is let in alone. The next to come in is whoever fits, so that a
     large one may have to wait until smaller ones are done.
 
     Args:

@@ -13,6 +13,7 @@ from maskgil_jax.conditioning import base, choice
 from maskgil_jax.data import mixture, pipeline, sources
 from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.images import buckets
+from maskgil_jax.data.order import Pool, examples_in, pools_of
 from maskgil_jax.data.records import limits
 from maskgil_jax.data.records.image_records import Record
 from maskgil_jax.data.shards.code_records import CodeRecord
@@ -62,7 +63,7 @@ class Data:
     """
 
     load: pipeline.Load
-    parts: Sequence[pipeline.Part]
+    parts: Sequence[Pool]
     class_names: tuple[str, ...]
     record: Callable[[int], Record | CodeRecord]
     provenance: dict[str, Any]
@@ -75,7 +76,7 @@ class Data:
     @property
     def examples(self) -> int:
         """Number of examples in all parts."""
-        return pipeline.examples_in(self.parts)
+        return examples_in(self.parts)
 
     def described(self, source: str) -> Described:
         """What is known of the codes; `source` is how messages call them."""
@@ -122,7 +123,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
             color=config.data.color,
             condition=condition.read,
         ),
-        parts=pipeline.parts_of(numbers, weights),
+        parts=pools_of(numbers, weights),
         class_names=source.class_names,
         record=source.__getitem__,
         provenance=tokenizer.provenance,
@@ -142,11 +143,13 @@ def _account(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) ->
         source.census.check_limit(name, config.data.bad_image_limit, "config.data.bad_image_limit")
 
 
-def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
+def _joined(
+    names: Sequence[str], opened: Sequence[Any], config: ConfigDict
+) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
     if not config.model.feature_dim or config.data.speech:
         mixture.check_classes(names, opened)
-    return mixture.Joined(opened)
+    return mixture.joined(opened)
 
 
 def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) -> None:
@@ -203,7 +206,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     numbers = [shards.grids for shards in opened]
     return Data(
         load=pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
-        parts=pipeline.parts_of(numbers, weights),
+        parts=pools_of(numbers, weights),
         class_names=codes.class_names,
         record=codes.__getitem__,
         provenance=provenance,

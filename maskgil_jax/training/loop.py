@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.images.buckets import Compilations, Size
+from maskgil_jax.data.order import Order, Pool, examples_in
 from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime import sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
@@ -80,7 +81,7 @@ class Stage:
     start_from: Any
     step: Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, jax.Array]]]
     load: Callable[[int, np.random.Generator], pipeline.Example]
-    parts: Sequence[pipeline.Part]
+    parts: Sequence[Pool]
     name_of_example: Callable[[int], Named]
     frozen: Any
     to_average: Callable[[Any], Any]
@@ -90,7 +91,7 @@ class Stage:
     @property
     def examples(self) -> int:
         """Number of examples in all parts."""
-        return pipeline.examples_in(self.parts)
+        return examples_in(self.parts)
 
 
 def train(
@@ -124,7 +125,7 @@ def train(
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
-        order = pipeline.Order(stage.parts, config.batch_size, config.seed)
+        order = Order(stage.parts, config.batch_size, config.seed)
         batches = device_batches(stage, order, config, start, mesh, unreadable, clock)
         skips = Skips(stage.name_of_example, order, config.skips_allowed, checkpoints)
         compilations = Compilations(stage.grids)
@@ -217,7 +218,7 @@ def initial_state(
 
 def device_batches(
     stage: Stage,
-    order: pipeline.Order,
+    order: Order,
     config: ConfigDict,
     start: int,
     mesh: jax.sharding.Mesh,

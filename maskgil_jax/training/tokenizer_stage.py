@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.images import buckets
 from maskgil_jax.data.images.color import check_color
+from maskgil_jax.data.order import pools_of
 from maskgil_jax.data.records import image_records
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
@@ -73,7 +74,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         start_from=start_from,
         step=lambda state, lpips, batch: step(state, lpips, batch, config),
         load=load,
-        parts=pipeline.parts_of([numbers]),
+        parts=pools_of([numbers]),
         name_of_example=lambda index: image_records.name_of(source[index], config.data.color),
         frozen=lpips,
         to_average=lambda model: model["tokenizer"],

@@ -25,6 +25,7 @@ from absl import flags
 
 from maskgil_jax.data import pipeline, sources
 from maskgil_jax.data.images import cropping
+from maskgil_jax.data.order import Order, pools_of
 from maskgil_jax.data.records import image_records
 from maskgil_jax.runtime import command
 from maskgil_jax.runtime.errors import InputError
@@ -132,7 +133,7 @@ def in_turns(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, lis
 
 def all_cores(length: int, load: pipeline.Load, rounds: int, threads: int) -> list[float]:
     """Seconds for so many images out of the training pipeline, one time a round."""
-    order = pipeline.Order(pipeline.parts_of([np.zeros(length, int)]), BATCH, seed=0)
+    order = Order(pools_of([np.zeros(length, int)]), BATCH, seed=0)
     batches = pipeline.batches(load, order, threads=threads)
     count = 3 * threads  # each thread loads a batch, and all are done at about the same time
     seconds = []

@@ -1,12 +1,13 @@
-"""The lock of a work directory, and the swap of models, in a bucket."""
+"""The lock of a work directory, and the swap of models, in cloud storage."""
 
 import dataclasses
+import time
 
 import pytest
 
-from maskgil_jax.runtime import directory_swap, work_lock
+from maskgil_jax.runtime import directory_swap, lock_file, work_lock
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.work_lock import Held, Holder, Lock
+from maskgil_jax.runtime.lock_file import HeldByAnother, Holder, Lock
 from tests.runtime.test_work_lock import race
 from tests.training.test_bucket import bucket  # noqa: F401
 
@@ -14,36 +15,36 @@ from tests.training.test_bucket import bucket  # noqa: F401
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(work_lock, "BEAT", 0.1)
-    monkeypatch.setattr(work_lock, "SILENCE", 1.0)
-    monkeypatch.setattr(work_lock, "SETTLED", 0.5)
+    monkeypatch.setattr(lock_file, "SILENCE", 1.0)
+    monkeypatch.setattr(lock_file, "SETTLED", 0.5)
 
 
-def test_a_lock_in_a_bucket(bucket, quick):  # noqa: F811
+def test_a_lock_in_cloud_storage(bucket, quick):  # noqa: F811
     directory = bucket / "run"
     assert race(4, lambda: Lock(directory).acquire()) == 1
-    (directory / work_lock.NAME).unlink()
+    (directory / lock_file.NAME).unlink()
     # One of another machine that has ended is watched, then taken over; it beats from then on.
     dead = dataclasses.replace(Holder.this_process(), host="elsewhere")
-    (directory / work_lock.NAME).write_bytes(dead.to_bytes())
+    (directory / lock_file.NAME).write_bytes(dead.to_bytes())
     with work_lock.held(directory, "--workdir"):
-        with pytest.raises(Held, match="another run is going on there"):
+        with pytest.raises(HeldByAnother, match="another run is going on there"):
             Lock(directory).acquire()
-        first = (directory / work_lock.NAME).read_bytes()
-        work_lock.time.sleep(0.5)
-        assert (directory / work_lock.NAME).read_bytes() != first
-    assert not (directory / work_lock.NAME).exists()
+        first = (directory / lock_file.NAME).read_bytes()
+        time.sleep(0.5)
+        assert (directory / lock_file.NAME).read_bytes() != first
+    assert not (directory / lock_file.NAME).exists()
 
 
-def test_a_run_whose_lock_was_overwritten_in_a_bucket_stops(bucket, quick):  # noqa: F811
+def test_a_run_whose_lock_was_overwritten_in_cloud_storage_stops(bucket, quick):  # noqa: F811
     directory = bucket / "run"
     with pytest.raises(InputError, match="another run took it over .*: process 7 on"):
         with work_lock.held(directory, "--workdir"):
             other = dataclasses.replace(Holder.this_process(), token="other", pid=7)
-            (directory / work_lock.NAME).write_bytes(other.to_bytes())
-            work_lock.time.sleep(60)
+            (directory / lock_file.NAME).write_bytes(other.to_bytes())
+            time.sleep(60)
 
 
-def test_a_directory_replaces_another_in_a_bucket(bucket):  # noqa: F811
+def test_a_directory_replaces_another_in_cloud_storage(bucket):  # noqa: F811
     directory = bucket / "run" / "model"
     for text in ("old", "new"):
         fresh = directory_swap.beside(directory, "0123456789abcdef")

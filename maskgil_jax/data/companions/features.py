@@ -39,23 +39,24 @@ def read_file(path: epath.PathLike, tokens: int, width: int) -> PaddedFeatures:
       Unreadable: no such file, or something else in it.
     """
     try:
-        found = npy.read_file(path)
+        features = npy.read_file(path)
     except (OSError, ValueError, Unreadable) as error:
         raise Unreadable(f"features {path}: {error}") from None
-    if found.ndim == 3 and len(found) == 1:
-        found = found[0]
-    if found.ndim != 2 or not found.size or not np.issubdtype(found.dtype, np.floating):
+    if features.ndim == 3 and len(features) == 1:
+        features = features[0]
+    if features.ndim != 2 or not features.size or not np.issubdtype(features.dtype, np.floating):
         raise Unreadable(
-            f"features {path} are {found.dtype} {found.shape}, expected floats [T, {width}]"
+            f"features {path} are {features.dtype} {features.shape}, expected floats [T, {width}]"
         )
-    if found.shape[1] != width:
+    if features.shape[1] != width:
         raise Unreadable(
-            f"features {path} are {found.shape[1]} wide, expected {width} (the model's feature_dim)"
+            f"features {path} are {features.shape[1]} wide, expected {width} (the model's "
+            "feature_dim)"
         )
-    kept = found[:tokens].astype(np.float32)
-    if not np.isfinite(kept).all():
+    values = features[:tokens].astype(np.float32)
+    if not np.isfinite(values).all():
         raise Unreadable(f"features {path} are not finite")
-    return PaddedFeatures(*padded(kept, tokens))
+    return PaddedFeatures(*padded(values, tokens))
 
 
 def padded(values: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +84,12 @@ class FeatureFiles:
         self._tokens, self._width = tokens, width
         self._naming = images.naming if images else Naming()
         if images:
-            images.check_files(f"features (config.data.features) in {folder}", self._there)
+            images.check_files(f"features (config.data.features) in {folder}", self._exists)
 
     def _path(self, name: str) -> epath.Path:
         return self._folder / f"{original(name)}.npy"
 
-    def _there(self, name: str) -> bool:
+    def _exists(self, name: str) -> bool:
         return self._path(name).exists()
 
     def __getitem__(self, image: str) -> PaddedFeatures:
@@ -98,7 +99,7 @@ class FeatureFiles:
           Unreadable: none there that fit.
         """
         names = self._naming.of(image)
-        if not (found := next(filter(self._there, names), None)):
+        if not (existing := next(filter(self._exists, names), None)):
             paths = " or ".join(f"{name}.npy" for name in names)
             raise Unreadable(f"features {self._folder}: there is no file {paths}")
-        return read_file(self._path(found), self._tokens, self._width)
+        return read_file(self._path(existing), self._tokens, self._width)

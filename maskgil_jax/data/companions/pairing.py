@@ -1,4 +1,4 @@
-"""Files that go with images, such as features and recordings: which file an image takes."""
+"""Companions of images, such as features and recordings: which file goes with which image."""
 
 import contextlib
 import itertools
@@ -26,13 +26,17 @@ class Naming:
     """
 
     def __init__(self, specs: Sequence[str] = ()):
-        parts = [spec.partition(":")[::2] for spec in specs]
-        tops = {printable(os.path.expanduser(path)) for kind, path in parts if kind == "folder"}
+        kinds_and_paths = [spec.partition(":")[::2] for spec in specs]
+        tops = {
+            printable(os.path.expanduser(path))
+            for kind, path in kinds_and_paths
+            if kind == "folder"
+        }
         # The longest first: a source may lie in a folder of another.
         self._tops = sorted((os.path.join(top, "") for top in tops), key=len, reverse=True)
-        suffixes = {os.path.splitext(path)[1] for kind, path in parts if kind == "tar"}
+        suffixes = {os.path.splitext(path)[1] for kind, path in kinds_and_paths if kind == "tar"}
         self._tars = [f"{suffix}/" for suffix in suffixes if suffix]
-        self._data_sets = [f"{path}[" for kind, path in parts if kind == "tfds"]
+        self._data_sets = [f"{path}[" for kind, path in kinds_and_paths if kind == "tfds"]
 
     def of(self, image: str) -> list[str]:
         """The names for the image of this id, the closest first, each once."""
@@ -47,8 +51,8 @@ class Naming:
             if path.startswith(top):
                 return [path[len(top) :].lstrip("/")]
         for suffix in self._tars:
-            shard, found, member = path.partition(suffix)
-            if found:
+            shard, separator, member = path.partition(suffix)
+            if separator:
                 return [f"{os.path.basename(shard)}/{member.lstrip('/')}", member.lstrip("/")]
         return [path] if any(map(path.startswith, self._data_sets)) else []
 
@@ -86,7 +90,7 @@ class Images:
         """Ids of at least so many images that are spread over all, or of all of them."""
         return self.ids(max(1, sum(map(len, self._opened)) // count))
 
-    def check_files(self, what: str, there: Callable[[str], bool]) -> None:
+    def check_files(self, what: str, exists: Callable[[str], bool]) -> None:
         """See that no image takes a file by a name that another image has too.
 
         Ids of codes take long to read: all of them are looked at only if some of a few images have
@@ -94,21 +98,21 @@ class Images:
 
         Args:
           what: how the user calls the files.
-          there: whether there is a file of a name.
+          exists: whether there is a file of a name.
 
         Raises:
           InputError: one does; tells the name and both images.
         """
         codes = any(isinstance(source, CodeShards) for source in self._opened)
-        if codes and not any(there(self.naming.of(image)[-1]) for image in self.few()):
+        if codes and not any(exists(self.naming.of(image)[-1]) for image in self.few()):
             return
-        of_two = {name for name in self._names_of_two() if there(name)}
+        shared = {name for name in self._shared_names() if exists(name)}
         first: dict[str, str] = {}
         taken = set()
-        for image in self.ids() if of_two else ():
+        for image in self.ids() if shared else ():
             names = self.naming.of(image)
-            taken.add(next(filter(there, names), ""))
-            for name in of_two.intersection(names):
+            taken.add(next(filter(exists, names), ""))
+            for name in shared.intersection(names):
                 if (other := first.setdefault(name, image)) != image and name in taken:
                     expected = " and ".join(self.naming.of(one)[0] for one in (other, image))
                     raise InputError(
@@ -116,11 +120,11 @@ class Images:
                         f"each, in folders like theirs ({expected})"
                     )
 
-    def _names_of_two(self) -> set[str]:
-        # Of millions of names only hashes are kept; few belong to two images.
+    def _shared_names(self) -> set[str]:
+        # Of millions of names only hashes are stored; few belong to two images.
         hashes = (hash(name) for image in self.ids() for name in self.naming.of(image))
-        found, counts = np.unique(np.fromiter(hashes, np.int64), return_counts=True)
-        several = set(found[counts > 1].tolist())
+        unique, counts = np.unique(np.fromiter(hashes, np.int64), return_counts=True)
+        several = set(unique[counts > 1].tolist())
         if not several:
             return set()
         names = (name for image in self.ids() for name in self.naming.of(image))

@@ -1,4 +1,4 @@
-"""Recordings that images go with: of the images themselves, or spoken names of their classes."""
+"""Recordings that go with images: descriptions of them, or spoken names of their classes."""
 
 import collections
 import logging

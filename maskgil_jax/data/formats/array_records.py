@@ -26,14 +26,14 @@ def read(path: str, version: str, number: int) -> bytes:
 
     Args:
       path: of the file.
-      version: of the file; one that was opened as another version is opened anew.
+      version: of the file; one that was opened as another version is opened again.
       number: of the record.
 
     Raises:
       Unreadable: it is damaged, or the file is.
       InputError: the process has too many files open.
     """
-    reader = _readers.get(path, version)  # kept until the read is done, or it may be closed
+    reader = _readers.get(path, version)  # held until the read is done, or it may be closed
     try:
         return reader.read(number, number + 1)[0]  # faster than read([number])
     except (RuntimeError, IndexError) as error:
@@ -87,7 +87,7 @@ def _open(path: str) -> ArrayRecordReader:
         reason = _reason(error)
     if os.strerror(errno.EMFILE) in reason:  # which says nothing of this file
         raise InputError(f"{path}: {reason}; allow more (ulimit -n)")
-    raise Unreadable(reason or "not a whole ArrayRecord file")
+    raise Unreadable(reason or "not a complete ArrayRecord file")
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What lies in a folder whose sub-folders are classes, and what of that is not used."""
+"""The listing of a folder whose sub-folders are classes, and what of it is not used."""
 
 import collections
 import os
@@ -12,7 +12,7 @@ from maskgil_jax.runtime.errors import InputError
 
 # Files of captions, as folder.py finds them.
 CAPTIONS = tuple(suffix for e in captions.PARSERS for suffix in (f".{e}", f".{e.upper()}"))
-MOST_REASONS = 40  # that are told apart; a folder may have any number of suffixes
+MOST_REASONS = 40  # that are counted apart; a folder may have any number of suffixes
 
 
 class ClassFolders:

@@ -16,8 +16,8 @@ from maskgil_jax.runtime import unfinished
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
 
-# Names of the parts of a data set, as in train, val2017, test-images.
-_PART = re.compile(
+# Names of the splits of a data set, as in train, val2017, test-images.
+_SPLIT = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing|eval)"
     r"([-_ ]?(set|images|data|split|\d+))?",
     re.IGNORECASE,
@@ -37,7 +37,7 @@ class Folder:
 
     Raises:
       InputError: no such folder, no images in it, images beside class folders, a folder that cannot
-        be listed, or parts of a data set, such as train and val, in the place of classes.
+        be listed, or splits of a data set, such as train and val, in the place of classes.
     """
 
     def __init__(self, path: str):
@@ -45,20 +45,20 @@ class Folder:
         spec = f"folder:{printable(path)}"
         if not os.path.isdir(path):
             raise InputError(f"data source {spec}: there is no such folder")
-        found = ClassFolders(path)
-        for folder in (path, *(os.path.join(path, name) for name in found.classes)):
+        folders = ClassFolders(path)
+        for folder in (path, *(os.path.join(path, name) for name in folders.classes)):
             unfinished.check(folder)
-        self.census = found.census
-        _check(spec, found)
-        classes = found.classes
-        if found.direct:
-            classes = {os.path.basename(os.path.abspath(path)): found.direct}
+        self.census = folders.census
+        _check(spec, folders)
+        classes = folders.classes
+        if folders.direct:
+            classes = {os.path.basename(os.path.abspath(path)): folders.direct}
         names = sorted(classes, key=_order_of(list(classes)))
         self.class_names = tuple(map(printable, names))
         self._files = [file for name in names for file in classes[name]]
         self._labels = np.repeat(np.arange(len(names)), [len(classes[name]) for name in names])
         self.census.images, self.census.class_names = len(self._files), self.class_names
-        _explain(spec, found)
+        _explain(spec, folders)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -84,60 +84,60 @@ def _order_of(names: Sequence[str]) -> Callable[[str], Any]:
     return lambda name: name
 
 
-def _check(spec: str, found: ClassFolders) -> None:
+def _check(spec: str, folders: ClassFolders) -> None:
     """Raise InputError where no classes of images can be meant."""
-    filled = [name for name, files in found.classes.items() if files]
-    if not found.direct and not filled:
-        others = [line.strip() for line in found.census.summary()[1:]]
+    filled = [name for name, files in folders.classes.items() if files]
+    if not folders.direct and not filled:
+        others = [line.strip() for line in folders.census.summary()[1:]]
         raise InputError(
             f"data source {spec}: no images there; expected folder/CLASS/name"
             f"{{{','.join(EXTENSIONS[:4])},...}}{'; ' if others else ''}{'; '.join(others)}"
         )
-    if found.direct and filled:
+    if folders.direct and filled:
         raise InputError(
-            f"data source {spec}: {len(found.direct)} images lie beside {len(filled)} class "
-            f"folders (as {printable(found.direct[0])} does); expected every image in a class "
+            f"data source {spec}: {len(folders.direct)} images lie beside {len(filled)} class "
+            f"folders (as {printable(folders.direct[0])} does); expected every image in a class "
             "folder"
         )
-    if not found.direct and (parts := _parts(found)):
+    if not folders.direct and (splits := _splits(folders)):
         raise InputError(
-            f"data source {spec}: its folders {', '.join(map(printable, parts))} look like parts "
-            f"of a data set, not like classes: expected one of them, as {spec}/{parts[0]} (or, in "
+            f"data source {spec}: its folders {', '.join(map(printable, splits))} look like splits "
+            f"of a data set, not like classes: expected one of them, as {spec}/{splits[0]} (or, in "
             "training, several in config.data.mixture); if they are classes, rename them"
         )
 
 
-def _parts(found: ClassFolders) -> list[str]:
-    """Names of the sub-folders that are parts of a data set, or none where they may be classes.
+def _splits(folders: ClassFolders) -> list[str]:
+    """Names of the sub-folders that are splits of a data set, or none where they may be classes.
 
     There are classes that are called train.
     """
-    parts = sorted(name for name in found.classes if _PART.fullmatch(name))
-    trained_on = [name for name in parts if name.lower().startswith("train")]
-    if 0 < len(trained_on) < len(parts):
-        return parts
-    if len(parts) < len(found.classes):
+    splits = sorted(name for name in folders.classes if _SPLIT.fullmatch(name))
+    trained_on = [name for name in splits if name.lower().startswith("train")]
+    if 0 < len(trained_on) < len(splits):
+        return splits
+    if len(splits) < len(folders.classes):
         return []
-    return parts if len(parts) > 1 or found.nested else []
+    return splits if len(splits) > 1 or folders.nested else []
 
 
-def _explain(spec: str, found: ClassFolders) -> None:
+def _explain(spec: str, folders: ClassFolders) -> None:
     """Note in the census how the folder was understood, where another way is likely."""
-    census = found.census
-    if found.direct:
+    census = folders.census
+    if folders.direct:
         census.notes.append(
             f"there are no class folders, so that all images are of one class, "
             f"{census.class_names[0]}; for several, put them into {spec}/CLASS/"
         )
         return
-    if found.nested:
-        example = printable(sorted(found.nested)[0])
+    if folders.nested:
+        example = printable(sorted(folders.nested)[0])
         name = example.partition(os.sep)[0]
         census.notes.append(
             f"some images lie in folders inside class folders, as {example}, and are of class "
             f"{name}; to take the folders in there as classes, give {spec}/{name}"
         )
-    for name, files in found.classes.items():
+    for name, files in folders.classes.items():
         if not files:
             reason = "class folder without images, which stays a class"
             census.pass_over(printable(name), reason, is_data=True)

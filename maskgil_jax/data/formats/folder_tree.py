@@ -42,20 +42,20 @@ def walk(top: str) -> Iterator[Level]:
     folders, links = collections.deque([""]), collections.deque[str]()
     while folders or links:
         path = folders.popleft() if folders else links.popleft()
-        whole = os.path.join(top, path)
+        full_path = os.path.join(top, path)
         try:
-            found = os.stat(whole)
-            if (found.st_dev, found.st_ino) in seen:
+            status = os.stat(full_path)
+            if (status.st_dev, status.st_ino) in seen:
                 yield Level(path, again=True)
                 continue
-            seen.add((found.st_dev, found.st_ino))
+            seen.add((status.st_dev, status.st_ino))
             level = Level(path)
-            with os.scandir(whole) as entries:
+            with os.scandir(full_path) as entries:
                 for entry in entries:
                     _sort_in(entry, level, folders, links)
         except OSError as error:
             raise InputError(
-                f"folder {printable(whole)} cannot be listed: {error.strerror or error}"
+                f"folder {printable(full_path)} cannot be listed: {error.strerror or error}"
             ) from None
         yield level
 
@@ -88,6 +88,6 @@ def _around(path: str) -> Iterator[tuple[int, int]]:
     """Device and inode of each folder that `path` lies in."""
     inner, outer = os.path.realpath(path), os.path.dirname(os.path.realpath(path))
     while outer != inner:
-        found = os.stat(outer)
-        yield found.st_dev, found.st_ino
+        status = os.stat(outer)
+        yield status.st_dev, status.st_ino
         inner, outer = outer, os.path.dirname(outer)

@@ -1,4 +1,4 @@
-"""Names of many files in one text."""
+"""Patterns of paths, such as `shard-{000..099}.tar`, spelled out to the files they name."""
 
 import glob
 import os
@@ -24,18 +24,18 @@ def files(pattern: str) -> list[str]:
     """
     if pattern.count("{") > MOST_BRACES:
         raise InputError(f"{pattern}: more than {MOST_BRACES} braces")
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     # One after the other: the first that is missing ends it, however many would follow.
-    for number, part in enumerate(_without_braces(os.path.expanduser(pattern))):
+    for number, path in enumerate(_without_braces(os.path.expanduser(pattern))):
         if number == MOST_NAMES:
             raise InputError(f"{pattern} stands for more than {MOST_NAMES:,} names")
         matches = (
-            [part] if os.path.isfile(part) else sorted(filter(os.path.isfile, glob.glob(part)))
+            [path] if os.path.isfile(path) else sorted(filter(os.path.isfile, glob.glob(path)))
         )
         if not matches:
-            raise InputError(f"{pattern}: there is no file {part}")
-        found |= dict.fromkeys(matches)
-    return list(found)
+            raise InputError(f"{pattern}: there is no file {path}")
+        paths |= dict.fromkeys(matches)
+    return list(paths)
 
 
 def _without_braces(pattern: str) -> Iterator[str]:

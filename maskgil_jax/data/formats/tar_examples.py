@@ -14,34 +14,35 @@ from maskgil_jax.data.records.image_records import EXTENSIONS
 
 CLASS = "cls"
 _IMAGE = "image"
-_PARTS = (*captions.PARSERS, CLASS)
-_KINDS = {extension[1:]: _IMAGE for extension in EXTENSIONS} | {part: part for part in _PARTS}
+_COMPANIONS = (*captions.PARSERS, CLASS)
+_KINDS = {extension[1:]: _IMAGE for extension in EXTENSIONS} | {kind: kind for kind in _COMPANIONS}
 
 
-class Sample(NamedTuple):
+class TarExample(NamedTuple):
     """An image with what belongs to it.
 
     Attributes:
       image: its member.
-      parts: captions and class, by extension.
+      companions: captions and class, by extension.
       fault, caption_fault: why it, or why its captions cannot be used, or "".
     """
 
     image: Member
-    parts: dict[str, Member]
+    companions: dict[str, Member]
     fault: str = ""
     caption_fault: str = ""
 
 
-# A member that is used: its kind (an extension of _PARTS, or _IMAGE); its turn, which is the same
-# for members that lie together, apart from those of other keys; itself, or what it is a link to.
+# A member that is used: its kind (an extension of _COMPANIONS, or _IMAGE); the number of its run,
+# which is the same for members that lie together, apart from those of other keys; itself, or what
+# it is a link to.
 _Entry = tuple[str, int, Member]
 
 
-def samples_of(
+def examples_of(
     members: Iterable[Member], links: Links, census: Census, where: str
-) -> Iterator[Sample]:
-    """The samples of one tar, in the order of their keys' first members.
+) -> Iterator[TarExample]:
+    """The examples of one tar, in the order of their keys' first members.
 
     Args:
       members: all of them.
@@ -51,26 +52,26 @@ def samples_of(
     """
     keys = _by_key(members, links, census, where)
     _place_dotted(keys, census, where)
-    # As `tar -A` leaves it: members of one key that lie apart may be of different samples.
+    # As `tar -A` leaves it: members of one key that lie apart may be of different examples.
     joined = any(map(_has_a_name_twice, keys.values()))
     for key, entries in keys.items():
-        parts = {kind: member for kind, _, member in entries}
-        if _IMAGE not in parts:
+        by_kind = {kind: member for kind, _, member in entries}
+        if _IMAGE not in by_kind:
             for _, _, member in entries:
                 reason = "captions or class without an image"
                 census.pass_over(_name(where, member), reason, is_data=True)
-        elif not joined and len(parts) == len(entries):
-            yield _sample(parts)
+        elif not joined and len(by_kind) == len(entries):
+            yield _example(by_kind)
         elif groups := _split(entries):
             for group in groups:
-                yield _sample({kind: member for kind, _, member in group})
+                yield _example({kind: member for kind, _, member in group})
         else:
             fault = (
                 f"{len(entries)} members have the key {printable(key)}, in an order that does not "
                 "tell which of them belong together"
             )
-            faults = ("", fault) if parts.keys() == {_IMAGE, "txt"} else (fault, "")
-            yield from (Sample(m, {}, *faults) for kind, _, m in entries if kind == _IMAGE)
+            faults = ("", fault) if by_kind.keys() == {_IMAGE, "txt"} else (fault, "")
+            yield from (TarExample(m, {}, *faults) for kind, _, m in entries if kind == _IMAGE)
 
 
 def _has_a_name_twice(entries: Sequence[_Entry]) -> bool:
@@ -99,7 +100,7 @@ def _by_key(
     """The members that are used, by their names without suffix; others are counted."""
     keys: dict[str, list[_Entry]] = {}
     hidden: dict[str, bool] = {}
-    turn, previous = 0, ""
+    run, previous = 0, ""
     for member in members:
         folder, slash, base = member.name.rpartition("/")
         stem, _, suffix = base.rpartition(".")
@@ -119,15 +120,15 @@ def _by_key(
         key = folder + slash + stem
         first = key if "." not in stem else folder + slash + stem.partition(".")[0]
         if first != previous:
-            turn, previous = turn + 1, first
+            run, previous = run + 1, first
         member = links.follow(member) if is_link(member) else member
-        keys.setdefault(key, []).append((kind, turn, member))
+        keys.setdefault(key, []).append((kind, run, member))
     return keys
 
 
 def _is_hidden(folder: str) -> bool:
     return any(
-        other_files.is_of_system(part) for part in folder.split("/") if part not in (".", "..")
+        other_files.is_of_system(name) for name in folder.split("/") if name not in (".", "..")
     )
 
 
@@ -171,10 +172,10 @@ def _has_image(entries: Sequence[_Entry]) -> bool:
 
 
 def _split(entries: Sequence[_Entry]) -> list[Sequence[_Entry]]:
-    """Entries of one key in the order of the tar, those of each sample together.
+    """Entries of one key in the order of the tar, those of each example together.
 
     They come in the same order again and again, as after `tar -A`, or lie apart from one another.
-    Otherwise it is not certain what belongs together, and there is no sample.
+    Otherwise it is not certain what belongs together, and there is no example.
     """
     kinds = [kind for kind, _, _ in entries]
     images = kinds.count(_IMAGE)
@@ -189,6 +190,6 @@ def _split(entries: Sequence[_Entry]) -> list[Sequence[_Entry]]:
     return [*runs]
 
 
-def _sample(parts: dict[str, Member]) -> Sample:
-    image = parts.pop(_IMAGE)
-    return Sample(image, parts, fault_of(image))
+def _example(members: dict[str, Member]) -> TarExample:
+    image = members.pop(_IMAGE)
+    return TarExample(image, members, fault_of(image))

@@ -148,12 +148,12 @@ def _next_header(descriptor: int, at: int, length: int) -> int:
     """
     while at < length:
         chunk = os.pread(descriptor, _CHUNK + BLOCK, at)
-        found = chunk.find(_MAGIC, _MAGIC_AT)
-        while found >= 0:
-            place = found - _MAGIC_AT
+        magic = chunk.find(_MAGIC, _MAGIC_AT)
+        while magic >= 0:
+            place = magic - _MAGIC_AT
             if _begins_as_tar(chunk[place : place + BLOCK]):
                 return at + place
-            found = chunk.find(_MAGIC, found + 1)
+            magic = chunk.find(_MAGIC, magic + 1)
         at += _CHUNK
     return length
 
@@ -194,19 +194,19 @@ def _after_zeros(descriptor: int, at: int, length: int) -> int:
 def _member(
     header: bytes, kind: bytes, start: int, size: int, archive: int, extended: dict[bytes, bytes]
 ) -> Member:
-    said = _KINDS.get(kind) or f"member of kind {kind!r}"
+    description = _KINDS.get(kind) or f"member of kind {kind!r}"
     raw = extended.get(b"path") or _name(header)
     if raw.endswith(b"/"):
         raw = raw.rstrip(b"/")
         if kind == b"\0":  # as tars had it before POSIX
-            said = FOLDER
+            description = FOLDER
     if extended and any(key.startswith(b"GNU.sparse.") for key in extended):
-        said, raw = SPARSE, extended.get(b"GNU.sparse.name") or raw
+        description, raw = SPARSE, extended.get(b"GNU.sparse.name") or raw
     target = ""
-    if said in _LINKS:
+    if description in _LINKS:
         linked = extended.get(b"linkpath") or header[157:257].partition(b"\0")[0]
         target = linked.decode(errors="surrogateescape")
-    return Member(raw.decode(errors="surrogateescape"), start, size, said, archive, target)
+    return Member(raw.decode(errors="surrogateescape"), start, size, description, archive, target)
 
 
 def _size(header: bytes, at: int) -> int:
@@ -242,11 +242,11 @@ def _extended_size(extended: dict[bytes, bytes], size: int, at: int) -> int:
     """The size of a member whose header says `size`."""
     if not extended.get(b"size"):
         return size
-    said = int(extended[b"size"])
+    extended_size = int(extended[b"size"])
     # Writers leave 0, or whatever fits, in the header only where the size does not fit.
-    if size not in (0, said) and said <= _LARGEST_OCTAL:
-        raise Damaged(at, f"a member of {said:,} or of {size:,} bytes: its headers differ")
-    return said
+    if size not in (0, extended_size) and extended_size <= _LARGEST_OCTAL:
+        raise Damaged(at, f"a member of {extended_size:,} or of {size:,} bytes: its headers differ")
+    return extended_size
 
 
 def _after_sparse_map(descriptor: int, header: bytes, start: int) -> int:
@@ -276,18 +276,18 @@ def _gnu_target(content: bytes, at: int) -> dict[bytes, bytes]:
 
 def _pax(content: bytes, at: int) -> dict[bytes, bytes]:
     """Records `LENGTH KEY=VALUE\\n`, where values may hold any byte."""
-    found, start = {}, 0
+    records, start = {}, 0
     while start < len(content) and content[start]:  # some programs fill up with NUL
         record = _PAX_RECORD.match(content, start)
         end = start + int(record[1]) if record else 0
         if not record or end <= record.end() or content[end - 1 : end] != b"\n":
             raise Damaged(at, "a broken extended header")
-        found[record[2]] = content[record.end() : end - 1]
+        records[record[2]] = content[record.end() : end - 1]
         start = end
-    size = found.get(b"size", b"")
+    size = records.get(b"size", b"")
     if size and not (size.isdigit() and len(size) < 20):
         raise Damaged(at, f"an extended header with {size[:20]!r} as a size")
-    return found
+    return records
 
 
 def _global(content: bytes, at: int) -> dict[bytes, bytes]:

@@ -51,20 +51,20 @@ class Links:
         """What a link leads to, under the name of the link; or the link, if that is not known."""
         archive = self._archives[link.archive]
         path = _end(_target(link), archive.targets)
-        found = archive.others.get(path, [])
-        if link.kind == HARD_LINK and len(found) > 1:
+        candidates = archive.others.get(path, [])
+        if link.kind == HARD_LINK and len(candidates) > 1:
             # In joined tars, each with its own: the link was made of the member before it.
-            found = [member for member in found if member.start < link.start][-1:]
-        return found[0]._replace(name=link.name) if len(found) == 1 else link
+            candidates = [member for member in candidates if member.start < link.start][-1:]
+        return candidates[0]._replace(name=link.name) if len(candidates) == 1 else link
 
 
 def is_link(member: Member) -> bool:
-    """Whether it stands for another member."""
+    """Whether a member stands for another one."""
     return member.kind in (HARD_LINK, SYMBOLIC_LINK)
 
 
 def _target(link: Member) -> str:
-    """Its normal path, from where the tar begins: hard links have that already."""
+    """The normal path of a link's target, from where the tar begins, as hard links have it."""
     folder = "" if link.kind == HARD_LINK else posixpath.dirname(link.name)
     return posixpath.normpath(posixpath.join(folder, link.target))
 
@@ -74,8 +74,8 @@ def _end(path: str, targets: Mapping[str, str | None]) -> str:
     for _ in range(LONGEST_CHAIN):
         if len(path) > LONGEST_PATH:
             return ""
-        parts = path.split("/")
-        heads = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        components = path.split("/")
+        heads = ("/".join(components[:count]) for count in range(1, len(components) + 1))
         link = next((head for head in heads if head in targets), None)
         if link is None:
             return path

@@ -1,4 +1,4 @@
-"""Data sets of TFDS."""
+"""Data sets of TensorFlow Datasets, read from ArrayRecord files without TensorFlow."""
 
 import functools
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ class Tfds:
             # TFDS would keep every file open that it reads.
             self._data.data_source = array_records.RecordRanges(
                 [
-                    (str(part.filename), part.skip, part.take)
-                    for part in builder.info.splits[split].file_instructions
+                    (str(instruction.filename), instruction.skip, instruction.take)
+                    for instruction in builder.info.splits[split].file_instructions
                 ]
             )
         except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:

@@ -21,15 +21,15 @@ Size = tuple[int, int]  # (height, width)
 
 
 class WithImage(Protocol):
-    """What holds the bytes of an image file, as the records of sources do."""
+    """A record that holds the bytes of an image file, as those of sources do."""
 
     @property
     def image(self) -> bytes:
-        """Of the file."""
+        """The bytes of the file."""
 
 
 class WithImages(Protocol):
-    """Random access to them, as sources give it."""
+    """Random access to records with images, as sources give it."""
 
     def __len__(self) -> int: ...
 
@@ -54,9 +54,9 @@ class Buckets:
             return np.zeros(len(heights_N), int)
         ratios_S = np.array([height / width for height, width in self.sizes])
         # Few images at a time: the table of all images and sizes would be large.
-        parts = np.array_split(heights_N / widths_N, max(1, len(heights_N) // 4096))
+        chunks = np.array_split(heights_N / widths_N, max(1, len(heights_N) // 4096))
         fit = LISTS[self.name].fit
-        return np.concatenate([fit(part[:, None], ratios_S).argmax(axis=1) for part in parts])
+        return np.concatenate([fit(chunk[:, None], ratios_S).argmax(axis=1) for chunk in chunks])
 
     def of_images(self, source: WithImages) -> np.ndarray:
         """The number in `sizes` of the size that each image of a source gets: uint16 [N].
@@ -74,16 +74,16 @@ class Buckets:
             except image_decoder.UnreadableImage:
                 return 1, 1
 
-        found = np.empty((total, 2), np.int32)  # tuples would take a hundred bytes an image
+        sizes_N2 = np.empty((total, 2), np.int32)  # tuples would take a hundred bytes an image
         with (
             ThreadPoolExecutor(16) as pool,
             tqdm(total=total, desc="sizes of images", unit="image", disable=None) as progress,
         ):
             for start in range(0, total, 4096):
-                part = range(start, min(start + 4096, total))
-                found[start : part.stop] = list(pool.map(size, part))
-                progress.update(len(part))
-        return self.nearest(*found.T).astype(np.uint16)
+                chunk = range(start, min(start + 4096, total))
+                sizes_N2[start : chunk.stop] = list(pool.map(size, chunk))
+                progress.update(len(chunk))
+        return self.nearest(*sizes_N2.T).astype(np.uint16)
 
     def grids(self, downsample: int) -> tuple[Size, ...]:
         """The sizes in tokens."""
@@ -105,17 +105,17 @@ def named(name: str, image_size: int, downsample: int) -> Buckets:
         return Buckets("", ((image_size, image_size),))
     if name not in LISTS:
         raise InputError(f"buckets = {name!r}, expected one of {', '.join(LISTS)}, or '' (squares)")
-    parts = LISTS[name].parts
-    if image_size % (parts * downsample):
+    multiple = LISTS[name].multiple
+    if image_size % (multiple * downsample):
         raise InputError(
             f"image_size = {image_size} with buckets = {name!r}: expected a multiple of "
-            f"{parts * downsample}, for sides in whole tokens of {downsample} pixels"
+            f"{multiple * downsample}, for sides in whole tokens of {downsample} pixels"
         )
     return Buckets(name, LISTS[name].sizes(image_size, downsample))
 
 
 class Compilations:
-    """Says when a size comes for the first time, for which programs are then compiled.
+    """Logs when a size comes for the first time, for which programs are then compiled.
 
     Args:
       grids: (height, width) in tokens of all that may come.
@@ -159,33 +159,33 @@ def lumina(image_size: int, downsample: int, largest_ratio: float = 4.0) -> tupl
     """
     patch = 2 * downsample
     most = (image_size // patch) ** 2
-    found, height, width = [], 1, most
+    sizes, height, width = [], 1, most
     while width > 0:
         if max(height, width) <= largest_ratio * min(height, width):
-            found.append((height * patch, width * patch))
+            sizes.append((height * patch, width * patch))
         if (height + 1) * width <= most:
             height += 1
         else:
             width -= 1
-    return tuple(found)
+    return tuple(sizes)
 
 
-class List(NamedTuple):
+class BucketList(NamedTuple):
     """How a family of models chooses sizes.
 
     Attributes:
       sizes: (image size, downsample) -> sizes in pixels.
       fit: (height / width of images, of sizes) -> how well they fit; the best is taken.
-      parts: of tokens that the side of the square has to divide into.
+      multiple: the side of the square, in tokens, is a multiple of it.
     """
 
     sizes: Callable[[int, int], tuple[Size, ...]]
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    parts: int
+    multiple: int
 
 
 LISTS = {
-    "pixart": List(pixart, lambda image, size: -abs(image - size), 16),
+    "pixart": BucketList(pixart, lambda image, size: -abs(image - size), 16),
     # min(cw / w, ch / h) / max(cw / w, ch / h): the share of the image that is kept.
-    "lumina": List(lumina, lambda image, size: np.minimum(image / size, size / image), 2),
+    "lumina": BucketList(lumina, lambda image, size: np.minimum(image / size, size / image), 2),
 }

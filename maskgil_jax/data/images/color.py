@@ -83,7 +83,7 @@ def transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 @functools.cache
 def _warn(reason: str) -> None:
-    """Say so once for each reason: each image of a set may have a broken profile of its own."""
+    """Warn once for each reason: each image of a set may have a broken profile of its own."""
     log.warning("ICC profiles that are broken are taken as sRGB's: %s", reason)
 
 

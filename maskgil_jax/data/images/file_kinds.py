@@ -1,4 +1,4 @@
-"""What bytes are that should have been an image, by how they begin: for messages and counts."""
+"""The kind of a file that should have been an image, by its first bytes, for messages."""
 
 import collections
 import re
@@ -51,7 +51,7 @@ BRANDS = (
 MARKUP = re.compile(r"\A(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype[^>]*>)*<([a-z:]+)", re.DOTALL)
 HTML = ("html", "head", "body", "title", "meta", "script", "p", "h1", "div", "center")
 HEAD = 4096  # bytes of a text that are looked at
-MOST_TOLD = 10  # kinds in a message: reasons that name a member are each of its own kind
+MOST_NAMED = 10  # kinds in a message: reasons that name a member are each of its own kind
 
 
 def kind_of(data: bytes) -> str:
@@ -93,10 +93,10 @@ def _kind_of_text(head: bytes) -> str:
 def counted(kinds: Iterable[str]) -> str:
     """How many there are of each kind, the most frequent first, as in "3 x a text, 1 x zeros".
 
-    Kinds beyond the first MOST_TOLD are counted together.
+    Kinds beyond the first MOST_NAMED are counted together.
     """
     counts = sorted(collections.Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{number:,} x {kind}" for kind, number in counts[:MOST_TOLD]]
-    if rest := counts[MOST_TOLD:]:
-        told.append(f"{sum(number for _, number in rest):,} of {len(rest):,} other kinds")
-    return ", ".join(told)
+    phrases = [f"{number:,} x {kind}" for kind, number in counts[:MOST_NAMED]]
+    if rest := counts[MOST_NAMED:]:
+        phrases.append(f"{sum(number for _, number in rest):,} of {len(rest):,} other kinds")
+    return ", ".join(phrases)

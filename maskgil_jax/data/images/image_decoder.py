@@ -1,4 +1,4 @@
-"""From the bytes of an image file to a square uint8 array."""
+"""Image files decoded to upright RGB images, or refused for a reason that names their kind."""
 
 import contextlib
 import io
@@ -77,8 +77,8 @@ def upright_size(data: bytes) -> tuple[int, int]:
     with _unreadable():
         header = _read_header(data)
         width, height = header.file.size
-        turned = header.orientation in orientation.SWAPS
-        return (width, height) if turned else (height, width)
+        swapped = header.orientation in orientation.SWAPS
+        return (width, height) if swapped else (height, width)
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def _unreadable() -> Iterator[None]:
 
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
-    """A TIFF as it is stored: Pillow would turn it, and read and rewrite its metadata for that."""
+    """A TIFF as it is stored: Pillow would rotate it, and rewrite its metadata for that."""
 
     def _open(self) -> None:
         super()._open()
@@ -126,7 +126,7 @@ class _Header(NamedTuple):
 
 
 def _read_header(data: bytes) -> _Header:
-    """Image.open would print a warning about a large image before its size can be looked at."""
+    """What is known before decoding; Image.open would warn of large images before we see sizes."""
     Image.init()
     known = [name for name in FORMATS if _accepts(name, data)]
     if not known:
@@ -136,16 +136,21 @@ def _read_header(data: bytes) -> _Header:
         message = f"{kind} ({len(data)} bytes), not an image that is read here"
         raise UnreadableImage(message, kind)
     name = known[0]
-    parts = png.parts(data) if name == "PNG" else None
-    stream = io.BytesIO(parts.picture if parts else data)
+    content = png.read_content(data) if name == "PNG" else None
+    stream = io.BytesIO(content.picture if content else data)
     file = OPENERS.get(name, Image.OPEN[name][0])(stream, "")
     _check_size(*file.size)
-    if parts:
-        turned = orientation.of_metadata(parts.exif, parts.xmp)
-        return _Header(file, turned, parts.profile, parts.depth)
+    if content:
+        return _Header(
+            file, _orientation(content.exif, content.xmp), content.profile, content.depth
+        )
     exif = data if name == "TIFF" else file.info.get("exif", b"")
-    turned = orientation.of_metadata(exif, file.info.get("xmp") or b"")
-    return _Header(file, turned, file.info.get("icc_profile") or b"", 0)
+    xmp = file.info.get("xmp") or b""
+    return _Header(file, _orientation(exif, xmp), file.info.get("icc_profile") or b"", 0)
+
+
+def _orientation(exif: bytes, xmp: bytes) -> int:
+    return orientation.of_metadata(exif, xmp) if exif or xmp else 1
 
 
 def _accepts(name: str, data: bytes) -> bool:
@@ -176,7 +181,7 @@ def _upright_rgb(data: bytes, header: _Header, color: str) -> Image.Image:
     image = _eight_bits(_decoded(data, header), header)
     if header.orientation != 1:
         image = image.transpose(orientation.TRANSPOSITIONS[header.orientation])
-    if color == "srgb":
+    if color == "srgb" and header.profile:
         image = profiles.to_srgb(image, header.profile)
     if image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")

@@ -1,4 +1,4 @@
-"""How an image has to be turned, read from its metadata, of which nothing else has to be whole."""
+"""The orientation of an image, read from its metadata, of which nothing else has to be intact."""
 
 import re
 import struct

@@ -1,4 +1,4 @@
-"""Floats to the 256 levels of pixels."""
+"""Pixels of networks, which are floats in [-1, 1], as the 256 levels of image files."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,7 +1,7 @@
-"""PNG files taken apart: what makes the picture, and what is said about it.
+"""PNG files taken apart: the chunks of the picture, and the metadata about it.
 
-Decoders refuse files for their texts and profiles, which may be of any size, and broken. They are
-not shown them.
+Decoders refuse files for their texts and profiles, which may be of any size, and broken. So
+decoders get the picture alone.
 """
 
 import zlib
@@ -12,7 +12,7 @@ LARGEST_TEXT = 1 << 20  # bytes that are looked at of a text with metadata in it
 LARGEST_PROFILE = 4 << 20  # bytes of a colour profile; those of printing presses have up to 3 MB
 
 
-class Parts(NamedTuple):
+class Content(NamedTuple):
     """What a file holds.
 
     Attributes:
@@ -30,18 +30,18 @@ class Parts(NamedTuple):
     profile: bytes
 
 
-def parts(data: bytes) -> Parts:
+def read_content(data: bytes) -> Content:
     """Take a file apart; what is cut or no chunk stays with the picture, as it is."""
-    kept, exif, raw, xmp, profile = [SIGNATURE], b"", b"", b"", b""
+    essential, exif, raw, xmp, profile = [SIGNATURE], b"", b"", b"", b""
     at = len(SIGNATURE)
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         name, end = data[at + 4 : at + 8], at + 12 + size
         if end > len(data):
-            kept.append(data[at:])
+            essential.append(data[at:])
             break
         if name == b"tRNS" or not name[0] & 0x20:  # a capital letter: without it there is no image
-            kept.append(data[at:end])
+            essential.append(data[at:end])
         elif name == b"eXIf":
             exif = exif or data[at + 8 : end - 4]
         elif name == b"iCCP":
@@ -55,7 +55,9 @@ def parts(data: bytes) -> Parts:
         if name == b"IEND":
             break
         at = end
-    return Parts(b"".join(kept), data[24] if len(data) > 24 else 0, exif or raw, xmp, profile)
+    return Content(
+        b"".join(essential), data[24] if len(data) > 24 else 0, exif or raw, xmp, profile
+    )
 
 
 def _profile(content: bytes) -> bytes:

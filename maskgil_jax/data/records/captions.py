@@ -49,9 +49,9 @@ def first(files: Iterable[tuple[str, bytes]]) -> tuple[str, ...]:
       Unreadable: as `parse` does.
     """
     for extension, data in files:
-        found = parse(data, extension)
-        if not all(map(is_blank, found)):
-            return found
+        captions = parse(data, extension)
+        if not all(map(is_blank, captions)):
+            return captions
     return ()
 
 
@@ -88,12 +88,12 @@ def checked(captions: Iterable[str]) -> tuple[str, ...]:
     Raises:
       Unreadable: none is left, one is longer than LONGEST, or is no text that can be encoded.
     """
-    found = tuple(caption.strip() for caption in captions if not is_blank(caption))
-    if not found:
+    texts = tuple(caption.strip() for caption in captions if not is_blank(caption))
+    if not texts:
         raise Unreadable("it has no caption")
-    for caption in found:
+    for caption in texts:
         _check(caption)
-    return found
+    return texts
 
 
 def _check(caption: str) -> None:
@@ -146,13 +146,13 @@ def load_json(data: bytes, fields: Sequence[str]) -> Any:
 
 
 def _once(fields: Sequence[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         for field in fields:
             if names.count(field) > 1:
                 raise ValueError(f"field {field!r} comes twice")
-    return found
+    return content
 
 
 # By extension; where an image has both, the first that has a caption counts.

@@ -1,4 +1,4 @@
-"""What a data source saw: what it reads, and what it passes over, by reason and number."""
+"""The census of a data source: what it reads, and what it passes over, by reason and number."""
 
 import dataclasses
 import logging
@@ -57,7 +57,7 @@ class Census:
 
         Args:
           content: as it stands in a file.
-          class_names: they are kept beside it.
+          class_names: they stand beside it in the file.
           where: the content's name in messages.
 
         Raises:
@@ -93,9 +93,9 @@ class Census:
         if len(entry.names) < NAMED:
             entry.names.append(name)
 
-    def add(self, part: "Census") -> None:
-        """Take over what a part of the source does not use."""
-        for reason, entry in part.passed_over.items():
+    def add(self, other: "Census") -> None:
+        """Take over what one file of the source does not use."""
+        for reason, entry in other.passed_over.items():
             *some, last = entry.names
             for name in some:
                 self.pass_over(name, reason, is_data=entry.is_data)
@@ -116,7 +116,7 @@ class Census:
         lines = [f"{images} of {kinds} ({', '.join(classes)}{more}){captions}"]
         lines += [f"  {note}" for note in self.notes]
         lines += [
-            f"  not used: {_told(reason, entry)}"
+            f"  not used: {_described(reason, entry)}"
             for reason, entry in sorted(self.passed_over.items())
         ]
         return lines
@@ -139,7 +139,7 @@ class Census:
         if limit > 0 or not self.missed():
             return
         missed = [
-            _told(reason, entry)
+            _described(reason, entry)
             for reason, entry in sorted(self.passed_over.items())
             if entry.is_data
         ]
@@ -160,7 +160,7 @@ class Census:
         }
 
 
-def _told(reason: str, entry: PassedOver) -> str:
+def _described(reason: str, entry: PassedOver) -> str:
     names = ", ".join(map(_shortened, entry.names))
     more = ", ..." if entry.count > len(entry.names) else ""
     return f"{entry.count:,} ({reason}): {names}{more}"

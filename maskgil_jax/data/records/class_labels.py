@@ -98,16 +98,16 @@ def ids_of(names: Sequence[str]) -> dict[str, int]:
 
 
 def _class(value: Any, ids: Mapping[str, int]) -> int:
-    said = value.strip() if isinstance(value, str) else value
-    number = _NUMBER.fullmatch(said) if isinstance(said, str) else None
+    label = value.strip() if isinstance(value, str) else value
+    number = _NUMBER.fullmatch(label) if isinstance(label, str) else None
     if number:
-        said = int(number[1])
-    elif isinstance(said, float) and said.is_integer():
-        said = int(said)
-    if type(said) is int and 0 <= said < MOST_CLASSES:
-        return said
-    if isinstance(said, str) and said in ids:
-        return ids[said]
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+        label = int(number[1])
+    elif isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if type(label) is int and 0 <= label < MOST_CLASSES:
+        return label
+    if isinstance(label, str) and label in ids:
+        return ids[label]
+    text = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
     names = ", and no name of classnames.txt" if ids else ""
-    raise Unreadable(f"its class {shown} is no whole number below {MOST_CLASSES:,}{names}")
+    raise Unreadable(f"its class {text} is no whole number below {MOST_CLASSES:,}{names}")

@@ -1,4 +1,4 @@
-"""Names of files as texts that can be printed, stored as JSON, and told apart.
+"""Names of files as texts that can be printed, stored as JSON, and distinguished.
 
 File systems keep bytes, which need be neither UTF-8 nor free of newlines.
 """

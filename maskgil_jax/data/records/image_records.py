@@ -1,4 +1,4 @@
-"""The one type of record that all sources give."""
+"""Image records, the one type of record that all sources give, and the protocol of a source."""
 
 import contextlib
 import dataclasses
@@ -77,7 +77,7 @@ def opened_image(record: Record, color: str = "srgb") -> Iterator[Image.Image]:
 
 
 class Named(NamedTuple):
-    """What messages say of an example.
+    """The name of an example in messages, and what is wrong with it.
 
     Attributes:
       name: of it and, where it cannot be read, why.
@@ -117,9 +117,9 @@ def none_readable(path: str, count: int, reasons: Sequence[str]) -> str:
       count: images that were tried.
       reasons: why each of them, or of the first few, cannot be read.
     """
-    shown = "\n  ".join(reasons[:3])
+    first_reasons = "\n  ".join(reasons[:3])
     more = "\n  ..." if count > 3 else ""
-    return f"0 of {count} images of {path} can be read:\n  {shown}{more}"
+    return f"0 of {count} images of {path} can be read:\n  {first_reasons}{more}"
 
 
 class Source(Protocol):
@@ -141,4 +141,4 @@ class Source(Protocol):
         """Ids of all records in their order, none of which is read for that."""
 
     def __getitem__(self, index: int) -> Record:
-        """The record at `index`; whether its image and captions are whole is not known yet."""
+        """The record at `index`; whether its image and captions can be read is not known yet."""

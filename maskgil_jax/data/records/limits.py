@@ -1,4 +1,4 @@
-"""How many images of a data source may be unreadable."""
+"""The limit on the images of a data source that may be unreadable."""
 
 import math
 

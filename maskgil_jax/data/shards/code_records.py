@@ -1,4 +1,4 @@
-"""One example of code shards, as it is kept in a record: written, and checked when it is read."""
+"""Code records: one example of code shards as it is written, and checked when it is read."""
 
 from typing import Any, NamedTuple
 
@@ -73,23 +73,25 @@ class Unpacker:
           Unreadable: it is of something else, or has values that cannot be.
         """
         try:
-            found = msgpack.unpackb(data, unicode_errors=_ERRORS)
+            content = msgpack.unpackb(data, unicode_errors=_ERRORS)
         except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as e:
             raise Unreadable(f"not msgpack ({str(e)[:80] or type(e).__name__})") from None
-        _check_types(found)
-        if tuple(found["grid"]) != grid:
-            raise Unreadable(f"grid {str(found['grid'])[:40]}, expected {[*grid]}")
-        label, size = found["label"], found["size"]
+        _check_types(content)
+        if tuple(content["grid"]) != grid:
+            raise Unreadable(f"grid {str(content['grid'])[:40]}, expected {[*grid]}")
+        label, size = content["label"], content["size"]
         if not 0 <= label < self._classes:
             raise Unreadable(f"class {label}, expected 0 to {self._classes - 1}")
         if [*map(type, size)] != _SIDES or min(size) < 1:
             raise Unreadable(f"size {str(size)[:40]}, expected [height, width] in pixels")
-        codes = self._codes(found["codes"], grid)
-        captions, features = found["captions"], found["features"]
+        codes = self._codes(content["codes"], grid)
+        captions, features = content["captions"], content["features"]
         if captions or features or self._index.encoder:
             captions = self._captions(captions)
             features = self._features(features, captions)
-        return CodeRecord(codes, label, found["id"], tuple(size), tuple(captions), tuple(features))
+        return CodeRecord(
+            codes, label, content["id"], tuple(size), tuple(captions), tuple(features)
+        )
 
     def _codes(self, data: bytes, grid: Size) -> np.ndarray:
         """Int32 [views, h, w]."""
@@ -106,39 +108,41 @@ class Unpacker:
             )
         return np.frombuffer(data, self._dtype).astype(np.int32).reshape(shape)
 
-    def _captions(self, found: list[Any]) -> tuple[np.ndarray, ...]:
+    def _captions(self, stored: list[Any]) -> tuple[np.ndarray, ...]:
         """Int32 [n] of each."""
-        if bool(found) != bool(self._index.encoder):
+        if bool(stored) != bool(self._index.encoder):
             expected = "some" if self._index.encoder else "none"
-            raise Unreadable(f"{len(found)} captions, expected {expected}")
+            raise Unreadable(f"{len(stored)} captions, expected {expected}")
         most = 4 * self._index.caption_tokens
-        for data in found:
+        for data in stored:
             if type(data) is not bytes or len(data) % 4 or not 0 < len(data) <= most:
                 raise Unreadable(
-                    f"a caption is {_told(data)}, expected ids of 4 bytes each, {most} at most"
+                    f"a caption is {_described(data)}, expected ids of 4 bytes each, {most} at most"
                 )
-        captions = tuple(np.frombuffer(data, np.int32) for data in found)
+        captions = tuple(np.frombuffer(data, np.int32) for data in stored)
         for ids in captions:
             if ids.min() < 0:
                 raise Unreadable(f"a caption has token id {ids.min()}, expected 0 or more")
         return captions
 
     def _features(
-        self, found: list[Any], captions: tuple[np.ndarray, ...]
+        self, stored: list[Any], captions: tuple[np.ndarray, ...]
     ) -> tuple[np.ndarray, ...]:
         """[n, C] of each caption."""
         expected = len(captions) if self._index.features else 0
-        if len(found) != expected:
-            raise Unreadable(f"features of {len(found)} captions, expected of {expected}")
+        if len(stored) != expected:
+            raise Unreadable(f"features of {len(stored)} captions, expected of {expected}")
         if not expected:
             return ()
         width = self._index.encoder["width"]
-        for data, ids in zip(found, captions, strict=True):
+        for data, ids in zip(stored, captions, strict=True):
             size = len(ids) * width * self._features_dtype.itemsize
             if type(data) is not bytes or len(data) != size:
-                raise Unreadable(f"features of a caption are {_told(data)}, expected {size} bytes")
+                raise Unreadable(
+                    f"features of a caption are {_described(data)}, expected {size} bytes"
+                )
         features = tuple(
-            np.frombuffer(data, self._features_dtype).reshape(-1, width) for data in found
+            np.frombuffer(data, self._features_dtype).reshape(-1, width) for data in stored
         )
         if not all(map(_finite, features)):
             raise Unreadable("features of a caption are not finite")
@@ -150,11 +154,11 @@ def _check_types(content: Any) -> None:
         raise Unreadable(f"a {type(content).__name__}, expected fields by name")
     for name, expected in _TYPES.items():
         if type(content.get(name)) is not expected:
-            found = _told(content[name]) if name in content else "missing"
-            raise Unreadable(f"{name} is {found}, expected {expected.__name__}")
+            actual = _described(content[name]) if name in content else "missing"
+            raise Unreadable(f"{name} is {actual}, expected {expected.__name__}")
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{len(value)} bytes" if isinstance(value, bytes) else f"a {type(value).__name__}"
 
 

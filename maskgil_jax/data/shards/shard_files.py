@@ -29,7 +29,7 @@ MISSING = "missing"
 def write_shard(path: epath.Path, records: Iterable[CodeRecord], grids: tuple[Size, ...]) -> int:
     """Write records, with codes of the dtype to store, and return their number.
 
-    The file appears when it is whole, and its numbers of `grids` are there before it.
+    The file appears atomically, and its numbers of `grids` are there before it.
     """
     temporary = path.with_name(path.name + ".tmp")
     writer = ArrayRecordWriter(str(temporary), "group_size:1")  # one record a read: random access
@@ -60,7 +60,7 @@ def _read_grids(shard: epath.Path, index: Index) -> np.ndarray:
       InputError: it cannot be read.
     """
     path = _grids_of(shard)
-    again = f"remove {shard.name} and run maskgil_jax.tokenize again, which makes it anew"
+    again = f"remove {shard.name} and run maskgil_jax.tokenize again, which makes it again"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def open_shard(path: epath.Path, index: Index) -> Opened:
     if count != len(grids):
         raise Unfit(
             f"{_grids_of(path)} is of {len(grids)} records, but {path.name} has {count}: remove "
-            "both and run maskgil_jax.tokenize again, which makes them anew"
+            "both and run maskgil_jax.tokenize again, which makes them again"
         )
     return Opened(grids, "")
 

@@ -27,12 +27,12 @@ class Index:
       source: where the images came from, with its number of images.
       image_size: side in pixels of the square, or of the square among the sizes.
       buckets: name of the bucket list; "": squares only.
-      crops: crop policy; `views` codes are kept per image.
+      crops: crop policy; `views` codes are stored per image.
       seed: of random crops.
       encoder: {path, fingerprint, width, ...} of the text encoder of the captions; {}: none are
         kept.
-      caption_tokens: most that are kept of a caption.
-      features: dtype of the features that are kept of each caption; "": none.
+      caption_tokens: the most that are stored of a caption.
+      features: dtype of the features that are stored of each caption; "": none.
       grids: (height, width) in tokens of each size.
       dtype: of the stored codes, uint16 or int32.
       class_names: one per class.
@@ -96,15 +96,15 @@ def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None
     if not path.exists():
         return None
     content = files.read_json(path, {})
-    if (found := content.pop("format", None)) != FORMAT:
+    if (version := content.pop("format", None)) != FORMAT:
         raise InputError(
-            f"{path} is of format {str(found)[:40]}, expected {FORMAT}: make the shards again with "
-            "maskgil_jax.tokenize, in another directory"
+            f"{path} is of format {str(version)[:40]}, expected {FORMAT}: make the shards "
+            "again with maskgil_jax.tokenize, in another directory"
         )
     content.setdefault("color", "ignore")  # all that there was before it was written down
     _check(path, content)
-    known = {field.name for field in dataclasses.fields(Index)}
-    counts = {key: content.pop(key) for key in list(content) if key not in known}
+    fields = {field.name for field in dataclasses.fields(Index)}
+    counts = {key: content.pop(key) for key in list(content) if key not in fields}
     tuples = {key: tuple(content[key]) for key in ("class_names", "shards")}
     grids = tuple((height, width) for height, width in content["grids"])
     return Index(**{**content, **tuples, "grids": grids}), counts
@@ -132,8 +132,8 @@ def _check(path: epath.Path, content: Mapping[str, Any]) -> None:
     _expect(path, content, "dtype", content["dtype"] in DTYPES, f"one of {', '.join(DTYPES)}")
     most = DTYPES[content["dtype"]]
     _expect(path, tokenizer, "codebook_size", tokenizer["codebook_size"] <= most, f"at most {most}")
-    kept = FEATURES if encoder else ("",)
-    _expect(path, content, "features", content["features"] in kept, f"one of {kept}")
+    dtypes = FEATURES if encoder else ("",)
+    _expect(path, content, "features", content["features"] in dtypes, f"one of {dtypes}")
     if encoder:
         _expect(path, content, "caption_tokens", content["caption_tokens"] >= 1, "1 or more")
         _expect(path, encoder, "width", encoder["width"] >= 1, "1 or more")
@@ -167,6 +167,6 @@ def _expect(
     path: epath.Path, content: Mapping[str, Any], field: str, holds: bool, expected: str
 ) -> None:
     if not holds:
-        found = json.dumps(content[field])
-        shown = found if len(found) <= 60 else f"{found[:60]}..."
-        raise InputError(f"{path}: field {field!r} is {shown}, expected {expected}")
+        text = json.dumps(content[field])
+        beginning = text if len(text) <= 60 else f"{text[:60]}..."
+        raise InputError(f"{path}: field {field!r} is {beginning}, expected {expected}")

@@ -44,13 +44,13 @@ class CodeShards:
 
     def __init__(self, directory: str):
         path = epath.Path(directory)
-        found = read_index(path)
-        if found is None:
+        written = read_index(path)
+        if written is None:
             raise InputError(
                 f"data source arrayrecord:{directory}: no {INDEX} there; expected a directory "
                 "written by maskgil_jax.tokenize"
             )
-        self.index, counts = found
+        self.index, counts = written
         if not counts["complete"]:
             raise InputError(
                 f"data source arrayrecord:{directory}: not all of {len(self.index.shards)} shards "
@@ -118,13 +118,13 @@ def readable(shards: CodeShards, indices: Sequence[int]) -> list[tuple[int, Code
     Raises:
       InputError: none can.
     """
-    found, reason = [], ""
+    examples, reason = [], ""
     for index in indices:
         try:
-            found.append((index, shards[index]))
+            examples.append((index, shards[index]))
         except Unreadable as error:
             reason = str(error)
             log.warning("left out codes that cannot be read: %s", reason)
-    if not found:
+    if not examples:
         raise InputError(f"none of {len(indices)} examples can be read, the last: {reason}")
-    return found
+    return examples

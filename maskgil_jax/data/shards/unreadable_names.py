@@ -1,4 +1,4 @@
-"""Names of the images of code shards that could not be read, kept beside each shard."""
+"""Names of the images of code shards that could not be read, in a file beside each shard."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ def write(shard: epath.Path, faults: Sequence[str]) -> None:
 
 
 def read(shards: Iterable[epath.Path]) -> list[str]:
-    """What is kept of these shards, in their order.
+    """Names of the unreadable images of these shards, in their order.
 
     Raises:
       InputError: one of the files is damaged.

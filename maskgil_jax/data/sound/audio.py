@@ -1,4 +1,4 @@
-"""From the bytes of an audio file to a waveform, and from it to what Whisper hears.
+"""Audio files decoded to waveforms, and waveforms to the mel spectrograms of Whisper.
 
 Letters: F frames of 10 ms, M mel bins.
 """
@@ -34,7 +34,7 @@ class UnreadableAudio(Unreadable):
 def decode(data: bytes) -> np.ndarray:
     """The waveform of an audio file, the mean of its channels.
 
-    Where channels cancel each other, as those of a cable with a pole turned, the loudest is taken.
+    Where channels cancel each other, as those of a cable with swapped poles, the loudest is taken.
 
     Args:
       data: wav, flac, mp3, ogg or what else libsndfile reads, of any rate.
@@ -102,11 +102,11 @@ def _decoded(data: bytes) -> np.ndarray:
 def _resampled(file: Any, channel: int | None) -> tuple[np.ndarray, np.ndarray, float]:
     """A channel, or the mean of all, at RATE; the energies of all channels, and of that mean.
 
-    Never in memory as a whole at the file's own rate, whatever the header says.
+    Never all in memory at the file's own rate, whatever the header says.
     """
     _, soxr = _libraries()
     resampler = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
-    parts, read = [], 0
+    chunks, read = [], 0
     loudness, of_mix = np.zeros(file.channels), 0.0
     while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
         read += len(block)
@@ -114,11 +114,11 @@ def _resampled(file: Any, channel: int | None) -> tuple[np.ndarray, np.ndarray, 
         loudness += np.square(block, dtype=np.float64).sum(axis=0)
         of_mix += np.square(mix, dtype=np.float64).sum()
         mono = mix if channel is None else np.ascontiguousarray(block[:, channel])
-        parts.append(resampler.resample_chunk(mono))
+        chunks.append(resampler.resample_chunk(mono))
     if read < file.frames:
         raise UnreadableAudio(f"truncated: {read} samples of {file.frames}")
-    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts), loudness, of_mix
+    chunks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(chunks), loudness, of_mix
 
 
 def _check_seconds(seconds: float) -> None:

@@ -1,6 +1,6 @@
-"""What libsndfile would pass over in files of sound: sizes that were never filled in, and joins.
+"""Audio containers checked for what libsndfile passes over: unset sizes, cuts and joined files.
 
-It reads up to where a header says that a file ends, and says nothing of what comes behind.
+libsndfile reads up to where a header says that a file ends, and ignores what comes behind.
 """
 
 import struct

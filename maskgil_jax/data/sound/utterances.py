@@ -1,4 +1,4 @@
-"""Where speech begins and ends in a stream of sound."""
+"""Utterances of a live stream of sound: where speech begins and ends in it."""
 
 import collections
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ import numpy as np
 from maskgil_jax.data.sound import audio
 
 BLOCK = audio.RATE // 50  # samples that are looked at together: 20 ms
-LEAD = 10  # blocks kept from before speech is noticed, which begins softly
+LEAD = 10  # blocks stored from before speech is noticed, which begins softly
 LOUD = 4.0  # times as loud as the quiet around it is speech
 FLOOR = 1e-3  # of full scale: what is softer is not speech in any quiet
-ADAPTS = 0.95  # share of the estimate of the quiet that is kept from block to block
+ADAPTS = 0.95  # weight of the old estimate of the quiet at each block
 
 
 class Utterance(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data import sources
-from maskgil_jax.data.formats import tar
+from maskgil_jax.data.formats import tar_shard
 from maskgil_jax.data.images import image_decoder
 from maskgil_jax.data.records import image_records
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -291,7 +291,7 @@ def test_what_is_not_damaged_is_used_and_the_rest_is_one_unreadable_image(
         (lambda c: c[:300], "no header of a member"),
         (lambda c: b"PK\3\4" + c, "no header of a member"),
         (lambda c: c[: block(1) + 20], "a member of .* bytes is cut off"),
-        (gzip.compress, r"is compressed \(gzip\).*; run gunzip first"),
+        (gzip.compress, r"is compressed \(gzip\).*; unpacked first: run gunzip"),
         (lambda c: bytes(10240), "has no images"),
         (lambda c: b"<html>404</html>" * 99, "no header of a member"),
     ],
@@ -313,7 +313,7 @@ def test_a_shard_that_was_cut_after_opening_gives_unreadable_images(tmp_path):
 
 
 def test_more_shards_than_open_files(tmp_path, monkeypatch):
-    count = tar.OPEN_FILES + 5
+    count = tar_shard.OPEN_FILES + 5
     for i in range(count):
         write(tmp_path / f"{i:03}.tar", [("x.png", picture(0))])
     source = sources.open_source(f"tar:{tmp_path}/*.tar")
@@ -324,7 +324,7 @@ def test_many_members_are_found_as_tarfile_finds_them(tmp_path):
     rng = np.random.default_rng(0)
     sizes = rng.integers(0, 3000, 200).tolist()
     path = write(tmp_path / "a.tar", [(f"{i}.png", bytes(n)) for i, n in enumerate(sizes)])
-    rows = tar.scan(str(path)).rows
+    rows = tar_shard.scan(str(path)).rows
     with tarfile.open(path) as file:
         assert rows["image"].tolist() == [member.offset_data for member in file]
     assert rows["image_size"].tolist() == sizes

@@ -51,7 +51,7 @@ def test_a_bomb_of_text_is_not_unpacked():
     packed = zlib.compress(bytes(1 << 26), 9)
     keywords = (b"Raw profile type exif\0\0", b"profile\0\0")
     for name, keyword in zip((b"zTXt", b"iCCP"), keywords, strict=True):
-        found = png.parts(with_chunks(encoded(RED), [(name, keyword + packed)]))
+        found = png.read_content(with_chunks(encoded(RED), [(name, keyword + packed)]))
         assert not found.exif and not found.profile
     assert len(png._text(b"zTXt", b"\0" + packed)) == png.LARGEST_TEXT
 
