@@ -29,7 +29,7 @@ SCANNERS = 16  # threads, which wait for slow disks together
 class Tar:
     """Tar files in WebDataset's layout: members KEY.jpg, KEY.txt, KEY.cls, KEY.json.
 
-    A key has an image (records.EXTENSIONS), captions (txt or json, see captions.py), and a class:
+    A key has an image (image_records.EXTENSIONS), captions (txt or json, see captions.py), and a class:
     in cls, or in a field `label`, `cls` or `class` of json (see class_labels.py). The lines of
     `classnames.txt` beside the first shard name the classes, or else their numbers do; without any
     class all images are one.

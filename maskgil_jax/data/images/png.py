@@ -7,9 +7,10 @@ decoders get the picture alone.
 import zlib
 from typing import NamedTuple
 
+from maskgil_jax.data.images.color import LARGEST_PROFILE
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_TEXT = 1 << 20  # bytes that are looked at of a text with metadata in it
-LARGEST_PROFILE = 4 << 20  # bytes of a colour profile; those of printing presses have up to 3 MB
 
 
 class Content(NamedTuple):
