@@ -29,10 +29,10 @@ SCANNERS = 16  # threads, which wait for slow disks together
 class Tar:
     """Tar files in WebDataset's layout: members KEY.jpg, KEY.txt, KEY.cls, KEY.json.
 
-    A key has an image (image_records.EXTENSIONS), captions (txt or json, see captions.py), and a class:
-    in cls, or in a field `label`, `cls` or `class` of json (see class_labels.py). The lines of
-    `classnames.txt` beside the first shard name the classes, or else their numbers do; without any
-    class all images are one.
+    A key has an image (image_records.EXTENSIONS), captions (txt or json, see captions.py), and a
+    class: in cls, or in a field `label`, `cls` or `class` of json (see class_labels.py). The lines
+    of `classnames.txt` beside the first shard name the classes, or else their numbers do; without
+    any class all images are one.
 
     KEY ends at the last dot: `IMG 1.2.png` is an image, and `IMG 1.2.txt` its caption. In
     WebDataset's convention it ends at the first one, and that holds for two things. Beside `1.jpg`,
