@@ -19,7 +19,7 @@ from maskgil_jax.data.images import buckets, cropping, file_kinds
 from maskgil_jax.data.images.color import check_color
 from maskgil_jax.data.records import image_records, limits
 from maskgil_jax.data.shards import code_records, shard_files, shard_index, unreadable_names
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation.images import encode
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -286,7 +286,7 @@ class Encoder:
         bucket = images_of_a_size[0].bucket
         self._compilations.note(bucket)
         pixels = np.concatenate([image.views for image in images_of_a_size])
-        codes = samplers.encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
+        codes = encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
         codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
         captions = [image.captions for image in images_of_a_size]
         if self._captions and self._index.features:

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from maskgil_jax import sample
+from maskgil_jax.generation import prompts
 from maskgil_jax.runtime.errors import InputError
 
 
 def read(folder, data):
     (folder / "prompts.txt").write_bytes(data)
-    return sample.read_prompts(str(folder / "prompts.txt"))
+    return prompts.read_prompts(str(folder / "prompts.txt"))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_each_line_is_a_prompt(tmp_path, data, prompts):
     ],
 )
 def test_messages_name_the_file_and_the_line(tmp_path, data, message):
-    with pytest.raises(InputError, match=f"--prompts=.*prompts.txt: {message}"):
+    with pytest.raises(InputError, match=f"prompts=.*prompts.txt: {message}"):
         read(tmp_path, data)
 
 
