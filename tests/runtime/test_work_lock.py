@@ -62,7 +62,7 @@ def test_a_second_run_is_refused_and_told_which_is_there(tmp_path):
         with pytest.raises(InputError) as error:
             run_stages(tiny.tokenizer(), epath.Path(tmp_path))
         text = str(error.value)
-        assert text.startswith(f"--workdir={tmp_path}: another run is going on there: process ")
+        assert text.startswith(f"workdir={tmp_path}: another run is going on there: process ")
         assert f"process {os.getpid()} on {os.uname().nodename}, since 20" in text
         assert "last heartbeat 0 s ago" in text
         assert [path.name for path in tmp_path.iterdir()] == [lock_file.NAME]
@@ -235,7 +235,7 @@ def test_a_stage_of_a_removed_work_directory_ends_in_one_message(monkeypatch, tm
         (workdir / "samples.npz").write_text("")
 
     monkeypatch.setitem(run.RUNS, "tokenizer", stage)
-    with pytest.raises(InputError, match=f"--workdir={tmp_path}/run: it was removed"):
+    with pytest.raises(InputError, match=f"^workdir={tmp_path}/run: it was removed"):
         run_stages(tiny.tokenizer(), epath.Path(tmp_path / "run"))
 
 
