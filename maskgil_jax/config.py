@@ -180,7 +180,7 @@ def codes() -> ConfigDict:
             source="",  # as in data.source
             image_size=256,  # pixels: side of the squares
             buckets="",  # "": all images become squares | pixart | lumina: each the size of that
-            # list that fits it best, of about the area of the square (data/buckets.py)
+            # list that fits it best, of about the area of the square (data/images/buckets.py)
             crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
             # squares only)
             views=1,  # of each image, for crops random
