@@ -271,7 +271,11 @@ def generator() -> ConfigDict:
 def causal_generator() -> ConfigDict:
     """A class-conditional causal LLaMA (size B unless changed), LlamaGen's recipe."""
     config = generator().unlock()
-    config.model.update(preset="llamagen", embedding_dropout=0.1, order="raster")
+    config.model.update(
+        preset="llamagen",
+        embedding_dropout=0.1,  # on the embedded tokens: LlamaGen's token dropout
+        order="raster",  # in which tokens are predicted: raster | halton
+    )
     config.loss = dict(
         label_smoothing=0.0,
         condition_dropout=0.1,
