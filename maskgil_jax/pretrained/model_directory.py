@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax.runtime import paths, processes, swap
+from maskgil_jax.runtime import directory_swap, paths, processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
@@ -56,7 +56,7 @@ def save_model(
     if processes.total(there):
         return
     # The same name in every process.
-    fresh = swap.beside(directory, content["fingerprint"])
+    fresh = directory_swap.beside(directory, content["fingerprint"])
     if processes.first() and fresh.exists():
         fresh.rmtree()
     processes.wait("room for the model")
@@ -65,7 +65,7 @@ def save_model(
         for name, data in beside.items():
             (fresh / name).write_bytes(data)
         write_json(fresh / "model.json", content)
-        swap.replace(fresh, directory, "model.json")
+        directory_swap.replace(fresh, directory, "model.json")
     processes.wait("model is saved")
 
 
@@ -78,7 +78,7 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(directory) / "model.json"
     if not path.exists():
         message = f"{directory} is not a model directory: it has no model.json"
-        if whole := swap.replacement_of(paths.absolute(directory), "model.json"):
+        if whole := directory_swap.replacement_of(paths.absolute(directory), "model.json"):
             message += (
                 f". Its replacement was interrupted: {whole} is whole; run the command that "
                 "writes it again, or use that one"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from maskgil_jax.data import audio
+from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.pretrained import networks
 from maskgil_jax.runtime.errors import InputError

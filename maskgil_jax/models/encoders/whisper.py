@@ -215,8 +215,8 @@ class Whisper(nnx.Module):
         """Features of speech.
 
         Args:
-          mel_BFM: log-mel (data/audio.py), of any even number of frames that there are positions
-            for.
+          mel_BFM: log-mel (data/sound/audio.py), of any even number of frames that there are
+            positions for.
 
         Returns:
           [B, F / 2, C].
