@@ -12,7 +12,7 @@ import numpy as np
 from maskgil_jax.evaluation import image_sets
 from maskgil_jax.evaluation.image_sets import Piece
 from maskgil_jax.generation import samplers
-from maskgil_jax.generation.images import Sample, draw_images
+from maskgil_jax.generation.images import Sample, generate_images
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import sharding
@@ -96,7 +96,7 @@ class Drawn:
         """Draw images start .. stop - 1; which are drawn together makes no difference."""
         labels = self._labels[start:stop]
         with jax.set_mesh(self._mesh):
-            images = draw_images(
+            images = generate_images(
                 lambda batch, at: self._sample(batch, start + at),
                 self._tokenizer,
                 labels,

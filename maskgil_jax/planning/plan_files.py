@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax.generation import pictures
+from maskgil_jax.generation import figures
 from maskgil_jax.planning import estimates
 from maskgil_jax.runtime.files import write_json
 from maskgil_jax.workflows import tables
@@ -59,32 +59,30 @@ def write(output: epath.PathLike, plans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _plot(path: epath.Path, plans: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    speed, use = figure.subplots(1, 2)
-    generations = list(dict.fromkeys(plan["topology"].split(":")[0] for plan in plans))
-    for generation in generations:
-        ours = sorted(
-            (plan for plan in plans if plan["topology"].startswith(f"{generation}:")),
-            key=lambda plan: plan["chips"],
-        )
-        chips = [plan["chips"] for plan in ours]
-        speed.plot(chips, [plan["tokens_per_second"] for plan in ours], "o-", label=generation)
-        use.plot(chips, [plan["mfu"] for plan in ours], "o-", label=generation)
-        use.plot(
-            chips,
-            [plan["mfu_of_compute"] for plan in ours],
-            *("o:",),
-            color=use.lines[-1].get_color(),
-            label=f"{generation}, exchanges hidden",
-        )
-    speed.set(xscale="log", yscale="log", xlabel="chips", ylabel="image tokens per second")
-    use.set(xscale="log", xlabel="chips", ylabel="MFU", ylim=(0, None))
-    for axes in (speed, use):
-        axes.legend(frameon=False, fontsize=8)
-        axes.set_xticks(sorted({plan["chips"] for plan in plans}))
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.minorticks_off()
-    figure.suptitle(f"{plans[0]['config']}: estimated by the TPU's compiler, not measured")
-    pictures.save_figure(path, figure, dpi=120)
+    with figures.figure(9, 3.8) as figure:
+        speed, use = figure.subplots(1, 2)
+        generations = list(dict.fromkeys(plan["topology"].split(":")[0] for plan in plans))
+        for generation in generations:
+            ours = sorted(
+                (plan for plan in plans if plan["topology"].startswith(f"{generation}:")),
+                key=lambda plan: plan["chips"],
+            )
+            chips = [plan["chips"] for plan in ours]
+            speed.plot(chips, [plan["tokens_per_second"] for plan in ours], "o-", label=generation)
+            use.plot(chips, [plan["mfu"] for plan in ours], "o-", label=generation)
+            use.plot(
+                chips,
+                [plan["mfu_of_compute"] for plan in ours],
+                *("o:",),
+                color=use.lines[-1].get_color(),
+                label=f"{generation}, exchanges hidden",
+            )
+        speed.set(xscale="log", yscale="log", xlabel="chips", ylabel="image tokens per second")
+        use.set(xscale="log", xlabel="chips", ylabel="MFU", ylim=(0, None))
+        for axes in (speed, use):
+            axes.legend()
+            axes.set_xticks(sorted({plan["chips"] for plan in plans}))
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.minorticks_off()
+        figure.suptitle(f"{plans[0]['config']}: estimated by the TPU's compiler, not measured")
+        figures.save(path, figure)

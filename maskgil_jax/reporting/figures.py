@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskgil_jax.generation.figures import COLOURS
 from maskgil_jax.reporting.collect import Run
 from maskgil_jax.reporting.results import number
-from maskgil_jax.workflows.plots import COLOURS
 
 MOST_POINTS = 1000  # of a curve: more cannot be told apart, and would make the page heavy
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2, 2, 2)))

@@ -18,7 +18,7 @@ from maskgil_jax.data import pipeline
 from maskgil_jax.data.color import check_color
 from maskgil_jax.data.records import Named, Record, name_of
 from maskgil_jax.generation import pictures, samplers
-from maskgil_jax.generation.images import draw_images
+from maskgil_jax.generation.images import generate_images
 from maskgil_jax.models.token_models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.token_models.conditions import TokenModel
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
             return {}
         columns = config.samples.per_class
         try:
-            images = draw_images(
+            images = generate_images(
                 samplers.sampler(generator_of(weights), config.seed, shown.conditions, **options),
                 data.tokenizer,
                 np.repeat(shown.labels, columns),

@@ -51,7 +51,7 @@ def test_images_are_the_same_drawn_on_8_devices(finished):
         batch_size=12,
     )
     found = drawn.read(5, 36)
-    expected = images.draw_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
+    expected = images.generate_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
     assert np.abs(found.images.astype(int) - expected).max() <= 1
     assert found.labels.tolist() == [str(label) for label in labels[5:]]
     assert drawn.seconds_per_image() > 0

@@ -13,12 +13,12 @@ from tests.generation.test_samples import Tokenizer, names, numbered
 FINISHED = ["grid.png", "latency.json", "samples.npz"]
 
 
-def hear(waveform, stages):
-    with stages("features"):
+def listener(waveform, timings):
+    with timings("features"):
         return Features(np.full((1, 1, 1), waveform[0]), np.ones((1, 1), bool)), f"{waveform[0]:g}"
 
 
-def sampler(conditions):
+def sampler_of(conditions):
     return lambda labels, start: np.broadcast_to(
         conditions(labels)[0][..., None].astype(int)[:, :, 0], (len(labels), 2, 3)
     )
@@ -32,8 +32,9 @@ def said(*values, then=None):
 
 
 def draw(output, utterances, live=False):
-    live_speech.draw_spoken(
-        utterances, hear, sampler, Tokenizer(), output, settings={"a": 1}, count=2, live=live
+    model = live_speech.SpeechModel(listener, sampler_of, Tokenizer())
+    live_speech.sample_utterances(
+        utterances, model, output, settings={"a": 1}, count=2, live=live
     )
 
 
