@@ -64,7 +64,9 @@ class SampleOptions:
     output: str = option("directory for the images")
     classes: tuple[str, ...] = option("class ids", ())
     prompts: str = option("instead of classes: file of prompts, one a line", "")
-    negative_prompt: str | None = option("what images should not show: guidance leads away from it; for all prompts", None)
+    negative_prompt: str | None = option(
+        "what images should not show: guidance leads away from it; for all prompts", None
+    )
     speech: tuple[str, ...] = option(
         "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
         "input (16-bit, mono, 16 kHz), of which each utterance becomes images when it has ended",

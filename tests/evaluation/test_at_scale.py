@@ -36,25 +36,25 @@ def content(path):
     return json.loads(path.read_text())
 
 
-def test_images_are_the_same_drawn_on_8_devices(finished):
+def test_images_are_the_same_generated_on_8_devices(finished):
     assert jax.device_count() == 8
     pair = pairs.load_pair(finished / "model", "")
     models = generated_images.Models(*pair)
     conditions = samplers.split_over_devices(samplers.by_class)
     labels = generated_images.balanced(36, 10)
     assert len(conditions(labels[:16]).sharding.device_set) == 8
-    drawn = generated_images.Drawn(
+    generated = generated_images.GeneratedImages(
         samplers.sampler(models.generator, 3, conditions, steps=3),
         models,
         labels,
         names=models.generator.names_of_classes,
         batch_size=12,
     )
-    found = drawn.read(5, 36)
+    found = generated.read(5, 36)
     expected = images.generate_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
     assert np.abs(found.images.astype(int) - expected).max() <= 1
     assert found.labels.tolist() == [str(label) for label in labels[5:]]
-    assert drawn.seconds_per_image() > 0
+    assert generated.seconds_per_image() > 0
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_one_that_was_killed_goes_on(finished, tmp_path):
     again = start(*options, *REFERENCE, output)
     told = again.communicate(timeout=300)[0]
     assert again.returncode == 0, told
-    assert "reference: 2 of 2 parts are there" in told
-    assert f"samples: {len(parts) - 2} of 4 parts are there" in told
+    assert "reference: 2 of 2 blocks are there" in told
+    assert f"samples: {len(parts) - 2} of 4 blocks are there" in told
     whole = start(*options, *REFERENCE, f"--output={tmp_path}/whole.json")
     assert whole.communicate(timeout=300) and whole.returncode == 0
     found, expected = content(tmp_path / "killed.json"), content(tmp_path / "whole.json")

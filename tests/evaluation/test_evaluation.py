@@ -12,7 +12,7 @@ from PIL import Image
 from maskgil_jax import metrics
 from maskgil_jax.data import sources
 from maskgil_jax.evaluation import evaluation, feature_networks, image_sets, protocols
-from maskgil_jax.evaluation.evaluation import Settings
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.pretrained import loading
@@ -299,7 +299,7 @@ def test_features_of_another_resize_than_the_protocols_are_refused(tmp_path):
     """As maskgil_jax.features leaves them: it says by which resize they were made."""
     pool = np.random.default_rng(0).normal(size=(50, 6))
     for name, resize in (("tf1", "tf1_bilinear"), ("clean", "clean_bicubic")):
-        about = json.dumps({"features": [feature_networks.inception_told(resize, False)]})
+        about = json.dumps({"features": [feature_networks.inception_description(resize, False)]})
         np.savez(
             tmp_path / f"{name}.npz", pool=pool, network=feature_networks.INCEPTION, about=about
         )
@@ -420,9 +420,9 @@ def test_an_npz_is_never_held_whole(tmp_path):
     for name in ("stored", "packed"):
         tracemalloc.start()
         read = image_sets.Npz(str(tmp_path / f"{name}.npz"))
-        for start in range(0, 2000, image_sets.PART):
-            piece = read.read(start, min(start + image_sets.PART, 2000)).images
-            assert (piece[:, 0, 0, 0] == images[start : start + image_sets.PART, 0, 0, 0]).all()
+        for start in range(0, 2000, image_sets.BLOCK):
+            piece = read.read(start, min(start + image_sets.BLOCK, 2000)).images
+            assert (piece[:, 0, 0, 0] == images[start : start + image_sets.BLOCK, 0, 0, 0]).all()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < images.nbytes / 2, name

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data import sources
-from maskgil_jax.evaluation import evaluation, feature_sets, image_sets
-from maskgil_jax.evaluation.evaluation import Settings
+from maskgil_jax.evaluation import evaluation, image_sets, stored_features
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -131,13 +131,13 @@ def test_statistics_that_are_none_are_refused_on_both_sides(arrays, message, tmp
 def test_half_of_statistics_and_features_of_another_count_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", mu=np.zeros(4), network="net")
     with pytest.raises(InputError, match="x.npz holds mu but no sigma"):
-        feature_sets.read_features(str(tmp_path / "x.npz"))
+        stored_features.read_features(str(tmp_path / "x.npz"))
     np.savez(tmp_path / "x.npz", features=FEATURES, network="net", count=50)
     with pytest.raises(InputError, match="x.npz: count = 50, but there are 40 rows"):
-        feature_sets.read_features(str(tmp_path / "x.npz"))
+        stored_features.read_features(str(tmp_path / "x.npz"))
     np.savez(tmp_path / "x.npz", features=FEATURES + 0j, network="net")
     with pytest.raises(InputError, match="x.npz: features is complex64"):
-        feature_sets.read_features(str(tmp_path / "x.npz"))
+        stored_features.read_features(str(tmp_path / "x.npz"))
 
 
 def test_statistics_without_what_a_metric_needs_are_refused(tmp_path):

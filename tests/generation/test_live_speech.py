@@ -33,9 +33,7 @@ def said(*values, then=None):
 
 def draw(output, utterances, live=False):
     model = live_speech.SpeechModel(listener, sampler_of, Tokenizer())
-    live_speech.sample_utterances(
-        utterances, model, output, settings={"a": 1}, count=2, live=live
-    )
+    live_speech.sample_utterances(utterances, model, output, settings={"a": 1}, count=2, live=live)
 
 
 def test_a_draw_of_fewer_removes_the_rest_of_the_first(tmp_path):
