@@ -20,6 +20,7 @@ from maskgil_jax.runtime import leftovers, paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
+from maskgil_jax.training.generator_samples import SampleConditions
 from maskgil_jax.workflows import code_shards, preview
 from maskgil_jax.workflows.options import RunOptions
 
@@ -163,11 +164,11 @@ def run_codes(config: ConfigDict, workdir: epath.Path) -> Results:
 def run_generator(config: ConfigDict, workdir: epath.Path) -> Results:
     """Train a generator, generate samples, measure them; without a tokenizer only train."""
     settings = preview.check_evaluation(config)
-    shown = generator_stage.run(config, workdir)
+    conditions = generator_stage.run(config, workdir)
     results = training_results(workdir, "generator") if processes.first() else {}
     if not has_tokenizer(config, workdir):
         return results
-    results |= generate_samples(config, shown, workdir)
+    results |= generate_samples(config, conditions, workdir)
     processes.wait("samples are written")
     if config.evaluation.reference:
         results |= measure_samples(config.evaluation.reference, settings, workdir)
@@ -181,13 +182,13 @@ def has_tokenizer(config: ConfigDict, workdir: epath.Path) -> bool:
 
 
 def generate_samples(
-    config: ConfigDict, shown: generator_stage.Shown, workdir: epath.Path
+    config: ConfigDict, conditions: SampleConditions, workdir: epath.Path
 ) -> Results:
     """Write WORKDIR/samples; with several processes all of them check, and the first generates.
 
     Args:
       config: of the generator.
-      shown: labels and their conditions.
+      conditions: that samples are of.
       workdir: with the trained model.
 
     Raises:
@@ -200,13 +201,13 @@ def generate_samples(
     height, width = generator.grid
     about = dict(seed=config.seed, options=options, data=config.data.to_dict())
     samples.write_samples(
-        samplers.sampler(generator, config.seed, shown.conditions, **options),
+        samplers.sampler(generator, config.seed, conditions.conditions, **options),
         tokenizer,
         workdir / "samples",
         settings=samples.settings_of(generator, tokenizer, **about),
         size=(height * tokenizer.downsample, width * tokenizer.downsample),
-        labels=shown.labels,
-        names=shown.names,
+        labels=conditions.labels,
+        names=conditions.names,
         per_label=config.evaluation.per_class,
         batch_size=config.samples.batch_size,
     )

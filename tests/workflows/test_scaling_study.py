@@ -11,9 +11,8 @@ import pytest
 from etils import epath
 
 from maskgil_jax.data.shards import CodeShards
-from maskgil_jax.pretrained import generators, networks
+from maskgil_jax.pretrained import generators, networks, presets
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage
 from maskgil_jax.workflows import scaling_study
 from maskgil_jax.workflows.run import keep_config
 from tests.helpers import tiny
@@ -59,7 +58,7 @@ def runs(finished, tmp_path_factory):
             if run.name == MISSING:
                 continue
             network = networks.init_network(
-                generator_stage.network_config(run.config.model, 64, shards.index.grid),
+                presets.network_config(run.config.model, 64, shards.index.grid),
                 jax.random.key(steps),
             )
             made = generators.make_generator(network, shards.index.tokenizer, shards.class_names)
@@ -126,7 +125,7 @@ def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
     config.model.preset = "besnier"
     run = scaling_study.planned_run(config, (1, 32), 5, tmp_path)
     with pytest.raises(InputError, match="expected a LLaMA"):
-        scaling_study.known(run, CodeShards(f"{finished}/codes").index)
+        scaling_study.facts_of(run, CodeShards(f"{finished}/codes").index)
 
 
 def test_a_run_of_other_steps_in_its_place_is_refused(finished, runs):
