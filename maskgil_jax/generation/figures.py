@@ -1,6 +1,6 @@
 """Figures of numbers: the one style of every plot, and the one place that asks for matplotlib.
 
-A plot is drawn and saved within the context of its figure:
+Lines are plotted, and saved, within the context of its figure:
 
     with figures.figure(6, 4) as figure:
         axes = figure.subplots()

@@ -78,6 +78,20 @@ def write_samples(
     if resumed:
         done = sum((output / _name(i)).exists() for i in range(len(labels)))
         log.info("%s: %d of %d images are there", output, done, len(labels))
+    images = _generate(sampler, tokenizer, output, labels, size, batch_size, resumed)
+    finish(output, images, labels, names, per_label, settings)
+
+
+def _generate(
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    output: epath.Path,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    batch_size: int,
+    resumed: bool,
+) -> np.ndarray:
+    """Write the images that are missing in a directory; returns all, uint8 [N, H, W, 3]."""
     batches = []
     with Progress(len(labels), "image", "sampling") as progress:
         # By whole batches, as without a stop: the same program then gives the same pixels.
@@ -89,7 +103,7 @@ def write_samples(
                 write_images(output, images, start)
             batches.append(images)
             progress.update(count, worked=worked)
-    finish(output, np.concatenate(batches), labels, names, per_label, settings)
+    return np.concatenate(batches)
 
 
 def settings_of(generator: Generator, tokenizer: Tokenizer, **others: Any) -> dict[str, Any]:
