@@ -16,7 +16,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from maskgil_jax.data import records
+from maskgil_jax.data.records import image_records
 from maskgil_jax.evaluation.feature_networks import FeatureNetwork
 from maskgil_jax.evaluation.image_sets import BLOCK, Block, ImageSet
 from maskgil_jax.runtime import files, npz, processes
@@ -88,7 +88,7 @@ class CachedFeatures:
         processes.wait(f"features of {title}")
         if not self.count():
             raise InputError(
-                records.none_readable(
+                image_records.none_readable(
                     self._images.path, len(self._images), [image.name for image in self.left_out()]
                 )
             )
@@ -118,7 +118,9 @@ class CachedFeatures:
                 if name in self.names:
                     arrays[name] = _finite(np.asarray(values), name, network)
         arrays["count"] = np.int64(len(block.images))
-        arrays["left_out"] = np.array(block.left_out, str).reshape(-1, len(records.Named._fields))
+        arrays["left_out"] = np.array(block.left_out, str).reshape(
+            -1, len(image_records.Named._fields)
+        )
         return arrays
 
     def reader(self, name: str) -> Callable[[], Iterator[np.ndarray]]:
@@ -134,10 +136,10 @@ class CachedFeatures:
         """Images that could be read."""
         return sum(int(block["count"]) for block in self._each("count"))
 
-    def left_out(self) -> list[records.Named]:
+    def left_out(self) -> list[image_records.Named]:
         """The images that cannot be read, with the reasons."""
         return [
-            records.Named(*texts)
+            image_records.Named(*texts)
             for block in self._each("left_out")
             for texts in block["left_out"].tolist()
         ]

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
-from maskgil_jax.decoding import autoregressive, masked
+from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
@@ -115,11 +115,12 @@ def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[s
     preset = given.pop("preset", "")
     if not preset:
         return method, given
-    if method == "autoregressive" or preset not in masked.PRESETS:
+    if method == "autoregressive" or preset not in masked_options.PRESETS:
         raise InputError(
-            f"preset={preset}: expected one of {', '.join(masked.PRESETS)}, for masked decoding"
+            f"preset={preset}: expected one of {', '.join(masked_options.PRESETS)}, for masked "
+            "decoding"
         )
-    return method, dataclasses.asdict(masked.PRESETS[preset]) | given
+    return method, dataclasses.asdict(masked_options.PRESETS[preset]) | given
 
 
 def description(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def hybrid_sampler(
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
       grid: (height, width) in tokens; None: that of the models.
-      **options: fields of decoding.masked.Options.
+      **options: fields of decoding.masked_options.Options.
 
     Raises:
       InputError: models of other codes, classes, encoders or grids; or options that no decoding
@@ -231,7 +232,7 @@ def options_of(causal: bool) -> tuple[str, ...]:
 
 def defaults_of(causal: bool) -> dict[str, Any]:
     """The decoding options of a model by name, with their defaults."""
-    kind = autoregressive.Options if causal else masked.Options
+    kind = autoregressive.Options if causal else masked_options.Options
     return {field.name: field.default for field in dataclasses.fields(kind)}
 
 

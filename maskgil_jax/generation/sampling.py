@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from maskgil_jax.data import audio, utterances
+from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import live_speech, prompts, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
 from maskgil_jax.generation.requests import Request

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.evaluation import likelihood
 from tests.generation import test_hybrid as hybrid_models
 
