@@ -10,7 +10,7 @@ from etils import epath
 
 import maskgil_jax
 from maskgil_jax.data.shards import code_records, shard_index
-from maskgil_jax.evaluation import feature_sets
+from maskgil_jax.evaluation import stored_features
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.reporting import collect, facts, figures, page, result_tables, results
 from maskgil_jax.runtime.errors import InputError
@@ -196,7 +196,7 @@ def test_what_is_damaged_about_features_is_named(about, tmp_path):
     path = tmp_path / "features.npz"
     np.savez(path, features=np.ones((4, 2)), network="mine", about=about)
     with pytest.raises(InputError, match=f"{path}: about"):
-        feature_sets.read_features(str(path))
+        stored_features.read_features(str(path))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", '"x"', "[" * 100_000, b"\xff\x00"])
