@@ -385,3 +385,29 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif before != after:
             lines.append(f"{name}: {before} -> {after}")
     return lines
+
+
+# The stages that a run may have, in the order in which they are done.
+STAGES = ("tokenizer", "codes", "generator")
+
+
+def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The stages of a config by name, in the order of STAGES (a ConfigDict sorts its keys).
+
+    Raises:
+      InputError: none, an unknown one, or one twice.
+    """
+    given = {**config.stages} if "stages" in config else {"": config}
+    by_name: dict[str, ConfigDict] = {}
+    for key, stage in given.items():
+        name = stage.get("stage") if isinstance(stage, ConfigDict) else None
+        if name not in STAGES or name in by_name:
+            known = ", ".join(STAGES)
+            raise InputError(
+                f"config: stage {name!r}{f' of stages.{key}' if key else ''}, expected each of "
+                f"{known} at most once"
+            )
+        by_name[name] = stage
+    if not by_name:
+        raise InputError(f"config: no stages, expected some of {', '.join(STAGES)}")
+    return {name: by_name[name] for name in STAGES if name in by_name}

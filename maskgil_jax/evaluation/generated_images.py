@@ -12,9 +12,11 @@ import numpy as np
 from maskgil_jax.evaluation import image_sets
 from maskgil_jax.evaluation.image_sets import Piece
 from maskgil_jax.generation import samplers
+from maskgil_jax.generation.images import Sample, draw_images
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.batches import even_batch, fixed_batches
 
 
 class Models:
@@ -42,7 +44,7 @@ class Drawn:
 
     def __init__(
         self,
-        sample: samplers.Sample,
+        sample: Sample,
         models: Models,
         labels: np.ndarray,
         *,
@@ -67,7 +69,7 @@ class Drawn:
         self._sample, self._labels = sample, labels
         self._mesh = sharding.local_mesh()
         total = min(image_sets.PART, len(labels))
-        self._batch_size = samplers.even_batch(batch_size, total, self._mesh.size)
+        self._batch_size = even_batch(batch_size, total, self._mesh.size)
         height, width = generator.grid
         self._size = height * self._tokenizer.downsample, width * self._tokenizer.downsample
         self._names = None if names is None else np.array(names)
@@ -94,7 +96,7 @@ class Drawn:
         """Draw images start .. stop - 1; which are drawn together makes no difference."""
         labels = self._labels[start:stop]
         with jax.set_mesh(self._mesh):
-            images = samplers.draw_images(
+            images = draw_images(
                 lambda batch, at: self._sample(batch, start + at),
                 self._tokenizer,
                 labels,
@@ -104,7 +106,7 @@ class Drawn:
 
     def seconds_per_image(self) -> float:
         """Of drawing the codes of a batch, after one that compiles; `timing` says so."""
-        _, _, batch = next(samplers.fixed_batches(self._labels, self._batch_size))
+        _, _, batch = next(fixed_batches(self._labels, self._batch_size))
         with jax.set_mesh(self._mesh):
             jax.block_until_ready(self._sample(batch, 0))
             start = time.perf_counter()

@@ -84,7 +84,7 @@ def chosen(names: Sequence[str], protocol: Protocol, available: Available) -> di
     for name in names:
         if name == "lpips" and not available.lpips:
             raise InputError(
-                "metric 'lpips' needs --lpips=DIR (from maskgil_jax.convert import --format=lpips)"
+                "metric 'lpips' needs lpips=DIR (from maskgil_jax.convert import --format=lpips)"
             )
         if name in inception and available.inception and not available.own:
             table[name] = inception[name]
@@ -99,7 +99,7 @@ def chosen(names: Sequence[str], protocol: Protocol, available: Available) -> di
             )
         elif name in inception:
             raise InputError(
-                f"metric {name!r} needs --inception=DIR (in a config evaluation.inception; made "
+                f"metric {name!r} needs inception=DIR (in a config evaluation.inception; made "
                 "by maskgil_jax.convert import --format=fid-inception)"
             )
         else:

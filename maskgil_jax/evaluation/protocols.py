@@ -79,7 +79,7 @@ PROTOCOLS = {
         "of the training set and whose 10,000 images serve precision and recall. Reproduces "
         "ADM's own figures (FID 3.94 for ADM-G, ADM-U), LlamaGen's (5.46 for LlamaGen-B) and, it "
         "seems, the paper's Table 3 (5.64 for MaskGIL-B), whose protocol is not told. The official "
-        "program splits the Inception Score in the order of the file (--is_order=file), and "
+        "program splits the Inception Score in the order of the file (is_order=file), and "
         "computes distances in float16, which moves its precision and recall by up to 0.01",
         ("fid", "sfid", "is", "pr"),
         statistics="expected",
@@ -133,7 +133,7 @@ def named(name: str) -> Protocol:
     """The protocol of this name; InputError where there is none."""
     if name not in PROTOCOLS:
         known = ", ".join(filter(None, PROTOCOLS))
-        raise InputError(f"--protocol={name}: expected one of {known}")
+        raise InputError(f"protocol={name}: expected one of {known}")
     return PROTOCOLS[name]
 
 
@@ -141,7 +141,7 @@ def check_statistics(name: str, path: str, stored: Mapping[str, Gaussian]) -> No
     """Raise InputError where statistics came with the images of a reference, and must not."""
     if PROTOCOLS[name].statistics == "refused" and stored:
         raise InputError(
-            f"--protocol={name}: {path} holds statistics (mu, sigma) of a set that is "
+            f"protocol={name}: {path} holds statistics (mu, sigma) of a set that is "
             "not its images: expected the images themselves (for VQ-16 this is the difference "
             "between 2.19 and 4.28)"
         )
@@ -202,8 +202,8 @@ def cautions(
             )
         elif sorted_by_class(samples.labels):
             raise InputError(
-                f"--is_order=file: {samples.path} is sorted by class, so that its splits would "
-                "hold a few classes each and score far too low: expected --is_order=shuffled"
+                f"is_order=file: {samples.path} is sorted by class, so that its splits would "
+                "hold a few classes each and score far too low: expected is_order=shuffled"
             )
     return found
 

@@ -10,12 +10,18 @@ import jax
 import numpy as np
 from etils import epath
 
+from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import audio
 from maskgil_jax.data.utterances import Utterance
 from maskgil_jax.generation import samplers, samples
+from maskgil_jax.generation.images import Sample, pixels
 from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
+from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.runtime import files, unfinished
+from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -47,7 +53,7 @@ Hear = Callable[[np.ndarray, Stages], tuple[Features, str]]
 def draw_spoken(
     utterances: Iterable[Named],
     hear: Hear,
-    sampler: Callable[[samplers.Conditions], samplers.Sample],
+    sampler: Callable[[samplers.Conditions], Sample],
     tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
@@ -86,7 +92,7 @@ def draw_spoken(
             sample = sampler(samplers.rows_of(features))
             codes = jax.block_until_ready(sample(np.zeros(count, int), start))
         with stages("decoding"):
-            images = samplers.pixels(tokenizer, codes)
+            images = pixels(tokenizer, codes)
         return images, name, stages
 
     log.info("compiling")
@@ -116,3 +122,53 @@ def draw_spoken(
             samples.finish(output, np.concatenate(parts), labels, names, count, about)
         elif ended:
             unfinished.end(output)
+
+
+def hearing(
+    generator: Generator, directory: str, recognizer: str | None, verify: bool = True
+) -> Hear:
+    """How a generator understands speech: directly, or as text that a recogniser writes down.
+
+    Args:
+      generator: of speech or of text.
+      directory: of its encoder, as in `encoder_of`.
+      recognizer: directory of a Whisper; for a generator of text, and only there.
+      verify: as api.load.
+
+    Raises:
+      InputError: a generator of neither, or no recogniser where one is needed.
+    """
+    encoder, config = choice.encoder_of(generator, directory, verify), generator.network.config
+    if isinstance(encoder, TextEncoder):
+        if not recognizer:
+            raise InputError(
+                "the generator is conditioned on text: expected recognizer=DIR (a Whisper, made by "
+                "maskgil_jax.convert import --format=whisper), which writes the speech down"
+            )
+        whisper = choice.load_encoder(recognizer, verify)
+        if not isinstance(whisper, SpeechEncoder):
+            raise InputError(f"recognizer={recognizer} is no encoder of speech")
+        return _as_text(whisper, encoder, config.condition_tokens)
+    if recognizer:
+        raise InputError(
+            f"recognizer={recognizer}: the generator is conditioned on speech itself, expected none"
+        )
+
+    def directly(waveform: np.ndarray, stages: Stages) -> tuple[Features, str]:
+        with stages("features"):
+            features = speech.features(
+                encoder, [waveform], config.condition_tokens, config.feature_dim
+            )
+            return jax.block_until_ready(features), f"{len(waveform) / audio.RATE:.1f} s"
+
+    return directly
+
+
+def _as_text(whisper: SpeechEncoder, encoder: TextEncoder, tokens: int) -> Hear:
+    def as_text(waveform: np.ndarray, stages: Stages) -> tuple[Features, str]:
+        with stages("recognising"):
+            text = whisper.transcribe(waveform)
+        with stages("features"):
+            return jax.block_until_ready(encoder.features([text], tokens)), text
+
+    return as_text

@@ -1,4 +1,4 @@
-"""PNG files that a person looks at: grids, pairs, curves."""
+"""PNG files that a person looks at: grids and pairs of images."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 from maskgil_jax.runtime import files
-from maskgil_jax.training.writer import read_log
 
 LONGEST_LABEL = 40  # characters of the name of a row
 SMALLEST = 64  # pixels of a cell: smaller images are enlarged by a whole factor
@@ -65,62 +64,6 @@ def pairs(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     """Originals, uint8 [N, H, W, 3], above their reconstructions."""
     both = np.concatenate([originals, reconstructions])
     return labelled_rows(both, ["original", "reconstructed"], len(originals))
-
-
-def curves(runs: dict[str, epath.PathLike], path: epath.PathLike) -> None:
-    """Plot the main curves of training logs, a row for each run (name -> work directory)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    columns = {
-        "loss": ("loss",),
-        "quality": ("accuracy", "psnr"),
-        "norms": ("gradient_norm", "parameter_norm", "output_norm"),
-        "images per second": ("examples_per_second",),
-    }
-    figure, axes = plt.subplots(
-        len(runs), len(columns), figsize=(4 * len(columns), 3 * len(runs)), squeeze=False
-    )
-    for row, (name, directory) in zip(axes, runs.items(), strict=True):
-        log = read_log(directory)
-        for axis, (title, keys) in zip(row, columns.items(), strict=True):
-            for key in keys:
-                points = [(line["step"], line[key]) for line in log if key in line]
-                if points:
-                    axis.plot(*zip(*points, strict=True), label=key)
-            axis.set(title=f"{name}: {title}", xlabel="step")
-            if title == "norms":
-                axis.set_yscale("log")
-            axis.legend()
-    figure.tight_layout()
-    save_figure(path, figure, dpi=100)
-    plt.close(figure)
-
-
-def scatter(
-    points: dict[str, tuple[float, float]],
-    axes: tuple[str, str],
-    title: str,
-    path: epath.PathLike,
-) -> None:
-    """Plot named points (x, y), x on a logarithmic axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name, (x, y) in points.items():
-        axis.scatter(x, y)
-        axis.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
-    axis.set(xscale="log", xlabel=axes[0], ylabel=axes[1])
-    axis.set_title(title, fontsize=9)
-    axis.margins(0.2)
-    figure.tight_layout()
-    save_figure(path, figure, dpi=150)
-    plt.close(figure)
 
 
 def _tile(images: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ import numpy as np
 from etils import epath
 
 from maskgil_jax.data import images as image_files
-from maskgil_jax.generation.samplers import fixed_batches
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import files, npz, version
+from maskgil_jax.runtime.batches import fixed_batches
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.progress import Progress
 

@@ -16,10 +16,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.generation import pictures
+from maskgil_jax.generation.images import Sample, pixels
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import files, npz, unfinished, version
+from maskgil_jax.runtime.batches import fixed_batches
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.progress import Progress
 from maskgil_jax.runtime.unfinished import Written
@@ -30,7 +32,7 @@ INDEX = "samples.npz"
 
 
 def write_samples(
-    sample: samplers.Sample,
+    sample: Sample,
     tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
@@ -76,11 +78,11 @@ def write_samples(
     parts = []
     with Progress(len(labels), "image", "drawing") as progress:
         # By whole batches, as without a stop: the same program then makes the same pixels.
-        for start, count, batch in samplers.fixed_batches(labels, batch_size):
+        for start, count, batch in fixed_batches(labels, batch_size):
             images = read_images(output, start, count, size) if goes_on else None
             worked = images is None
             if images is None:
-                images = samplers.pixels(tokenizer, sample(batch, start))[:count]
+                images = pixels(tokenizer, sample(batch, start))[:count]
                 write_images(output, images, start)
             parts.append(images)
             progress.update(count, worked=worked)

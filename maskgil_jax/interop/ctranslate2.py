@@ -35,10 +35,10 @@ def read(path: str, specification: str) -> Tensors:
         reader = _Reader(path, file.read())
     (version,) = reader.numbers("I")
     if version not in VERSIONS:
-        raise InputError(f"--source={path} is no model of CTranslate2 of versions {VERSIONS}")
+        raise InputError(f"source {path} is no model of CTranslate2 of versions {VERSIONS}")
     found = reader.string()
     if found != specification:
-        raise InputError(f"--source={path} holds a {found}, expected a {specification}")
+        raise InputError(f"source {path} holds a {found}, expected a {specification}")
     _, variables = reader.numbers("II")  # the first is the specification's revision
     return dict(reader.variable() for _ in range(variables))
 
@@ -53,7 +53,7 @@ class _Reader:
         taken = self._data[self._at : self._at + size]
         if len(taken) < size:
             raise InputError(
-                f"--source={self._path} is truncated: {len(self._data)} bytes, "
+                f"source {self._path} is truncated: {len(self._data)} bytes, "
                 f"{self._at + size} or more expected"
             )
         self._at += size
@@ -72,7 +72,5 @@ class _Reader:
         shape = self.numbers(f"{rank}I")
         kind, size = self.numbers("BI")
         if kind >= len(DTYPES) or size != math.prod(shape) * DTYPES[kind].itemsize:
-            raise InputError(
-                f"--source={self._path}: {name} {shape} has {size} bytes of type {kind}"
-            )
+            raise InputError(f"source {self._path}: {name} {shape} has {size} bytes of type {kind}")
         return name, np.frombuffer(self.take(size), DTYPES[kind]).reshape(shape)

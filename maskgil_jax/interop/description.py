@@ -15,8 +15,8 @@ from maskgil_jax.runtime.files import check_object, to_json
 
 KEY = "maskgil_jax"
 # What a generator was trained with, and the JSON types of it.
-KEPT = {"tokenizer": dict, "class_names": list, "encoder": dict}
-OF_TRAINING = ("remat", "unroll")  # of arguments, as in `api.load`
+PROVENANCE = {"tokenizer": dict, "class_names": list, "encoder": dict}
+OF_TRAINING = ("remat", "unroll")  # of arguments, as in `loading.load`
 # Arguments of which each unit has tensors of its own.
 COUNTS = ("layers", "encoder_layers", "decoder_layers", "res_blocks")
 
@@ -26,19 +26,21 @@ class Description(NamedTuple):
 
     Attributes:
       config: of the network.
-      kept: what a Generator is made with beside its network.
+      provenance: what a Generator is made with beside its network.
     """
 
     config: Any
-    kept: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def of(model: Any) -> str:
     """The description of a model, as JSON."""
     config = model.network.config
-    kept = {name: getattr(model, name) for name in KEPT} if isinstance(model, Generator) else {}
+    provenance = (
+        {name: getattr(model, name) for name in PROVENANCE} if isinstance(model, Generator) else {}
+    )
     arguments = dataclasses.asdict(config)
-    return to_json({"class": networks.class_of(config), "arguments": arguments} | kept)
+    return to_json({"class": networks.class_of(config), "arguments": arguments} | provenance)
 
 
 def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description | None:
@@ -61,7 +63,9 @@ def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description |
         raise InputError(f"{where}: {error}") from None
     try:
         check_object(content, {"class": str, "arguments": dict}, KEY)
-        check_object(content, {name: KEPT[name] for name in KEPT if name in content}, KEY)
+        check_object(
+            content, {name: PROVENANCE[name] for name in PROVENANCE if name in content}, KEY
+        )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     arguments = {k: v for k, v in content["arguments"].items() if k not in OF_TRAINING}
@@ -71,6 +75,6 @@ def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description |
     for name in COUNTS:
         if (count := getattr(config, name, 0)) > tensors:
             raise InputError(f"{where}: {name} = {count} in a file of {tensors} tensors")
-    kept = {name: content[name] for name in KEPT if name in content}
-    kept["class_names"] = tuple(map(str, kept.get("class_names", ())))
-    return Description(config, kept)
+    provenance = {name: content[name] for name in PROVENANCE if name in content}
+    provenance["class_names"] = tuple(map(str, provenance.get("class_names", ())))
+    return Description(config, provenance)

@@ -94,7 +94,7 @@ def load(
             wrong.append(f"{entry.name}: {finite.size - finite.sum()} of {finite.size} values")
     if wrong and not allow_nonfinite:
         raise InputError(
-            "weights are NaN or infinite (--allow_nonfinite keeps them):\n  " + "\n  ".join(wrong)
+            "weights are NaN or infinite (allow_nonfinite keeps them):\n  " + "\n  ".join(wrong)
         )
     if wrong:
         log.warning("weights are NaN or infinite, and kept: %s", "; ".join(wrong))

@@ -66,7 +66,7 @@ def read_weights(found: Weights, family: Any, weights: str = "") -> Content:
         for name in part.keys() & tensors.keys():
             if not _same(part[name], tensors[name]):
                 raise InputError(
-                    f"--source: {name} is both in {file_of[name]} and in {path}, and differs"
+                    f"source: {name} is both in {file_of[name]} and in {path}, and differs"
                 )
         tensors |= part
         metadata |= told
@@ -90,7 +90,7 @@ def write(
     """
     suffixes = (".safetensors", ".pt", ".pth") if keys else (".msgpack",)
     if not path.endswith(suffixes):
-        raise InputError(f"--output={path}: expected {' or '.join(suffixes)}")
+        raise InputError(f"output {path}: expected {' or '.join(suffixes)}")
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
@@ -104,7 +104,7 @@ def write(
             torch_files.write(temporary, tensors, keys[0], beside or {})
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"--output={path} cannot be written: {error}") from None
+        raise InputError(f"output {path} cannot be written: {error}") from None
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -147,7 +147,7 @@ def _read_flax(path: str) -> Tensors:
         flat = traverse_util.flatten_dict(tree, sep="/")
     except Exception as error:  # msgpack raises errors of its own and of Python's here
         reason = str(error) or type(error).__name__
-        raise InputError(f"--source={path} is not readable Flax msgpack: {reason}") from None
+        raise InputError(f"source {path} is not readable Flax msgpack: {reason}") from None
     return {name: np.asarray(x) for name, x in flat.items() if hasattr(x, "shape")}
 
 
@@ -160,7 +160,7 @@ def _check_index(found: Weights, file_of: Mapping[str, str]) -> None:
     wrong = [name for name, file in known.items() if read_from.get(name) != file]
     if wrong:
         raise InputError(
-            f"--source: by the index {wrong[0]} is in {known[wrong[0]]}, which does not hold it "
+            f"source: by the index {wrong[0]} is in {known[wrong[0]]}, which does not hold it "
             f"({len(wrong)} such tensors)"
         )
 

@@ -84,9 +84,7 @@ def read(source: str) -> Content:
     content = _read_gguf(source) if source.endswith(".gguf") else _read_snapshot(source)
     for name in REFUSED:
         if content.metadata.get(name):
-            raise InputError(
-                f"--source={source}: {name} = {content.metadata[name]} is not supported"
-            )
+            raise InputError(f"source {source}: {name} = {content.metadata[name]} is not supported")
     return content
 
 
@@ -109,7 +107,7 @@ def config(
     if any(size % head_dim for size in rows.values()):
         raise ValueError(
             f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: say "
-            "how many of queries there are by --arg=heads=N, or give config.json"
+            "how many of queries there are by the argument heads=N, or give config.json"
         )
     layers = count_layers(tensors, "model.layers.")
     _check_told(told, "num_hidden_layers", layers)
@@ -237,7 +235,7 @@ def _read_snapshot(source: str) -> Content:
     weights = {name: path for name, path in found.items() if ".safetensors" in name}
     if not vocabulary or not weights:
         raise InputError(
-            f"--source={source}: expected .safetensors and {VOCABULARY}, or a directory of them"
+            f"source {source}: expected .safetensors and {VOCABULARY}, or a directory of them"
         )
     content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
     tensors = content.tensors
@@ -252,14 +250,14 @@ def _settings(path: str) -> dict[str, Any]:
     told = sources.read_json(path)
     kind = told.get("model_type")
     if kind not in MODEL_TYPES:
-        raise InputError(f"--source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
+        raise InputError(f"source {path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
     told = {name: value for name, value in told.items() if value is not None}
     rotations: dict[str, Any] = told.get("rope_parameters", {})
-    check_object(rotations, {}, f"--source={path}: rope_parameters")
+    check_object(rotations, {}, f"source {path}: rope_parameters")
     everywhere: dict[str, Any] = rotations.get("full_attention", rotations)
     local: dict[str, Any] = rotations.get("sliding_attention", {})
     for content in (everywhere, local):
-        check_object(content, {}, f"--source={path}: rope_parameters")
+        check_object(content, {}, f"source {path}: rope_parameters")
     told |= {
         "rope_theta": everywhere.get("rope_theta", told.get("rope_theta")),
         "rope_local_base_freq": local.get("rope_theta", told.get("rope_local_base_freq")),
@@ -267,7 +265,7 @@ def _settings(path: str) -> dict[str, Any]:
     if {"default"} != {r.get("rope_type", "default") for r in (everywhere, local)}:
         told["rope_scaling"] = rotations
     told = {name: value for name, value in told.items() if value is not None}
-    check_object(told, {name: float for name in NUMBERS if name in told}, f"--source={path}")
+    check_object(told, {name: float for name in NUMBERS if name in told}, f"source {path}")
     return told
 
 
@@ -276,7 +274,7 @@ def _read_gguf(source: str) -> Content:
     architecture = content.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in GGUF_ARCHITECTURES:
         raise InputError(
-            f"--source={source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
+            f"source {source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
         )
     names = GGUF_TENSORS | {"ffn_norm": MLP_NORM[GGUF_ARCHITECTURES[architecture]]}
 

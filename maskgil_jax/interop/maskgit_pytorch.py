@@ -41,7 +41,7 @@ def square(positions: int) -> tuple[int, int]:
     """The sides of a square grid of so many tokens."""
     side = math.isqrt(positions)
     if side * side != positions:
-        raise ValueError(f"{positions} positions are no square grid: say --arg=grid=HxW")
+        raise ValueError(f"{positions} positions are no square grid: give the argument grid=HxW")
     return side, side
 
 

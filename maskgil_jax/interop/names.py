@@ -59,7 +59,7 @@ def averaged(path: str, tensors: Tensors, weights: str) -> Tensors:
         return renamed
     which = "raw weights" if weights == "model" else "averaged weights"
     log.info(
-        "%s: took the %s (it has averaged copies of %d of %d tensors, %s*); --arg=weights=%s takes "
+        "%s: took the %s (it has averaged copies of %d of %d tensors, %s*); weights=%s takes "
         "the others",
         path,
         which,
@@ -86,7 +86,7 @@ def check_holds(path: str, names: Iterable[str], weights: str) -> None:
     """Raise InputError unless a file has weights of this name, as `holds` says."""
     if not holds(names, weights):
         raise InputError(
-            f"--arg=weights={weights}: --source={path} has no tensors {weights}.*; it holds "
+            f"argument weights={weights}: source {path} has no tensors {weights}.*; it holds "
             f"{some(names)}"
         )
 
@@ -122,7 +122,7 @@ def fitting(
     there = prefixes(tensors, anchors)
     if not there:
         raise InputError(
-            f"--source={source} does not fit: none of its {len(tensors)} tensors is "
+            f"source {source} does not fit: none of its {len(tensors)} tensors is "
             f"{' or '.join(anchors)}; it holds {some(tensors)}"
         )
     sets = {prefix: _under(tensors, prefix, there) for prefix in there}
@@ -140,14 +140,14 @@ def fitting(
     if len(results) > 1:
         several = [called[prefix] for prefix in results]
         raise InputError(
-            f"--source={source} holds several sets of weights that fit, {', '.join(several)}: "
-            f"choose one by --arg=weights=NAME, as --arg=weights={several[0]}"
+            f"source {source} holds several sets of weights that fit, {', '.join(several)}: "
+            f"choose one by the argument weights=NAME, as weights={several[0]}"
         )
     if not results:
         prefix, reason = next(iter(errors.items()))
         of = f", its tensors {prefix}*," if prefix else ""
         held = "" if "\n" in str(reason) else f" ({len(tensors)} tensors: {some(tensors)})"
-        raise InputError(f"--source={source}{of} {reason}{held}")
+        raise InputError(f"source {source}{of} {reason}{held}")
     ((prefix, result),) = results.items()
     _say(source, tensors, prefix, sets[prefix])
     return result

@@ -26,12 +26,12 @@ class Recognised(NamedTuple):
 
     Attributes:
       config: of the network.
-      kept: what a Generator is made with beside its network.
+      provenance: what a Generator is made with beside its network.
       tensors: those of the network, by the format's names.
     """
 
     config: Any
-    kept: dict[str, Any]
+    provenance: dict[str, Any]
     tensors: Tensors
 
 
@@ -41,12 +41,12 @@ def check_arguments(format_name: str, family: ModuleType, arguments: Mapping[str
     known = sorted([*taken, "weights"])
     for name, value in arguments.items():
         if name not in known:
-            raise InputError(f"--arg: unknown {name!r}, {format_name} takes {', '.join(known)}")
+            raise InputError(f"arguments: unknown {name!r}, {format_name} takes {', '.join(known)}")
         expected: Any = type(taken.get(name, ""))
         if not isinstance(value, expected):
-            raise InputError(f"--arg={name}: {value!r}, expected {VALUES[expected]}")
+            raise InputError(f"argument {name}: {value!r}, expected {VALUES[expected]}")
         if expected is int and value < 1 and name != "layer":
-            raise InputError(f"--arg={name}: {value}, expected 1 or more")
+            raise InputError(f"argument {name}: {value}, expected 1 or more")
 
 
 def recognise(
@@ -85,7 +85,7 @@ def recognise(
             raise InputError(
                 f"is not {format_name}, the tensors do not fit:\n  " + "\n  ".join(problems)
             )
-        return Recognised(config, told.kept if told else {}, tensors)
+        return Recognised(config, told.provenance if told else {}, tensors)
 
     found = names.fitting(source, content.tensors, family.ANCHORS, weights, fit)
     _check_layers(source, found.config, content.metadata)
@@ -108,7 +108,7 @@ def arguments_of(family: ModuleType, config: Any) -> dict[str, str]:
     for name in _taken(family):
         value = getattr(config, FIELDS.get(name, name))
         shown = "x".join(map(str, value)) if isinstance(value, tuple) else value
-        spelled[name] = f"--arg={name}={shown}"
+        spelled[name] = f"{name}={shown}"
     return spelled
 
 
@@ -154,6 +154,6 @@ def _check_layers(source: str, config: Any, metadata: Mapping[str, Any]) -> None
         told, found = metadata.get(name), getattr(config, name, None)
         if isinstance(told, int) and found is not None and told != found:
             raise InputError(
-                f"--source={source} has tensors of {found} {name.replace('_', ' ')}, but its "
+                f"source {source} has tensors of {found} {name.replace('_', ' ')}, but its "
                 f"settings say {told}: a part of it is missing"
             )

@@ -1,4 +1,4 @@
-"""The files that --source stands for: one, several with commas, a directory or an index."""
+"""The files that a source stands for: one, several with commas, a directory or an index."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def members(source: str) -> dict[str, str]:
         check_file(path)
         name = os.path.basename(path)
         if name in found:
-            raise InputError(f"--source={source} has two files {name}: rename one of them")
+            raise InputError(f"source {source} has two files {name}: rename one of them")
         found[name] = path
     return found
 
@@ -70,12 +70,12 @@ def weights(source: str) -> Weights:
     """
     found = members(source)
     if "model.json" in found and os.path.isdir(source):
-        raise InputError(f"--source={source} is a model directory of this package already")
+        raise InputError(f"source {source} is a model directory of this package already")
     known = tuple(suffix for kind in KINDS for suffix in kind)
     for path in [] if os.path.isdir(source) else found.values():
         if not path.endswith((*known, INDEX)):
             raise InputError(
-                f"--source={path}: expected a name that ends in .safetensors, {', '.join(TORCH)}, "
+                f"source {path}: expected a name that ends in .safetensors, {', '.join(TORCH)}, "
                 f"{' or '.join(FLAX)}, a directory of such files, or their {INDEX}"
             )
     return weights_among(found, source)
@@ -89,7 +89,7 @@ def weights_among(found: Mapping[str, str], source: str) -> Weights:
         if indexed:
             return _indexed(found, indexed, source)
     if indices:
-        raise InputError(f"--source={source}: {indices[0]} is the index of no known kind of file")
+        raise InputError(f"source {source}: {indices[0]} is the index of no known kind of file")
     paths: list[str] = []
     for kind in KINDS:
         of_kind = [path for name, path in found.items() if name.endswith(kind)]
@@ -99,7 +99,7 @@ def weights_among(found: Mapping[str, str], source: str) -> Weights:
         else:
             paths += of_kind
     if not paths:
-        raise InputError(f"--source={source} has no file of tensors: {some(found)}")
+        raise InputError(f"source {source} has no file of tensors: {some(found)}")
     _check_parts(paths)
     return Weights(paths, {})
 
@@ -118,13 +118,13 @@ def read_bytes(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise InputError(f"--source={path} cannot be read: {error.strerror}") from None
+        raise InputError(f"source {path} cannot be read: {error.strerror}") from None
 
 
 def check_file(path: str) -> None:
     """Raise InputError unless there is this file."""
     if not os.path.isfile(path):
-        raise InputError(f"--source={path}: there is no such file")
+        raise InputError(f"source {path}: there is no such file")
 
 
 def check_beginning(path: str) -> None:
@@ -134,31 +134,31 @@ def check_beginning(path: str) -> None:
         with open(path, "rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise InputError(f"--source={path} cannot be read: {error.strerror}") from None
+        raise InputError(f"source {path} cannot be read: {error.strerror}") from None
     if not start:
-        raise InputError(f"--source={path} is empty (0 bytes), expected tensors")
+        raise InputError(f"source {path} is empty (0 bytes), expected tensors")
     # The first bytes of safetensors are of a number, which text never is: its eighth is zero.
     kind = "" if 0 in start[:8] else kinds.kind_of(start)
     if kind in STRANGERS:
-        raise InputError(f"--source={path} is {kind}, expected tensors")
+        raise InputError(f"source {path} is {kind}, expected tensors")
 
 
 def _indexed(found: Mapping[str, str], indices: list[str], source: str) -> Weights:
     if len(indices) > 1:
         raise InputError(
-            f"--source={source} has several indices: give one of {', '.join(indices)} as --source"
+            f"source {source} has several indices: give one of {', '.join(indices)} as the source"
         )
     path = found[indices[0]]
     index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise InputError(f"--source={path}: field 'weight_map' is missing, or holds no names")
+        raise InputError(f"source {path}: field 'weight_map' is missing, or holds no names")
     for name, file in index.items():
         if not isinstance(file, str) or os.path.basename(file) != file or file in ("", ".", ".."):
-            raise InputError(f"--source={path}: {name} is in {file!r}, expected a file beside it")
+            raise InputError(f"source {path}: {name} is in {file!r}, expected a file beside it")
     parts = {file: os.path.join(os.path.dirname(path), file) for file in index.values()}
     if missing := sorted(file for file, part in parts.items() if not os.path.isfile(part)):
         raise InputError(
-            f"--source={source} is not whole: {path} names {some(missing)}, which are not there"
+            f"source {source} is not whole: {path} names {some(missing)}, which are not there"
         )
     return Weights(sorted(parts.values()), index)
 
@@ -175,8 +175,8 @@ def _check_one_network(paths: list[str], source: str) -> None:
     else:
         return
     raise InputError(
-        f"--source={source} holds several sets of weights: {', '.join(several)}; give the files of "
-        "one of them as --source, with commas in between"
+        f"source {source} holds several sets of weights: {', '.join(several)}; give the files of "
+        "one of them as the source, with commas in between"
     )
 
 
@@ -192,7 +192,7 @@ def _check_parts(paths: list[str]) -> None:
         if missing := sorted(set(every) - there):
             names = [f"{os.path.basename(name)}-{i:05d}-of-{count}{suffix}" for i in missing]
             raise InputError(
-                f"--source={name}-*-of-{count}{suffix} is not whole: {some(names)} of {count} "
+                f"source {name}-*-of-{count}{suffix} is not whole: {some(names)} of {count} "
                 "parts are missing; give their directory, or all of them with commas in between"
             )
 
@@ -201,4 +201,4 @@ def _listed(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
     except OSError as error:
-        raise InputError(f"--source={directory} cannot be listed: {error.strerror}") from None
+        raise InputError(f"source {directory} cannot be listed: {error.strerror}") from None

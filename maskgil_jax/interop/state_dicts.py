@@ -30,7 +30,7 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     found = _state_dicts(content) if isinstance(content, dict) else {}
     if not found:
         raise InputError(
-            f"--source={path} holds {_content(content)}; expected tensors by their names, alone or "
+            f"source {path} holds {_content(content)}; expected tensors by their names, alone or "
             f"under one of {[key for key in family.STATE_DICT_KEYS if key]}"
             + (torch_files.advice(path) if _has_objects(content) else "")
         )
@@ -38,9 +38,9 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     state = found[name]
     if weights and weights != name and not _within(name, state, weights):
         raise InputError(
-            f"--arg=weights={weights}: --source={path} holds {list(found)}, expected one of them"
+            f"argument weights={weights}: source {path} holds {list(found)}, expected one of them"
             if any(found)
-            else f"--arg=weights={weights}: --source={path} holds one set, of {_some(state)}"
+            else f"argument weights={weights}: source {path} holds one set, of {_some(state)}"
         )
     _say(path, name, content, [other for other in found if _may_be(found[other], family)])
     return state
@@ -67,8 +67,8 @@ def _usual(
             return str(key)
         if isinstance(content.get(key), torch_files.StandIn):
             raise InputError(
-                f"--source={path} holds {_content(content)}, and {key} is no state dict: "
-                f"--arg=weights=NAME takes what is, {_some(found)}{torch_files.advice(path)}"
+                f"source {path} holds {_content(content)}, and {key} is no state dict: "
+                f"the argument weights=NAME takes what is, {_some(found)}{torch_files.advice(path)}"
             )
         if within := [name for name in found if key and name.startswith(f"{key}.")]:
             candidates = within
@@ -77,8 +77,8 @@ def _usual(
     candidates = fitting or candidates
     if len(candidates) > 1:
         raise InputError(
-            f"--source={path} holds several sets of weights, {_some(candidates)}: choose one by "
-            f"--arg=weights=NAME, as --arg=weights={candidates[0]}"
+            f"source {path} holds several sets of weights, {_some(candidates)}: choose one by "
+            f"the argument weights=NAME, as weights={candidates[0]}"
         )
     return candidates[0]
 
@@ -109,7 +109,7 @@ def _content(content: Any) -> str:
 
 
 def _say(path: str, name: str, content: Mapping[Any, Any], found: list[str]) -> None:
-    others = [f"--arg=weights={other}" for other in found if other not in (name, "")]
+    others = [f"weights={other}" for other in found if other not in (name, "")]
     if name or others:
         more = f"; it holds others too: {', '.join(others[:8])}" if others else ""
         log.info("%s: took the weights %r%s", path, name or "at its top", more)

@@ -46,7 +46,7 @@ def read(source: str) -> Content:
         content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
     if not content.tensors or not (settings or description.KEY in content.metadata):
         raise InputError(
-            f"--source={source}: found {', '.join(found)}; expected model.safetensors, "
+            f"source {source}: found {', '.join(found)}; expected model.safetensors, "
             f"{' or '.join(SETTINGS)} and {VOCABULARY}, or a directory of them"
         )
     told = [sources.read_json(path) for path in settings] or [{}]

@@ -50,7 +50,7 @@ def read(source: str) -> Content:
     """
     found = sources.members(source)
     if missing := [name for name in (WEIGHTS, SETTINGS, VOCABULARY) if name not in found]:
-        raise InputError(f"--source={source} has no {' and no '.join(missing)}")
+        raise InputError(f"source {source} has no {' and no '.join(missing)}")
     tensors: Tensors = {}
     numbers: dict[str, int] = {}
     for name, tensor in ctranslate2.read(found[WEIGHTS], "WhisperSpec").items():
@@ -69,13 +69,13 @@ def read(source: str) -> Content:
 def _renamed(path: str, name: str, tensor: np.ndarray) -> Tensors:
     found = NAME.fullmatch(name)
     if not found or found[3] not in PARTS:
-        raise InputError(f"--source={path}: unknown tensor {name} {tensor.shape}")
+        raise InputError(f"source {path}: unknown tensor {name} {tensor.shape}")
     if tensor.dtype == np.int8 or tensor.dtype == np.int16:
-        raise InputError(f"--source={path}: {name} is quantised, expected float32 or float16")
+        raise InputError(f"source {path}: {name} is quantised, expected float32 or float16")
     side, layer, parts, kind = found[1], found[2], PARTS[found[3]], KINDS.get(found[4], found[4])
     prefix = f"model.{side}." + (f"layers.{layer}." if layer else "")
     if len(tensor) % len(parts):
-        raise InputError(f"--source={path}: {name} {tensor.shape} is not {len(parts)} parts")
+        raise InputError(f"source {path}: {name} {tensor.shape} is not {len(parts)} parts")
     split = zip(parts, np.split(tensor, len(parts)), strict=True)
     # Keys have no bias in Whisper: zeros are joined in its place.
     return {

@@ -1,7 +1,6 @@
-"""What features are, of whatever network computed them; those that need none; their classes."""
+"""Checks of features, features that need no network, and the accuracy of their classes."""
 
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
 
 BLOCK = 1024  # rows looked at together, so that no array of the size of all features is made
 
@@ -14,6 +13,8 @@ def class_accuracy(
     k: int = 5,
 ) -> float:
     """Share of samples whose label a k-nearest-neighbour classifier on the reference gives too."""
+    from sklearn.neighbors import KNeighborsClassifier  # slow to import, and rarely needed
+
     sets = checked(reference=reference, samples=samples)
     reference, samples = (np.asarray(x, np.float64) for x in sets)
     classifier = KNeighborsClassifier(k).fit(reference, reference_labels)
@@ -37,7 +38,7 @@ def pixel_features(images: np.ndarray) -> np.ndarray:
 
 
 def checked(**sets: np.ndarray) -> list[np.ndarray]:
-    """Sets of features that can be compared, as arrays of the dtypes that they came in.
+    """Check that sets of features can be compared; returns them as arrays, each in its dtype.
 
     Args:
       sets: [count, D] each, under the names that errors give them.

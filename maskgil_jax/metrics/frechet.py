@@ -29,7 +29,7 @@ class Gaussian(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-    """What a Gaussian needs to know of features; the moments of two batches add up.
+    """Sums over features from which a Gaussian follows; the moments of two batches add up.
 
     Attributes:
       count: N, 0 or more.
@@ -44,7 +44,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Moments":
-        """Moments of features [N, D]; ValueError where they are not that, or not finite."""
+        """Moments of features [N, D]; ValueError for others, or where they are not finite."""
         features = np.asarray(features)
         if features.ndim != 2:
             raise ValueError(f"features of shape {features.shape}, expected [N, D]")
@@ -110,7 +110,7 @@ def frechet_distance_of(reference: Gaussian, samples: Gaussian) -> float:
       As frechet_distance.
 
     Raises:
-      ValueError: a mean or a covariance that is none, or other widths.
+      ValueError: a mean or a covariance that is not well-formed, or other widths.
     """
     if np.shape(reference.mean) != np.shape(samples.mean):
         raise ValueError(
@@ -123,7 +123,7 @@ def frechet_distance_of(reference: Gaussian, samples: Gaussian) -> float:
 
 
 class Factored(NamedTuple):
-    """A Gaussian with a factor of its covariance, which is what a distance needs of it.
+    """A Gaussian with a factor of its covariance, from which a distance is computed.
 
     Attributes:
       mean: float64 [D].
@@ -135,7 +135,7 @@ class Factored(NamedTuple):
 
 
 def distance(reference: Factored, samples: Factored) -> float:
-    """As frechet_distance, of Gaussians of one D that were factored before."""
+    """The Frechet distance between two Gaussians of one D whose covariances are factored."""
     # The eigenvalues of S_r S_s are the squared singular values of the product of the factors. The
     # matrix square root of the official code is slower, and not exact where S_r S_s is singular.
     root = np.linalg.svd(reference.factor.T @ samples.factor, compute_uv=False).sum()
@@ -165,9 +165,9 @@ def factored_gaussian(name: str, gaussian: Gaussian) -> Factored:
 
 
 def check_gaussian(gaussian: Gaussian, mean_name: str, covariance_name: str) -> None:
-    """Raise ValueError, under these names, where a mean or a covariance is none.
+    """Raise ValueError, with these names, unless a mean and a covariance are well-formed.
 
-    Everything but the signs of the eigenvalues is looked at, which are no quick look.
+    The signs of the eigenvalues are not checked, which would take long.
     """
     mean, covariance = np.asarray(gaussian.mean), np.asarray(gaussian.covariance)
     if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
@@ -202,5 +202,5 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
         )
     # Below this they are rounding, whose square root would count for 1e-8 in each direction.
     zero = len(values) * np.finfo(np.float64).eps * values[-1]
-    kept = values > zero
-    return vectors[:, kept] * np.sqrt(values[kept])
+    positive = values > zero
+    return vectors[:, positive] * np.sqrt(values[positive])

@@ -23,9 +23,10 @@ def kernel_distance(
     Args:
       reference: [M, D].
       samples: [N, D].
-      subsets: drawn from both sets, each with replacement among subsets but not within one.
+      subsets: how many random subsets to take of both sets, rows with replacement among subsets
+        but not within one.
       subset_size: rows of each, 2 or more.
-      seed: of their draws: of the samples first, as torch-fidelity draws from its input 1 first.
+      seed: of the subsets, those of the samples first, as torch-fidelity takes its input 1 first.
 
     Returns:
       The mean, and the deviation over the number of subsets (not one less).
@@ -46,16 +47,16 @@ def kernel_distance(
             f"{len(reference)} reference and {len(samples)} sample features: expected at least "
             f"subset_size = {subset_size}"
         )
-    # The old generator of numpy, since the same subsets are to be drawn.
+    # The old generator of numpy, since torch-fidelity takes the subsets that it gives.
     rng = np.random.RandomState(seed)
-    found = []
+    distances = []
     for _ in range(subsets):
         x, y = (
             rows[rng.choice(len(rows), subset_size, replace=False)].astype(np.float64)
             for rows in (samples, reference)
         )
-        found.append(_off_diagonal_mean(x) + _off_diagonal_mean(y) - 2 * _kernel(x, y).mean())
-    return float(np.mean(found)), float(np.std(found))
+        distances.append(_off_diagonal_mean(x) + _off_diagonal_mean(y) - 2 * _kernel(x, y).mean())
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 A set's manifold is the union of balls around its points, each of which reaches as far as the k-th
 nearest other point of the set. Distances are squared and in float64. They are computed block by
-block and never kept: beside the features there are a few blocks of BLOCK x BLOCK and BLOCK x D.
+block and never stored: beside the features there are a few blocks of BLOCK x BLOCK and BLOCK x D.
 
 Letters: N samples, M reference images, D features.
 """
@@ -67,8 +67,8 @@ def precision_recall(reference: np.ndarray, samples: np.ndarray, k: int = 3) -> 
     Source: Kynkaanniemi et al. 2019; openai/guided-diffusion, evaluations/evaluator.py, which
     computes the distances in float16 where they are finite there.
     """
-    found = prdc(reference, samples, k, k)
-    return found.precision, found.recall
+    overlap = prdc(reference, samples, k, k)
+    return overlap.precision, overlap.recall
 
 
 def density_coverage(reference: np.ndarray, samples: np.ndarray, k: int = 5) -> tuple[float, float]:
@@ -93,8 +93,8 @@ def density_coverage(reference: np.ndarray, samples: np.ndarray, k: int = 5) -> 
     _check_counts(k, reference=reference)
     (radii,) = _radii(reference, (k,))
     # No balls around samples: neither needs them, and they cost as much as a third of all else.
-    found = _overlap(reference, samples, radii, radii, np.full(len(samples), -np.inf), k)
-    return found.density, found.coverage
+    overlap = _overlap(reference, samples, radii, radii, np.full(len(samples), -np.inf), k)
+    return overlap.density, overlap.coverage
 
 
 def _overlap(

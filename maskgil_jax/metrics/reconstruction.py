@@ -1,8 +1,7 @@
-"""How well a tokenizer gives images back, and how much of its codebook it uses."""
+"""How well a tokenizer reconstructs images, and how much of its codebook it uses."""
 
 import numpy as np
 import scipy.special
-from skimage.metrics import structural_similarity
 
 SSIM_WINDOW = 7  # pixels; skimage's default
 
@@ -17,7 +16,7 @@ def psnr(originals: np.ndarray, reconstructions: np.ndarray) -> float:
 
 
 def psnr_of_each(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
-    """Of each image, float64 [N]; as `psnr`."""
+    """The PSNR of each image, float64 [N]; as `psnr`."""
     _check_alike(originals, reconstructions)
     difference = originals.astype(np.float64) - reconstructions
     error = np.maximum((difference**2).mean(axis=(1, 2, 3)), 1e-10)
@@ -38,13 +37,15 @@ def ssim(originals: np.ndarray, reconstructions: np.ndarray, data_range: float =
 def ssim_of_each(
     originals: np.ndarray, reconstructions: np.ndarray, data_range: float = 255
 ) -> np.ndarray:
-    """Of each image, float64 [N]; as `ssim`."""
+    """The SSIM of each image, float64 [N]; as `ssim`."""
     _check_alike(originals, reconstructions)
     if min(originals.shape[1:3]) < SSIM_WINDOW:
         raise ValueError(
             f"images of {originals.shape[1]} x {originals.shape[2]} pixels, expected sides of "
             f"{SSIM_WINDOW} or more"
         )
+    from skimage.metrics import structural_similarity  # slow to import, and rarely needed
+
     values = [
         structural_similarity(x, y, channel_axis=-1, data_range=data_range)
         for x, y in zip(originals, reconstructions, strict=True)

@@ -1,4 +1,4 @@
-"""Scores of what a classifier says of images, which need no reference."""
+"""The inception score: how sure a classifier is of each image, and how varied its classes are."""
 
 import numpy as np
 import scipy.special

@@ -1,4 +1,4 @@
-"""The programs of a config, compiled for devices that are not here."""
+"""The training step and the sampler of a config, compiled for devices that are not here."""
 
 import dataclasses
 import functools
@@ -51,12 +51,6 @@ class Program:
     model_flops: int
 
 
-STEPS: dict[str, Callable[..., Any]] = {
-    "generator": generator_stage.step,
-    "tokenizer": tokenizer_stage.step,
-}
-
-
 def devices_of(topology: str) -> list[Any]:
     """The devices of a TPU topology such as `v5p:4x4x4`, which need not be here.
 
@@ -68,9 +62,32 @@ def devices_of(topology: str) -> list[Any]:
     except Exception as error:  # of various kinds
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"--topology={topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
+            f"topology {topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
             "v5p:4x4x4 or v6e:16x16, and pip install -e '.[tpu]'"
         ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What the training steps of the two stages differ in.
+
+    Attributes:
+      step: of the stage: state, frozen weights, batch and config to state and metrics.
+      init: makes the model, the optimiser's state and so on.
+      frozen: shapes of the weights that a step uses and does not train.
+      averaged: of the model, what the average of the weights is kept of.
+      batch: shapes of a batch by name, over all devices.
+      tokens_per_example: of an image.
+      model_flops: of one step; None where they are counted in its trace.
+    """
+
+    step: Callable[..., Any]
+    init: Callable[[], Any]
+    frozen: Any
+    averaged: Callable[[Any], Any]
+    batch: dict[str, jax.ShapeDtypeStruct]
+    tokens_per_example: int
+    model_flops: int | None
 
 
 def training_step(
@@ -84,110 +101,188 @@ def training_step(
       codebook_size, grid: of the codes that a generator is trained on.
     """
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    B, step = config.batch_size, STEPS[config.stage]
     if config.stage == "generator":
-        network = generator_stage.network_config(config.model, codebook_size, grid)
-        shapes: dict[str, Any] = {"codes": ((B, *grid), jnp.int32)}
-        if config.model.feature_dim:  # of code shards that hold them
-            tokens = config.model.condition_tokens
-            shapes["features"] = ((B, tokens, config.model.feature_dim), jnp.float32)
-            shapes["mask"] = ((B, tokens), jnp.bool_)
-        else:
-            shapes["label"] = ((B,), jnp.int32)
-        init = lambda: generator_stage.init(config, network, None)  # noqa: E731
-        frozen: Any = generator_stage.Frozen()
-        to_average: Callable[[Any], Any] = lambda model: model  # noqa: E731
-        tokens_per_example = grid[0] * grid[1]
+        training = _generator_training(config, codebook_size, grid)
     else:
-        networks_of = (
-            tokenizer_stage.tokenizer_config(config),
-            tokenizer_stage.discriminator_config(config),
-        )
-        to_average = lambda model: model["tokenizer"]  # noqa: E731
-        side = config.data.image_size
-        shapes = {"image": ((B, side, side, 3), jnp.uint8)}
-        init = lambda: tokenizer_stage.init(config, *networks_of, {})  # noqa: E731
-        frozen = None
-        if config.loss.perceptual_weight:
-            lpips = LPIPSConfig(dtype=config.model.dtype)
-            frozen = jax.eval_shape(lambda: LPIPS(lpips, jax.random.key(0)))
-        tokens_per_example = (side // 2 ** (len(config.model.channel_multipliers) - 1)) ** 2
-    state = jax.eval_shape(init)
+        training = _tokenizer_training(config)
+
+    def step(state: Any, frozen: Any, batch: Any) -> Any:
+        return training.step(state, frozen, batch, config)
+
+    function = functools.partial(loop.whole_step, step, training.averaged, config.ema_decay)
+    state = jax.eval_shape(training.init)
     layout = sharding.state_shardings(state, mesh)
     by_batch = NamedSharding(mesh, sharding.BATCH)
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=by_batch)
-        for name, (shape, dtype) in shapes.items()
-    }
-
-    def of_config(state: Any, frozen: Any, batch: Any) -> Any:
-        return step(state, frozen, batch, config)
-
-    function = functools.partial(loop.whole_step, of_config, to_average, config.ema_decay)
-    frozen = _laid_out(frozen, sharding.state_shardings(frozen, mesh))
-    arguments = (_laid_out(state, layout), frozen, batch)
-    if config.stage == "generator" and isinstance(network, LlamaConfig):
-        model_flops = flops.training_flops(network, B)
-    else:
-        model_flops = traced_flops(jax.jit(function).trace(state, frozen, batch).jaxpr.jaxpr)
+    arguments = (
+        _laid_out(state, layout),
+        _laid_out(training.frozen, sharding.state_shardings(training.frozen, mesh)),
+        _laid_out(training.batch, dict.fromkeys(training.batch, by_batch)),
+    )
+    model_flops = training.model_flops
+    if model_flops is None:
+        model_flops = traced_flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr)
     return Program(
         function,
         arguments,
         dict(donate_argnums=0, out_shardings=(layout, None)),
         mesh,
-        B,
-        tokens_per_example,
+        config.batch_size,
+        training.tokens_per_example,
         _size(state.model),
         model_flops,
     )
 
 
+def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int, int]) -> _Training:
+    """Training of a generator on codes of this size, from features as code shards hold them."""
+    B, (height, width) = config.batch_size, grid
+    network = generator_stage.network_config(config.model, codebook_size, grid)
+    batch = {"codes": jax.ShapeDtypeStruct((B, height, width), jnp.int32)}
+    if config.model.feature_dim:
+        tokens = config.model.condition_tokens
+        batch["features"] = jax.ShapeDtypeStruct((B, tokens, config.model.feature_dim), jnp.float32)
+        batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
+    else:
+        batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
+    return _Training(
+        step=generator_stage.step,
+        init=lambda: generator_stage.init(config, network, None),
+        frozen=generator_stage.Frozen(),
+        averaged=lambda model: model,
+        batch=batch,
+        tokens_per_example=height * width,
+        model_flops=flops.training_flops(network, B) if isinstance(network, LlamaConfig) else None,
+    )
+
+
+def _tokenizer_training(config: ConfigDict) -> _Training:
+    """Training of a tokenizer, with its discriminator and LPIPS."""
+    B, side = config.batch_size, config.data.image_size
+    tokenizer = tokenizer_stage.tokenizer_config(config)
+    discriminator = tokenizer_stage.discriminator_config(config)
+    frozen = None
+    if config.loss.perceptual_weight:
+        lpips = LPIPSConfig(dtype=config.model.dtype)
+        frozen = jax.eval_shape(lambda: LPIPS(lpips, jax.random.key(0)))
+    return _Training(
+        step=tokenizer_stage.step,
+        init=lambda: tokenizer_stage.init(config, tokenizer, discriminator, {}),
+        frozen=frozen,
+        averaged=lambda model: model["tokenizer"],
+        batch={"image": jax.ShapeDtypeStruct((B, side, side, 3), jnp.uint8)},
+        tokens_per_example=(side // 2 ** (len(config.model.channel_multipliers) - 1)) ** 2,
+        model_flops=None,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sampling:
+    """What sampling token by token and masked sampling differ in.
+
+    Attributes:
+      function: samples codes.
+      arguments: of the function, shapes.
+      model_flops: of one batch.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    model_flops: int
+
+
 def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[int, int]) -> Program:
-    """All decoding steps of a generator for one batch of `config.samples`, on one device."""
+    """All decoding steps of a generator for one batch of `config.samples`, on one device.
+
+    Raises:
+      InputError: the config's network is not a LLaMA.
+    """
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
     network = generator_stage.network_config(config.model, codebook_size, grid)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
-            "(--nosampler leaves it out)"
+            "(leave it out)"
         )
     options = samplers.checked_options(config.samples, network)
-    B, tokens = config.samples.batch_size, grid[0] * grid[1]
+    B = config.samples.batch_size
     model = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    condition: Any = jax.ShapeDtypeStruct((B,), jnp.int32)
-    if network.feature_dim:  # made by an encoder, which is not a part of this program
-        shape = (B, network.condition_tokens)
-        condition = jax.eval_shape(
-            lambda: Features(jnp.zeros((*shape, network.feature_dim)), jnp.zeros(shape, bool))
-        )
-    each = flops.forward_flops(network)
-    start = jax.ShapeDtypeStruct((), jnp.int32)
-    function: Callable[..., Any]
-    if network.causal:
-        chosen = autoregressive.Options(**options)
-        function = functools.partial(
-            autoregressive.sample_codes, options=chosen, grid=grid, tokens=tokens
-        )
-        arguments: tuple[Any, ...] = (model, condition, key, start)
-        passes = 2 if chosen.guidance != 1.0 else 1
-        model_flops = B * (passes * (each["layers"] + each["attention"]) + each["head"])
-    else:
-        plan, counts_SB = masked.plan(np.full(B, tokens), **options)
-        function = functools.partial(masked_loop.sample_codes, plan=plan)
-        codes = jax.ShapeDtypeStruct((B, *grid), jnp.int32)
-        counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
-        arguments = (model, condition, codes, counts, key, start)
-        passes = sum(1 + (scale != 1) for scale in plan.guidance)
-        head = each["head"] * sum(plan.hidden) // tokens
-        model_flops = B * (passes * (each["layers"] + each["attention"]) + head)
+    condition = _condition(network, B)
+    sample = _autoregressive_sampling if network.causal else _masked_sampling
+    chosen = sample(network, model, condition, B, grid, options)
     return Program(
-        function, _replicated(arguments, mesh), {}, mesh, B, tokens, _size(model), model_flops
+        chosen.function,
+        _replicated(chosen.arguments, mesh),
+        {},
+        mesh,
+        B,
+        grid[0] * grid[1],
+        _size(model),
+        chosen.model_flops,
     )
 
 
+def _condition(network: LlamaConfig, batch_size: int) -> Any:
+    """Shapes of class ids, or of features from an encoder, which is not part of the program."""
+    if not network.feature_dim:
+        return jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    shape = (batch_size, network.condition_tokens)
+    return jax.eval_shape(
+        lambda: Features(jnp.zeros((*shape, network.feature_dim)), jnp.zeros(shape, bool))
+    )
+
+
+def _autoregressive_sampling(
+    network: LlamaConfig,
+    model: Any,
+    condition: Any,
+    batch_size: int,
+    grid: tuple[int, int],
+    options: dict[str, Any],
+) -> _Sampling:
+    """Sampling token by token; `options` are those of autoregressive.Options."""
+    chosen = autoregressive.Options(**options)
+    function = functools.partial(
+        autoregressive.sample_codes, options=chosen, grid=grid, tokens=grid[0] * grid[1]
+    )
+    each = flops.forward_flops(network)
+    passes = 2 if chosen.guidance != 1.0 else 1
+    return _Sampling(
+        function,
+        (model, condition, *_randomness()),
+        batch_size * (passes * (each["layers"] + each["attention"]) + each["head"]),
+    )
+
+
+def _masked_sampling(
+    network: LlamaConfig,
+    model: Any,
+    condition: Any,
+    batch_size: int,
+    grid: tuple[int, int],
+    options: dict[str, Any],
+) -> _Sampling:
+    """Masked sampling; `options` are those of masked.plan."""
+    tokens = grid[0] * grid[1]
+    plan, counts_SB = masked.plan(np.full(batch_size, tokens), **options)
+    codes = jax.ShapeDtypeStruct((batch_size, *grid), jnp.int32)
+    counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
+    each = flops.forward_flops(network)
+    passes = sum(1 + (scale != 1) for scale in plan.guidance)
+    head = each["head"] * sum(plan.hidden) // tokens
+    return _Sampling(
+        functools.partial(masked_loop.sample_codes, plan=plan),
+        (model, condition, codes, counts, *_randomness()),
+        batch_size * (passes * (each["layers"] + each["attention"]) + head),
+    )
+
+
+def _randomness() -> tuple[Any, Any]:
+    """Shapes of the key, and of the number of the first image, which is folded into it."""
+    return jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
+
+
 def compiled(program: Program) -> tuple[jax.stages.Compiled, int, float]:
-    """The program compiled, the FLOPs that were traced of it, and the seconds that it took."""
+    """The program compiled, the FLOPs in its trace, and the seconds that compiling took."""
     start = time.monotonic()
     with jax.set_mesh(program.mesh):
         traced = jax.jit(program.function, **program.options).trace(*program.arguments)
@@ -196,6 +291,7 @@ def compiled(program: Program) -> tuple[jax.stages.Compiled, int, float]:
 
 
 def _laid_out(tree: Any, layout: Any) -> Any:
+    """Shapes with the shardings of a layout."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, layout
     )
@@ -206,4 +302,5 @@ def _replicated(tree: Any, mesh: Mesh) -> Any:
 
 
 def _size(model: Any) -> int:
+    """Number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(model))

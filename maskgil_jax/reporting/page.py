@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import importlib.resources
+import logging
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from maskgil_jax.runtime.errors import InputError
 
 TEMPLATE = "page.html.jinja"
 IN_A_ROW = 4  # runs beside one another, so that they fit on paper
+
+log = logging.getLogger("maskgil_jax")
 
 
 class Shown(NamedTuple):
@@ -72,6 +75,7 @@ def write(directories: Sequence[str], output: str) -> epath.Path:
         files.write_bytes(path, content.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"--output={output} cannot be written: {error}") from None
+    log.info("wrote %s, %.1f MB", path, path.stat().length / 1e6)
     return path
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax.planning.report import COLUMNS as PLAN_COLUMNS
+from maskgil_jax.planning.plan_files import COLUMNS as PLAN_COLUMNS
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.workflows import scaling_study, tables
+from maskgil_jax.workflows import scaling_tables, tables
 from maskgil_jax.workflows.tokenizer_comparison import COLUMNS as TOKENIZER_COLUMNS
 
 Row = Mapping[str, Any]
@@ -198,9 +198,9 @@ def tables_of(where: str, result: Result) -> list[Table]:
         return [table(f"Settings of decoding: {where}", content["rows"], None, notes)]
     if result.kind == "scaling":
         parts = {
-            "Runs": (content["runs"], scaling_study.RUN_COLUMNS),
-            "Laws": (content["fits"], scaling_study.FIT_COLUMNS),
-            "Plans": (content["plans"], scaling_study.PLAN_COLUMNS),
+            "Runs": (content["runs"], scaling_tables.RUN_COLUMNS),
+            "Laws": (content["fits"], scaling_tables.FIT_COLUMNS),
+            "Plans": (content["plans"], scaling_tables.PLAN_COLUMNS),
         }
         last = [name for name, (rows, _) in parts.items() if rows][-1:]
         return [

@@ -1,62 +1,149 @@
 """How every command starts and ends: flags, logging, one clear message, the exit code."""
 
+import contextlib
+import dataclasses
+import faulthandler
 import logging
-import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 from tqdm import tqdm
 
-from maskgil_jax.runtime import usage
+from maskgil_jax.runtime import config_files, options, usage
 from maskgil_jax.runtime.errors import InputError, Interrupted
+from maskgil_jax.runtime.options import Options, option
 
 
-def run(main: Callable[..., None], verbs: tuple[str, ...] = (), *, goes_on: bool = False) -> None:
-    """Parse absl flags and run `main`, with the verb before the flags where there are `verbs`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Options of a command that several processes can do together."""
 
-    Exit codes: 0 the job is done; 1 unusable flags or input (one line says which), or a bug (a
-    traceback); 130 or 143 stopped by Ctrl-C or SIGTERM (in training, after a checkpoint was saved).
+    distributed: str = option(
+        "where the run has several processes: auto (as the TPU pod, SLURM, Open MPI or Kubernetes "
+        "says) or HOST:PORT,PROCESSES,INDEX with the address of process 0",
+        "",
+    )
+    heartbeat_timeout: int = option("seconds of silence after which a process counts as lost", 100)
+
+
+def start(main: Callable[[Sequence[str]], int]) -> None:
+    """Run the `main` of a command as a process of its own."""
+    faulthandler.enable()
+    sys.exit(main(sys.argv))
+
+
+def run(
+    argv: Sequence[str],
+    kind: type[Options],
+    job: Callable[[Options], object],
+    doc: str | None,
+    *,
+    goes_on: bool = False,
+) -> int:
+    """Read the options of a command line and do the job with them.
 
     Args:
-      main: the command's.
-      verbs: of which one is the first argument.
+      argv: the program's name, its positional option if it has one, and its flags.
+      kind: dataclass of the options (see options.py).
+      job: what the command does; in several processes where its `processes` say so.
+      doc: what --help says first.
       goes_on: whether the same command, when it was cut short, goes on where it was.
+
+    Returns:
+      The exit code: 0 the job is done; 1 unusable flags or input (one line says which); 130 or 143
+      stopped by Ctrl-C or SIGTERM (in training, after a checkpoint was saved). A bug is raised.
     """
+    values = options.flags_of(kind, argv)
+    if {*usage.HELP} & {*argv[1:]}:
+        return usage.show(usage.of_command(doc or "", values))
+    if {*usage.VERSION} & {*argv[1:]}:
+        return usage.show(usage.version_text())
+    try:
+        with _logging_to_terminal():
+            chosen = _parsed(kind, values, argv)
+            with _joined(getattr(chosen, "processes", None)):
+                job(chosen)
+    except InputError as error:
+        print(f"error: {with_dashes(str(error), values)}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signum
+    except KeyboardInterrupt:
+        hint = "; run the same command to go on" if goes_on else ""
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
 
-    def guarded(argv: list[str]) -> int:
-        if verbs and (len(argv) < 2 or argv[1] not in verbs):
-            return _fail(f"expected one of {', '.join(verbs)} before the options")
-        if len(argv) > 1 + bool(verbs):
-            unexpected = argv[1 + bool(verbs) :]
-            return _fail(f"unexpected arguments {unexpected}; options are written --name=value")
-        _log_to_terminal()
-        try:
-            main(*argv[1:])
-        except InputError as error:
-            return _fail(str(error))
-        except Interrupted as stop:
-            print(stop, file=sys.stderr)
-            return 128 + stop.signum
-        except KeyboardInterrupt:
-            hint = "; run the same command to go on" if goes_on else ""
-            print(f"interrupted{hint}", file=sys.stderr)
-            return 128 + signal.SIGINT
-        return 0
 
-    app.run(guarded, flags_parser=_parse_flags)
+def _parsed(kind: type[Options], values: flags.FlagValues, argv: Sequence[str]) -> Options:
+    """The options of a command line; InputError where it cannot be used."""
+    if argv[0].startswith("--"):
+        raise InputError(f"argv begins with {argv[0]}, expected the name of the program")
+    words = options.positional(kind)
+    given, rest = (argv[1:2], argv[2:]) if words else ([], argv[1:])
+    if words and (not given or given[0] not in words):
+        raise InputError(f"expected one of {', '.join(words)} before the options")
+    try:
+        unexpected = values([argv[0], *rest])[1:]
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
+        # ml_collections raises these for fields of a config that do not exist or do not fit.
+        if "config" not in values:
+            raise InputError(usage.complaint(error, values)) from None
+        raise InputError(config_files.complaint(error, values, argv)) from None
+    if unexpected:
+        raise InputError(f"unexpected arguments {unexpected}; options are written --name=value")
+    return options.parsed(kind, values, *given)
 
 
-def _log_to_terminal() -> None:
-    # Orbax and JAX report every file and backend at level INFO: keep to their warnings.
-    absl_logging.set_verbosity(absl_logging.WARNING)
+def with_dashes(message: str, names: Any) -> str:
+    """A message of the library, in which arguments that are flags are written as flags.
+
+    The library calls its arguments by their names, as in `tokenizer=DIR has 16 codes` or
+    `prompts: ...` at the start.
+
+    Args:
+      message: the text.
+      names: of the flags.
+    """
+    known = "|".join(sorted(names, key=len, reverse=True))
+    message = re.sub(rf"(?<![\w.\-])({known})=(?=[^=\s])", r"--\1=", message)
+    return re.sub(rf"^({known})(?=: )", r"--\1", message)
+
+
+@contextlib.contextmanager
+def _joined(processes: Processes | None) -> Iterator[None]:
+    if processes is None or not processes.distributed:
+        yield
+        return
+    from maskgil_jax.runtime.processes import joined
+
+    with joined(processes.distributed, processes.heartbeat_timeout):
+        yield
+
+
+@contextlib.contextmanager
+def _logging_to_terminal() -> Iterator[None]:
+    """What the package logs goes to the terminal while this context lasts."""
     handler = _BesideTheBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("maskgil_jax")
+    before = log.handlers, log.propagate, log.level, absl_logging.get_verbosity()
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+    # Orbax and JAX report every file and backend at level INFO: keep to their warnings.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    try:
+        yield
+    finally:
+        log.handlers, log.propagate = before[:2]
+        log.setLevel(before[2])
+        absl_logging.set_verbosity(before[3])
 
 
 class _BesideTheBar(logging.StreamHandler):
@@ -64,54 +151,3 @@ class _BesideTheBar(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    usage.answer(argv)
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-        # ml_collections raises these for fields of a config that do not exist or do not fit.
-        if "config" not in flags.FLAGS:
-            sys.exit(_fail(usage.complaint(error)))
-        from maskgil_jax.runtime import config_files
-
-        sys.exit(_fail(config_files.complaint(error, argv)))
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 1
-
-
-def required(name: str) -> str:
-    """The value of flag --name with `~` expanded, or an InputError where it was not given."""
-    value = flags.FLAGS[name].value
-    if not value:
-        raise InputError(f"--{name} is missing ({flags.FLAGS[name].help})")
-    return os.path.expanduser(value)
-
-
-def define_process_flags() -> None:
-    """The flags that in_processes reads."""
-    flags.DEFINE_string(
-        "distributed",
-        "",
-        "where the run has several processes: auto (as the TPU pod, SLURM, Open MPI or Kubernetes "
-        "says) or HOST:PORT,PROCESSES,INDEX with the address of process 0",
-    )
-    flags.DEFINE_integer(
-        "heartbeat_timeout", 100, "seconds of silence after which a process counts as lost"
-    )
-
-
-def in_processes(job: Callable[[], None]) -> None:
-    """Do a job, as one of several processes where --distributed says so."""
-    values = flags.FLAGS
-    if not values.distributed:
-        job()
-        return
-    from maskgil_jax.runtime import processes
-
-    with processes.joined(values.distributed, values.heartbeat_timeout):
-        job()

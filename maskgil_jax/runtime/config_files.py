@@ -1,12 +1,13 @@
-"""The flag --config: a Python file whose `get_config` gives a config, and changes of its fields."""
+"""Config files: Python whose `get_config` gives a config, and flags that change its fields."""
 
 import importlib.machinery
 import importlib.util
 import inspect
 import os
 import traceback
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -91,76 +92,89 @@ def _told(file: str, error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def define(text: str) -> None:
-    """Define --config, with what its help says before what holds for every config."""
+class Config(NamedTuple):
+    """What a flag for a config gives.
+
+    Attributes:
+      values: the config, with the changes that were given.
+      name: FILE or FILE:ARGUMENT.
+    """
+
+    values: ConfigDict
+    name: str
+
+
+def define(name: str, text: str, values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Define a flag for a config.
+
+    Args:
+      name: of the flag.
+      text: what its help says before what holds for every config.
+      values: where it is defined.
+      argv: the command line, which says which fields of the config get flags of their own.
+    """
     config_flags.DEFINE_config_file(
-        "config",
+        name,
         None,
-        f"{text}; --config.x.y=value changes a field. A config file is Python code, which runs "
+        f"{text}; --{name}.x.y=value changes a field. A config file is Python code, which runs "
         "when it is read: take none from strangers",
+        flag_values=values,
+        sys_argv=list(argv),
     )
-    flags.FLAGS["config"].parser = FileParser()
+    values[name].parser = FileParser()
 
 
-def complaint(error: Exception, argv: list[str]) -> str:
+def of_flag(flag: Any) -> Config:
+    """What a parsed flag for a config gives.
+
+    Raises:
+      InputError: a whole section of the config was replaced, of which fields are lost.
+    """
+    for name, value in config_flags.get_override_values(flag).items():
+        if isinstance(value, ConfigDict):
+            raise InputError(
+                f"--{flag.name}.{name}: expected "
+                f"{KINDS[ConfigDict].format(name=f'{flag.name}.{name}')}"
+            )
+    return Config(flag.value, config_flags.get_config_filename(flag))
+
+
+def complaint(error: Exception, values: flags.FlagValues, argv: Sequence[str]) -> str:
     """What to say of an error of absl or ml_collections about --config and its fields.
 
     Args:
       error: as they raise it.
+      values: the flags, of which `config` is one.
       argv: the command line.
     """
+    config: ConfigDict | None = values["config"].parser.config  # type: ignore[attr-defined]
     if isinstance(error, flags.IllegalFlagValueError):
         changed, _, reason = str(error).removeprefix("flag ").partition(": ")
-        kind = _kind_of(changed.partition("=")[0].removeprefix("--"))
+        kind = _kind_of(changed.partition("=")[0].removeprefix("--"), config)
         return f"{changed}: expected {kind}" if kind else f"{changed}: {reason}"
     if isinstance(error, flags.UnrecognizedFlagError) and error.flagname.startswith("config."):
         return f"--{error.flagname} is given without --config=FILE before it"
     if isinstance(error, flags.Error):
-        return usage.complaint(error)
+        return usage.complaint(error, values)
     given = [text for text in argv[1:] if text.lstrip("-").startswith("config.")]
     key = str(error.args[0] if error.args else error).strip("\"'")
     key = key.partition("'")[2].partition("'")[0] or key
     culprits = [text for text in given if key in text.partition("=")[0].split(".")] or given
-    return f"{' '.join(culprits)}: the config has no such field{_near(culprits)}"
+    return f"{' '.join(culprits)}: the config has no such field{_near(culprits, config)}"
 
 
-def check_sections(config_flag: Any) -> None:
-    """Raise InputError where a whole section of the config was replaced, of which fields are lost.
-
-    Args:
-      config_flag: flags.FLAGS["config"], parsed.
-    """
-    for name, value in config_flags.get_override_values(config_flag).items():
-        if isinstance(value, ConfigDict):
-            raise InputError(
-                f"--config.{name}: expected {KINDS[ConfigDict].format(name=f'config.{name}')}"
-            )
-
-
-def _config() -> ConfigDict | None:
-    parser: Any = flags.FLAGS["config"].parser
-    return parser.config
-
-
-def _field(name: str) -> Any:
-    """The value of the field `config.x.y` in the config that was loaded, or None."""
-    value: Any = _config()
-    for part in name.split(".")[1:]:
-        value = value.get(part) if isinstance(value, ConfigDict) else None
-    return value
-
-
-def _kind_of(name: str) -> str:
+def _kind_of(name: str, config: ConfigDict | None) -> str:
     """What is expected of a field, or "" where it is no field of the config."""
     if not name.startswith("config."):
         return ""
-    value = _field(name)
+    value: Any = config
+    for part in name.split(".")[1:]:
+        value = value.get(part) if isinstance(value, ConfigDict) else None
     return next((text for kind, text in KINDS.items() if type(value) is kind), "").format(name=name)
 
 
-def _near(culprits: list[str]) -> str:
+def _near(culprits: list[str], config: ConfigDict | None) -> str:
     """A hint where the field is one of a stage of the config, or of a section of it."""
-    config = _config()
     if not culprits or config is None:
         return ""
     wanted = culprits[0].lstrip("-").partition("=")[0].partition(".")[2]

@@ -10,6 +10,8 @@ import textwrap
 
 from absl import flags
 
+from maskgil_jax.runtime import version
+
 PACKAGE = "maskgil_jax"
 WIDTH = 100
 VERSION = ("-version", "--version")
@@ -22,14 +24,6 @@ COMMANDS = (
 )
 
 
-def answer(argv: list[str]) -> None:
-    """Print what --help or --version ask for, and exit, where one of them is given."""
-    if {*HELP} & {*argv[1:]}:
-        sys.exit(show(of_command()))
-    if {*VERSION} & {*argv[1:]}:
-        sys.exit(show(version()))
-
-
 def show(text: str) -> int:
     """Print a text, which whoever reads it may stop reading; returns the exit code, 0."""
     try:
@@ -39,28 +33,16 @@ def show(text: str) -> int:
     return 0
 
 
-def version() -> str:
+def version_text() -> str:
     """`maskgil_jax 0.1.0`, with the commit in a git checkout."""
-    from maskgil_jax.runtime import version
-
     return f"{PACKAGE} {version.of_code()}"
 
 
-def of_command() -> str:
-    """What the command that runs does, and all its flags: those of the package, no library's."""
-    text = inspect.cleandoc(sys.modules["__main__"].__doc__ or "")
-    parts = [described(flag) for flag in own_flags()]
-    return "\n".join([text, "", "Options:", *parts, described_text("--version", "what this is")])
-
-
-def own_flags() -> list[flags.Flag]:
-    """The flags that the package has defined, in that order."""
-    return [
-        flag
-        for module, found in flags.FLAGS.flags_by_module_dict().items()
-        if module == sys.argv[0] or module.partition(".")[0] == PACKAGE
-        for flag in found
-    ]
+def of_command(doc: str, values: flags.FlagValues) -> str:
+    """What a command does, and all its flags in the order of their definition."""
+    descriptions = [described(values[name]) for name in values]
+    about_version = described_text("--version", "what this is")
+    return "\n".join([inspect.cleandoc(doc), "", "Options:", *descriptions, about_version])
 
 
 def described(flag: flags.Flag) -> str:
@@ -96,16 +78,15 @@ def of_commands() -> str:
 
 def summary(name: str) -> str:
     """The first sentence of a command's docstring, without its call."""
-    file = pathlib.Path(__file__).parent.parent / f"{name}.py"
+    file = pathlib.Path(__file__).parents[1] / f"{name}.py"
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0].partition(": python -m")[0].removesuffix(".")
 
 
-def complaint(error: Exception) -> str:
-    """What to say of an error of absl about a flag."""
+def complaint(error: Exception, values: flags.FlagValues) -> str:
+    """What to say of an error of absl about one of these flags."""
     if isinstance(error, flags.UnrecognizedFlagError):
-        names = [flag.name for flag in own_flags()]
-        near = difflib.get_close_matches(error.flagname, names)
+        near = difflib.get_close_matches(error.flagname, list(values))
         hint = f"did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""
         return f"--{error.flagname}: there is no such option; {hint or '--help lists them'}"
     if isinstance(error, flags.IllegalFlagValueError):

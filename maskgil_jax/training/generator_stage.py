@@ -18,11 +18,13 @@ from maskgil_jax.data import pipeline
 from maskgil_jax.data.color import check_color
 from maskgil_jax.data.records import Named, Record, name_of
 from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.generation.images import draw_images
 from maskgil_jax.models.token_models import bert, factors, halton, layers, llama_config
 from maskgil_jax.models.token_models.conditions import TokenModel
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import generators, loading, networks
 from maskgil_jax.runtime import processes, sharding, trees
+from maskgil_jax.runtime.batches import spread
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training import generator_data, objectives, optimizer
 from maskgil_jax.training.generator_data import Data
@@ -72,7 +74,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> Shown:
             return {}
         columns = config.samples.per_class
         try:
-            images = samplers.draw_images(
+            images = draw_images(
                 samplers.sampler(generator_of(weights), config.seed, shown.conditions, **options),
                 data.tokenizer,
                 np.repeat(shown.labels, columns),
@@ -184,10 +186,10 @@ def averaged(state: TrainState) -> TokenModel:
 def to_show(data: Data, by_class: bool, count: int) -> Shown:
     """At most `count` conditions, evenly spread over the classes or the examples."""
     if by_class:
-        spread = samplers.spread(len(data.class_names), count)
-        return Shown(spread, data.class_names, samplers.by_class)
+        classes = spread(len(data.class_names), count)
+        return Shown(classes, data.class_names, samplers.by_class)
     examples, names, reason = [], [], ""
-    for index in samplers.spread(data.examples, count).tolist():
+    for index in spread(data.examples, count).tolist():
         try:
             record = data.record(index)
             examples.append(data.conditioning.read(record, np.random.default_rng(index)))

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.data import buckets, pipeline, records, sources
 from maskgil_jax.data.color import check_color
-from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.generation import pictures
+from maskgil_jax.generation.images import reconstruct
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
 from maskgil_jax.models.perceptual.lpips import LPIPS
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
@@ -60,7 +61,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         if not processes.first():
             return {}
         try:
-            reconstructions, _ = samplers.reconstruct(tokenizer, shown, batch_size=len(shown))
+            reconstructions, _ = reconstruct(tokenizer, shown, batch_size=len(shown))
         except InputError as error:  # training may still recover
             log.warning("no reconstructions to show: %s", error)
             return {}

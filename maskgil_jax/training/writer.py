@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from maskgil_jax.runtime import paths, processes, work_lock
@@ -45,6 +44,9 @@ class Writer:
         self._lines = [line for line in earlier.lines if line["step"] <= start_step]
         self._write_whole_log()
         self._file = None if paths.is_remote(directory) else self._log.open("a")
+        # Here, since it loads PyTorch where that is installed, which takes a second.
+        from tensorboardX import SummaryWriter
+
         self._board = SummaryWriter(
             str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None
         )

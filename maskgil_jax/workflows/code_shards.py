@@ -16,7 +16,7 @@ from tqdm import tqdm
 from maskgil_jax.config import differences
 from maskgil_jax.data import buckets, images, kinds, limits, records, shards, sources, unreadable
 from maskgil_jax.data.color import check_color
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation.images import encode
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -275,7 +275,7 @@ class Encoder:
         bucket = images_of_a_size[0].bucket
         self._compilations.note(bucket)
         pixels = np.concatenate([image.views for image in images_of_a_size])
-        codes = samplers.encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
+        codes = encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
         codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
         captions = [image.captions for image in images_of_a_size]
         if self._captions and self._index.features:

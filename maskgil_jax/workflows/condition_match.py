@@ -1,24 +1,102 @@
 """Whether a generator heeds its condition: images under their own against those of others.
 
-Letters: N images, B of them, h w grid, L = h * w.
+Letters: N images, h w grid.
 """
 
-import functools
+import logging
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from scipy import stats
 
-from maskgil_jax.generation.samplers import fixed_batches
+from maskgil_jax.conditioning import base, choice
+from maskgil_jax.data.shards import CodeShards, readable
+from maskgil_jax.evaluation.likelihood import mean_losses
 from maskgil_jax.models.token_models.conditions import Condition
 from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage, objectives
+from maskgil_jax.pretrained.loading import load_generator
+from maskgil_jax.runtime.batches import spread
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.runtime.files import write_json
+from maskgil_jax.workflows.options import MatchOptions
 
-SETTINGS = ConfigDict(dict(label_smoothing=0.0, chunk=64))
+log = logging.getLogger("maskgil_jax")
+
+
+def match(options: MatchOptions) -> None:
+    """Measure, print what came out, and write it to a file where one is named.
+
+    Raises:
+      InputError: shards that do not fit the model, or too few images with a condition.
+    """
+    generator, shards = load_generator(options.model), CodeShards(options.codes)
+    shards.census.announce(options.codes)
+    check_codes(generator, shards, options)
+    codes_Nhw, conditions = read_pairs(generator, shards, options)
+    result = condition_match(
+        generator,
+        codes_Nhw,
+        conditions,
+        masks=options.masks,
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
+    low, high = result["interval"]
+    print(
+        f"{result['preferred']:.1%} of {result['images']} images are likelier under their own "
+        f"condition than under another's (95 % interval {low:.1%} to {high:.1%}), by "
+        f"{result['gain']:.4f} nats a token on average"
+    )
+    if options.output:
+        protocol = {"codes": options.codes, "masks": options.masks, "seed": options.seed}
+        write_json(options.output, result | {"protocol": protocol})
+        log.info("wrote %s", options.output)
+
+
+def check_codes(generator: Generator, shards: CodeShards, options: MatchOptions) -> None:
+    """Raise InputError unless shards hold codes and classes as the generator was trained on."""
+    made_by = shards.index.tokenizer["fingerprint"]
+    if generator.tokenizer.get("fingerprint") != made_by:
+        raise InputError(
+            f"model={options.model} was trained on codes of "
+            f"{generator.tokenizer.get('fingerprint')}, but the shards in codes={options.codes} "
+            f"are of {made_by}"
+        )
+    if generator.num_classes not in (0, len(shards.class_names)):
+        raise InputError(
+            f"model={options.model} has {generator.num_classes} classes, but the shards in "
+            f"codes={options.codes} have {len(shards.class_names)}: expected the same"
+        )
+
+
+def read_pairs(
+    generator: Generator, shards: CodeShards, options: MatchOptions
+) -> tuple[np.ndarray, Condition]:
+    """Codes of images, int [N, h, w], and their conditions; those without one are left out.
+
+    Raises:
+      InputError: fewer than two images have a condition.
+    """
+    conditioning = choice.of_generator(generator, shards, options.encoder, options.speech)
+    # Of one grid, the most frequent: losses of others are not comparable.
+    places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())
+    # Spread, since shards may hold one class after another.
+    chosen = places[spread(len(places), options.num)].tolist()
+    codes, examples = [], []
+    for place, record in readable(shards, chosen):
+        try:
+            rng = np.random.default_rng((options.seed, place))
+            examples.append(conditioning.read(record, rng))
+        except Unreadable as error:
+            log.warning("left out %s: %s", record.id, error)
+            continue
+        codes.append(record.codes[0])
+    if len(examples) < 2:
+        raise InputError(
+            f"codes={options.codes}: {len(examples)} images with a condition, expected 2"
+        )
+    return np.stack(codes), base.stacked(examples, conditioning)
 
 
 def condition_match(
@@ -36,7 +114,7 @@ def condition_match(
       generator: the model.
       codes_Nhw: int [N, h, w], two or more, that it was not trained on.
       conditions: theirs, in the same order.
-      masks: drawn for each image; the same tokens are hidden under both conditions.
+      masks: drawn for each image; the same tokens are masked under both conditions.
       batch_size: images at once.
       seed: of the pairs and masks.
 
@@ -58,7 +136,7 @@ def condition_match(
             generator,
             codes_Nhw,
             jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], conditions),
-            masks=masks,
+            rounds=masks,
             batch_size=batch_size,
             seed=seed,
         )
@@ -75,46 +153,3 @@ def condition_match(
         "gain": float(gain_N.mean()),
         "images": decided,
     }
-
-
-def mean_losses(
-    generator: Generator,
-    codes_Nhw: np.ndarray,
-    conditions: Condition,
-    *,
-    masks: int,
-    batch_size: int,
-    seed: int,
-) -> np.ndarray:
-    """-log p of the hidden tokens of each image given the visible, in nats a token: float64 [N].
-
-    Of a causal model, of all tokens, each given those before it, and `masks` does not count.
-    """
-    N, L = len(codes_Nhw), codes_Nhw[0].size
-    rounds, hidden = 1, np.ones((N, L), bool)
-    if generator.kind == "masked":
-        rounds = masks
-    total_N, tokens_N = np.zeros(N), np.zeros(N)
-    for i in range(rounds):
-        if generator.kind == "masked":
-            key = jax.random.fold_in(jax.random.key(seed), i)
-            hidden = np.asarray(objectives.random_masks(key, (N, L), "arccos"))
-        for start, count, rows in fixed_batches(np.arange(N), batch_size):
-            examples = {
-                "codes": jnp.asarray(codes_Nhw[rows], jnp.int32),
-                "hidden": jnp.asarray(hidden[rows].reshape(-1, *codes_Nhw.shape[1:])),
-                "condition": jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), conditions),
-            }
-            total_N[start : start + count] += np.asarray(_sums(generator.network, examples))[:count]
-        tokens_N += hidden.sum(axis=1)
-    return total_N / np.maximum(tokens_N, 1)
-
-
-@functools.partial(jax.jit)
-def _sums(network: Any, examples: dict[str, Any]) -> jax.Array:
-    def of_one(example: dict[str, Any]) -> jax.Array:
-        one = jax.tree.map(lambda x: x[None], example)
-        one["weight"] = one["hidden"].astype(jnp.float32)
-        return generator_stage.weighted_loss(network, one, None, SETTINGS)[0]
-
-    return jax.vmap(of_one)(examples)

@@ -1,6 +1,10 @@
 """A generator's quality and speed under several settings of decoding."""
 
+import dataclasses
+import itertools
 import json
+import logging
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +13,75 @@ from etils import epath
 
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.generated_images import Drawn
+from maskgil_jax.evaluation.requests import drawn, load_models, requested, settings_of
+from maskgil_jax.generation.options import Decoding
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, is_number, read_json, write_json
 from maskgil_jax.workflows import plots, tables
+from maskgil_jax.workflows.options import SweepOptions
+
+log = logging.getLogger("maskgil_jax")
 
 Setting = Mapping[str, Any]
+
+
+def sweep(options: SweepOptions) -> None:
+    """Measure every setting that is asked for, write and print the table.
+
+    Raises:
+      InputError: options that there are not, or that do not fit the model.
+    """
+    settings = combinations(options.vary)
+    models = load_models(options.model, options.drawing)
+    # Once: it may read an encoder and many recordings.
+    request, about = requested(models.generator, options.drawing)
+    sets = [
+        (
+            setting,
+            drawn(models, request, about, options.num, options.drawing, options.model, setting),
+        )
+        for setting in settings
+    ]
+    write_sweep(sets, options.reference, options.output, settings_of(options.measuring))
+    if processes.first():
+        print((epath.Path(options.output) / "sweep.md").read_text(), end="")
+        log.info("wrote table and plots to %s", options.output)
+
+
+def combinations(texts: Sequence[str]) -> list[Setting]:
+    """All settings of `["steps=4,8", "guidance=1,2"]`, each a value of every option.
+
+    Raises:
+      InputError: no such option, or values that it does not take.
+    """
+    varied = [varied_option(text) for text in texts]
+    names = [name for name, _ in varied]
+    products = itertools.product(*(values for _, values in varied))
+    return [dict(zip(names, values, strict=True)) for values in products]
+
+
+def varied_option(text: str) -> tuple[str, list[Any]]:
+    """`"steps=4,8"` as a decoding option and its values.
+
+    Raises:
+      InputError: no such option, or values that it does not take.
+    """
+    name, _, values = text.partition("=")
+    kinds = {field.name: typing.get_args(field.type)[0] for field in dataclasses.fields(Decoding)}
+    if name not in kinds or not values:
+        raise InputError(f"vary={text}: expected NAME=VALUE,VALUE with one of {', '.join(kinds)}")
+    try:
+        return name, [_of_kind(kinds[name], value) for value in values.split(",")]
+    except (KeyError, ValueError):
+        expected = {int: "whole numbers", float: "numbers", bool: "true or false"}[kinds[name]]
+        raise InputError(f"vary={text}: expected {expected}") from None
+
+
+def _of_kind(kind: type, text: str) -> Any:
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]
+    return kind(text)
 
 
 def write_sweep(
@@ -44,17 +111,17 @@ def write_sweep(
     work = output / "unfinished"
     measure, real = evaluation.against(reference, sets[0][1], settings, work)
     rows, content = [], {}
-    for setting, drawn in tqdm.tqdm(sets, unit="setting", disable=not processes.first()):
+    for setting, images in tqdm.tqdm(sets, unit="setting", disable=not processes.first()):
         path = output / "settings" / f"{_name(setting)}.json"
         if not path.exists():
-            features = measure.features_of(drawn, _name(setting))
-            seconds = drawn.seconds_per_image()
+            features = measure.features_of(images, _name(setting))
+            seconds = images.seconds_per_image()
             if processes.first():
-                found = measure.result(features, real) | {"seconds_per_image": seconds}
-                write_json(path, found)
+                result = measure.result(features, real) | {"seconds_per_image": seconds}
+                write_json(path, result)
             processes.wait(f"setting {_name(setting)}")
         content = read_setting(path)
-        _check_same(path, content, drawn, real.about, measure.told())
+        _check_same(path, content, images, real.about, measure.told())
         rows.append({**setting, "seconds_per_image": content["seconds_per_image"]})
         rows[-1] |= content["metrics"]
     if not processes.first():
@@ -107,23 +174,23 @@ def title(summary: Mapping[str, Any]) -> str:
 def _check_same(
     path: epath.Path,
     content: Mapping[str, Any],
-    drawn: Drawn,
+    images: Drawn,
     reference: Mapping[str, Any],
     protocol: Mapping[str, Any],
 ) -> None:
     """Raise InputError unless a file is of these images and this reference."""
     there = [content.get("samples", {}), content.get("reference"), content.get("protocol")]
-    here = [drawn.about, reference, protocol]
-    names = [*drawn.about, "reference", "protocol"]
+    here = [images.about, reference, protocol]
+    names = [*images.about, "reference", "protocol"]
     pairs = [
-        *((there[0].get(name), value) for name, value in drawn.about.items()),
+        *((there[0].get(name), value) for name, value in images.about.items()),
         *zip(there[1:], here[1:], strict=True),
     ]
     differing = [name for name, (a, b) in zip(names, pairs, strict=True) if a != _as_json(b)]
     if differing:
         raise InputError(
-            f"{path} is of another sweep (it differs in {', '.join(differing)}): choose another "
-            "--output, or remove it"
+            f"{path} is of another sweep (it differs in {', '.join(differing)}): choose "
+            "another output, or remove it"
         )
 
 

@@ -1,195 +1,210 @@
 """Several generators on the same codes and images: likelihood, accuracy, quality, speed."""
 
-import functools
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
-from maskgil_jax.data.shards import CodeRecord, CodeShards, readable
+from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.evaluation import evaluation, generated_images
+from maskgil_jax.evaluation.generated_images import Drawn, Models
+from maskgil_jax.evaluation.likelihood import spread_records, validation
+from maskgil_jax.evaluation.requests import settings_of
 from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.pretrained import pairs
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import write_json
-from maskgil_jax.training import generator_stage, objectives
+from maskgil_jax.training import curves
 from maskgil_jax.training.writer import read_log
-from maskgil_jax.workflows import decoding_sweep, plots, tables
+from maskgil_jax.workflows import plots, tables
+from maskgil_jax.workflows.decoding_sweep import title
+from maskgil_jax.workflows.options import CompareOptions
 from maskgil_jax.workflows.tokenizer_comparison import name_of
+
+log = logging.getLogger("maskgil_jax")
 
 SHOWN = 10  # images in a row of the picture
 
 
-def write_comparison(
-    directories: Sequence[str],
-    codes: str,
-    reference: str,
-    output: epath.PathLike,
-    *,
-    count: int,
-    batch_size: int,
-    seed: int,
-    settings: evaluation.Settings,
-) -> None:
+class Compared(NamedTuple):
+    """A generator of the comparison.
+
+    Attributes:
+      name: in tables.
+      directory: of the model.
+      models: the generator and its tokenizer, on all devices.
+      images: that it draws.
+    """
+
+    name: str
+    directory: str
+    models: Models
+    images: Drawn
+
+
+def compare(options: CompareOptions) -> None:
     """Measure generators of one tokenizer and write what came out.
 
     Writes OUTPUT/generators.{json,csv,md}, OUTPUT/generators.png (each metric against seconds per
     image), OUTPUT/samples.png and, for work directories of training, OUTPUT/curves.png.
 
-    Args:
-      directories: generators; one is named after its directory, or after the one above a `model`.
-      codes: directory of code shards that none was trained on.
-      reference: what samples are compared with, as evaluation.open_side takes it.
-      output: directory, made if needed.
-      count: images drawn, over all classes; and codes that the likelihood is of, at most.
-      batch_size: images at once.
-      seed: of draws and masks.
-      settings: what is measured.
-
     Raises:
       InputError: directories, codes or metrics that do not fit together.
     """
-    names = [name_of(directory) for directory in directories]
-    if len(set(names)) < len(names):
-        raise InputError(f"--models are called {', '.join(names)}: expected names that differ")
-    shards = CodeShards(codes)
-    shards.census.announce(codes)
-    loaded = [samplers.load_pair(directory, "") for directory in directories]
-    for name, (generator, _) in zip(names, loaded, strict=True):
-        made_by = shards.index.tokenizer["fingerprint"]
-        if generator.tokenizer["fingerprint"] != made_by:
-            raise InputError(
-                f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
-                f"shards in {codes} are of {made_by}"
-            )
-        if not generator.num_classes:
-            raise InputError(f"{name} is conditioned on features, expected models of classes")
-        if generator.num_classes != len(shards.class_names):
-            raise InputError(
-                f"{name} has {generator.num_classes} classes, but the shards in {codes} have "
-                f"{len(shards.class_names)}: expected the same"
-            )
-        if generator.grid != shards.index.grid:
-            raise InputError(
-                f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
-                f"{shards.index.grid}: tokenize at the size that it was trained at"
-            )
-    output = epath.Path(output)
+    shards = CodeShards(options.codes)
+    shards.census.announce(options.codes)
+    compared = load(options, shards)
+    output = epath.Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    sets = []
-    for directory, pair in zip(directories, loaded, strict=True):
-        models = generated_images.Models(*pair)
-        sample = samplers.sampler(
-            models.generator, seed, samplers.split_over_devices(samplers.by_class)
+    rows, content = measured(compared, shards, options, output / "unfinished")
+    summary = summary_of(content, rows, compared[0].images, options)
+    write_json(output / "generators.json", summary | {"generators": rows})
+    tables.write(output / "generators", rows)
+    draw_pictures(
+        compared, rows, content, title(summary | {"samples": {"count": options.num}}), output
+    )
+    (output / "unfinished").rmtree(missing_ok=True)
+    print((output / "generators.md").read_text(), end="")
+    log.info("wrote table and pictures to %s", output)
+
+
+def load(options: CompareOptions, shards: CodeShards) -> list[Compared]:
+    """The generators, each named after its directory, or after the one above a `model`.
+
+    Raises:
+      InputError: two of one name, or one that does not fit the shards.
+    """
+    names = [name_of(directory) for directory in options.models]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"models={','.join(options.models)} are called {', '.join(names)}: expected names that "
+            "differ"
         )
-        labels = generated_images.balanced(count, models.generator.num_classes)
-        about = {"seed": seed}
-        sets.append(
-            generated_images.Drawn(
-                sample,
-                models,
-                labels,
-                names=models.generator.names_of_classes,
-                batch_size=batch_size,
-                path=directory,
-                about=about,
-            )
+    loaded = [pairs.load_pair(directory, options.tokenizer) for directory in options.models]
+    for name, (generator, _) in zip(names, loaded, strict=True):
+        check_generator(name, generator, shards, options.codes)
+    return [
+        Compared(name, directory, models, drawn(models, directory, options))
+        for name, directory, models in zip(
+            names, options.models, (Models(*pair) for pair in loaded), strict=True
         )
-    records = spread_records(shards, count)
-    work = output / "unfinished"
-    measure, real = evaluation.against(reference, sets[0], settings, work)
-    rows, pictures_of, content = [], [], {}
-    for name, directory, samples, (generator, _) in zip(
-        names, directories, sets, loaded, strict=True
-    ):
-        seconds = samples.seconds_per_image()
-        content = measure.result(measure.features_of(samples, name), real)
-        loss, accuracy = validation(generator, records, batch_size, seed)
-        log = read_log(epath.Path(directory).parent)
+    ]
+
+
+def check_generator(name: str, generator: Generator, shards: CodeShards, codes: str) -> None:
+    """Raise InputError unless the likelihood of these shards under a generator means something."""
+    made_by = shards.index.tokenizer["fingerprint"]
+    if generator.tokenizer["fingerprint"] != made_by:
+        raise InputError(
+            f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
+            f"shards in {codes} are of {made_by}"
+        )
+    if not generator.num_classes:
+        raise InputError(f"{name} is conditioned on features, expected models of classes")
+    if generator.num_classes != len(shards.class_names):
+        raise InputError(
+            f"{name} has {generator.num_classes} classes, but the shards in {codes} have "
+            f"{len(shards.class_names)}: expected the same"
+        )
+    if generator.grid != shards.index.grid:
+        raise InputError(
+            f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
+            f"{shards.index.grid}: tokenize at the size that it was trained at"
+        )
+
+
+def drawn(models: Models, directory: str, options: CompareOptions) -> Drawn:
+    """What a generator draws: all classes in turn, by the default decoding of its kind."""
+    generator = models.generator
+    conditions = samplers.split_over_devices(samplers.by_class)
+    return Drawn(
+        samplers.sampler(generator, options.seed, conditions),
+        models,
+        generated_images.balanced(options.num, generator.num_classes),
+        names=generator.names_of_classes,
+        batch_size=options.batch_size,
+        path=directory,
+        about={"seed": options.seed},
+    )
+
+
+def measured(
+    compared: Sequence[Compared], shards: CodeShards, options: CompareOptions, work: epath.Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A row of the table for each generator, and what the evaluation of the last one says."""
+    records = spread_records(shards, options.num)
+    measure, real = evaluation.against(
+        options.reference, compared[0].images, settings_of(options.measuring), work
+    )
+    rows, content = [], {}
+    for name, directory, models, images in compared:
+        seconds = images.seconds_per_image()
+        content = measure.result(measure.features_of(images, name), real)
+        loss, accuracy = validation(models.generator, records, options.batch_size, options.seed)
+        lines = read_log(epath.Path(directory).parent)
+        leaves = jax.tree.leaves(models.generator.network)
         rows.append(
             {
                 "generator": name,
-                "kind": generator.kind,
-                "parameters": sum(leaf.size for leaf in jax.tree.leaves(generator.network)),
-                **({"steps": log[-1]["step"]} if log else {}),
+                "kind": models.generator.kind,
+                "parameters": sum(leaf.size for leaf in leaves),
+                **({"steps": lines[-1]["step"]} if lines else {}),
                 "validation_loss": loss,
                 "validation_accuracy": accuracy,
                 **content["metrics"],
                 "seconds_per_image": seconds,
             }
         )
-        pictures_of.append(samples.read(0, min(SHOWN, count)).images)
+    content["protocol"] |= {
+        "validation": f"{len(records)} images of {options.codes}, spread evenly, first view: mean "
+        "of -log p in nats and share of right guesses, of masked tokens (arccos masks) given the "
+        "visible, or of each token given those before it: to be compared within a kind only"
+    }
+    return rows, content
+
+
+def summary_of(
+    content: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    images: Drawn,
+    options: CompareOptions,
+) -> dict[str, Any]:
+    """What holds for all rows: the protocol, the reference, the floor, warnings, the code."""
     protocol = content["protocol"] | {
-        "validation": f"{len(records)} images of {codes}, spread evenly, first view: "
-        "mean of -log p in nats and share of right guesses, of hidden tokens (arccos masks) given "
-        "the visible, or of each token given those before it: to be compared within a kind only",
-        "samples": f"{count} images, over all classes, default decoding of each kind, seed {seed}",
-        "seconds_per_image": sets[0].timing,
+        "samples": f"{options.num} images, over all classes, default decoding of each kind, seed "
+        f"{options.seed}",
+        "seconds_per_image": images.timing,
     }
-    summary = {
-        "protocol": protocol,
-        "reference": content["reference"],
-        "real_to_real": content["real_to_real"],
-        "warnings": content["warnings"],
-        "code": content["code"],
-    }
-    write_json(output / "generators.json", summary | {"generators": rows})
-    tables.write(output / "generators", rows)
-    title = decoding_sweep.title(summary | {"samples": {"count": count}})
-    path = output / "generators.png"
-    measured = list(content["metrics"])
-    floor = content["real_to_real"]
-    plots.panels(rows, "seconds_per_image", measured, floor, title, path, options=["generator"])
-    work.rmtree(missing_ok=True)
-    grid = pictures.labelled_rows(np.concatenate(pictures_of), names, len(pictures_of[0]))
+    names = ("reference", "real_to_real", "warnings", "code")
+    return {"protocol": protocol, **{name: content[name] for name in names}}
+
+
+def draw_pictures(
+    compared: Sequence[Compared],
+    rows: Sequence[Mapping[str, Any]],
+    content: Mapping[str, Any],
+    heading: str,
+    output: epath.Path,
+) -> None:
+    """Write generators.png, samples.png and, where there are logs, curves.png."""
+    plots.panels(
+        rows,
+        "seconds_per_image",
+        list(content["metrics"]),
+        content["real_to_real"],
+        heading,
+        output / "generators.png",
+        options=["generator"],
+    )
+    examples = [one.images.read(0, min(SHOWN, len(one.images))).images for one in compared]
+    names = [one.name for one in compared]
+    grid = pictures.labelled_rows(np.concatenate(examples), names, len(examples[0]))
     pictures.save(output / "samples.png", grid)
-    logs = {name: epath.Path(d).parent for name, d in zip(names, directories, strict=True)}
-    logs = {name: directory for name, directory in logs.items() if read_log(directory)}
+    workdirs = {one.name: epath.Path(one.directory).parent for one in compared}
+    logs = {name: workdir for name, workdir in workdirs.items() if read_log(workdir)}
     if logs:
-        pictures.curves(logs, output / "curves.png")
-
-
-def spread_records(shards: CodeShards, count: int) -> list[CodeRecord]:
-    """At most `count` examples, spread evenly, since shards may hold one class after another.
-
-    Those that cannot be read are named and left out; InputError where none can.
-    """
-    return [record for _, record in readable(shards, samplers.spread(len(shards), count).tolist())]
-
-
-def validation(
-    generator: Generator, records: Sequence[CodeRecord], batch_size: int, seed: int
-) -> tuple[float, float]:
-    """Mean -log p in nats and share of tokens predicted right, in eval mode without smoothing."""
-    count = len(records)
-    codes = np.stack([record.codes[0] for record in records])
-    labels = np.array([record.label for record in records])
-    hidden = np.ones(codes.shape, bool)
-    if generator.kind == "masked":
-        flat = objectives.random_masks(jax.random.key(seed), (count, codes[0].size), "arccos")
-        hidden = np.asarray(flat).reshape(codes.shape)
-    settings = ConfigDict(dict(label_smoothing=0.0, chunk=64))
-    sums = jax.jit(functools.partial(_sums, settings=settings))
-    total = np.zeros(2)
-    for start in range(0, count, batch_size):
-        part = slice(start, start + batch_size)
-        examples = {
-            "codes": jnp.asarray(codes[part]),
-            "hidden": jnp.asarray(hidden[part]),
-            "weight": jnp.asarray(hidden[part], jnp.float32),
-            "condition": jnp.asarray(labels[part], jnp.int32),
-        }
-        total += np.array(sums(generator.network, examples))
-    loss, accuracy = total / hidden.sum()
-    return float(loss), float(accuracy)
-
-
-def _sums(
-    network: Any, examples: dict[str, jax.Array], settings: ConfigDict
-) -> tuple[jax.Array, jax.Array]:
-    loss, sums = generator_stage.weighted_loss(network, examples, None, settings)
-    return loss, sums["correct"]
+        curves.write(logs, output / "curves.png")

@@ -97,7 +97,6 @@ def panels(
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib import ticker
 
     columns = min(len(measured), 3)
     lines = -(-len(measured) // columns)
@@ -106,33 +105,11 @@ def panels(
     )
     for pane in panes.flat[len(measured) :]:
         pane.remove()
-    others = [name for name in options if name != along]
     for pane, name in zip(panes.flat, measured, strict=False):
-        for i, (line, points) in enumerate(_lines(rows, others)):
-            x, y = ([row[key] for row in points] for key in (axis, name))
-            pane.plot(
-                x,
-                y,
-                color=COLOURS[i % len(COLOURS)],
-                marker=MARKERS[i % len(MARKERS)],
-                linestyle=DASHES[i // len(COLOURS) % len(DASHES)] if along else "none",
-                label=line,
-                markersize=4.5,
-                linewidth=1.4,
-            )
-            if along and axis != along:
-                _beside(pane, x, y, [f"{row[along]:g}" for row in points])
+        _plot_lines(pane, rows, axis, name, options, along)
         if name in floor:
             pane.axhline(floor[name], color="0.4", linestyle=":", label="real against real")
-        positions = [row[axis] for row in rows]
-        if axis.startswith("seconds") and max(positions) > 4 * min(positions):
-            pane.set_xscale("log")
-            pane.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-            pane.xaxis.set_major_formatter("{x:g}")
-            pane.xaxis.set_minor_formatter(ticker.NullFormatter())
-        pane.set(xlabel=spelled(axis), ylabel=spelled(name))
-        pane.grid(alpha=0.3, linewidth=0.6)
-        pane.margins(0.12)
+        _label_axes(pane, axis, name, [row[axis] for row in rows])
     handles, labels = panes[0][0].get_legend_handles_labels()
     if len(labels) > 1 or floor:
         _legend_below(figure, handles, labels)
@@ -143,6 +120,70 @@ def panels(
     plt.close(figure)
 
 
+def _plot_lines(
+    pane: Any,
+    rows: Sequence[Row],
+    axis: str,
+    name: str,
+    options: Sequence[str],
+    along: str | None,
+) -> None:
+    """One measured value against the axis, a line for each setting of the other options."""
+    others = [option for option in options if option != along]
+    for i, (line, points) in enumerate(_lines(rows, others)):
+        x, y = ([row[key] for row in points] for key in (axis, name))
+        pane.plot(
+            x,
+            y,
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle=DASHES[i // len(COLOURS) % len(DASHES)] if along else "none",
+            label=line,
+            markersize=4.5,
+            linewidth=1.4,
+        )
+        if along and axis != along:
+            _beside(pane, x, y, [f"{row[along]:g}" for row in points])
+
+
+def _label_axes(pane: Any, axis: str, name: str, positions: Sequence[float]) -> None:
+    """Name both axes; times that differ by much are on a logarithmic one."""
+    from matplotlib import ticker
+
+    if axis.startswith("seconds") and max(positions) > 4 * min(positions):
+        pane.set_xscale("log")
+        pane.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        pane.xaxis.set_major_formatter("{x:g}")
+        pane.xaxis.set_minor_formatter(ticker.NullFormatter())
+    pane.set(xlabel=spelled(axis), ylabel=spelled(name))
+    pane.grid(alpha=0.3, linewidth=0.6)
+    pane.margins(0.12)
+
+
+def scatter(
+    points: dict[str, tuple[float, float]],
+    axes: tuple[str, str],
+    title: str,
+    path: epath.PathLike,
+) -> None:
+    """Plot named points (x, y), x on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for name, (x, y) in points.items():
+        axis.scatter(x, y)
+        axis.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
+    axis.set(xscale="log", xlabel=axes[0], ylabel=axes[1])
+    axis.set_title(title, fontsize=9)
+    axis.margins(0.2)
+    figure.tight_layout()
+    pictures.save_figure(path, figure, dpi=150)
+    plt.close(figure)
+
+
 def spelled(name: str) -> str:
     """`pixel_frechet_distance` as a reader expects it on an axis."""
     words = [SPELLED.get(word, word) for word in name.split("_")]
@@ -150,13 +191,13 @@ def spelled(name: str) -> str:
 
 
 def _lines(rows: Sequence[Row], names: Sequence[str]) -> Iterable[tuple[str, list[Row]]]:
-    found: dict[str, list[Row]] = {}
+    lines: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(_told(row, names), []).append(row)
-    return found.items()
+        lines.setdefault(_setting(row, names), []).append(row)
+    return lines.items()
 
 
-def _told(row: Row, names: Sequence[str]) -> str:
+def _setting(row: Row, names: Sequence[str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names)
 
 

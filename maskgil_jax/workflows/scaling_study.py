@@ -1,260 +1,216 @@
-"""A family of runs: laws of their loss, with tables and a plot, and what plans say beside them."""
+"""A scaling study: generators of several sizes, each trained for several numbers of steps."""
 
+import json
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
+import jax
 from etils import epath
+from ml_collections import ConfigDict
 
-from maskgil_jax.generation import pictures
+from maskgil_jax import config as defaults
+from maskgil_jax.data.shards import CodeShards, Index
+from maskgil_jax.evaluation.likelihood import spread_records, validation
+from maskgil_jax.models.token_models import flops
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
+from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.loading import load_generator
+from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.files import Types, check_object, read_json, write_bytes, write_json
-from maskgil_jax.workflows import scaling_laws, tables
-from maskgil_jax.workflows.scaling_laws import Fit, Number
+from maskgil_jax.runtime.files import read_json
+from maskgil_jax.training import generator_stage
+from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows import scaling_laws, scaling_tables
+from maskgil_jax.workflows.options import ScalingOptions
+from maskgil_jax.workflows.run import run_stages
 
 log = logging.getLogger("maskgil_jax")
 
-Row = dict[str, Any]
 
-NOTES = {
-    "parameters": "all of the network, tables and head included",
-    "tokens": "image tokens seen in training: steps x images a step x tokens of an image, the same "
-    "image counted again each time",
-    "training_flops": "of matrix products, in one forward and two backward passes over them, a "
-    "multiply and an add as 2; attention of all pairs; norms, look-ups and recomputation not",
-    "validation_loss": "mean of -log p in nats of hidden tokens (arccos masks, the same for all) "
-    "given the visible, or of each token given those before it in a causal model; no smoothing",
-    "laws": "loss = E + A / parameters^a + B / tokens^b of all runs; loss = E + K / "
-    "training_flops^c of the frontier: runs that no other with as little compute or less beats",
-    "intervals": f"{scaling_laws.LEVEL:.0%}, by a parametric bootstrap: of independent noise "
-    "around a law that holds, not of other seeds, schedules or learning rates",
-    "determined": "no: the exponent's interval is as wide as its value, or reaches the largest "
-    "allowed, so that the law should not be extended",
-}
+class Run(NamedTuple):
+    """A size, and how long it is trained.
+
+    Attributes:
+      name: SIZE-STEPS.
+      config: of a generator.
+      directory: its work directory.
+    """
+
+    name: str
+    config: ConfigDict
+    directory: epath.Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether its model is there, trained for all its steps."""
+
+        lines = read_log(self.directory)
+        trained = bool(lines) and lines[-1]["step"] == self.config.steps
+        return trained and (self.directory / "model" / "model.json").exists()
 
 
-def columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:
-    """Float64 [len(rows), len(names)]."""
-    return np.array([[row[name] for name in names] for row in rows], np.float64)
-
-
-def read_plans(path: str) -> list[Row]:
-    """What a file of maskgil_jax.plan says of training, a row for each topology.
+def study(options: ScalingOptions) -> None:
+    """Check everything, train what is missing, measure, fit the laws, write and print them.
 
     Raises:
-      InputError: no such file, or another one.
+      InputError: sizes, steps, codes or plans that do not fit, or a directory of other runs.
     """
-    try:
-        plans = read_json(epath.Path(path).expanduser(), {"plans": list})["plans"]
-        for number, plan in enumerate(plans):
-            _check_plan(plan, f"{path}: plan {number}")
-    except FileNotFoundError:
-        raise InputError(f"--plans={path}: there is no such file; expected {_PLAN}") from None
-    except InputError as error:
-        raise InputError(f"--plans={path}: expected {_PLAN}; {error}") from None
-    return [
-        {
-            "plan": epath.Path(plan["config"]).stem,
-            "topology": plan["topology"],
-            "chips": plan["chips"],
-            "parameters": plan["parameters"],
-            "tokens": plan["steps"] * plan["batch_size"] * plan["tokens_per_example"],
-            "training_flops": plan["steps"] * plan["model_flops_per_step"],
-            **{name: plan[name] for name in _ESTIMATED if name in plan},
-        }
-        for plan in plans
+    config = checked_config(options.config.values)
+    workdir = paths.absolute(options.workdir)
+    runs = [
+        planned_run(config, size, steps, workdir)
+        for steps in parse_steps(options.steps)
+        for size in parse_sizes(options.sizes)
     ]
+    shards = CodeShards(options.codes)
+    check_codes(config, shards)
+    rows = [known(run, shards.index) for run in runs]
+    scaling_laws.check_points(scaling_tables.columns(rows, ("parameters", "tokens")))
+    plans = [plan for path in options.plans for plan in scaling_tables.read_plans(path)]
+    for run in runs:
+        check_directory(run)
+    records = spread_records(shards, options.num)
+    for run, row in zip(runs, rows, strict=True):
+        row["validation_loss"], row["validation_accuracy"] = validation(
+            trained(run), records, options.batch_size, options.seed
+        )
+        log.info("%s: validation loss %.4f", run.name, row["validation_loss"])
+    scaling_tables.write_study(
+        rows,
+        plans,
+        options.output,
+        validation=f"{len(records)} images of {options.codes}, spread evenly, first view",
+        seed=options.seed,
+    )
+    print((epath.Path(options.output) / "scaling.md").read_text(), end="")
+    log.info("wrote tables and plot to %s", options.output)
 
 
-_PLAN = "the output of maskgil_jax.plan"
-_COUNTED: dict[str, Types] = {
-    **dict(chips=int, parameters=int, steps=int, batch_size=int, tokens_per_example=int),
-    **dict(model_flops_per_step=float),
-}
-_ESTIMATED = ("mfu", "tokens_per_second", "chip_hours")  # a plan that does not fit has none
-
-
-def _check_plan(plan: Any, where: str) -> None:
-    check_object(plan, {"config": str, "topology": str, **_COUNTED}, where)
-    estimated = {name: float for name in _ESTIMATED if name in plan}
-    check_object(plan, estimated, where)
-    for name in (*_COUNTED, *estimated):
-        if not 0 < plan[name] < _MOST:
-            raise InputError(f"{where}: field {name!r} is not a positive, finite number")
-
-
-_MOST = 1e40  # far beyond any plan, while products of three are still floats
-
-
-def write_study(
-    rows: Sequence[Row],
-    plans: Sequence[Row],
-    output: epath.PathLike,
-    *,
-    validation: str,
-    seed: int,
-) -> None:
-    """Fit the laws and write OUTPUT/scaling.{json,csv,md,png}; the csv holds the runs.
-
-    Args:
-      rows: of runs: run, size, steps, parameters, tokens, training_flops, validation_loss ...
-      plans: as read_plans gives them.
-      output: directory, made if needed.
-      validation: what the loss is of.
-      seed: of the intervals.
+def checked_config(config: ConfigDict) -> ConfigDict:
+    """The config of the one generator that is to be trained on code shards.
 
     Raises:
-      InputError: too few runs for a law of parameters and tokens.
+      InputError: it describes something else.
     """
-    notes = {"validation": validation} | NOTES
-    joint = _fitted(rows, ("parameters", "tokens"), seed)
-    best = frontier(rows)
-    try:
-        compute = _fitted(best, ("training_flops",), seed)
-    except InputError as error:
-        compute, notes["no law of compute"] = None, f"frontier of {error}"
-    fits = [_described("parameters", joint, 0, rows), _described("tokens", joint, 1, rows)]
-    if compute:
-        fits.append(_described("training_flops", compute, 0, best))
-    if plans:
-        notes["plans"] = _plans_note(rows, plans, joint.determined)
-    if joint.determined:
-        plans = [
-            plan | {"extended_law": joint.loss((plan["parameters"], plan["tokens"]))._asdict()}
-            for plan in plans
-        ]
-    output = epath.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(
-        output / "scaling.json", {"notes": notes, "runs": rows, "fits": fits, "plans": plans}
-    )
-    write_bytes(output / "scaling.csv", tables.as_csv(rows).encode())
-    parts = [tables.as_markdown(rows, RUN_COLUMNS), tables.as_markdown(fits, FIT_COLUMNS)]
-    if plans:
-        parts.append(tables.as_markdown(plans, PLAN_COLUMNS))
-    parts.append("".join(f"- {name.replace('_', ' ')}: {text}\n" for name, text in notes.items()))
-    write_bytes(output / "scaling.md", "\n".join(parts).encode())
-    _plot(output / "scaling.png", rows, joint, compute)
-
-
-def frontier(rows: Sequence[Row]) -> list[Row]:
-    """The runs that no other with as little compute or less beats, by compute."""
-    best: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row["training_flops"], row["validation_loss"])):
-        if not best or row["validation_loss"] < best[-1]["validation_loss"]:
-            best.append(row)
-    return best
-
-
-def _fitted(rows: Sequence[Row], of: tuple[str, ...], seed: int) -> Fit:
-    losses_P = columns(rows, ["validation_loss"])[:, 0]
-    return scaling_laws.fit(columns(rows, of), losses_P, seed)
-
-
-def _described(variable: str, fit: Fit, i: int, rows: Sequence[Row]) -> Row:
-    """A row of the table of fits, of the law's variable i."""
-    return {
-        "loss_against": variable,
-        "runs": len(rows),
-        "exponent": fit.exponent(i)._asdict(),
-        "factor": fit.factor(i)._asdict(),
-        "floor": fit.floor._asdict(),
-        "residual": fit.scale,
-        "determined": fit.determined,
-    }
-
-
-def _plans_note(rows: Sequence[Row], plans: Sequence[Row], determined: bool) -> str:
-    if not determined:
-        return (
-            "speeds and hours are the TPU compiler's estimates; no loss is given at these sizes, "
-            "since the runs do not determine the law"
+    stages = defaults.stages_of(config)
+    if list(stages) != ["generator"]:
+        raise InputError(f"config: has stages {list(stages)}, expected one generator")
+    config = stages["generator"]
+    defaults.check_values(config)
+    if not config.data.source.startswith("arrayrecord:") or config.model.feature_dim:
+        raise InputError(
+            f"config.data.source = {config.data.source!r} and config.model.feature_dim = "
+            f"{config.model.feature_dim}, expected arrayrecord:DIR (maskgil_jax.tokenize makes "
+            "one) and 0 (conditioned on the class)"
         )
-    further = {
-        name: math.log10(max(p[name] for p in plans) / max(row[name] for row in rows))
-        for name in ("parameters", "tokens")
-    }
-    return (
-        "speeds and hours are the TPU compiler's estimates. The extended law is not a measurement, "
-        "nor a forecast of these models: it is what the runs' law says "
-        f"{further['parameters']:.1f} orders of magnitude in parameters and "
-        f"{further['tokens']:.1f} in tokens beyond the largest of them, on the runs' own codes "
-        "(other tokenizer, codebook and images), never seen twice. Its interval takes the law for "
-        "true and holds the uncertainty of its numbers alone"
+    return config
+
+
+def parse_steps(texts: Sequence[str]) -> list[int]:
+    """`["200", "400"]` as numbers, each once, in order."""
+    if not texts or not all(text.isdecimal() and int(text) for text in texts):
+        raise InputError(f"steps={','.join(texts)}: expected numbers, as 200,400,800")
+    return sorted({int(text) for text in texts})
+
+
+def parse_sizes(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """`["2x64", "4x128"]` as layers and widths, each once, in order."""
+    found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text) for text in texts]
+    if not texts or not all(found):
+        raise InputError(f"sizes={','.join(texts)}: expected LAYERSxWIDTH, as 2x64,4x128")
+    return sorted({(int(size[1]), int(size[2])) for size in found if size})
+
+
+def planned_run(config: ConfigDict, size: tuple[int, int], steps: int, workdir: epath.Path) -> Run:
+    """A run of this size: the config with other layers and width, and heads as wide as its own."""
+    layers, width = size
+    head_width = config.model.dim // config.model.heads
+    if width % head_width:
+        raise InputError(
+            f"sizes={layers}x{width}: expected a width that is a multiple of {head_width}, the "
+            f"width of a head (config.model.dim = {config.model.dim} over config.model.heads = "
+            f"{config.model.heads})"
+        )
+    if steps <= config.optimizer.warmup_steps:
+        raise InputError(
+            f"steps={steps} is all warm-up (config.optimizer.warmup_steps = "
+            f"{config.optimizer.warmup_steps}); expected more steps or less warm-up"
+        )
+    config = config.copy_and_resolve_references()
+    config.model.update(layers=layers, dim=width, heads=width // head_width)
+    config.steps = steps
+    name = f"{layers}x{width}-{steps}"
+    return Run(name, config, workdir / name)
+
+
+def check_codes(config: ConfigDict, validation: CodeShards) -> None:
+    """Raise InputError unless the validation codes are like those of training."""
+
+    trained_on = CodeShards(config.data.source.partition(":")[2]).index
+    for what, ours, theirs in (
+        (
+            "tokenizer",
+            trained_on.tokenizer["fingerprint"],
+            validation.index.tokenizer["fingerprint"],
+        ),
+        ("grid", trained_on.grid, validation.index.grid),
+        ("classes", trained_on.class_names, validation.index.class_names),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"codes: has {what} {theirs}, but {config.data.source} has {ours}: expected codes "
+                "made alike"
+            )
+
+
+def known(run: Run, index: Index) -> dict[str, Any]:
+    """What is known of a run before it starts: its row of the table, without the loss."""
+
+    network = generator_stage.network_config(
+        run.config.model, index.tokenizer["codebook_size"], index.grid
     )
-
-
-def _interval(digits: str) -> Callable[[Mapping[str, float]], str]:
-    return lambda n: f"{n['value']:{digits}} ({n['low']:{digits}} to {n['high']:{digits}})"
-
-
-RUN_COLUMNS: dict[str, Callable[[Any], str]] = {
-    "run": str,
-    "parameters": "{:,}".format,
-    "tokens": "{:,}".format,
-    "training_flops": "{:.3g}".format,
-    "validation_loss": "{:.4f}".format,
-    "validation_accuracy": "{:.2%}".format,
-}
-FIT_COLUMNS: dict[str, Callable[[Any], str]] = {
-    "loss_against": lambda name: name.replace("_", " "),
-    "runs": str,
-    "exponent": _interval(".3f"),
-    "factor": _interval(".3g"),
-    "floor": _interval(".3f"),
-    "residual": "{:.2%}".format,
-    "determined": lambda determined: "yes" if determined else "no",
-}
-PLAN_COLUMNS: dict[str, Callable[[Any], str]] = {
-    "plan": str,
-    "topology": str,
-    "parameters": "{:,}".format,
-    "tokens": "{:.3g}".format,
-    "training_flops": "{:.3g}".format,
-    "mfu": "{:.3f}".format,
-    "tokens_per_second": "{:,.0f}".format,
-    "chip_hours": "{:,.0f}".format,
-    "extended_law": _interval(".2f"),
-}
-
-
-def _plot(path: epath.Path, rows: Sequence[Row], joint: Fit, compute: Fit | None) -> None:
-    """Loss against each variable, with the laws and their intervals."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    # By variable: what the runs of one line share, and the law of a value for a run of that line.
-    panels: dict[str, tuple[str, Callable[[float, Row], Number] | None]] = {
-        "parameters": ("steps", lambda n, row: joint.loss((n, row["tokens"]))),
-        "tokens": ("size", lambda n, row: joint.loss((row["parameters"], n))),
-        "training_flops": ("size", None),
+    if not isinstance(network, LlamaConfig):
+        raise InputError(
+            f"config.model.preset = {run.config.model.preset}: expected a LLaMA, whose FLOPs are "
+            "counted (models/token_models/flops.py)"
+        )
+    model = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
+    images = run.config.steps * run.config.batch_size
+    return {
+        "run": run.name,
+        "size": f"{network.layers}x{network.dim}",
+        "steps": run.config.steps,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
+        "tokens": images * network.grid[0] * network.grid[1],
+        "training_flops": flops.training_flops(network, images),
     }
-    all_axes = figure.subplots(1, len(panels), sharey=True)
-    for axes, (variable, (shared, law)) in zip(all_axes, panels.items(), strict=True):
-        values = columns(rows, [variable])
-        span = np.geomspace(values.min() / 1.2, values.max() * 1.2, 40)
-        lines = list(dict.fromkeys(row[shared] for row in rows))
-        colors = colormaps["viridis"](np.linspace(0, 0.9, len(lines)))
-        for name, color in zip(lines, colors, strict=True):
-            ours = [row for row in rows if row[shared] == name]
-            points = columns(ours, (variable, "validation_loss"))
-            label = f"{name} steps" if shared == "steps" else name
-            axes.plot(*points.T, "o", color=color, label=label)
-            if law:
-                _band(axes, span, [law(n, ours[0]) for n in span], color)
-        axes.set(xscale="log", xlabel=variable.replace("_", " "))
-        axes.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
-        axes.legend(frameon=False, fontsize=8)
-    if compute:
-        _band(all_axes[-1], span, [compute.loss([n]) for n in span], "black")
-    all_axes[0].set_ylabel("validation loss (nats)")
-    pictures.save_figure(path, figure, dpi=100)
 
 
-def _band(axes: Any, x: np.ndarray, losses: Sequence[Number], color: Any) -> None:
-    axes.plot(x, [one.value for one in losses], "-", color=color, linewidth=1)
-    low, high = [one.low for one in losses], [one.high for one in losses]
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+def check_directory(run: Run) -> None:
+    """Raise InputError where a run of another config, or of other steps, is in its place."""
+    path = run.directory / "config.json"
+    if not path.exists():
+        return
+    there = read_json(path, {})
+    here = json.loads(run.config.to_json_best_effort())
+    lines = defaults.differences(there, here)
+    if there.get("steps") != run.config.steps:
+        lines.append(f"steps: {there.get('steps')} -> {run.config.steps}")
+    if lines:
+        raise InputError(
+            f"{run.directory} holds a run of another config; choose another workdir, or the same "
+            "values:\n  " + "\n  ".join(lines)
+        )
+
+
+def trained(run: Run) -> Generator:
+    """The generator of a run, which is trained, or trained to its end, where it is not finished."""
+
+    if run.finished:
+        log.info("%s is finished, and read", run.name)
+    else:
+        run_stages(run.config, run.directory)
+    return load_generator(run.directory / "model")

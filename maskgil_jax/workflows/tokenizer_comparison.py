@@ -1,7 +1,8 @@
 """Several tokenizers on the same images: quality, use of the codebook, size, speed, memory."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,10 @@ from maskgil_jax.runtime import paths, unfinished
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import check_object, read_json, write_json, write_npz
 from maskgil_jax.runtime.unfinished import Written
-from maskgil_jax.workflows import tables
+from maskgil_jax.workflows import plots, tables
+from maskgil_jax.workflows.options import ReconstructOptions
+
+log = logging.getLogger("maskgil_jax")
 
 # Column of the tables, and how its numbers are written there.
 COLUMNS: dict[str, Callable[[Any], str]] = {
@@ -42,114 +46,155 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
 SHOWN = 8  # images in the picture
 
 
-def write_comparison(
-    directories: Sequence[str],
-    data: str,
-    output: epath.PathLike,
-    *,
-    image_size: int,
-    count: int,
-    batch_size: int,
-    rounding: str,
-    head_width: int,
-    lpips: str = "",
-    inception: str = "",
-) -> None:
+def compare(options: ReconstructOptions) -> None:
     """Reconstruct images with each tokenizer and write what came out.
 
     One that was stopped goes on with the batches that are missing, and what an earlier one of other
     images or tokenizers wrote there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz
     (what maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1
-    and Table 5) and OUTPUT/reconstructions.png.
-
-    Args:
-      directories: tokenizers; one is named after its directory, or after the one above a `model`.
-      data: source of the images.
-      output: directory, made if needed.
-      image_size: side of the ADM centre crop.
-      count: images, the first of the source that can be read.
-      batch_size: images encoded or decoded at once.
-      rounding: key of data.images.ROUNDINGS.
-      head_width: of the token model whose head the table counts.
-      lpips, inception: directories of these networks, for the columns LPIPS and rFID.
+    and Table 5) and OUTPUT/reconstructions.png. A tokenizer is named after its directory, or after
+    the one above a `model`; the images are the first of the source that can be read.
 
     Raises:
       InputError: a directory, a name or a size that does not do.
     """
+    tokenizers = load(options.tokenizers, options.image_size)
+    originals = read_originals(options)
+    output, work = epath.Path(options.output), epath.Path(options.output) / "unfinished"
+    begin(output, tokenizers, originals, options)
+    crop = f"{options.data}, first {len(originals)}, ADM centre crop to {options.image_size}"
+    write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
+    real = image_sets.Npz(str(output / "originals.npz"))
+    measure, reference = evaluation.against(real.path, real, settings_of(options), work)
+    rows, examples = [], [originals[:SHOWN]]
+    for name, tokenizer in tokenizers.items():
+        images, row = reconstructed(tokenizer, name, originals, crop, output, options)
+        written = image_sets.Npz(str(output / f"{name}.npz"))
+        row |= measure.values(measure.features_of(written, name, real), reference)
+        rows.append({"tokenizer": name, **row})
+        examples.append(images[:SHOWN])
+    dtype = next(iter(tokenizers.values())).network.config.dtype
+    protocol = protocol_of(crop, dtype, options) | measure.told()
+    write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
+    tables.write(output / "tokenizers", rows, COLUMNS)
+    draw_pictures(rows, examples, len(originals), options, output)
+    work.rmtree(missing_ok=True)
+    unfinished.end(output)
+    print((output / "tokenizers.md").read_text(), end="")
+    log.info("wrote reconstructions, tables and pictures to %s", output)
+
+
+def load(directories: Sequence[str], image_size: int) -> dict[str, Tokenizer]:
+    """The tokenizers by name.
+
+    Raises:
+      InputError: two of one name, or one that does not take images of this size.
+    """
     names = [name_of(directory) for directory in directories]
     if len({*names, "originals"}) <= len(names):
         raise InputError(
-            f"--tokenizers are called {', '.join(names)}: expected names that differ, and none of "
-            "them originals (files are named after them)"
+            f"tokenizers={','.join(directories)} are called {', '.join(names)}: expected names "
+            "that differ, and none of them originals (files are named after them)"
         )
     tokenizers = [load_tokenizer(directory) for directory in directories]
     for directory, tokenizer in zip(directories, tokenizers, strict=True):
         if image_size % tokenizer.downsample:
             raise InputError(
-                f"--image_size = {image_size}, expected a multiple of {tokenizer.downsample} "
+                f"image_size={image_size}, expected a multiple of {tokenizer.downsample} "
                 f"(the downsampling of {directory})"
             )
-    networks = {"lpips": lpips, "rfid": inception}
-    settings = evaluation.Settings(
-        [name for name in networks if networks[name]] or ["codebook"],
-        inception=inception,
-        lpips=lpips,
+    return dict(zip(names, tokenizers, strict=True))
+
+
+def read_originals(options: ReconstructOptions) -> np.ndarray:
+    """The first images of the source that can be read, uint8 [N, H, W, 3]."""
+    source = sources.open_source(options.data)
+    source.census.announce(options.data)
+    originals, _ = sources.center_crops(
+        source, options.image_size, options.count, name=options.data
     )
-    source = sources.open_source(data)
-    source.census.announce(data)
-    originals, _ = sources.center_crops(source, image_size, count, name=data)
-    output = epath.Path(output)
+    return originals
+
+
+def begin(
+    output: epath.Path,
+    tokenizers: Mapping[str, Tokenizer],
+    originals: np.ndarray,
+    options: ReconstructOptions,
+) -> None:
+    """Mark the directory as unfinished; what is there of another comparison is removed."""
     about = {
         "originals": hashlib.sha256(originals.tobytes()).hexdigest(),
-        "tokenizers": [tokenizer.fingerprint for tokenizer in tokenizers],
-        "rounding": rounding,
-        "batch_size": batch_size,
+        "tokenizers": [tokenizer.fingerprint for tokenizer in tokenizers.values()],
+        "rounding": options.rounding,
+        "batch_size": options.batch_size,
     }
-    unfinished.begin(output, Written(about, files_of(names)), _finished(output))
-    crop = f"{data}, first {len(originals)}, ADM centre crop to {image_size}"
-    write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
-    work = output / "unfinished"
-    real = image_sets.Npz(str(output / "originals.npz"))
-    measure, reference = evaluation.against(real.path, real, settings, work)
-    rows, shown = [], [originals[:SHOWN]]
-    for name, tokenizer in zip(names, tokenizers, strict=True):
-        parts = reconstructions.Reconstructions(tokenizer, originals, batch_size, rounding, work)
-        images, codes = parts.compute(name)
-        row = row_of(tokenizer, originals, images, codes) | parts.cost()
-        write_npz(
-            output / f"{name}.npz",
-            arr_0=images,
-            codes=codes,
-            codebook_size=tokenizer.codebook_size,
-            protocol=f"{crop}, reconstructed, uint8 by {rounding}",
-        )
-        row["head_parameters"] = head_width * tokenizer.codebook_size
-        written = image_sets.Npz(str(output / f"{name}.npz"))
-        row |= measure.values(measure.features_of(written, name, real), reference)
-        rows.append({"tokenizer": name} | row)
-        shown.append(images[:SHOWN])
-    device = jax.devices()[0]
-    protocol = {
+    unfinished.begin(output, Written(about, files_of(list(tokenizers))), _finished(output))
+
+
+def settings_of(options: ReconstructOptions) -> evaluation.Settings:
+    """LPIPS and rFID where their networks are given."""
+    networks = {"lpips": options.lpips, "rfid": options.inception}
+    metrics = [name for name, directory in networks.items() if directory] or ["codebook"]
+    return evaluation.Settings(metrics, inception=options.inception, lpips=options.lpips)
+
+
+def reconstructed(
+    tokenizer: Tokenizer,
+    name: str,
+    originals: np.ndarray,
+    crop: str,
+    output: epath.Path,
+    options: ReconstructOptions,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Reconstruct and write OUTPUT/NAME.npz: the images, and the row of the table."""
+    parts = reconstructions.Reconstructions(
+        tokenizer, originals, options.batch_size, options.rounding, output / "unfinished"
+    )
+    images, codes = parts.compute(name)
+    write_npz(
+        output / f"{name}.npz",
+        arr_0=images,
+        codes=codes,
+        codebook_size=tokenizer.codebook_size,
+        protocol=f"{crop}, reconstructed, uint8 by {options.rounding}",
+    )
+    row = row_of(tokenizer, originals, images, codes) | parts.cost()
+    row["head_parameters"] = options.head_width * tokenizer.codebook_size
+    return images, row
+
+
+def protocol_of(crop: str, dtype: str, options: ReconstructOptions) -> dict[str, str]:
+    """How the numbers of the table were measured."""
+    device = jax.devices()[0].device_kind
+    return {
         "images": crop,
-        "rounding": rounding,
+        "rounding": options.rounding,
         "psnr, ssim": "uint8, data range 255, mean over images; SSIM: uniform 7x7 window",
-        "seconds": f"per image, median over batches of {batch_size}, {device.device_kind}",
-        "mebibytes": f"a batch's arguments, results and temporaries, by the compiler; weights "
-        f"included, {tokenizers[0].network.config.dtype}",
-        "head_parameters": f"{head_width} x codes",
-    } | measure.told()
-    write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
-    tables.write(output / "tokenizers", rows, COLUMNS)
-    labelled = pictures.labelled_rows(np.concatenate(shown), ["original", *names], len(shown[0]))
+        "seconds": f"per image, median over batches of {options.batch_size}, {device}",
+        "mebibytes": "a batch's arguments, results and temporaries, by the compiler; weights "
+        f"included, {dtype}",
+        "head_parameters": f"{options.head_width} x codes",
+    }
+
+
+def draw_pictures(
+    rows: Sequence[Mapping[str, Any]],
+    examples: Sequence[np.ndarray],
+    count: int,
+    options: ReconstructOptions,
+    output: epath.Path,
+) -> None:
+    """Write reconstructions.png and tokenizers.png."""
+    names = ["original", *(row["tokenizer"] for row in rows)]
+    labelled = pictures.labelled_rows(np.concatenate(examples), names, len(examples[0]))
     pictures.save(output / "reconstructions.png", labelled)
-    pictures.scatter(
+    plots.scatter(
         {row["tokenizer"]: (row["decode_seconds"], row["psnr"]) for row in rows},
         ("seconds to decode an image", "PSNR (dB)"),
-        f"{len(originals)} images at {image_size} pixels, uint8, data range 255",
+        f"{count} images at {options.image_size} pixels, uint8, data range 255",
         output / "tokenizers.png",
     )
-    work.rmtree(missing_ok=True)
-    unfinished.end(output)
 
 
 def files_of(names: Sequence[str]) -> list[str]:

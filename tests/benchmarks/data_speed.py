@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from absl import flags
+from absl import app, flags
 
 from maskgil_jax.data import images, pipeline, sources
-from maskgil_jax.runtime import command
 from maskgil_jax.runtime.errors import InputError
 
 LIMIT = "libjpeg-turbo decodes"
@@ -45,7 +44,7 @@ def define_flags() -> None:
 def main() -> None:
     """Time everything and print the table."""
     settings = {n: flags.FLAGS[n].value for n in ("source", "images", "size", "rounds", "threads")}
-    records = jpegs(sources.open_source(command.required("source")), settings["images"])
+    records = jpegs(sources.open_source(flags.FLAGS.source), settings["images"])
     load = pipeline.image_loader(
         records,
         np.zeros(len(records), int),
@@ -162,4 +161,5 @@ def show(settings: dict[str, Any], table: list[tuple[str, float, list[float]]]) 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    flags.mark_flag_as_required("source")
+    app.run(lambda _: main())

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from maskgil_jax.runtime import command
 from tests.benchmarks import alternate
 
 DTYPES = ("float32", "bfloat16")
@@ -69,7 +68,7 @@ def prepare(scratch: pathlib.Path) -> None:
     """Write both models, with random weights, for both sides."""
     import jax
 
-    from maskgil_jax import convert
+    from maskgil_jax.interop import conversion
     from maskgil_jax.models.token_models.llama import Llama
     from maskgil_jax.models.token_models.llama_config import PRESETS, SIZES, LlamaConfig
     from maskgil_jax.pretrained import loading
@@ -80,7 +79,9 @@ def prepare(scratch: pathlib.Path) -> None:
         network = jax.jit(lambda c=config: Llama(c, jax.random.key(0)))()
         network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
         loading.wrap(network).save(scratch / name)
-        convert.export_model("maskgil", str(scratch / name), str(scratch / f"{name}.safetensors"))
+        conversion.export_model(
+            "maskgil", str(scratch / name), str(scratch / f"{name}.safetensors")
+        )
 
 
 def time_torch(scratch: pathlib.Path) -> None:
@@ -259,4 +260,4 @@ def jax_train(model: Any) -> Callable:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    app.run(lambda _: main())

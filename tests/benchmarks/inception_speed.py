@@ -14,9 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from maskgil_jax.runtime import command
 from maskgil_jax.runtime.errors import InputError
 from tests.benchmarks import alternate
 
@@ -60,12 +59,14 @@ def prepare(scratch: pathlib.Path) -> None:
     """Write the weights and the images for both sides."""
     import torch
 
-    from maskgil_jax import convert
+    from maskgil_jax.interop import conversion
     from tests.helpers import golden
 
     state = {name: torch.from_numpy(x) for name, x in golden.weights("fid_inception").items()}
     torch.save(state, scratch / "weights.pth")
-    convert.import_model("fid-inception", str(scratch / "weights.pth"), str(scratch / "model"), {})
+    conversion.import_model(
+        "fid-inception", str(scratch / "weights.pth"), str(scratch / "model"), {}
+    )
     shape = (flags.FLAGS.images, flags.FLAGS.size, flags.FLAGS.size, 3)
     images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     np.save(scratch / "images.npy", images)
@@ -190,4 +191,4 @@ def show(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    app.run(lambda _: main())

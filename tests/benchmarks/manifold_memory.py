@@ -13,10 +13,9 @@ import resource
 import time
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 from maskgil_jax.metrics import manifolds
-from maskgil_jax.runtime import command
 
 
 def define_flags() -> None:
@@ -58,4 +57,4 @@ def peak_gibibytes() -> float:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    app.run(lambda _: main())

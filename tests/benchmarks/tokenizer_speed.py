@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 from PIL import Image
 
 from maskgil_jax.pretrained import model_directory
-from maskgil_jax.runtime import command
 from maskgil_jax.runtime.errors import InputError
 from tests.benchmarks import alternate
 
@@ -92,7 +91,7 @@ def prepare(scratch: pathlib.Path) -> None:
     """Write the weights for both sides, and codes to decode."""
     import jax
 
-    from maskgil_jax import convert
+    from maskgil_jax.interop import conversion
     from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
     from maskgil_jax.pretrained import loading
 
@@ -101,7 +100,7 @@ def prepare(scratch: pathlib.Path) -> None:
     else:
         tokenizer = loading.load_tokenizer(flags.FLAGS.tokenizer)
     tokenizer.save(scratch / "tokenizer")
-    convert.export_model(
+    conversion.export_model(
         flags.FLAGS.format, str(scratch / "tokenizer"), str(scratch / "official.safetensors")
     )
     grid = (flags.FLAGS.size // tokenizer.downsample,) * 2
@@ -222,4 +221,4 @@ def show(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    app.run(lambda _: main())

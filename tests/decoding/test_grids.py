@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from maskgil_jax import sample
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation import requests, samplers
 from maskgil_jax.models.token_models.llama_config import PRESETS
 from maskgil_jax.runtime.errors import InputError
 from tests.generation.test_hybrid import LABELS, causal, model
@@ -46,9 +45,9 @@ def test_a_grid_that_the_known_codes_do_not_have_is_refused():
 
 
 def test_a_size_is_width_and_height_in_pixels():
-    assert sample.parse_size("512x256", 16) == (16, 32)
+    assert requests.grid_of("512x256", 16) == (16, 32)
     for text in ("512", "512x", "0x256", "axb", "1x2x3"):
         with pytest.raises(InputError, match=f"--size={text}, expected WIDTHxHEIGHT in pixels"):
-            sample.parse_size(text, 16)
+            requests.grid_of(text, 16)
     with pytest.raises(InputError, match="--size=500x256, expected multiples of 16"):
-        sample.parse_size("500x256", 16)
+        requests.grid_of("500x256", 16)

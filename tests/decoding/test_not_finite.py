@@ -7,7 +7,7 @@ import pytest
 
 import maskgil_jax
 from maskgil_jax.decoding import token_sampling
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation import images
 from maskgil_jax.pretrained import generators
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.errors import InputError
@@ -87,7 +87,7 @@ def test_a_tokenizer_that_is_not_finite_is_named():
     with pytest.raises(InputError, match="RUNS/vq gives pixels that are not finite"):
         broken.decode(np.zeros((1, 2, 2), int))
     with pytest.raises(InputError, match="RUNS/vq gives pixels that are not finite"):
-        samplers.reconstruct(broken, np.zeros((2, 4, 4, 3), np.uint8), batch_size=2)
+        images.reconstruct(broken, np.zeros((2, 4, 4, 3), np.uint8), batch_size=2)
     broken = Tokenizer(with_weight(tiny_models.tokenizer(), np.nan, "encoder"), "RUNS/vq")
     with pytest.raises(InputError, match="RUNS/vq gives latents that are not finite"):
         broken.encode(np.zeros((1, 4, 4, 3), np.float32))

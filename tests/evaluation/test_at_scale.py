@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from maskgil_jax.evaluation import feature_networks, generated_images
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation import images, samplers
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
+from maskgil_jax.pretrained import pairs
+from maskgil_jax.runtime import batches
 from tests.training.test_processes import end_both, start_command
 
 REFERENCE = ("--reference=embedded:test", "--metrics=frechet,pr,kid,accuracy")
@@ -36,20 +38,20 @@ def content(path):
 
 def test_images_are_the_same_drawn_on_8_devices(finished):
     assert jax.device_count() == 8
-    pair = samplers.load_pair(finished / "model", "")
+    pair = pairs.load_pair(finished / "model", "")
     models = generated_images.Models(*pair)
     conditions = samplers.split_over_devices(samplers.by_class)
     labels = generated_images.balanced(36, 10)
     assert len(conditions(labels[:16]).sharding.device_set) == 8
-    images = generated_images.Drawn(
+    drawn = generated_images.Drawn(
         samplers.sampler(models.generator, 3, conditions, steps=3),
         models,
         labels,
         names=models.generator.names_of_classes,
         batch_size=12,
     )
-    found = images.read(5, 36)
-    expected = samplers.draw_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
+    found = drawn.read(5, 36)
+    expected = images.draw_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
     assert np.abs(found.images.astype(int) - expected).max() <= 1
     assert found.labels.tolist() == [str(label) for label in labels[5:]]
     assert images.seconds_per_image() > 0
@@ -60,7 +62,7 @@ def test_images_are_the_same_drawn_on_8_devices(finished):
     [(64, 256, 1, 64), (500, 256, 1, 256), (100, 256, 1, 86), (100, 256, 8, 88), (4, 256, 8, 8)],
 )
 def test_batches_fill_up_few_images(size, total, devices, expected):
-    assert samplers.even_batch(size, total, devices) == expected
+    assert batches.even_batch(size, total, devices) == expected
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from flax import serialization, traverse_util
 
 import maskgil_jax
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers import golden
 
@@ -55,7 +55,7 @@ def imported(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         arguments = {"heads": 4} if family == "maskgil-gpt" else {}
         source = str(official_file(folder, name, layout))
-        convert.import_model(family, source, str(folder / "model"), arguments)
+        conversion.import_model(family, source, str(folder / "model"), arguments)
         return folder / "model"
 
     return make
@@ -100,7 +100,7 @@ def test_export_after_import_is_bit_exact(case, imported, tmp_path):
     family, name, layout = case
     for suffix in ["msgpack"] if layout == "msgpack" else ["safetensors", "pt"]:
         output = tmp_path / f"out.{suffix}"
-        convert.export_model(family, str(imported(*case)), str(output))
+        conversion.export_model(family, str(imported(*case)), str(output))
         if suffix == "pt":
             written = torch.load(output, weights_only=True)[layout]
             written = {k: v.numpy() for k, v in written.items()}
@@ -118,12 +118,12 @@ def test_export_after_import_is_bit_exact(case, imported, tmp_path):
 def test_raw_weights_are_taken_where_asked_or_alone(tmp_path):
     case = ("open-magvit2", "open_magvit2_128", "state_dict")
     source = str(official_file(tmp_path, *case[1:]))
-    convert.import_model(case[0], source, str(tmp_path / "raw"), {"weights": "model"})
+    conversion.import_model(case[0], source, str(tmp_path / "raw"), {"weights": "model"})
     official = golden.weights(case[1])
     raw = maskgil_jax.load(tmp_path / "raw").network.encoder.conv_out.bias[...]
     np.testing.assert_array_equal(raw, official["encoder.conv_out.bias"] + 1)
     safetensors.numpy.save_file(official, tmp_path / "alone.safetensors")
-    convert.import_model(case[0], str(tmp_path / "alone.safetensors"), str(tmp_path / "a"), {})
+    conversion.import_model(case[0], str(tmp_path / "alone.safetensors"), str(tmp_path / "a"), {})
     alone = maskgil_jax.load(tmp_path / "a").network.encoder.conv_out.bias[...]
     np.testing.assert_array_equal(alone, official["encoder.conv_out.bias"])
 
@@ -135,13 +135,13 @@ def test_averaged_weights_are_taken_where_asked(tmp_path):
     for weights in ("", "ema"):
         arguments = {"weights": weights} if weights else {}
         folder = tmp_path / f"m{weights}"
-        convert.import_model("llamagen-vq", str(tmp_path / "both.pt"), str(folder), arguments)
+        conversion.import_model("llamagen-vq", str(tmp_path / "both.pt"), str(folder), arguments)
         bias = maskgil_jax.load(folder).network.quant_conv.bias[...]
         np.testing.assert_array_equal(bias, state["quant_conv.bias"] + (weights == "ema"))
     torch.save({"model": state}, tmp_path / "one.pt")
     with pytest.raises(InputError, match="weights=ema: .* holds \\['model'\\]"):
         arguments = {"weights": "ema"}
-        convert.import_model(
+        conversion.import_model(
             "llamagen-vq", str(tmp_path / "one.pt"), str(tmp_path / "n"), arguments
         )
 
@@ -149,7 +149,7 @@ def test_averaged_weights_are_taken_where_asked(tmp_path):
 def test_a_tokenizer_of_another_family_is_not_exported(imported, tmp_path):
     with pytest.raises(InputError, match="llamagen-vq has quantizer = 'cosine', but this model 'e"):
         source = str(imported(*TOKENIZERS[3]))
-        convert.export_model("llamagen-vq", source, str(tmp_path / "out.pt"))
+        conversion.export_model("llamagen-vq", source, str(tmp_path / "out.pt"))
 
 
 def test_maskgil_gpt_gives_the_official_logits(gpt):
@@ -170,7 +170,7 @@ def test_all_misfits_are_listed(tmp_path):
     state["layers.1.attention.wo.weight"] = np.zeros((2, 2), np.float32)
     safetensors.numpy.save_file(state, tmp_path / "bad.safetensors")
     with pytest.raises(InputError) as error:
-        convert.import_model(
+        conversion.import_model(
             "maskgil-gpt", str(tmp_path / "bad.safetensors"), str(tmp_path / "m"), {"heads": 4}
         )
     for line in ("missing: norm.weight", "unknown: surprise", "mis-shaped: layers.1.attention.wo"):
@@ -186,7 +186,7 @@ class _Code:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
     torch.save({"model": _Code()}, tmp_path / "evil.pt")
     with pytest.raises(InputError, match="not a PyTorch file of tensors alone"):
-        convert.import_model("llamagen-vq", str(tmp_path / "evil.pt"), str(tmp_path / "m"), {})
+        conversion.import_model("llamagen-vq", str(tmp_path / "evil.pt"), str(tmp_path / "m"), {})
     assert "ran code" not in capsys.readouterr().out
 
 
@@ -200,4 +200,4 @@ def test_a_model_is_not_exported_in_a_format_with_other_switches(tmp_path):
     )
     Generator(Llama(config, jax.random.key(0))).save(tmp_path / "paper")
     with pytest.raises(InputError, match="maskgil-gpt has rope = '1d'"):
-        convert.export_model("maskgil-gpt", str(tmp_path / "paper"), str(tmp_path / "o.pt"))
+        conversion.export_model("maskgil-gpt", str(tmp_path / "paper"), str(tmp_path / "o.pt"))

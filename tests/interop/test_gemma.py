@@ -16,7 +16,7 @@ import transformers
 from sentencepiece import sentencepiece_model_pb2
 
 import maskgil_jax
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.pretrained.text_encoder import VOCABULARY
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers.tiny_gemma import CAPTIONS, vocabulary
@@ -71,7 +71,7 @@ def snapshot(model, folder, **options):
 
 
 def imported(source, output, **arguments):
-    convert.import_model("gemma", str(source), str(output), arguments)
+    conversion.import_model("gemma", str(source), str(output), arguments)
     return maskgil_jax.load(output, dtype="float32")
 
 
@@ -141,7 +141,7 @@ def test_bfloat16_tensors_stay_so_and_come_back_bit_by_bit(tmp_path):
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-4)
     theirs = safetensors.numpy.load_file(source / "model.safetensors")
     for name in ("out.safetensors", "out.pt"):
-        convert.export_model("gemma", str(tmp_path / "model"), str(tmp_path / name))
+        conversion.export_model("gemma", str(tmp_path / "model"), str(tmp_path / name))
         if name == "out.pt":
             state = torch.load(tmp_path / name, weights_only=True)
             ours = {key: x.view(torch.int16).numpy() for key, x in state.items()}

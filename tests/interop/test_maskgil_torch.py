@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import maskgil_jax
-from maskgil_jax import convert
-from maskgil_jax.interop import maskgil_torch
+from maskgil_jax.interop import conversion, maskgil_torch
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import (
     PAPER_OF_FEATURES,
@@ -51,7 +50,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     )
     loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / f"model.{suffix}")
-    convert.export_model("maskgil", str(tmp_path / "model"), path)
+    conversion.export_model("maskgil", str(tmp_path / "model"), path)
     module = maskgil_torch.load(path)
 
     codes = rng.integers(20 + (not config.causal), size=(3, 3, 4))
@@ -67,7 +66,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
         found = module(torch.from_numpy(codes), torch.from_numpy(condition), mask)
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
-    convert.import_model("maskgil", path, str(tmp_path / "back"), {})
+    conversion.import_model("maskgil", path, str(tmp_path / "back"), {})
     back = maskgil_jax.load(tmp_path / "back")
     assert back.network.config == config
     for a, b in zip(jax.tree.leaves(back.network), jax.tree.leaves(network), strict=True):
@@ -84,7 +83,7 @@ def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
     network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
     loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / "model.safetensors")
-    convert.export_model("maskgil", str(tmp_path / "model"), path)
+    conversion.export_model("maskgil", str(tmp_path / "model"), path)
     rng = np.random.default_rng(0)
     codes, classes = rng.integers(16384, size=(2, 16, 16)), np.array([207, 1000])
     if not config.causal:
@@ -100,7 +99,7 @@ def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
 def test_a_file_without_a_config_is_refused(tmp_path):
     torch.save({"model": {"norm.weight": torch.zeros(3)}}, tmp_path / "bare.pt")
     with pytest.raises(InputError, match="is not maskgil: it has no 'config'"):
-        convert.import_model("maskgil", str(tmp_path / "bare.pt"), str(tmp_path / "m"), {})
+        conversion.import_model("maskgil", str(tmp_path / "bare.pt"), str(tmp_path / "m"), {})
 
 
 def test_another_network_is_refused(tmp_path):
@@ -108,5 +107,5 @@ def test_another_network_is_refused(tmp_path):
 
     shape = dict(layers=1, dim=16, heads=2, mlp_dim=32, codebook_size=8, num_classes=2)
     loading.wrap(Bert(BertConfig(**shape, grid=(2, 2)), jax.random.key(0))).save(tmp_path / "bert")
-    with pytest.raises(InputError, match="is a Bert, maskgil holds a Llama"):
-        convert.export_model("maskgil", str(tmp_path / "bert"), str(tmp_path / "o.pt"))
+    with pytest.raises(InputError, match="is a Bert, but maskgil holds a Llama"):
+        conversion.export_model("maskgil", str(tmp_path / "bert"), str(tmp_path / "o.pt"))

@@ -52,11 +52,11 @@ def test_two_networks_in_one_state_dict_are_told_apart(prefixes, called, arrays,
     sets = [{k: v + i for k, v in state.items()} for i in range(2)]
     joined = {p + k: v for p, part in zip(prefixes, sets, strict=True) for k, v in part.items()}
     path = saved(tmp_path / "x.pt", joined)
-    message = refused(path, "several sets of weights that fit.*--arg=weights=NAME")
+    message = refused(path, "several sets of weights that fit.*argument weights=NAME")
     assert all(name in message for name in called)
     for name, part in zip(called, sets, strict=True):
         check_read(path, {k: v.numpy() for k, v in part.items()}, weights=name)
-    refused(path, "--arg=weights=teachers: .* holds", "teachers")
+    refused(path, "argument weights=teachers: .* holds", "teachers")
 
 
 def test_what_was_found_is_shown_where_nothing_fits(tmp_path):
@@ -79,9 +79,9 @@ def test_model_is_taken_before_ema_and_a_line_says_so(arrays, state, tmp_path, c
     raw = {k: v + 1 for k, v in state.items()}
     path = saved(tmp_path / "x.pt", {"ema": state, "model": raw, "steps": 3})
     check_read(path, {k: x + 1 for k, x in arrays.items()})
-    assert "took the weights 'model'; it holds others too: --arg=weights=ema" in caplog.text
+    assert "took the weights 'model'; it holds others too: weights=ema" in caplog.text
     check_read(path, arrays, weights="ema")
-    refused(path, r"--arg=weights=emma: .* holds \['ema', 'model'\], expected one", "emma")
+    refused(path, r"argument weights=emma: .* holds \['ema', 'model'\], expected one", "emma")
 
 
 @pytest.mark.parametrize("key", ["ema_model", "model_ema", "generator", "vq.state_dict", "net"])
@@ -117,10 +117,10 @@ def test_a_file_without_names_of_tensors_is_refused_without_advice(content, tmp_
 
 def test_sets_of_unusual_names_are_a_choice(state, tmp_path):
     path = saved(tmp_path / "x.pt", {"first": state, "second": state})
-    refused(path, "several sets of weights, 'first', 'second': choose one by --arg=weights=NAME")
+    refused(path, "several sets of weights, 'first', 'second': choose one by argument weights=NAME")
 
 
 def test_averaged_weights_alone_are_not_taken_for_raw_ones(state, arrays, tmp_path):
     path = saved(tmp_path / "x.pt", {"ema": state})
     check_read(path, arrays)
-    refused(path, r"--arg=weights=model: .* holds \['ema'\]", "model")
+    refused(path, r"argument weights=model: .* holds \['ema'\]", "model")

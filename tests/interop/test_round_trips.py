@@ -13,8 +13,7 @@ import torch
 from flax import serialization
 
 import maskgil_jax
-from maskgil_jax import convert
-from maskgil_jax.interop import description, engine, gemma, recognition, whisper
+from maskgil_jax.interop import conversion, description, engine, gemma, recognition, whisper
 from maskgil_jax.models.encoders.gemma import GemmaConfig
 from maskgil_jax.models.encoders.whisper import WhisperConfig
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig
@@ -89,7 +88,7 @@ KNOWN = dict(
 def random_network(format_name, config):
     """A network of random numbers, made without running JAX."""
     rng = np.random.default_rng(0)
-    entries = convert.formats()[format_name].entries(config)
+    entries = conversion.FORMATS[format_name].entries(config)
     tensors = {e.name: rng.standard_normal(e.shape).astype(np.float32) for e in entries}
     if format_name == "halton-maskgit":
         tensors["head.weight"] = tensors["tok_emb.weight"]
@@ -120,11 +119,11 @@ def model_directory(case, folder):
 def there_and_back(case, suffix, folder, **arguments):
     format_name, beside = model_directory(case, folder / "model")
     path = folder / f"x.{suffix}"
-    convert.export_model(format_name, str(folder / "model"), str(path))
+    conversion.export_model(format_name, str(folder / "model"), str(path))
     for name, data in beside.items():
         (folder / name).write_bytes(data)
     source = ",".join([str(path), *(str(folder / name) for name in beside)])
-    convert.import_model(format_name, source, str(folder / "back"), arguments)
+    conversion.import_model(format_name, source, str(folder / "back"), arguments)
     return [json.loads((folder / d / "model.json").read_text()) for d in ("model", "back")]
 
 
@@ -144,7 +143,7 @@ def test_what_is_exported_comes_back(case, suffix, tmp_path):
 
 
 def test_every_format_that_is_exported_has_its_round_trip():
-    exported = {n for n, family in convert.formats().items() if hasattr(family, "STATE_DICT_KEYS")}
+    exported = {n for n, family in conversion.FORMATS.items() if hasattr(family, "STATE_DICT_KEYS")}
     assert exported == {case.split()[0] for case in CASES} | {"fid-inception"}
 
 
@@ -172,7 +171,7 @@ def test_arguments_are_taken_before_what_the_file_says(tmp_path):
 def test_what_foreign_tensors_do_not_tell_is_said(name, tmp_path, caplog):
     caplog.set_level(logging.INFO, "maskgil_jax")
     model_directory(name, tmp_path / "model")
-    convert.export_model(name, str(tmp_path / "model"), str(tmp_path / "x.safetensors"))
+    conversion.export_model(name, str(tmp_path / "model"), str(tmp_path / "x.safetensors"))
     with safetensors.safe_open(tmp_path / "x.safetensors", "numpy") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     safetensors.numpy.save_file(tensors, tmp_path / "foreign.safetensors")
@@ -183,18 +182,18 @@ def test_what_foreign_tensors_do_not_tell_is_said(name, tmp_path, caplog):
     heads = {"maskgit-pytorch": 16}.get(name, 1)
     if name == "maskgit-pytorch":  # its 16 heads would be of one number each
         heads = 16
-    convert.import_model(name, source, str(tmp_path / "m"), told)
-    assert f"assumed --arg=heads={heads}" in caplog.text
+    conversion.import_model(name, source, str(tmp_path / "m"), told)
+    assert f"assumed heads={heads}" in caplog.text
     if "gpt" in name:
-        assert "--arg=grid=16x16" in caplog.text
+        assert "grid=16x16" in caplog.text
     told |= {"heads": config.heads, "grid": config.grid}
-    convert.import_model(name, source, str(tmp_path / "told"), told)
+    conversion.import_model(name, source, str(tmp_path / "told"), told)
     assert maskgil_jax.load(tmp_path / "told").network.config.heads == config.heads
 
 
 def test_the_official_program_finds_its_weights_and_strings_beside(tmp_path):
     model_directory("llamagen-gpt", tmp_path / "model")
-    convert.export_model("llamagen-gpt", str(tmp_path / "model"), str(tmp_path / "x.pt"))
+    conversion.export_model("llamagen-gpt", str(tmp_path / "model"), str(tmp_path / "x.pt"))
     content = torch.load(tmp_path / "x.pt", weights_only=True)
     assert set(content) == {"model", description.KEY}
     assert json.loads(content[description.KEY])["arguments"]["heads"] == 4
@@ -203,17 +202,17 @@ def test_the_official_program_finds_its_weights_and_strings_beside(tmp_path):
 def test_features_that_are_normed_are_not_exported_to_code_that_does_not():
     config = dataclasses.replace(CASES["llamagen-gpt of features"], feature_norm=True)
     with pytest.raises(InputError, match="llamagen-gpt has feature_norm = False"):
-        convert.formats()["llamagen-gpt"].entries(config)
+        conversion.FORMATS["llamagen-gpt"].entries(config)
 
 
 def test_older_files_of_our_format_are_read(tmp_path):
     config = CASES["maskgil"]
     network = random_network("maskgil", config)
-    family = convert.formats()["maskgil"]
+    family = conversion.FORMATS["maskgil"]
     state = engine.dump(family.entries(config), network)
     state = {name: torch.from_numpy(x) for name, x in state.items()}
     torch.save({"model": state, **family.metadata(config)}, tmp_path / "x.pt")
-    convert.import_model("maskgil", str(tmp_path / "x.pt"), str(tmp_path / "m"), {})
+    conversion.import_model("maskgil", str(tmp_path / "x.pt"), str(tmp_path / "m"), {})
     assert maskgil_jax.load(tmp_path / "m").network.config == config
 
 
@@ -236,31 +235,33 @@ def test_a_damaged_description_is_refused(what, tmp_path):
     state = {"output.weight": torch.zeros(21, 32)}
     torch.save({"model": state, description.KEY: DAMAGED[what]}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="x.pt.* (has a damaged description|holds a)"):
-        convert.import_model("maskgil-gpt", str(tmp_path / "x.pt"), str(tmp_path / "m"), {})
+        conversion.import_model("maskgil-gpt", str(tmp_path / "x.pt"), str(tmp_path / "m"), {})
 
 
 @pytest.mark.parametrize(
     "pairs, message",
     [
-        (["head=4"], "--arg: unknown 'head', maskgil-gpt takes grid, heads, weights"),
-        (["heads=4x4"], r"--arg=heads: \(4, 4\), expected a number"),
-        (["heads=four"], "--arg=heads: 'four', expected a number"),
-        (["heads=0"], "--arg=heads: 0, expected 1 or more"),
-        (["heads=-1"], "--arg=heads: -1, expected 1 or more"),
-        (["grid=4"], "--arg=grid: 4, expected HxW"),
+        (["head=4"], "arguments: unknown 'head', maskgil-gpt takes grid, heads, weights"),
+        (["heads=4x4"], r"argument heads: \(4, 4\), expected a number"),
+        (["heads=four"], "argument heads: 'four', expected a number"),
+        (["heads=0"], "argument heads: 0, expected 1 or more"),
+        (["heads=-1"], "argument heads: -1, expected 1 or more"),
+        (["grid=4"], "argument grid: 4, expected HxW"),
         (["heads=3"], "as maskgil-gpt: dim = 32 over heads = 3"),
-        (["heads=4", "heads=2"], "--arg=heads=2: heads is given twice"),
-        (["heads"], "--arg=heads: expected NAME=NUMBER, NAME=HxW or NAME=WORD"),
+        (["heads=4", "heads=2"], "argument heads=2: heads is given twice"),
+        (["heads"], "argument heads: expected NAME=NUMBER, NAME=HxW or NAME=WORD"),
     ],
 )
 def test_wrong_arguments_are_named(pairs, message, tmp_path):
-    family = convert.formats()["maskgil-gpt"]
+    family = conversion.FORMATS["maskgil-gpt"]
     entries = family.entries(CASES["maskgil-gpt"])
     state = {e.name: torch.zeros(e.shape) for e in entries}
     torch.save({"model": state}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=message):
-        arguments = convert.parse_arguments(pairs)
-        convert.import_model("maskgil-gpt", str(tmp_path / "x.pt"), str(tmp_path / "m"), arguments)
+        arguments = conversion.parse_arguments(pairs)
+        conversion.import_model(
+            "maskgil-gpt", str(tmp_path / "x.pt"), str(tmp_path / "m"), arguments
+        )
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "msgpack"])
@@ -282,10 +283,10 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
     model_directory("maskgil-gpt", tmp_path / "model")
     (tmp_path / "file").write_text("")
     output = str(tmp_path / "file" / "x.pt")
-    with pytest.raises(InputError, match="--output=.*x.pt cannot be written"):
-        convert.export_model("maskgil-gpt", str(tmp_path / "model"), output)
+    with pytest.raises(InputError, match="output .*x.pt cannot be written"):
+        conversion.export_model("maskgil-gpt", str(tmp_path / "model"), output)
     with pytest.raises(InputError, match="expected .safetensors or .pt or .pth"):
-        convert.export_model("maskgil-gpt", str(tmp_path / "model"), str(tmp_path / "x.npz"))
+        conversion.export_model("maskgil-gpt", str(tmp_path / "model"), str(tmp_path / "x.npz"))
 
 
 # --- snapshots that are not whole
@@ -348,13 +349,13 @@ def test_layers_of_other_formats_are_counted_too(tmp_path):
     model_directory("llamagen-gpt", tmp_path / "model")
     (tmp_path / "s").mkdir()
     path = tmp_path / "s" / "x.safetensors"
-    convert.export_model("llamagen-gpt", str(tmp_path / "model"), str(path))
+    conversion.export_model("llamagen-gpt", str(tmp_path / "model"), str(path))
     tensors = safetensors.numpy.load_file(path)
     tensors = {name: x for name, x in tensors.items() if not name.startswith("layers.1.")}
     safetensors.numpy.save_file(tensors, path)
     (tmp_path / "s" / "config.json").write_text('{"n_layer": 2, "n_head": 4}')
     with pytest.raises(InputError, match="tensors of 1 layers, but its settings say 2"):
-        convert.import_model("llamagen-gpt", str(tmp_path / "s"), str(tmp_path / "m"), {})
+        conversion.import_model("llamagen-gpt", str(tmp_path / "s"), str(tmp_path / "m"), {})
 
 
 def test_a_layer_of_a_very_large_number_is_refused_at_once(tmp_path):
@@ -362,11 +363,11 @@ def test_a_layer_of_a_very_large_number_is_refused_at_once(tmp_path):
     state["layers.99999999999.norm.weight"] = torch.zeros(2)
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(InputError, match="unknown: layers.99999999999.norm.weight"):
-        convert.import_model("llamagen-gpt", str(tmp_path / "x.pt"), str(tmp_path / "m"), {})
+        conversion.import_model("llamagen-gpt", str(tmp_path / "x.pt"), str(tmp_path / "m"), {})
 
 
 def _entries(case):
-    return convert.formats()[case].entries(CASES[case])
+    return conversion.FORMATS[case].entries(CASES[case])
 
 
 def test_msgpack_that_is_cut_is_refused(tmp_path):
@@ -374,4 +375,6 @@ def test_msgpack_that_is_cut_is_refused(tmp_path):
     for cut in range(0, len(tree), 7):
         (tmp_path / "x.msgpack").write_bytes(tree[:cut])
         with pytest.raises(InputError, match="x.msgpack"):
-            convert.import_model("maskgit-vq", str(tmp_path / "x.msgpack"), str(tmp_path / "m"), {})
+            conversion.import_model(
+                "maskgit-vq", str(tmp_path / "x.msgpack"), str(tmp_path / "m"), {}
+            )

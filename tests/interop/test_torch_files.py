@@ -19,8 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maskgil_jax import convert
-from maskgil_jax.interop import engine
+from maskgil_jax.interop import conversion, engine
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers.small_vq import check_read, refused, saved
 
@@ -211,9 +210,9 @@ def test_weights_that_are_not_finite_are_named(value, state, tmp_path):
     bad["encoder.conv_in.weight"].view(-1)[:2] = value
     path = str(saved(tmp_path / "x.pt", {"model": bad}))
     with pytest.raises(
-        InputError, match="--allow_nonfinite keeps them.*\n  encoder.conv_in.weight: 2 of"
+        InputError, match="allow_nonfinite keeps them.*\n  encoder.conv_in.weight: 2 of"
     ):
-        convert.import_model("llamagen-vq", path, str(tmp_path / "m"), {})
+        conversion.import_model("llamagen-vq", path, str(tmp_path / "m"), {})
     assert not (tmp_path / "m").exists()
 
 
@@ -221,7 +220,7 @@ def test_weights_that_are_not_finite_are_kept_where_asked(state, tmp_path, caplo
     bad = {k: v.clone() for k, v in state.items()}
     bad["encoder.conv_in.weight"].view(-1)[0] = float("nan")
     path = str(saved(tmp_path / "x.pt", {"model": bad}))
-    convert.import_model("llamagen-vq", path, str(tmp_path / "m"), {}, allow_nonfinite=True)
+    conversion.import_model("llamagen-vq", path, str(tmp_path / "m"), {}, allow_nonfinite=True)
     assert "weights are NaN or infinite, and kept: encoder.conv_in.weight" in caplog.text
     assert (tmp_path / "m" / "model.json").exists()
 

@@ -9,9 +9,8 @@ import safetensors.numpy
 import torch
 
 import maskgil_jax
-from maskgil_jax import convert
 from maskgil_jax.data import audio
-from maskgil_jax.interop import engine
+from maskgil_jax.interop import conversion, engine
 from maskgil_jax.interop import whisper as table
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.runtime.errors import InputError
@@ -49,7 +48,7 @@ def snapshot(tmp_path_factory):
 
 
 def imported(source, folder, format_name="whisper", **arguments):
-    convert.import_model(format_name, str(source), str(folder / "model"), arguments)
+    conversion.import_model(format_name, str(source), str(folder / "model"), arguments)
     return maskgil_jax.load(folder / "model")
 
 
@@ -74,13 +73,13 @@ def test_export_gives_the_tensors_back(snapshot, tmp_path):
     folder, halves = snapshot
     imported(folder, tmp_path, heads=4)
     output = tmp_path / "out.safetensors"
-    convert.export_model("whisper", str(tmp_path / "model"), str(output))
+    conversion.export_model("whisper", str(tmp_path / "model"), str(output))
     written = safetensors.numpy.load_file(output)
     assert written.keys() == halves.keys()
     for name, tensor in written.items():
         np.testing.assert_array_equal(tensor, halves[name].astype(np.float32))
     with pytest.raises(InputError, match="whisper-ctranslate2 is imported only"):
-        convert.export_model("whisper-ctranslate2", str(tmp_path / "model"), str(output))
+        conversion.export_model("whisper-ctranslate2", str(tmp_path / "model"), str(output))
 
 
 def test_a_snapshot_without_its_other_files_is_refused(snapshot, tmp_path):

@@ -9,7 +9,6 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import main
 from maskgil_jax.data import code_records, shards
 from maskgil_jax.evaluation import feature_sets
 from maskgil_jax.pretrained import model_directory, networks
@@ -17,6 +16,7 @@ from maskgil_jax.reporting import collect, facts, figures, page, results
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.unreadable_images import known_unreadable
 from maskgil_jax.workflows import decoding_sweep, scaling_study
+from maskgil_jax.workflows.run import keep_config, run_stages
 from tests.helpers import tiny
 
 DEEP = json.loads("[" * 300 + "]" * 300)
@@ -60,7 +60,7 @@ def read_generator(path):
 
 def read_config(path):
     (path.parent / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
-    main.keep_config(tiny.get_config(), epath.Path(path.parent))
+    keep_config(tiny.get_config(), epath.Path(path.parent))
 
 
 def read_report(path):
@@ -205,4 +205,4 @@ def test_a_damaged_config_of_a_run_is_named(content, finished, tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=f"{path} "):
-        main.run(tiny.get_config(), epath.Path(tmp_path))
+        run_stages(tiny.get_config(), epath.Path(tmp_path))

@@ -1,13 +1,14 @@
 """The flag --config: what is wrong with a file or a field is said in one line."""
 
+import importlib
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from maskgil_jax.runtime import options as option_flags
 from maskgil_jax.runtime.config_files import FileParser
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.workflows.options import RunOptions
 
 CONFIGS = sorted(pathlib.Path("configs").glob("*.py"))
 
@@ -72,13 +73,21 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("command", REFUSED)
-def test_commands_refuse_wrong_flags_with_one_line_and_exit_code_1(command):
+def test_commands_refuse_wrong_flags_with_one_line_and_exit_code_1(command, capsys):
+    main = importlib.import_module(f"maskgil_jax.{command}").main
     for options, message in REFUSED[command].items():
-        done = subprocess.run(
-            [sys.executable, "-m", f"maskgil_jax.{command}", *options],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 1 and not done.stdout, options
-        assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
+        assert main([command, *options]) == 1, options
+        captured = capsys.readouterr()
+        assert not captured.out and captured.err.count("\n") == 1, captured.err
+        assert captured.err.startswith("error: ") and message in captured.err
+
+
+def test_a_command_reads_the_config_of_its_own_call(capsys):
+    """One process may run several commands, one after another."""
+    flags = ["--config=configs/b.py", "--config.steps=7", "--workdir=/x"]
+    for steps in (7, 8):
+        flags[1] = f"--config.steps={steps}"
+        values = option_flags.flags_of(RunOptions, ["main", *flags])
+        values(["main", *flags])
+        config = option_flags.parsed(RunOptions, values).config
+        assert config.values.steps == steps and config.name == "configs/b.py"

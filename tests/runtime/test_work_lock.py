@@ -13,10 +13,11 @@ import time
 import pytest
 from etils import epath
 
-from maskgil_jax import main
 from maskgil_jax.runtime import leftovers, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.work_lock import Held, Holder, Lock
+from maskgil_jax.workflows import run
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -59,7 +60,7 @@ def race(count, enter):
 def test_a_second_run_is_refused_and_told_which_is_there(tmp_path):
     with work_lock.held(tmp_path, "--workdir"):
         with pytest.raises(InputError) as error:
-            main.run(tiny.tokenizer(), epath.Path(tmp_path))
+            run_stages(tiny.tokenizer(), epath.Path(tmp_path))
         text = str(error.value)
         assert text.startswith(f"--workdir={tmp_path}: another run is going on there: process ")
         assert f"process {os.getpid()} on {os.uname().nodename}, since 20" in text
@@ -233,9 +234,9 @@ def test_a_stage_of_a_removed_work_directory_ends_in_one_message(monkeypatch, tm
         shutil.rmtree(workdir)
         (workdir / "samples.npz").write_text("")
 
-    monkeypatch.setitem(main.STAGES, "tokenizer", stage)
+    monkeypatch.setitem(run.RUNS, "tokenizer", stage)
     with pytest.raises(InputError, match=f"--workdir={tmp_path}/run: it was removed"):
-        main.run(tiny.tokenizer(), epath.Path(tmp_path / "run"))
+        run_stages(tiny.tokenizer(), epath.Path(tmp_path / "run"))
 
 
 def test_a_full_disk_is_one_message_wherever_it_is_met(tmp_path):

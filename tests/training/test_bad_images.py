@@ -5,9 +5,9 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from maskgil_jax import main
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -31,7 +31,7 @@ def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path, caplog):
     config = folder(tmp_path / "images", 40, {7})
     config.data.bad_image_limit = 0.03
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
     named = [r.message for r in caplog.records if "skipped" in r.message and "007.png" in r.message]
     assert named and "image file is truncated" in named[0]
     assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 1
@@ -41,17 +41,17 @@ def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path, caplog):
 def test_too_many_corrupt_images_stop_the_run_with_a_checkpoint(tmp_path):
     config = folder(tmp_path / "images", 40, {3, 7})
     with pytest.raises(InputError) as error:
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
     assert "config.data.bad_image_limit = 0.01 allows " in str(error.value)
     assert "a checkpoint of step" in str(error.value)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
     with pytest.raises(InputError, match="2 of 40 images cannot be read"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
     for name in ("003.png", "007.png"):
         whole = tmp_path / "images" / "class" / "000.png"
         (tmp_path / "images" / "class" / name).write_bytes(whole.read_bytes())
     config.steps = 6
-    main.run(config, epath.Path(tmp_path / "run"))
+    run_stages(config, epath.Path(tmp_path / "run"))
     assert read_log(tmp_path / "run")[-1]["step"] == 6
     assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 0
 
@@ -59,7 +59,7 @@ def test_too_many_corrupt_images_stop_the_run_with_a_checkpoint(tmp_path):
 def test_nothing_but_corrupt_images_is_an_error_before_training(tmp_path):
     config = folder(tmp_path / "images", 5, set(range(5)))
     with pytest.raises(InputError, match="0 of 5 images of .* can be read"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])
@@ -75,5 +75,5 @@ def test_training_tells_what_its_source_holds_and_may_require_that_all_is_used(
         config.evaluation.reference = ""
     with caplog.at_level(logging.INFO, "maskgil_jax"):
         with pytest.raises(InputError, match="bad_image_limit = 0 allows.*.suffix .npy.: class/x"):
-            main.run(config, epath.Path(tmp_path / "run"))
+            run_stages(config, epath.Path(tmp_path / "run"))
     assert [line for line in caplog.messages if f"{source}: 5 images of 1 class (class)" in line]

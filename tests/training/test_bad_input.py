@@ -11,11 +11,11 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from maskgil_jax import main
 from maskgil_jax.data import shards
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -128,9 +128,9 @@ def test_training_refuses_bad_input_or_passes_over_it_and_counts_it(bad_tars, tm
     config.steps = 8
     config.data.bad_image_limit = 0.0
     with pytest.raises(InputError, match="bad_image_limit = 0 allows 0; a checkpoint of step"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     config.data.bad_image_limit = 0.3
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     last = read_log(tmp_path)[-1]
     assert last["step"] == 8 and last["unreadable_images"] == len(UNREADABLE) + 1
 
@@ -154,4 +154,4 @@ def test_a_compressed_tar_is_refused_before_training(tmp_path):
     config = tiny.tokenizer()
     config.data.source = f"tar:{tmp_path}/a.tar"
     with pytest.raises(InputError, match="a.tar is compressed"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))

@@ -9,13 +9,13 @@ from etils import epath
 from PIL import Image
 
 import maskgil_jax
-from maskgil_jax import main
 from maskgil_jax.data import pipeline
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 from tests.training.test_resume import assert_same
 
@@ -62,7 +62,7 @@ def config_for(codes, **data):
 def trained(codes, tmp_path_factory):
     """The work directory of 8 steps on 8 devices."""
     workdir = epath.Path(tmp_path_factory.mktemp("trained"))
-    main.run(config_for(codes), workdir)
+    run_stages(config_for(codes), workdir)
     return workdir
 
 
@@ -72,7 +72,7 @@ def test_every_mesh_gives_the_same_losses_and_each_shape_is_compiled_once(
     one = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", lambda shape: one)
     with caplog.at_level(logging.INFO, "maskgil_jax"):
-        main.run(config_for(codes), epath.Path(tmp_path))
+        run_stages(config_for(codes), epath.Path(tmp_path))
     losses = [[line["loss"] for line in read_log(run)] for run in (trained, tmp_path)]
     assert len(losses[0]) == len(set(losses[0])) == 8
     np.testing.assert_allclose(*losses, rtol=1e-5)
@@ -88,9 +88,9 @@ def test_every_mesh_gives_the_same_losses_and_each_shape_is_compiled_once(
 def test_a_run_that_was_stopped_ends_in_the_same_bits(trained, codes, tmp_path):
     config = config_for(codes)
     config.steps = 4
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     config.steps = 8
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     assert_same(trained, tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_a_square_model_goes_on_at_several_larger_sizes(finished, photos, tmp_pa
     config.tokenizer = f"{finished}/tokenizer/model"
     config.start_from.generator = f"{finished}/model"
     config.model.layers, config.steps, config.optimizer.learning_rate = 2, 6, 0.0
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     small, large = (maskgil_jax.load(path / "model") for path in (finished, tmp_path))
     assert large.grid == (8, 8)
     for a, b in zip(jax.tree.leaves(small.network), jax.tree.leaves(large.network), strict=True):
@@ -152,7 +152,7 @@ def test_a_network_with_positions_of_one_grid_is_refused(codes, tmp_path):
         config = config_for(codes)
         config.model.preset = preset
         with pytest.raises(InputError, match=f"{preset} has positions of one grid, but .* has 7"):
-            main.run(config, epath.Path(tmp_path))
+            run_stages(config, epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize(

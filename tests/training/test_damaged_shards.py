@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax import main
 from maskgil_jax.data import shards
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -52,12 +52,12 @@ def test_training_passes_over_damaged_shards_and_counts_them_or_refuses(
     workdir = epath.Path(tmp_path) / "run"
     config.data.bad_image_limit = 0.4
     with pytest.raises(InputError, match="32 of 64 examples .* cannot be opened .* allows 25"):
-        main.run(config, workdir)
+        run_stages(config, workdir)
     config.data.bad_image_limit = 0.51
     with pytest.raises(InputError, match="of 64 images cannot be read, .*; a checkpoint of step"):
-        main.run(config, workdir)
+        run_stages(config, workdir)
     config.data.bad_image_limit = 0.6
-    main.run(config, workdir)
+    run_stages(config, workdir)
     last = read_log(workdir)[-1]
     assert last["step"] == 6 and last["unreadable_images"] == 32 + 3
     for record, reason in (

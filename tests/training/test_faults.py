@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax import main
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data, generator_stage
 from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 from tests.training.test_resume import final_state, losses
 
@@ -54,7 +54,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
     break_steps(monkeypatch, [3, 4])
     config.update(steps=4, checkpoint_every=1, keep_checkpoints=4, skips_allowed=2)
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     assert [line["skipped_steps"] for line in read_log(tmp_path)] == [0, 0, 1, 2]
     messages = [record.message for record in caplog.records]
     assert [f"skipped step {n}: its loss or gradients are not finite" for n in (3, 4)] == [
@@ -67,7 +67,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
     # Training goes on from there, and what is in a row starts anew.
     config.update(steps=5)
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     assert read_log(tmp_path)[-1]["skipped_in_a_row"] == 0
     assert np.isfinite(read_log(tmp_path)[-1]["loss"])
 
@@ -77,7 +77,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
     break_steps(monkeypatch, [4, 5, 6, 7])
     config.update(steps=50, checkpoint_every=3, skips_allowed=2, log_every=50)
     with pytest.raises(InputError) as error:
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     text = str(error.value)
     assert "of 3 steps in a row are not finite, config.skips_allowed = 2" in text
     assert "checkpoint is of step 6" in text or "checkpoint is of step 3" in text
@@ -98,7 +98,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
     monkeypatch.setattr(generator_data, "open_data", watched)
     config.update(steps=4, log_every=1, mesh=dict(data=8, fsdp=1, tensor=1))
     config.data.threads = 1
-    main.run(config, epath.Path(tmp_path / "again"))
+    run_stages(config, epath.Path(tmp_path / "again"))
     batch = set(seen[3 * config.batch_size : 4 * config.batch_size])
     shown = named["step 4"].partition(": ")[2].partition(", and ")[0].split(", ")
     assert len(shown) == 8 and set(shown) <= batch
@@ -110,7 +110,7 @@ def test_after_a_huge_learning_rate_nobody_is_sent_to_the_newest_checkpoint(tmp_
     config.update(steps=50, checkpoint_every=1, keep_checkpoints=9, skips_allowed=2, log_every=50)
     config.optimizer.learning_rate = 1e30
     with pytest.raises(InputError) as error:
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     text = str(error.value)
     assert "e+3" in text.partition("The weights have norm ")[2].partition(",")[0], text
     assert "do not go on from it" in text and "--config.optimizer.learning_rate" in text
@@ -123,7 +123,7 @@ def trained(finished, tmp_path_factory):
     config.data.source = f"arrayrecord:{finished}/codes"
     config.keep_checkpoints = 3
     workdir = tmp_path_factory.mktemp("trained")
-    main.run(config, epath.Path(workdir))
+    run_stages(config, epath.Path(workdir))
     return config, workdir
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     config, workdir = copy(trained, tmp_path)
     damage(workdir / "checkpoints" / "6")
     with caplog.at_level(logging.INFO, "maskgil_jax"):
-        main.run(config, epath.Path(workdir))
+        run_stages(config, epath.Path(workdir))
     messages = [record.message for record in caplog.records]
     if damage is empty_metadata:  # the state is whole
         assert "resuming from step 6" in messages
@@ -186,14 +186,14 @@ def test_where_none_can_be_read_nothing_is_trained_over_them(trained, tmp_path):
     for step in (2, 4, 6):
         cut(workdir / "checkpoints" / str(step))
     with pytest.raises(InputError, match="no checkpoint can be read") as error:
-        main.run(config, epath.Path(workdir))
+        run_stages(config, epath.Path(workdir))
     assert all(f"step {step}: " in str(error.value) for step in (2, 4, 6))
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4", "6"]
 
 
 def test_a_checkpoint_says_what_made_it_and_those_of_keep_every_stay(config, tmp_path):
     config.update(steps=7, checkpoint_every=1, keep_checkpoints=1, keep_every=3)
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["3", "6", "7"]
     metadata = json.loads((tmp_path / "checkpoints" / "7" / "_CHECKPOINT_METADATA").read_text())

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax import main
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 from tests.training.test_resume import final_state, losses, wait_for
 
@@ -67,7 +67,7 @@ def one_process(finished, tmp_path_factory):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
-    main.run(config, epath.Path(workdir))
+    run_stages(config, epath.Path(workdir))
     return workdir
 
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
     config.mesh = dict(data=2, fsdp=2, tensor=2)
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     assert_alike(one_process, tmp_path)
 
 

@@ -13,8 +13,8 @@ import pytest
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax import main
 from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per_second")
@@ -52,9 +52,9 @@ def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path)
     if stage == "generator":
         config.data.source = f"arrayrecord:{finished}/codes"
     config.steps = 3
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     config.steps = 6
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     assert_same(tmp_path, straight)
 
 
@@ -62,10 +62,10 @@ def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path)
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_path):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
-    main.run(config, epath.Path(tmp_path / "same"))
+    run_stages(config, epath.Path(tmp_path / "same"))
     assert_same(tmp_path / "same", finished)
     config.seed, config.steps = 1, 1
-    main.run(config, epath.Path(tmp_path / "other"))
+    run_stages(config, epath.Path(tmp_path / "other"))
     assert losses(tmp_path / "other")[0] != losses(finished)[0]
 
 
@@ -156,6 +156,6 @@ def test_micro_batches_add_up_to_the_batch(finished, tmp_path):
         config.model.dropout = 0.0
         config.accumulate_steps = accumulate
         config.steps = 3
-        main.run(config, epath.Path(tmp_path / str(accumulate)))
+        run_stages(config, epath.Path(tmp_path / str(accumulate)))
         found.append([line["loss"] for line in read_log(tmp_path / str(accumulate))])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)

@@ -12,7 +12,6 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import main
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import audio, recordings, sources, utterances
 from maskgil_jax.data.recordings import Recordings
@@ -21,6 +20,7 @@ from maskgil_jax.models.encoders.whisper import Whisper, WhisperConfig
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows.run import run_stages
 from tests.generation import test_hybrid as hybrid_models
 from tests.helpers import tiny, tiny_gemma
 
@@ -77,7 +77,7 @@ def config_of(finished, encoder, spoken, width):
 @pytest.fixture(scope="module")
 def trained(finished, encoder, spoken, tmp_path_factory):
     workdir = epath.Path(tmp_path_factory.mktemp("speech"))
-    main.run(config_of(finished, encoder, spoken, 32), workdir)
+    run_stages(config_of(finished, encoder, spoken, 32), workdir)
     return workdir
 
 
@@ -90,7 +90,7 @@ def test_a_model_of_speech_trains_and_knows_its_encoder(trained, encoder):
 
 
 def test_log_mel_frames_need_no_encoder(finished, spoken, tmp_path):
-    main.run(config_of(finished, speech.LOG_MEL, spoken, 320), epath.Path(tmp_path))
+    run_stages(config_of(finished, speech.LOG_MEL, spoken, 320), epath.Path(tmp_path))
     model = maskgil_jax.load(tmp_path / "model")
     assert choice.encoder_of(model, "") is None
     found = speech.features(None, [tone(300, 0.1)], 8, 320)
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_named_before_training(
     config = config_of(finished, encoder, spoken, 32)
     config.update_from_flattened_dict(changes)
     with pytest.raises(InputError, match=message):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
 
 
 def test_unusable_recordings_are_passed_over_and_counted(finished, encoder, tmp_path):
@@ -155,11 +155,11 @@ def test_unusable_recordings_are_passed_over_and_counted(finished, encoder, tmp_
             soundfile.write(folder / f"{name}.wav", np.zeros(0, np.float32), audio.RATE)
     config = config_of(finished, encoder, folder, 32)
     config.data.bad_image_limit = 0.5
-    main.run(config, epath.Path(tmp_path / "run"))
+    run_stages(config, epath.Path(tmp_path / "run"))
     assert 10 < read_log(tmp_path / "run")[-1]["unreadable_images"] < 4 * 32
     config.data.bad_image_limit = 0.0
     with pytest.raises(InputError, match="bad_image_limit = 0 allows 0"):
-        main.run(config, epath.Path(tmp_path / "other"))
+        run_stages(config, epath.Path(tmp_path / "other"))
 
 
 def sample(model, *options, **run):

@@ -12,7 +12,6 @@ from etils import epath
 from PIL import Image
 
 import maskgil_jax
-from maskgil_jax import main
 from maskgil_jax.conditioning import choice
 from maskgil_jax.conditioning.text import CaptionReader
 from maskgil_jax.data import sources
@@ -21,6 +20,7 @@ from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training import generator_data
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, tiny_gemma
 
 NAMES = "zero one two three four five six seven eight nine".split()
@@ -76,7 +76,7 @@ def trained(finished, pairs, encoder, tmp_path_factory):
         "features": shards(finished, pairs, base / "features", **kept, features=True),
     }
     for name, source in data.items():
-        main.run(config_of(source, encoder, finished), epath.Path(base / name))
+        run_stages(config_of(source, encoder, finished), epath.Path(base / name))
     return base
 
 
@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_named_before_training(
     config = config_of(f"arrayrecord:{trained / 'ids'}", encoder, finished)
     config.update_from_flattened_dict(changes)
     with pytest.raises(InputError, match=message):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
 
 
 def test_shards_without_captions_and_of_another_encoder_are_refused(
@@ -164,11 +164,11 @@ def test_shards_without_captions_and_of_another_encoder_are_refused(
 ):
     config = config_of(f"arrayrecord:{finished / 'codes'}", encoder, finished)
     with pytest.raises(InputError, match="hold no captions.*tokenize with --encoder"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     tiny_gemma.encoder(layer=-1).save(tmp_path / "other")
     config = config_of(f"arrayrecord:{trained / 'ids'}", tmp_path / "other", finished)
     with pytest.raises(InputError, match="hold captions for .*, but the encoder here is"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
 
 
 def test_images_without_usable_captions_are_left_out_and_counted(
@@ -188,7 +188,7 @@ def test_images_without_usable_captions_are_left_out_and_counted(
     config = config_of(f"folder:{folder}", encoder, finished)
     config.data.bad_image_limit = 0.3
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
     assert read_log(tmp_path / "run")[-1]["unreadable_images"] == 5
     for name in ("00.png", "01.png", "02.png", "03.png", "04.png"):
         assert any(name in record.message for record in caplog.records)
@@ -205,7 +205,7 @@ def test_an_encoder_is_split_over_devices_like_the_rest(
 ):
     config = config_of(f"folder:{pairs}", encoder, finished)
     config.mesh.update(data=2, fsdp=2, tensor=2)
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     expected = [row["loss"] for row in read_log(trained / "images")]
     np.testing.assert_allclose([row["loss"] for row in read_log(tmp_path)], expected, rtol=1e-5)
     assert jax.device_count() == 8
@@ -224,7 +224,7 @@ def test_a_model_of_text_goes_on_at_many_larger_sizes(trained, pairs, encoder, f
     config.data.update(image_size=16, buckets="lumina")
     config.batch_size, config.steps = 8, 6
     config.start_from.generator = f"{trained}/images/model"
-    main.run(config, epath.Path(tmp_path / "run"))
+    run_stages(config, epath.Path(tmp_path / "run"))
     before, after = (maskgil_jax.load(d / "model") for d in (trained / "images", tmp_path / "run"))
     assert (before.grid, after.grid) == ((4, 4), (8, 8))
     moved = [
@@ -237,7 +237,7 @@ def test_a_model_of_text_goes_on_at_many_larger_sizes(trained, pairs, encoder, f
     tiny_gemma.encoder(layer=-1).save(tmp_path / "other")
     config.encoder = str(tmp_path / "other")
     with pytest.raises(InputError, match="start_from.generator.*trained on features of encoder"):
-        main.run(config, epath.Path(tmp_path / "refused"))
+        run_stages(config, epath.Path(tmp_path / "refused"))
 
 
 def run(command, *options):

@@ -9,12 +9,12 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import main
 from maskgil_jax.models.perceptual.discriminator import Judgement
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import tokenizer_objective, tokenizer_stage
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 IMAGES = np.random.default_rng(0).integers(256, size=(4, 8, 8, 3), dtype=np.uint8)
@@ -170,7 +170,7 @@ def test_training_goes_on_from_trained_networks(finished, tmp_path):
     config.start_from.update(
         tokenizer=str(trained / "model"), discriminator=str(trained / "discriminator")
     )
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     for part in ("model", "discriminator"):
         old, new = (maskgil_jax.load(path / part) for path in (trained, epath.Path(tmp_path)))
         old, new = ([*jax.tree.leaves(model.network)] for model in (old, new))
@@ -178,7 +178,7 @@ def test_training_goes_on_from_trained_networks(finished, tmp_path):
             assert largest_difference(old, new) == 0
     config.model.codebook_size = 32
     with pytest.raises(InputError, match="config.start_from.tokenizer = .* another network"):
-        main.run(config, epath.Path(tmp_path / "other"))
+        run_stages(config, epath.Path(tmp_path / "other"))
 
 
 @pytest.mark.slow
@@ -188,11 +188,11 @@ def test_training_reads_the_lpips_directory(tmp_path):
     config = tiny.tokenizer()
     config.steps, config.data.image_size = 2, 16
     config.loss.update(perceptual_weight=1.0, lpips=str(tmp_path / "lpips"), lpips_dropout=True)
-    main.run(config, epath.Path(tmp_path / "run"))
+    run_stages(config, epath.Path(tmp_path / "run"))
     lines = (tmp_path / "run" / "training.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]
     assert len(logged) == 2 and all(0 < line["perceptual_loss"] < 10 for line in logged)
 
     config.loss.lpips = str(tmp_path / "run" / "model")
     with pytest.raises(InputError, match="holds a tokenizer, expected lpips"):
-        main.run(config, epath.Path(tmp_path / "other"))
+        run_stages(config, epath.Path(tmp_path / "other"))

@@ -7,10 +7,10 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax import main
 from maskgil_jax.runtime import trees
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
 
@@ -30,7 +30,7 @@ def larger(finished):
 def test_it_starts_from_the_weights_of_the_smaller_grid_and_trains(larger, finished, tmp_path):
     config = larger.copy_and_resolve_references()
     config.steps, config.optimizer.learning_rate = 1, 1e-30  # the weights stay
-    main.run(config, epath.Path(tmp_path / "as_it_was"))
+    run_stages(config, epath.Path(tmp_path / "as_it_was"))
     small = maskgil_jax.load(finished / "model")
     large = maskgil_jax.load(tmp_path / "as_it_was" / "model")
     assert large.grid == tuple(2 * side for side in small.grid)
@@ -40,7 +40,7 @@ def test_it_starts_from_the_weights_of_the_smaller_grid_and_trains(larger, finis
     codes = large.sample(np.arange(2), rng=0, steps=2)
     assert codes.shape == (2, *large.grid)
     config = larger.copy_and_resolve_references()
-    main.run(config, epath.Path(tmp_path / "trained"))
+    run_stages(config, epath.Path(tmp_path / "trained"))
     trained = maskgil_jax.load(tmp_path / "trained" / "model")
     moved = trees.flatten(trained.network)["head"]
     assert np.abs(np.asarray(moved) - np.asarray(a["head"])).max() > 1e-6
@@ -60,7 +60,7 @@ def test_another_network_is_refused(change, message, larger, tmp_path):
     with pytest.raises(
         InputError, match="config.start_from.generator = .* is another network"
     ) as e:
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     assert message in str(e.value)
 
 
@@ -84,7 +84,7 @@ def test_learned_positions_fit_one_grid(finished, tmp_path):
     config.samples.update(classes=1, per_class=1)
     config.evaluation.reference = ""
     config.steps = 1
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     model = maskgil_jax.load(tmp_path / "model")
     larger = dataclasses.replace(model.network.config, grid=(8, 8))
     with pytest.raises(InputError, match="learned positions for a grid of"):

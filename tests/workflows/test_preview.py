@@ -6,10 +6,11 @@ import json
 import pytest
 from etils import epath
 
-from maskgil_jax import main
+from maskgil_jax import config as defaults
 from maskgil_jax.data.embedded import Embedded
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import preview
+from maskgil_jax.workflows.run import run_stages, with_workdir
 from tests.helpers import tiny
 
 
@@ -160,7 +161,7 @@ def refused(tmp_path, stage, field, value):
         section = section[part]
     section[name] = value
     with pytest.raises(InputError) as error:
-        main.run(whole.lock(), epath.Path(tmp_path))
+        run_stages(whole.lock(), epath.Path(tmp_path))
     assert f"stage {stage}: " in str(error.value)
     assert list(tmp_path.iterdir()) == [], f"{field} = {value!r}"
     return str(error.value)
@@ -189,10 +190,10 @@ def test_the_table_knows_every_field_of_the_generator():
 
 
 def looked_through(config, workdir):
-    stages = main.stages_of(config)
+    stages = defaults.stages_of(config)
     last = [*stages][-1]
     directories = {name: workdir if name == last else workdir / name for name in stages}
-    filled = {name: main.with_workdir(stage, workdir) for name, stage in stages.items()}
+    filled = {name: with_workdir(stage, workdir) for name, stage in stages.items()}
     preview.check(filled, directories)
 
 
@@ -236,10 +237,10 @@ def test_stages_that_are_twice_or_none_are_refused():
     config = tiny.get_config().unlock()
     config.stages.again = tiny.generator()
     with pytest.raises(InputError, match="stage 'generator' of stages.*, expected each of"):
-        main.stages_of(config)
+        defaults.stages_of(config)
     config.stages.again.stage = "x"
     with pytest.raises(InputError, match="stage 'x' of stages.again, expected each of"):
-        main.stages_of(config)
+        defaults.stages_of(config)
     config.stages = {}
     with pytest.raises(InputError, match="no stages, expected some of tokenizer"):
-        main.stages_of(config)
+        defaults.stages_of(config)

@@ -7,10 +7,11 @@ from etils import epath
 from PIL import Image
 
 import maskgil_jax
-from maskgil_jax import main
+from maskgil_jax import config as defaults
 from maskgil_jax.data import sources
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
+from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 from tests.test_commands import run
 
@@ -55,7 +56,7 @@ def test_the_log_has_every_number_of_every_step(finished):
 def test_running_a_finished_job_again_changes_nothing(finished):
     before = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
     written = (finished / "model" / "model.json").stat().mtime
-    main.run(tiny.get_config(), finished)
+    run_stages(tiny.get_config(), finished)
     after = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
     np.testing.assert_array_equal(before, after)
     assert (finished / "model" / "model.json").stat().mtime == written
@@ -67,7 +68,7 @@ def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
     config.steps = 2
     config.data.update(source="embedded", image_size=8, crop="center", flip=False)
     config.tokenizer = str(finished / "tokenizer" / "model")
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     model = maskgil_jax.load(tmp_path / "model")
     assert model.grid == (4, 4) and model.class_names == tuple("0123456789")
 
@@ -76,7 +77,7 @@ def test_another_config_in_the_same_directory_is_refused(finished):
     config = tiny.get_config()
     config.stages.generator.optimizer.learning_rate = 0.5
     with pytest.raises(InputError) as error:
-        main.run(config, finished)
+        run_stages(config, finished)
     assert "stages.generator.optimizer.learning_rate: 0.0001 -> 0.5" in str(error.value)
 
 
@@ -84,9 +85,9 @@ def test_a_mistake_does_not_claim_the_directory(finished, tmp_path):
     config = generator_on(finished)
     config.steps, config.batch_size = 1, 12
     with pytest.raises(InputError):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     config.batch_size = 16
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     assert len(read_log(tmp_path)) == 1
 
 
@@ -94,9 +95,9 @@ def test_a_mistake_does_not_claim_the_directory(finished, tmp_path):
 def test_more_steps_are_not_another_config(finished, tmp_path):
     config = generator_on(finished)
     config.steps = 2
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     config.steps = 3
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
 
 
@@ -105,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(finished, tmp_path):
     config.optimizer.update(learning_rate=1e30, clip_norm=0.0)
     config.skips_allowed = 2
     with pytest.raises(InputError, match="of 3 steps in a row are not finite, config.skips_allow"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
 
 
 def folder_of_images(path, classes):
@@ -145,7 +146,7 @@ def test_bad_input_is_named_before_training_starts(case, finished, tmp_path):
     config = generator_on(finished)
     config.update(changes)
     with pytest.raises(InputError) as error:
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     assert message in str(error.value)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -172,7 +173,7 @@ def test_bad_tokenizer_configs_are_named_before_training_starts(changes, message
     config = tiny.tokenizer()
     config.update(changes)
     with pytest.raises(InputError) as error:
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     assert message in str(error.value)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -181,7 +182,7 @@ def test_images_without_a_tokenizer_are_refused(tmp_path):
     config = tiny.generator()
     config.data.source = "embedded"
     with pytest.raises(InputError, match="config.tokenizer is missing"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -189,7 +190,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     config = tiny.tokenizer()
     config.data.source = f"folder:{tmp_path}/data"
     with pytest.raises(InputError, match="no images there"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
 
 
 def test_shards_of_another_tokenizer_are_refused(finished, tmp_path):
@@ -203,7 +204,7 @@ def test_shards_of_another_tokenizer_are_refused(finished, tmp_path):
     config = generator_on(finished)
     config.tokenizer = str(tmp_path / "other")
     with pytest.raises(InputError, match="but the shards in .* were made with"):
-        main.run(config, epath.Path(tmp_path / "run"))
+        run_stages(config, epath.Path(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_the_configs_load_and_refuse_unknown_keys(name):
 
     config_flags.DEFINE_config_file("config", flag_values=values)
     values(["test", f"--config=configs/{name}"])
-    assert main.stages_of(values.config)
+    assert defaults.stages_of(values.config)
     with pytest.raises(AttributeError):
         values.config.model_size = 3
 
@@ -261,7 +262,7 @@ def test_a_model_of_features_trains_and_samples(kind, finished, features, tmp_pa
     if "images" in kind:
         config.data.update(source="embedded", image_size=8, crop="center", flip=False)
         config.tokenizer = str(finished / "tokenizer" / "model")
-    main.run(config, epath.Path(tmp_path))
+    run_stages(config, epath.Path(tmp_path))
     losses = losses_of(tmp_path)
     assert losses[-1] < losses[0]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -287,17 +288,17 @@ def test_features_that_do_not_fit_are_named(finished, features, tmp_path):
     config = on_features(generator_on(finished), features)
     config.model.feature_dim = 11
     with pytest.raises(InputError, match="condition of the first image.* are 12 wide, expected 11"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     config.model.feature_dim = 0
     with pytest.raises(InputError, match="feature_dim = 0: expected one of the first two"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     config = on_features(generator_on(finished), tmp_path)
     with pytest.raises(InputError, match="condition of the first image, digit 0: .*digit 0.npy"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     config = on_features(generator_on(finished), features)
     config.model.preset = "besnier"
     with pytest.raises(InputError, match="config.model.feature_dim = 12, which preset besnier"):
-        main.run(config, epath.Path(tmp_path))
+        run_stages(config, epath.Path(tmp_path))
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -309,9 +310,9 @@ def test_each_baseline_trains_and_samples(preset, finished, tmp_path):
     config.optimizer.learning_rate = 3e-3
     if preset == "maskgit":
         with pytest.raises(InputError, match="no null condition"):
-            main.run(config, epath.Path(tmp_path / "refused"))
+            run_stages(config, epath.Path(tmp_path / "refused"))
         config.loss.condition_dropout, config.samples.guidance = 0.0, 1.0
-    main.run(config, epath.Path(tmp_path / "run"))
+    run_stages(config, epath.Path(tmp_path / "run"))
     losses = losses_of(tmp_path / "run")
     assert losses[-1] < losses[0]
     assert (tmp_path / "run" / "samples" / "grid.png").exists()

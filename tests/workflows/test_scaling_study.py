@@ -8,12 +8,14 @@ import sys
 
 import jax
 import pytest
+from etils import epath
 
-from maskgil_jax import main, scaling
 from maskgil_jax.data.shards import CodeShards
 from maskgil_jax.pretrained import generators, networks
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_stage
+from maskgil_jax.workflows import scaling_study
+from maskgil_jax.workflows.run import keep_config
 from tests.helpers import tiny
 
 SIZES, STEPS = ((1, 16), (1, 32), (2, 32)), (2, 4, 8)
@@ -49,11 +51,11 @@ def config_of(finished):
 @pytest.fixture(scope="module")
 def runs(finished, tmp_path_factory):
     """Work directories with generators as training leaves them, though of random weights."""
-    workdir = main.epath.Path(tmp_path_factory.mktemp("scaling"))
+    workdir = epath.Path(tmp_path_factory.mktemp("scaling"))
     shards = CodeShards(f"{finished}/codes")
     for size in SIZES:
         for steps in STEPS:
-            run = scaling.planned_run(config_of(finished), size, steps, workdir)
+            run = scaling_study.planned_run(config_of(finished), size, steps, workdir)
             if run.name == MISSING:
                 continue
             network = networks.init_network(
@@ -62,7 +64,7 @@ def runs(finished, tmp_path_factory):
             )
             made = generators.make_generator(network, shards.index.tokenizer, shards.class_names)
             made.save(run.directory / "model")
-            main.keep_config(run.config, run.directory)
+            keep_config(run.config, run.directory)
             (run.directory / "training.jsonl").write_text(json.dumps({"step": steps}) + "\n")
             assert run.finished
     return workdir
@@ -104,35 +106,35 @@ def test_bad_input_is_one_clear_message_before_any_work(option, words, finished,
 
 
 def test_sizes_and_budgets_are_read():
-    assert scaling.parse_sizes(["4x128", "2x64", "4x128"]) == [(2, 64), (4, 128)]
-    assert scaling.parse_steps(["400", "200"]) == [200, 400]
+    assert scaling_study.parse_sizes(["4x128", "2x64", "4x128"]) == [(2, 64), (4, 128)]
+    assert scaling_study.parse_steps(["400", "200"]) == [200, 400]
     for texts in ([], ["2x"], ["2x64", "wide"], ["0x64"]):
         with pytest.raises(InputError, match="expected LAYERSxWIDTH"):
-            scaling.parse_sizes(texts)
+            scaling_study.parse_sizes(texts)
     for texts in ([], ["0"], ["-1"], ["many"]):
         with pytest.raises(InputError, match="expected numbers"):
-            scaling.parse_steps(texts)
+            scaling_study.parse_steps(texts)
 
 
 def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
     config = config_of(finished)
     with pytest.raises(InputError, match="1x24: expected a width that is a multiple of 16"):
-        scaling.planned_run(config, (1, 24), 4, tmp_path)
+        scaling_study.planned_run(config, (1, 24), 4, tmp_path)
     config.optimizer.warmup_steps = 4
     with pytest.raises(InputError, match="--steps=4 is all warm-up"):
-        scaling.planned_run(config, (1, 32), 4, tmp_path)
+        scaling_study.planned_run(config, (1, 32), 4, tmp_path)
     config.model.preset = "besnier"
-    run = scaling.planned_run(config, (1, 32), 5, tmp_path)
+    run = scaling_study.planned_run(config, (1, 32), 5, tmp_path)
     with pytest.raises(InputError, match="expected a LLaMA"):
-        scaling.known(run, CodeShards(f"{finished}/codes").index)
+        scaling_study.known(run, CodeShards(f"{finished}/codes").index)
 
 
 def test_a_run_of_other_steps_in_its_place_is_refused(finished, runs):
-    run = scaling.planned_run(config_of(finished), (1, 16), 2, runs)
-    scaling.check_directory(run)
+    run = scaling_study.planned_run(config_of(finished), (1, 16), 2, runs)
+    scaling_study.check_directory(run)
     run.config.steps = 3
     with pytest.raises(InputError, match="steps: 2 -> 3"):
-        scaling.check_directory(run)
+        scaling_study.check_directory(run)
 
 
 def test_validation_codes_of_another_tokenizer_are_refused(finished, tmp_path):
@@ -142,4 +144,4 @@ def test_validation_codes_of_another_tokenizer_are_refused(finished, tmp_path):
     content["tokenizer"]["fingerprint"] = "other"
     index.write_text(json.dumps(content))
     with pytest.raises(InputError, match="--codes has tokenizer other, but arrayrecord"):
-        scaling.check_codes(config_of(finished), CodeShards(f"{tmp_path}/codes"))
+        scaling_study.check_codes(config_of(finished), CodeShards(f"{tmp_path}/codes"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.workflows import scaling_study
+from maskgil_jax.workflows import scaling_tables
 
 PLAN = {
     "config": "configs/xxl.py",
@@ -44,9 +44,9 @@ def rows(noise):
 
 def test_a_determined_law_is_extended_to_plans_and_said_not_to_be_measured(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"plans": [PLAN | SPEED, PLAN]}))
-    plans = scaling_study.read_plans(f"{tmp_path}/plan.json")
+    plans = scaling_tables.read_plans(f"{tmp_path}/plan.json")
     assert plans[0]["tokens"] == 100 * 2048 * 256 and plans[0]["training_flops"] == 1e17
-    scaling_study.write_study(rows(1e-4), plans, tmp_path / "out", validation="10 images", seed=0)
+    scaling_tables.write_study(rows(1e-4), plans, tmp_path / "out", validation="10 images", seed=0)
     content = json.loads((tmp_path / "out" / "scaling.json").read_text())
     laws = {fit["loss_against"]: fit for fit in content["fits"]}
     assert laws.keys() == {"parameters", "tokens", "training_flops"}
@@ -66,8 +66,8 @@ def test_a_determined_law_is_extended_to_plans_and_said_not_to_be_measured(tmp_p
 
 def test_a_law_that_the_runs_leave_open_is_not_extended(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"plans": [PLAN | SPEED]}))
-    plans = scaling_study.read_plans(f"{tmp_path}/plan.json")
-    scaling_study.write_study(rows(0.1), plans, tmp_path / "out", validation="10 images", seed=0)
+    plans = scaling_tables.read_plans(f"{tmp_path}/plan.json")
+    scaling_tables.write_study(rows(0.1), plans, tmp_path / "out", validation="10 images", seed=0)
     content = json.loads((tmp_path / "out" / "scaling.json").read_text())
     assert not content["fits"][0]["determined"] and "extended_law" not in content["plans"][0]
     assert "no loss is given" in content["notes"]["plans"]
@@ -75,7 +75,9 @@ def test_a_law_that_the_runs_leave_open_is_not_extended(tmp_path):
 
 def test_the_frontier_holds_what_no_cheaper_run_beats():
     points = [(4, 2.0), (1, 3.0), (2, 3.5), (3, 2.5), (5, 2.2)]
-    found = scaling_study.frontier([{"training_flops": c, "validation_loss": y} for c, y in points])
+    found = scaling_tables.frontier(
+        [{"training_flops": c, "validation_loss": y} for c, y in points]
+    )
     assert [row["training_flops"] for row in found] == [1, 3, 4]
 
 
@@ -84,4 +86,4 @@ def test_what_is_no_plan_is_refused(content, tmp_path):
     if content is not None:
         (tmp_path / "plan.json").write_text(content)
     with pytest.raises(InputError, match="expected the output of maskgil_jax.plan"):
-        scaling_study.read_plans(f"{tmp_path}/plan.json")
+        scaling_tables.read_plans(f"{tmp_path}/plan.json")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.models.perceptual import discriminator
 from maskgil_jax.pretrained import loading
 from tests.helpers import golden
@@ -39,7 +39,7 @@ def patchgan(tmp_path_factory):
     state = {k: torch.from_numpy(v) for k, v in golden.weights("llamagen_patchgan").items()}
     torch.save({"discriminator": state, "model": {}}, folder / "vq.pt")
     source = str(folder / "vq.pt")
-    convert.import_model("llamagen-discriminator", source, str(folder / "model"), {})
+    conversion.import_model("llamagen-discriminator", source, str(folder / "model"), {})
     return folder / "model"
 
 
@@ -61,7 +61,7 @@ def test_patchgan_gives_the_official_logits_and_statistics(patchgan):
 
 
 def test_patchgan_is_exported_as_it_came(patchgan, tmp_path):
-    convert.export_model("llamagen-discriminator", str(patchgan), str(tmp_path / "d.pt"))
+    conversion.export_model("llamagen-discriminator", str(patchgan), str(tmp_path / "d.pt"))
     written = torch.load(tmp_path / "d.pt", weights_only=True)["discriminator"]
     official = golden.weights("llamagen_patchgan")
     assert list(written) == list(official)
@@ -109,7 +109,7 @@ def test_stylegan_is_the_pytorch_network_of_the_same_tensors(size, tmp_path):
     network = jax.jit(lambda: discriminator.make(config, jax.random.key(0)))()
     loading.Auxiliary(network).save(tmp_path / "model")
     official = str(tmp_path / "d.pt")
-    convert.export_model("llamagen-discriminator", str(tmp_path / "model"), official)
+    conversion.export_model("llamagen-discriminator", str(tmp_path / "model"), official)
     torch_network = TorchStyleGAN(discriminator.StyleGAN.widths(config))
     state = torch.load(official, weights_only=True)["discriminator"]
     torch_network.load_state_dict(state, strict=True)
@@ -117,7 +117,7 @@ def test_stylegan_is_the_pytorch_network_of_the_same_tensors(size, tmp_path):
     with torch.no_grad():
         expected = torch_network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(judge(network, images).logits, expected, atol=1e-5)
-    convert.import_model("llamagen-discriminator", official, str(tmp_path / "back"), {})
+    conversion.import_model("llamagen-discriminator", official, str(tmp_path / "back"), {})
     again = loading.load_auxiliary(tmp_path / "back", "discriminator")
     for a, b in zip(jax.tree.leaves(network), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.models.perceptual import inception
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import sharding
@@ -16,7 +16,7 @@ def imported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inception")
     state = {name: torch.from_numpy(x) for name, x in golden.weights("fid_inception").items()}
     torch.save(state, folder / "weights.pth")
-    convert.import_model("fid-inception", str(folder / "weights.pth"), str(folder / "model"), {})
+    conversion.import_model("fid-inception", str(folder / "weights.pth"), str(folder / "model"), {})
     return folder / "model"
 
 
@@ -63,7 +63,7 @@ def test_a_batch_split_over_devices_gives_the_same_features(imported):
 
 
 def test_export_gives_the_same_tensors(imported, tmp_path):
-    convert.export_model("fid-inception", str(imported), str(tmp_path / "out.pth"))
+    conversion.export_model("fid-inception", str(imported), str(tmp_path / "out.pth"))
     written = torch.load(tmp_path / "out.pth", weights_only=True)
     expected = golden.weights("fid_inception")
     assert list(written) == list(expected)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
@@ -26,7 +26,7 @@ def files(folder):
 def imported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lpips")
     source = ",".join(map(str, files(folder)))
-    convert.import_model("lpips", source, str(folder / "model"), {})
+    conversion.import_model("lpips", source, str(folder / "model"), {})
     return folder / "model"
 
 
@@ -48,7 +48,7 @@ def test_the_official_features_and_distances(imported):
 
 
 def test_export_gives_the_same_tensors(imported, tmp_path):
-    convert.export_model("lpips", str(imported), str(tmp_path / "out.pt"))
+    conversion.export_model("lpips", str(imported), str(tmp_path / "out.pt"))
     written = torch.load(tmp_path / "out.pt", weights_only=True)["state_dict"]
     for name, tensor in golden.weights("lpips").items():
         np.testing.assert_array_equal(written[name].numpy(), tensor)
@@ -58,7 +58,7 @@ def test_export_gives_the_same_tensors(imported, tmp_path):
 def test_the_file_that_is_missing_is_named(given, missing, tmp_path):
     source = str(files(tmp_path)[given])
     with pytest.raises(InputError, match=missing):
-        convert.import_model("lpips", source, str(tmp_path / "model"), {})
+        conversion.import_model("lpips", source, str(tmp_path / "model"), {})
 
 
 def small():

@@ -7,7 +7,7 @@ import torch
 from flax import serialization, traverse_util
 
 import maskgil_jax
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.models.token_models.bert import Bert, BertConfig
 from maskgil_jax.models.token_models.halton import SIZES, HaltonConfig, HaltonTransformer
 from maskgil_jax.pretrained import loading
@@ -35,7 +35,7 @@ def imported(tmp_path_factory):
             path = folder / "current.pth"
             tensors = {f"module.{key}": torch.from_numpy(x) for key, x in state.items()}
             torch.save({"iter": 3, "model_state_dict": tensors}, path)
-        convert.import_model(format_name, str(path), str(folder / "model"), arguments)
+        conversion.import_model(format_name, str(path), str(folder / "model"), arguments)
         found[name] = folder / "model"
     return found
 
@@ -70,7 +70,7 @@ def test_the_official_logits_of_google(imported):
 def test_export_gives_the_same_tensors(name, imported, tmp_path):
     format_name = ARGUMENTS[name][0]
     path = tmp_path / ("out.msgpack" if format_name == "maskgit" else "out.pth")
-    convert.export_model(format_name, str(imported[name]), str(path))
+    conversion.export_model(format_name, str(imported[name]), str(path))
     if format_name == "maskgit":
         tree = serialization.msgpack_restore(path.read_bytes())
         written = traverse_util.flatten_dict(tree, sep="/")

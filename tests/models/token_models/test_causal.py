@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import maskgil_jax
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, SIZES, LlamaConfig
@@ -21,7 +21,7 @@ ARGUMENTS = {"heads": 4, "grid": (4, 4)}
 def imported(name, folder):
     state = {key: torch.from_numpy(x) for key, x in golden.weights(name).items()}
     torch.save({"model": state}, folder / "official.pt")
-    convert.import_model(
+    conversion.import_model(
         "llamagen-gpt", str(folder / "official.pt"), str(folder / "model"), ARGUMENTS
     )
     return folder / "model"
@@ -94,7 +94,7 @@ def test_llamagen_of_text_gives_the_official_logits(of_text):
 @pytest.mark.parametrize("name", ["llamagen_gpt_c2i", "llamagen_gpt_t2i"])
 def test_export_gives_the_same_tensors(name, of_classes, of_text, tmp_path):
     source = of_classes if name.endswith("c2i") else of_text
-    convert.export_model("llamagen-gpt", str(source), str(tmp_path / "out.pt"))
+    conversion.export_model("llamagen-gpt", str(source), str(tmp_path / "out.pt"))
     written = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
     expected = golden.weights(name)
     assert set(written) == set(expected)

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from maskgil_jax import convert
+from maskgil_jax.interop import conversion
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained import loading
 from tests.helpers import torch_tokenizers
@@ -42,7 +42,7 @@ def test_export_loads_strictly_and_gives_the_same_codes_and_pixels(name, size, t
     config = VQConfig(**(arguments | SMALL if size == "small" else arguments))
     network = jax.jit(lambda: VQTokenizer(config, jax.random.key(1)))()
     loading.Tokenizer(network).save(tmp_path / "model")
-    convert.export_model(format_name, str(tmp_path / "model"), str(tmp_path / "out.safetensors"))
+    conversion.export_model(format_name, str(tmp_path / "model"), str(tmp_path / "out.safetensors"))
     official = torch_tokenizers.build(format_name, config)
     official.load_state_dict(safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=True)
 

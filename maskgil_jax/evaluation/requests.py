@@ -1,0 +1,187 @@
+"""What maskgil_jax.evaluate does: samples, or what a generator draws, against a reference."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from maskgil_jax.data import audio, recordings
+from maskgil_jax.evaluation import evaluation
+from maskgil_jax.evaluation.evaluation import Settings
+from maskgil_jax.evaluation.generated_images import Drawn, Models
+from maskgil_jax.evaluation.options import Drawing, EvaluateOptions, Measuring
+from maskgil_jax.generation import methods, prompts, requests, samplers
+from maskgil_jax.generation.requests import Request
+from maskgil_jax.pretrained import pairs
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.runtime import processes
+from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.runtime.files import write_json
+
+log = logging.getLogger("maskgil_jax")
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Measure, and write the numbers as JSON.
+
+    Raises:
+      InputError: options that name no samples, or several; inputs that do not fit together.
+    """
+    samples, reference = sides(options)
+    images: str | Drawn = samples
+    if not samples:
+        models = load_models(options.model, options.drawing)
+        request, about = requested(models.generator, options.drawing)
+        images = drawn(models, request, about, options.num, options.drawing, options.model)
+    work = epath.Path(f"{options.output}.unfinished")
+    content = evaluation.evaluate(images, reference, settings_of(options.measuring), work)
+    if processes.first():
+        write_json(options.output, content)
+        work.rmtree(missing_ok=True)
+        for section in ("metrics", "real_to_real"):
+            log.info("%s: %s", section, json.dumps(content[section]))
+        log.info("wrote %s", options.output)
+
+
+def sides(options: EvaluateOptions) -> tuple[str, str]:
+    """Paths of samples ("" for what a model draws) and reference.
+
+    Raises:
+      InputError: options that name none, or one twice.
+    """
+    features = options.measuring.features
+    files = [path for path in features if path.endswith(".npz")]
+    if files and len(files) != 2 or len(features) > max(1, len(files)):
+        raise InputError(
+            f"features={','.join(features)}: expected MODULE:FUNCTION, or two files: "
+            "SAMPLES.npz,REFERENCE.npz"
+        )
+    if files:
+        if options.samples or options.reference or options.model:
+            raise InputError(
+                f"features={','.join(files)} names both sides: expected no samples, no model and "
+                "no reference"
+            )
+        return files[0], files[1]
+    if bool(options.samples) == bool(options.model):
+        raise InputError(
+            "one of samples (images or features) and model (a generator, which draws them) is "
+            f"expected, {'both' if options.samples else 'none'} given"
+        )
+    if not options.reference:
+        raise InputError("reference: is missing (what the samples are compared with)")
+    return options.samples, options.reference
+
+
+def settings_of(measuring: Measuring) -> Settings:
+    """The settings of an evaluation that these options ask for."""
+    features = measuring.features
+    return Settings(
+        metrics=measuring.metrics,
+        protocol=measuring.protocol,
+        is_order=measuring.is_order,
+        inception=measuring.inception,
+        lpips=measuring.lpips,
+        network=features[0] if len(features) == 1 else "",
+        batch_size=measuring.feature_batch_size,
+    )
+
+
+def load_models(model: str, drawing: Drawing) -> Models:
+    """A generator and its tokenizer, on all devices of this process."""
+    beside = drawing.companions
+    return Models(*pairs.load_pair(model, beside.tokenizer, beside.verify))
+
+
+def drawn(
+    models: Models,
+    request: Request,
+    about: Mapping[str, Any],
+    count: int,
+    drawing: Drawing,
+    path: str,
+    changes: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """The images that are asked for, none of them drawn yet.
+
+    Args:
+      models: that draw.
+      request, about: as `requested` gives them.
+      count: images, of the labels in turn.
+      drawing: options.
+      path: how messages call the set.
+      changes: decoding options by name, over those of `drawing`.
+
+    Raises:
+      InputError: options that do not fit the model or one another.
+    """
+    given = drawing.decoding.given() | dict(changes or {})
+    sampler = methods.chosen_sampler(
+        models.generator,
+        given,
+        drawing.seed,
+        samplers.split_over_devices(request.conditions),
+        verify=drawing.companions.verify,
+        placed=samplers.over_devices,
+    )
+    return Drawn(
+        sampler,
+        models,
+        request.labels[np.arange(count) % len(request.labels)],
+        names=request.names,
+        batch_size=drawing.batch_size,
+        path=path,
+        about={"seed": drawing.seed, "options": given, **about},
+    )
+
+
+def requested(generator: Generator, drawing: Drawing) -> tuple[Request, dict[str, Any]]:
+    """What a generator is asked for, and what results say of it.
+
+    Raises:
+      InputError: a condition that it does not take, or more than one.
+    """
+    beside = drawing.companions
+    given = [name for name in ("classes", "prompts", "speech") if getattr(drawing, name)]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} and {given[1]} are given, expected one of them")
+    if drawing.prompts:
+        lines = prompts.read_prompts(drawing.prompts)
+        request = requests.of_prompts(generator, lines, beside.encoder, beside.verify)
+        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        about = {"prompts": f"{len(lines)} of {drawing.prompts}, in turn", "sha256": digest}
+        return request._replace(names=None), about
+    if drawing.speech:
+        return _of_folder(generator, drawing)
+    if not generator.num_classes:
+        raise InputError(
+            "the generator is not conditioned on classes: expected prompts=FILE, one a line, or "
+            "speech=FOLDER of recordings, by what it was trained on"
+        )
+    classes: Any = list(drawing.classes) or "all, as many of each, in turn"
+    return requests.of_classes(generator, drawing.classes), {"classes": classes}
+
+
+def _of_folder(generator: Generator, drawing: Drawing) -> tuple[Request, dict[str, Any]]:
+    """The recordings of a folder, all of which are checked; sub-folders are classes."""
+    named = recordings.find(drawing.speech)
+    paths = [path for path, _ in named]
+    class_names = [name for _, name in named]
+    beside = drawing.companions
+    request = requests.of_recordings(
+        generator, paths, beside.encoder, beside.verify, class_names if all(class_names) else None
+    )
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            data = audio.read_file(path)
+            audio.decode(data)
+        except Unreadable as error:
+            raise InputError(f"speech: {path}: {error}") from None
+        digest.update(hashlib.sha256(data).digest())
+    about = {"speech": f"{len(paths)} of {drawing.speech}, in turn", "sha256": digest.hexdigest()}
+    return request, about

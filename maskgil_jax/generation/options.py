@@ -1,0 +1,87 @@
+"""What users may ask of a generator: options of the commands that draw."""
+
+import dataclasses
+from typing import Any
+
+from maskgil_jax.runtime.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How to decode; what is None is as the method does."""
+
+    method: str | None = option(
+        "masked, autoregressive, or hybrid: a prefix token by token, the rest masked; default: by "
+        "the model",
+        None,
+    )
+    preset: str | None = option("published settings of masked decoding, such as titok_l32", None)
+    steps: int | None = option("steps of masked decoding (8)", None)
+    rule: str | None = option("maskgil, maskgit, halton, titok, maskbit (maskgil)", None)
+    schedule: str | None = option("of the number of revealed tokens (arccos)", None)
+    guidance: float | None = option("scale s of u + s (c - u); 1: none (3; token by token 2)", None)
+    guidance_form: str | None = option(
+        "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)", None
+    )
+    guidance_ramp: str | None = option("constant, linear, cosine, power_cosine (linear)", None)
+    guidance_power: float | None = option("of power_cosine (3)", None)
+    guidance_interval: int | None = option("guided tokens after the first; -1: all (-1)", None)
+    temperature: float | None = option("divides the logits; 0: greedy, token by token (1)", None)
+    temperature_schedule: str | None = option("constant, titok, halton (constant)", None)
+    choice_temperature: float | None = option("scale of the noise on the confidence (4.5)", None)
+    top_k: int | None = option("codes drawn from; 0: all (0)", None)
+    top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
+    resample: bool | None = option("redraw revealed tokens at every step (no)", None)
+    prefix_model: str | None = option("causal generator directory, for hybrid decoding", None)
+    prefix: int | None = option("tokens drawn one by one, for hybrid decoding", None)
+    prefix_guidance: float | None = option("of the prefix (2)", None)
+    prefix_guidance_interval: int | None = option("of the prefix (-1)", None)
+    prefix_temperature: float | None = option("of the prefix (1)", None)
+    prefix_top_k: int | None = option("of the prefix (0)", None)
+    prefix_top_p: float | None = option("of the prefix (1)", None)
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Companions:
+    """What a generator needs beside it, and whether models are verified."""
+
+    tokenizer: str = option("tokenizer directory; default: the generator's own", "")
+    encoder: str = option("encoder directory, of text or speech; default: the generator's own", "")
+    verify: bool = option("compare the models' fingerprints with what is read of them", True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """What maskgil_jax.sample draws."""
+
+    model: str = option("generator directory")
+    output: str = option("directory for the images")
+    classes: tuple[str, ...] = option("class ids", ())
+    prompts: str = option("instead of classes: file of prompts, one a line", "")
+    negative_prompt: str | None = option("that guidance goes away from, for all prompts", None)
+    speech: tuple[str, ...] = option(
+        "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
+        "input (16-bit, mono, 16 kHz), of which each utterance is drawn when it has ended",
+        (),
+    )
+    silence: float = option("seconds that end an utterance", 0.6, least=0.02)
+    recognizer: str | None = option(
+        "Whisper directory that writes speech down for a model of text", None
+    )
+    features: tuple[str, ...] = option("instead of classes: .npy files, float [T, C]", ())
+    size: str = option(
+        "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
+        "was trained on",
+        "",
+    )
+    num: int = option("images per class, prompt or file", 8, least=1)
+    batch_size: int = option("images drawn at once", 64, least=1)
+    seed: int = option("of all draws", 0)
+    companions: Companions
+    decoding: Decoding

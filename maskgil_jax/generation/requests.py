@@ -1,0 +1,162 @@
+"""What a generator is asked to draw: class ids, prompts, recordings, or features of files."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from maskgil_jax.conditioning import choice, speech
+from maskgil_jax.data import audio, features
+from maskgil_jax.generation import samplers
+from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.text_encoder import TextEncoder
+from maskgil_jax.runtime.errors import InputError, Unreadable
+
+
+class Request(NamedTuple):
+    """Labels, and the conditions that they stand for.
+
+    Attributes:
+      labels: int64 [K], class ids or places among prompts, recordings or files.
+      conditions: of labels.
+      names: of all labels, by label; None: not known.
+      negative: conditions of negative prompts; None: the null condition.
+    """
+
+    labels: np.ndarray
+    conditions: samplers.Conditions
+    names: Sequence[str] | None
+    negative: samplers.Conditions | None = None
+
+
+def of_classes(generator: Generator, texts: Sequence[str]) -> Request:
+    """Images of class ids; of all classes where no ids are given.
+
+    Raises:
+      InputError: the generator has no classes, or not these.
+    """
+    last = generator.num_classes - 1
+    if last < 0:
+        raise InputError("the generator is conditioned on features, not on classes")
+    classes = np.array([_class_id(text) for text in texts], np.int64)
+    if not len(classes):
+        classes = np.arange(generator.num_classes)
+    if not 0 <= min(classes) <= max(classes) <= last:
+        raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
+    return Request(classes, samplers.by_class, generator.names_of_classes)
+
+
+def _class_id(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"classes: {text!r} is not a class id (a whole number)") from None
+
+
+def of_prompts(
+    generator: Generator,
+    prompts: Sequence[str],
+    encoder: str = "",
+    verify: bool = True,
+    negative_prompt: str | None = None,
+) -> Request:
+    """Images of texts.
+
+    Args:
+      generator: the model.
+      prompts: one or more.
+      encoder: its directory; "": the generator's own.
+      verify: compare the encoder's fingerprint with what is read.
+      negative_prompt: for all prompts; None: guidance is against the null condition.
+
+    Raises:
+      InputError: the generator is not conditioned on text, or its encoder is not there.
+    """
+    text_encoder = choice.encoder_of(generator, encoder, verify)
+    if not isinstance(text_encoder, TextEncoder):
+        raise InputError("prompts: the generator is conditioned on speech, expected recordings")
+    tokens = generator.network.config.condition_tokens
+
+    def conditions(labels: np.ndarray) -> Features:
+        return text_encoder.features([prompts[label] for label in labels], tokens)
+
+    def negative(labels: np.ndarray) -> Features:
+        return text_encoder.features([negative_prompt or ""] * len(labels), tokens)
+
+    labels = np.arange(len(prompts))
+    return Request(labels, conditions, prompts, None if negative_prompt is None else negative)
+
+
+def of_recordings(
+    generator: Generator,
+    paths: Sequence[epath.PathLike],
+    encoder: str = "",
+    verify: bool = True,
+    class_names: Sequence[str] | None = None,
+) -> Request:
+    """Images of speech; a recording is read when its image is drawn.
+
+    Args:
+      generator: the model.
+      paths: of the recordings, all known to be readable.
+      encoder, verify: as in `of_prompts`.
+      class_names: of each recording; None: not known.
+
+    Raises:
+      InputError: the generator is not conditioned on speech, or its encoder is not there.
+    """
+    speech_encoder = choice.encoder_of(generator, encoder, verify)
+    if isinstance(speech_encoder, TextEncoder):
+        raise InputError("speech: the generator is conditioned on text, expected prompts")
+    config = generator.network.config
+
+    def conditions(labels: np.ndarray) -> Features:
+        waveforms = [audio.decode(audio.read_file(paths[label])) for label in labels]
+        return speech.features(
+            speech_encoder, waveforms, config.condition_tokens, config.feature_dim
+        )
+
+    return Request(np.arange(len(paths)), conditions, class_names)
+
+
+def read_features(generator: Generator, paths: Sequence[str]) -> Features:
+    """Features of these files, as the generator takes them.
+
+    Raises:
+      InputError: it is conditioned on classes, or takes other features.
+    """
+    config = generator.network.config
+    if generator.num_classes:
+        raise InputError("the generator is conditioned on classes, not on features: expected ids")
+    try:
+        arrays = [
+            features.read_file(path, config.condition_tokens, config.feature_dim) for path in paths
+        ]
+    except Unreadable as error:
+        raise InputError(f"features: {error}") from None
+    return Features(*(jnp.stack(rows) for rows in zip(*arrays, strict=True)))
+
+
+def of_features(table: Features, names: Sequence[str]) -> Request:
+    """Images of rows of features."""
+    return Request(np.arange(len(names)), samplers.rows_of(table), names)
+
+
+def grid_of(size: str, downsample: int) -> tuple[int, int]:
+    """The grid, (height, width) in tokens, of images of WIDTHxHEIGHT pixels.
+
+    Raises:
+      InputError: no size, or one that is not in whole tokens.
+    """
+    sides = size.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise InputError(f"size={size}, expected WIDTHxHEIGHT in pixels, such as 512x256")
+    width, height = map(int, sides)
+    if width % downsample or height % downsample:
+        raise InputError(
+            f"size={size}, expected multiples of {downsample} (the tokenizer's downsampling)"
+        )
+    return height // downsample, width // downsample

@@ -1,0 +1,149 @@
+"""What maskgil_jax.sample does: conditions in, images in a directory out."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from maskgil_jax.data import audio, utterances
+from maskgil_jax.generation import (
+    live_speech,
+    methods,
+    prompts,
+    requests,
+    samplers,
+    samples,
+)
+from maskgil_jax.generation.options import SampleOptions
+from maskgil_jax.pretrained import model_directory, pairs
+from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.runtime.errors import InputError, Unreadable
+
+log = logging.getLogger("maskgil_jax")
+
+CONDITIONS = ("classes", "prompts", "speech", "features")  # options of which one is given
+
+
+def sample(options: SampleOptions) -> None:
+    """Draw what is asked for; see samples.write_samples for the files.
+
+    Raises:
+      InputError: no condition or several, one that the model does not take, or models and options
+        that do not fit together.
+    """
+    condition = check_condition(options)
+    lines = prompts.read_prompts(options.prompts) if options.prompts else []
+    speech = heard(options.speech, options.silence) if options.speech else None
+    beside = options.companions
+    generator, tokenizer = pairs.load_pair(options.model, beside.tokenizer, beside.verify)
+    grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
+    if speech is not None:
+        draw_speech(options, generator, tokenizer, speech, grid)
+        return
+    request, about = requested(options, condition, generator, lines)
+    given = options.decoding.given()
+    sampler = methods.chosen_sampler(
+        generator,
+        given,
+        options.seed,
+        request.conditions,
+        request.negative,
+        grid,
+        verify=beside.verify,
+    )
+    about |= methods.description(given, options.seed)
+    height, width = grid or generator.grid
+    samples.write_samples(
+        sampler,
+        tokenizer,
+        options.output,
+        settings=samples.settings_of(generator, tokenizer, **about),
+        size=(height * tokenizer.downsample, width * tokenizer.downsample),
+        labels=request.labels,
+        names=request.names or [],
+        per_label=options.num,
+        batch_size=options.batch_size,
+    )
+    log.info("wrote %d images to %s", len(request.labels) * options.num, options.output)
+
+
+def check_condition(options: SampleOptions) -> str:
+    """The name of the condition that is given.
+
+    Raises:
+      InputError: none or several, or an option that goes with another one.
+    """
+    given = [name for name in CONDITIONS if getattr(options, name)]
+    if len(given) != 1:
+        raise InputError(
+            "one of classes=207,360 (class ids), prompts=FILE, speech=A.wav,B.mp3 and "
+            f"features=A.npy is expected, {' and '.join(given) or 'none'} given"
+        )
+    for name, goes_with in (("negative_prompt", "prompts"), ("recognizer", "speech")):
+        value = getattr(options, name)
+        if value is not None and given != [goes_with]:
+            raise InputError(f"{name}={value} goes with {goes_with}, not with {given[0]}")
+    return given[0]
+
+
+def requested(
+    options: SampleOptions, condition: str, generator: Generator, lines: Sequence[str]
+) -> tuple[requests.Request, dict[str, Any]]:
+    """What is asked of a generator, and what of it the images depend on, besides the labels."""
+    beside, negative = options.companions, options.negative_prompt
+    if condition == "prompts":
+        request = requests.of_prompts(generator, lines, beside.encoder, beside.verify, negative)
+        return request, {"prompts": list(lines), "negative_prompt": negative}
+    if condition == "features":
+        table = requests.read_features(generator, options.features)
+        about = {"features": model_directory.fingerprint(table._asdict())}
+        return requests.of_features(table, options.features), about
+    return requests.of_classes(generator, options.classes), {}
+
+
+def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, utterances.Utterance]]:
+    """Recordings, or with "-" the utterances of raw sound at the standard input, one by one.
+
+    Raises:
+      InputError: a file that is not there or not usable audio; before the first is given.
+    """
+    if list(paths) == ["-"]:
+        stream = utterances.from_stream(sys.stdin.buffer, silence)
+        return ((f"utterance {i}", utterance) for i, utterance in enumerate(stream))
+    recordings = []
+    for path in paths:
+        try:
+            waveform = audio.decode(audio.read_file(path))
+        except Unreadable as error:
+            raise InputError(f"speech={path}: {error}") from None
+        recordings.append((path, utterances.Utterance(waveform, 0.0)))
+    return iter(recordings)
+
+
+def draw_speech(
+    options: SampleOptions,
+    generator: Generator,
+    tokenizer: Tokenizer,
+    speech: Iterator[tuple[str, utterances.Utterance]],
+    grid: tuple[int, int] | None,
+) -> None:
+    """Draw utterances as they end."""
+    beside, given = options.companions, options.decoding.given()
+
+    def sampler(conditions: samplers.Conditions) -> Any:
+        return methods.chosen_sampler(
+            generator, given, options.seed, conditions, grid=grid, verify=beside.verify
+        )
+
+    about = methods.description(given, options.seed)
+    live_speech.draw_spoken(
+        speech,
+        live_speech.hearing(generator, beside.encoder, options.recognizer, beside.verify),
+        sampler,
+        tokenizer,
+        options.output,
+        settings=samples.settings_of(generator, tokenizer, **about),
+        count=options.num,
+        live=options.speech == ("-",),
+    )

@@ -1,0 +1,90 @@
+"""The files of plans: JSON, and its table and plot beside it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from maskgil_jax.generation import pictures
+from maskgil_jax.planning import estimates
+from maskgil_jax.runtime.files import write_json
+from maskgil_jax.workflows import tables
+
+NOTES = {
+    "counted": "parameters; model FLOPs (matrix products of one forward and two backward passes); "
+    "hardware FLOPs (all products and convolutions that JAX traced, recomputation included); bytes "
+    "that the compiler reserves; bytes that collectives send in a ring",
+    "estimated": "compute_seconds: the compiler's own cycles of each instruction, times the loop's "
+    "trips, at the chip's clock, and kernel_seconds; kernel_seconds: our estimate of Pallas "
+    "kernels, for which the compiler has none, their products at peak, their bytes at HBM's "
+    f"bandwidth and {estimates.VECTORS} vector operations for each exponential, one after another; "
+    "collective_seconds: bytes sent over the published bandwidth of all links of a chip "
+    "(cloud.google.com/tpu/docs); step_seconds: compute and collectives, nothing overlapped",
+    "not in the estimate": "input pipeline, host, pictures, checkpoints, instructions that the "
+    "compiler gives no cycles (unestimated), and an encoder of text or speech that runs in the "
+    "step: features come as code shards hold them",
+}
+COLUMNS: dict[str, Callable[[Any], str]] = {
+    "topology": str,
+    "chips": str,
+    "mesh": lambda mesh: "x".join(map(str, mesh.values())),
+    "batch_size": "{:,}".format,
+    "fits": lambda fits: "yes" if fits else "no",
+    "bytes_total": lambda n: f"{n / 2**30:.1f} GiB",
+    "step_seconds": "{:.3f}".format,
+    "collective_seconds": "{:.3f}".format,
+    "mfu": "{:.3f}".format,
+    "mfu_of_compute": "{:.3f}".format,
+    "tokens_per_second": "{:,.0f}".format,
+    "training_days": "{:.2f}".format,
+    "chip_hours": "{:,.0f}".format,
+}
+
+
+def write(output: epath.PathLike, plans: Sequence[Mapping[str, Any]]) -> None:
+    """Write the JSON file, beside it its table (.md, .csv) and, of several plans, a plot (.png).
+
+    Args:
+      output: the JSON file, FILE.json.
+      plans: of one config on one topology or several.
+    """
+    path = epath.Path(output)
+    write_json(path, {"notes": NOTES, "plans": plans})
+    stem = path.with_name(path.stem)
+    rows = [{name: plan[name] for name in COLUMNS if name in plan} for plan in plans]
+    tables.write(stem, rows, COLUMNS)
+    timed = [plan for plan in plans if "mfu" in plan]
+    if len(timed) > 1:
+        _plot(stem.with_name(f"{stem.name}.png"), timed)
+
+
+def _plot(path: epath.Path, plans: Sequence[Mapping[str, Any]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    speed, use = figure.subplots(1, 2)
+    generations = list(dict.fromkeys(plan["topology"].split(":")[0] for plan in plans))
+    for generation in generations:
+        ours = sorted(
+            (plan for plan in plans if plan["topology"].startswith(f"{generation}:")),
+            key=lambda plan: plan["chips"],
+        )
+        chips = [plan["chips"] for plan in ours]
+        speed.plot(chips, [plan["tokens_per_second"] for plan in ours], "o-", label=generation)
+        use.plot(chips, [plan["mfu"] for plan in ours], "o-", label=generation)
+        use.plot(
+            chips,
+            [plan["mfu_of_compute"] for plan in ours],
+            *("o:",),
+            color=use.lines[-1].get_color(),
+            label=f"{generation}, exchanges hidden",
+        )
+    speed.set(xscale="log", yscale="log", xlabel="chips", ylabel="image tokens per second")
+    use.set(xscale="log", xlabel="chips", ylabel="MFU", ylim=(0, None))
+    for axes in (speed, use):
+        axes.legend(frameon=False, fontsize=8)
+        axes.set_xticks(sorted({plan["chips"] for plan in plans}))
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.minorticks_off()
+    figure.suptitle(f"{plans[0]['config']}: estimated by the TPU's compiler, not measured")
+    pictures.save_figure(path, figure, dpi=120)

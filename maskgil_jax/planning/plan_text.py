@@ -1,0 +1,115 @@
+"""A plan as lines of text, which say of each number whether it was counted or estimated."""
+
+from collections.abc import Mapping
+from typing import Any
+
+GIB = 2**30
+SMALL = 1e8  # bytes; instructions without an estimate that move less are scalars
+
+Plan = Mapping[str, Any]
+
+
+def lines(plan: Plan) -> list[str]:
+    """A plan of `plans.make_plans` in lines, the most important first."""
+    text = _size(plan)
+    if "step_seconds" not in plan:
+        return text
+    return [
+        *text,
+        *_memory(plan),
+        *_compute(plan),
+        *_collectives(plan),
+        *_speed(plan),
+        *_whole_training(plan),
+        *_unestimated(plan),
+        *_costliest(plan),
+        f"  compiled in {plan['compile_seconds']:.1f} s",
+        *_sampler(plan),
+    ]
+
+
+def _size(plan: Plan) -> list[str]:
+    mesh = " x ".join(f"{axis} {n}" for axis, n in plan["mesh"].items())
+    fits = plan["fits"]
+    return [
+        f"{plan['config']} on {plan['topology']}: {plan['chips']} chips ({mesh}), "
+        f"{plan['batch_size']:,} images a step",
+        f"  parameters            {plan['parameters']:,} (counted)",
+        f"  memory of a chip      {plan['bytes_total'] / GIB:.2f} GiB reserved, "
+        + ("fits, " if fits else "DOES NOT FIT, ")
+        + f"{abs(plan['bytes_free']) / GIB:.2f} GiB {'free' if fits else 'too much'}",
+    ]
+
+
+def _memory(plan: Plan) -> list[str]:
+    return [f"    {name:19} {size / GIB:.2f} GiB" for name, size in plan["bytes"].items()]
+
+
+def _compute(plan: Plan) -> list[str]:
+    text = [
+        f"  model FLOPs           {plan['model_flops_per_step']:.4g} a step (counted)",
+        f"  hardware FLOPs        {plan['hardware_flops_per_step']:.4g} a step (counted)",
+        f"  compute               {plan['compute_seconds'] * 1e3:.1f} ms (estimated: "
+        f"{plan['estimated_cycles']:,} cycles)",
+    ]
+    if plan["kernel_seconds"]:
+        text.append(
+            f"    kernels             {plan['kernel_seconds'] * 1e3:.1f} ms of it (our estimate, "
+            "the compiler has none)"
+        )
+    return text
+
+
+def _collectives(plan: Plan) -> list[str]:
+    return [
+        f"    {kind:19} {exchange['bytes_sent'] / 1e9:.3f} GB sent by a chip (counted), "
+        f"{exchange['seconds'] * 1e3:.1f} ms (estimated), {exchange['times']} times"
+        for kind, exchange in plan["collectives"].items()
+    ]
+
+
+def _speed(plan: Plan) -> list[str]:
+    return [
+        f"  a step                {plan['step_seconds'] * 1e3:.1f} ms (estimated, no overlap)",
+        f"  MFU                   {plan['mfu']:.3f}; {plan['mfu_of_compute']:.3f} where compute "
+        "hides all exchanges (estimated)",
+        f"  speed                 {plan['tokens_per_second']:,.0f} image tokens, "
+        f"{plan['images_per_second']:,.1f} images a second (estimated)",
+    ]
+
+
+def _whole_training(plan: Plan) -> list[str]:
+    if "training_days" not in plan:
+        return []
+    return [
+        f"  the config's training {plan['steps']:,} steps: {plan['training_days']:.2f} days, "
+        f"{plan['chip_hours']:,.0f} chip hours (estimated)"
+    ]
+
+
+def _unestimated(plan: Plan) -> list[str]:
+    return [
+        f"  without an estimate   {name}: {work['times']} times, {work['bytes'] / 1e9:.2f} GB"
+        for name, work in plan["unestimated"].items()
+        if work["bytes"] > SMALL
+    ]
+
+
+def _costliest(plan: Plan) -> list[str]:
+    return ["  costliest (estimated):"] + [
+        f"    {cost['seconds'] * 1e3:7.2f} ms {cost['share']:6.1%} x{cost['times']:<4} "
+        f"{cost['result'][:44]:44} {cost['source'][-70:]}"
+        + (" (kernel, our estimate)" if cost["is_kernel"] else "")
+        for cost in plan["costliest"]
+    ]
+
+
+def _sampler(plan: Plan) -> list[str]:
+    if "sampler" not in plan:
+        return []
+    sampler = plan["sampler"]
+    seconds = f", {sampler['step_seconds'] * 1e3:.1f} ms (estimated)" if sampler["fits"] else ""
+    return [
+        f"  sampler, one chip     {sampler['batch_size']} images, "
+        f"{sampler['bytes_total'] / GIB:.2f} GiB{seconds}"
+    ]

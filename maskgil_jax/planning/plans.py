@@ -1,0 +1,100 @@
+"""What a config needs on TPU topologies: options to a list of plans, one for each topology."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from maskgil_jax import config as config_defaults
+from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs
+from maskgil_jax.planning.options import PlanOptions
+from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
+
+
+def plan(options: PlanOptions) -> None:
+    """Print the plans of a config, and write them where a file is named.
+
+    Raises:
+      InputError: as `make_plans`.
+    """
+    plans = make_plans(options)
+    for one in plans:
+        print("\n".join(plan_text.lines(one)))
+    if options.output:
+        plan_files.write(options.output, plans)
+        log.info("wrote %s, and the table and plot beside it", options.output)
+
+
+def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
+    """The plan of a tokenizer or a generator on each topology, all numbers of it, for JSON.
+
+    Nothing but a TPU's compiler runs. Before JAX is imported the environment has to say that no TPU
+    is to be looked for (see maskgil_jax/plan.py).
+
+    Raises:
+      InputError: a config or a topology that cannot be planned.
+    """
+    for topology in options.topology:
+        if generation_of(topology) not in chips.CHIPS:
+            raise InputError(
+                f"topology={topology}: expected a TPU of {', '.join(chips.CHIPS)} and its shape, "
+                "as v5p:4x4x4"
+            )
+    grid = parse_grid(options.grid)
+    stages = config_defaults.stages_of(options.config.values)
+    if len(stages) != 1 or "codes" in stages:
+        raise InputError(f"config: has stages {list(stages)}, expected one tokenizer or generator")
+    (config,) = stages.values()
+    config_defaults.check_values(config)
+    return [_plan(config, topology, grid, options) for topology in options.topology]
+
+
+def generation_of(topology: str) -> str:
+    """The TPU of a topology, "v5p" of "v5p:4x4x4"."""
+    return topology.partition(":")[0]
+
+
+def _plan(
+    config: ConfigDict, topology: str, grid: tuple[int, int], options: PlanOptions
+) -> dict[str, Any]:
+    devices = programs.devices_of(topology)
+    if options.batch_per_chip:
+        config = _with_batch(config, options.batch_per_chip * len(devices))
+    mesh = sharding.make_mesh(config.mesh, devices)
+    log.info("compiling the training step for %s, %d chips", topology, len(devices))
+    step = programs.training_step(config, mesh, options.codebook_size, grid)
+    plan = {
+        "config": options.config.name,
+        "topology": topology,
+        "steps": config.steps,
+        **estimates.estimate(step, generation_of(topology)),
+    }
+    if "step_seconds" in plan:
+        seconds = plan["step_seconds"] * config.steps
+        plan["training_days"] = seconds / 86400
+        plan["chip_hours"] = seconds / 3600 * len(devices)
+    if options.sampler and config.stage == "generator":
+        log.info("compiling the sampler for one chip of %s", topology)
+        sampler = programs.sampling(config, devices[0], options.codebook_size, grid)
+        plan["sampler"] = estimates.estimate(sampler, generation_of(topology))
+    return plan
+
+
+def _with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
+    """The config with another batch, and as many steps as see the same number of images."""
+    config = config.copy_and_resolve_references()
+    images = config.steps * config.batch_size
+    config.batch_size = batch_size
+    config.steps = -(-images // batch_size)
+    return config
+
+
+def parse_grid(texts: Sequence[str]) -> tuple[int, int]:
+    """`["16", "16"]` as (height, width); InputError where it is something else."""
+    if len(texts) != 2 or not all(text.isdecimal() and int(text) for text in texts):
+        raise InputError(f"grid={','.join(texts)}: expected HEIGHT,WIDTH in codes, as 16,16")
+    return int(texts[0]), int(texts[1])

@@ -1,0 +1,130 @@
+"""What users may ask of comparisons, sweeps and studies: options of their commands."""
+
+import dataclasses
+
+from maskgil_jax.evaluation.options import Drawing, Measuring
+from maskgil_jax.runtime.command import Processes
+from maskgil_jax.runtime.config_files import Config
+from maskgil_jax.runtime.options import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What maskgil_jax.main runs."""
+
+    config: Config = option("config file, such as configs/b.py")
+    workdir: str = option("directory for checkpoints, model, samples, metrics")
+    processes: Processes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizeOptions:
+    """What maskgil_jax.tokenize encodes."""
+
+    tokenizer: str = option("tokenizer directory")
+    data: str = option("source of images: embedded, folder:PATH, tar:PATTERN, ...")
+    output: str = option("directory for the shards")
+    crops: str = option("center (1), flip (2), ten (10) or random (--views) per image", "center")
+    encoder: str = option("text encoder directory: keeps the captions' token ids", "")
+    features: bool = option("keeps the captions' features too", False)
+    caption_tokens: int = option("kept of a caption", 256, least=1)
+    views: int = option("of each image, for --crops=random", 1, least=1)
+    seed: int = option("of random crops", 0, least=0)
+    color: str = option(
+        "srgb: converted from ICC profiles; ignore: pixels as they are stored", "srgb"
+    )
+    image_size: int = option("pixels: side of the squares", 256, least=1)
+    buckets: str = option(
+        "pixart or lumina: each image becomes the size of that list that fits it best; default: "
+        "all become squares",
+        "",
+    )
+    batch_size: int = option("images encoded at once", 64, least=1)
+    shard_size: int = option("images per file", 4096, least=1)
+    bad_image_limit: float = option(
+        "largest share of unreadable images; unless 0, one is allowed", 0.01
+    )
+    processes: Processes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """What maskgil_jax.reconstruct compares."""
+
+    tokenizers: tuple[str, ...] = option("tokenizer directories, as in --tokenizers=A,B")
+    data: str = option("source of the images, such as folder:PATH")
+    output: str = option("directory for reconstructions, tables and pictures")
+    image_size: int = option("pixels, side of the ADM centre crop", 256, least=1)
+    count: int = option("images", 1000, least=1)
+    batch_size: int = option("images at once", 8, least=1)
+    rounding: str = option(
+        "of pixels to uint8: LlamaGen's, or that of taming-transformers and Open-MAGVIT2",
+        "half_up",
+        choices=("half_up", "truncate"),
+    )
+    head_width: int = option("width of the token model whose head is counted", 768, least=1)
+    lpips: str = option("LPIPS directory, for that column", "")
+    inception: str = option("Inception directory, for the column rFID", "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What maskgil_jax.compare measures."""
+
+    models: tuple[str, ...] = option("generator directories, all of one tokenizer")
+    tokenizer: str = option("tokenizer directory; default: the generators' own", "")
+    codes: str = option("code shards that none of them was trained on")
+    reference: str = option("F.npz, a folder of images, or a data source")
+    output: str = option("directory for table and pictures")
+    num: int = option("images drawn, and codes of the likelihood", 1000, least=2)
+    batch_size: int = option("images at once", 64, least=1)
+    seed: int = option("of draws and masks", 0)
+    measuring: Measuring
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MatchOptions:
+    """What maskgil_jax.condition_match measures."""
+
+    model: str = option("generator directory")
+    codes: str = option("code shards that it was not trained on")
+    encoder: str = option("encoder directory; default: the generator's own", "")
+    speech: str = option("folder of recordings, of a generator of speech", "")
+    output: str = option("F.json to write", "")
+    num: int = option("images, at most", 1000, least=2)
+    masks: int = option("drawn for each image", 8, least=1)
+    batch_size: int = option("images at once", 64, least=1)
+    seed: int = option("of pairs, masks and captions", 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """What maskgil_jax.sweep varies and measures."""
+
+    model: str = option("generator directory, which draws the samples")
+    vary: tuple[str, ...] = option(
+        "NAME=VALUE,VALUE of a decoding flag, as in --vary=guidance=1,2; several multiply",
+        repeated=True,
+    )
+    reference: str = option("F.npz, a folder of images, or a data source")
+    output: str = option("directory for table and plots")
+    num: int = option("images that it draws", 1000, least=2)
+    drawing: Drawing
+    measuring: Measuring
+    processes: Processes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScalingOptions:
+    """The family of runs that maskgil_jax.scaling trains."""
+
+    config: Config = option("config file of a generator of code shards")
+    workdir: str = option("directory for the runs, one in SIZE-STEPS each")
+    sizes: tuple[str, ...] = option("LAYERSxWIDTH of each size, as 2x64,4x128", ())
+    steps: tuple[str, ...] = option("each size is trained for each of these, as 200,400,800", ())
+    codes: str = option("code shards that none of them is trained on")
+    output: str = option("directory for tables and plot")
+    plans: tuple[str, ...] = option("F.json of maskgil_jax.plan, to which the law is extended", ())
+    num: int = option("images that the loss is of, at most", 1000, least=1)
+    batch_size: int = option("images at once", 64, least=1)
+    seed: int = option("of masks and of the intervals", 0)
