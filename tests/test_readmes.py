@@ -1,6 +1,5 @@
 """What READMEs say: their commands run, and the flags, config keys, links and paths are there."""
 
-import contextlib
 import importlib
 import pathlib
 import re
@@ -11,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
 from maskgil_jax import config as defaults
-from maskgil_jax.runtime import usage
+from maskgil_jax.runtime import options, usage
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEMPORARY = "/tmp"  # where READMEs have the quickstart's work directory
@@ -44,7 +42,7 @@ _TOKENIZER = {
 }
 _GENERATOR = {
     **{"model.layers": 1, "model.dim": 16, "model.heads": 2, "model.dtype": "float32"},
-    **{"data.image_size": 32, "samples.per_class": 1, "evaluation.per_class": 1},
+    **{"data.image_size": 32, "samples.per_class": 1, "evaluation.per_class": 4},
     **{"samples.classes": 2, "optimizer.warmup_steps": 0},
 }
 
@@ -151,36 +149,14 @@ def own_command(words):
     return named[1] if named else None
 
 
-@contextlib.contextmanager
 def flags_of(name):
     """The flags of a command."""
-    module = importlib.import_module(f"maskgil_jax.{name}")
-    if hasattr(module, "FLAGS"):
-        yield module.FLAGS
-        return
-    before = {*flags.FLAGS}
-    module.define_flags()
-    try:
-        yield flags.FLAGS
-    finally:
-        for flag in {*flags.FLAGS} - before:
-            delattr(flags.FLAGS, flag)
+    return options.flags_of(command(name).Options)
 
 
-def run_command(name, argv):
-    """What the command returns, in this process."""
-    module = importlib.import_module(f"maskgil_jax.{name}")
-    if hasattr(module, "FLAGS"):
-        return module.main([f"maskgil_jax.{name}", *argv])
-    verb = [word for word in argv[:1] if not word.startswith("-")]
-    import sys
-    from unittest import mock
-
-    argv = [name, *argv[len(verb) :]]
-    with flags_of(name) as known, mock.patch.object(sys, "argv", argv):
-        known(argv)
-        module.main(*verb)
-    return 0
+def command(name):
+    """The module of a command."""
+    return importlib.import_module(f"maskgil_jax.{name}")
 
 
 def config_of(file):
@@ -203,17 +179,15 @@ def unknown_flags(name, words):
     given = [word.partition("=") for word in words if word.startswith("--")]
     files = [value for flag, _, value in given if flag == "--config"]
     configs = [config_of(file) for file in files] or all_configs()
-    with flags_of(name) as known:
-        return [
-            flag
-            for flag in (flag.removeprefix("--") for flag, _, _ in given)
-            if not (
-                any(has_key(config, flag.removeprefix("config.")) for config in configs)
-                if flag.startswith("config.") and "config" in known
-                else flag in known or (flag.startswith("no") and flag[2:] in known)
-            )
-            and flag not in ("help", "version")
-        ]
+    known = {"help", "version", *flags_of(name)}
+    unknown = []
+    for flag in (flag.removeprefix("--") for flag, _, _ in given):
+        if "config" in known and flag.startswith("config."):
+            there = any(has_key(config, flag.removeprefix("config.")) for config in configs)
+        else:
+            there = flag in known or flag.removeprefix("no") in known
+        unknown += [] if there else [flag]
+    return unknown
 
 
 def all_configs():
@@ -225,8 +199,7 @@ def all_flags():
     """Names of the flags of every command, launch script and benchmark."""
     names = {"help", "version", "noverify"}
     for name in usage.COMMANDS:
-        with flags_of(name) as known:
-            names |= {*known}
+        names |= {*flags_of(name)}
     for path in (ROOT / "tests" / "benchmarks").glob("*.py"):
         names |= {*re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text())}
     for path in (ROOT / "launch").glob("*.sh"):
@@ -322,8 +295,14 @@ def test_a_block_is_run_or_says_why_not(readme):
     for block in blocks_of(readme):
         assert block.language in ("bash", "python"), block
         if block.language == "bash" and not block.reason:
-            others = [w for w in block.commands if not own_command(w) and w[0] != "pip"]
+            others = [words for words in block.commands if not is_run(words)]
             assert not others and block.commands, f"neither run nor marked: {others} in {block}"
+
+
+def is_run(words):
+    """Whether `test_commands_run` runs a command, or passes over it because it installs."""
+    dry = words[0].startswith("launch/") and "--dry-run" in words
+    return bool(own_command(words)) or dry or words[0] == "pip"
 
 
 def groups():
@@ -347,7 +326,10 @@ def test_commands_run(group, tmp_path, monkeypatch):
             for words in block.commands:
                 if name := own_command(words):
                     argv = small(name, words[3:], tmp_path)
-                    assert run_command(name, argv) == 0, f"{readme}: {name} {shlex.join(argv)}"
+                    code = command(name).main([f"maskgil_jax.{name}", *argv])
+                    assert code == 0, f"{readme}: python -m maskgil_jax.{name} {shlex.join(argv)}"
+                elif words[0].startswith("launch/"):
+                    subprocess.run([ROOT / words[0], *words[1:]], cwd=ROOT, check=True)
 
 
 def small(name, argv, folder):
