@@ -43,8 +43,9 @@ _TOKENIZER = {
 _GENERATOR = {
     **{"model.layers": 1, "model.dim": 16, "model.heads": 2, "model.dtype": "float32"},
     **{"data.image_size": 32, "samples.per_class": 1, "evaluation.per_class": 4},
-    **{"samples.classes": 2, "optimizer.warmup_steps": 0},
+    **{"samples.classes": 2, "samples.steps": 2, "optimizer.warmup_steps": 0},
 }
+_CAUSAL = {name: value for name, value in _GENERATOR.items() if name != "samples.steps"}
 
 
 def _changes(*fields, stage=""):
@@ -60,13 +61,14 @@ TINY = {
     },
     "configs/vq16.py": _changes(_RUN, _TOKENIZER, {"model.codebook_size": 256}),
     "configs/b.py": _changes(_RUN, _GENERATOR),
-    "configs/ar_b.py": _changes(_RUN, _GENERATOR),
+    "configs/ar_b.py": _changes(_RUN, _CAUSAL),
     "configs/small_vq.py": _changes(
         _RUN, {"evaluation.count": 8, "codebook.usage_window": 64, "optimizer.warmup_steps": 0}
     ),
     "configs/small_generators.py:tokenizer": _changes(
         _RUN, {"evaluation.count": 8, "codebook.usage_window": 64, "optimizer.warmup_steps": 0}
     ),
+    "configs/small_generators.py:causal": _changes(_RUN, _CAUSAL),
     "configs/small_generators.py": _changes(_RUN, _GENERATOR),
     "sample": {"size": "48x32"},
     "evaluate": {"num": 24},
@@ -112,7 +114,8 @@ def readmes():
 def blocks_of(readme):
     text = (ROOT / readme).read_text(encoding="utf-8")
     return [
-        Block(readme, language.strip(), body, reason) for reason, language, body in FENCE.findall(text)
+        Block(readme, language.strip(), body, reason)
+        for reason, language, body in FENCE.findall(text)
     ]
 
 
@@ -128,8 +131,8 @@ def expanded(script):
     No command is found, so that none runs; what bash itself can do (a loop, a variable) it does.
     """
     launchers = [f"launch/{path.name}" for path in (ROOT / "launch").glob("*.sh")]
-    note = r"note() { printf '%s\x1f' "'"$@"; printf '"'\\x1e'; }"
-    handlers = ["command_not_found_handle() { note \"$@\" >&3; }"]
+    note = r"note() { printf '%s\x1f' " '"$@"; printf ' "'\\x1e'; }"
+    handlers = ['command_not_found_handle() { note "$@" >&3; }']
     handlers += [f'function {name} {{ note {name} "$@" >&3; }}' for name in launchers]
     done = subprocess.run(
         ["/bin/bash", "-c", "\n".join([note, *handlers, "exec 3>&1 >/dev/null", script])],
@@ -224,7 +227,9 @@ def test_every_room_has_a_readme_that_names_its_files():
     assert len(rooms) > 10
     for room in [*rooms, ROOT / "configs", ROOT / "launch"]:
         named = spans_of(str((room / "README.md").relative_to(ROOT)))
-        words = {word.partition(":")[0].rpartition("/")[2] for span in named for word in span.split()}
+        words = {
+            word.partition(":")[0].rpartition("/")[2] for span in named for word in span.split()
+        }
         files = {path.name for kind in ("*.py", "*.sh") for path in room.rglob(kind)}
         assert not files - words - {"__init__.py"}, room
 
@@ -238,7 +243,9 @@ def test_links_and_paths_exist(readme):
     for span in spans_of(readme):
         for word in span.split():
             path = word.partition(":")[0]
-            inside = re.fullmatch(r"(tests|configs|launch|maskgil_jax|\.github|\.ci)/[\w./-]*", path)
+            inside = re.fullmatch(
+                r"(tests|configs|launch|maskgil_jax|\.github|\.ci)/[\w./-]*", path
+            )
             if inside or re.fullmatch(r"[\w/-]+\.(py|sh|md|jinja)", path):
                 there = (folder / path).exists() or (ROOT / path).exists()
                 below = [*folder.rglob(path), *(ROOT / "tests" / folder.name).rglob(path)]
@@ -293,7 +300,7 @@ def test_flags_and_config_keys_exist(readme):
 @pytest.mark.parametrize("readme", readmes())
 def test_a_block_is_run_or_says_why_not(readme):
     for block in blocks_of(readme):
-        assert block.language in ("bash", "python"), block
+        assert block.language in ("bash", "python", ""), block  # what has none is output
         if block.language == "bash" and not block.reason:
             others = [words for words in block.commands if not is_run(words)]
             assert not others and block.commands, f"neither run nor marked: {others} in {block}"
@@ -345,6 +352,7 @@ def small(name, argv, folder):
     }
     kept = [word for word in argv if word.partition("=")[0].removeprefix("--") not in changes]
     kept = [word.replace(f"{TEMPORARY}/", f"{folder}/") for word in kept]
+    kept = [re.sub(r"^(--vary=\w+=[^,]+,[^,]+),.*", r"\1", word) for word in kept]  # two values
     return [*kept, *(f"--{flag}={value}" for flag, value in changes.items())]
 
 
