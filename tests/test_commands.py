@@ -132,7 +132,7 @@ def test_a_causal_model_draws_token_by_token(causal, tmp_path):
     done = run("sample", *options, "--temperature=0", "--guidance=1.5")
     assert done.returncode == 0, done.stderr
     done = run("sample", *options, "--steps=3")
-    assert done.returncode == 1 and "--steps is not an option of --method=autoreg" in done.stderr
+    assert done.returncode == 1 and "--steps=3 is not an option of --method=autoreg" in done.stderr
 
 
 @pytest.mark.slow
@@ -384,7 +384,7 @@ BAD = {
     "verb": (("convert", "--format=maskgil-gpt"), "expected one of import, export"),
     "format": (
         ("convert", "import", "--format=onnx", "--source=/no", "--output=O/m"),
-        "format onnx: expected one of llamagen-vq, taming-vqgan,",
+        "--format=onnx: expected one of llamagen-vq, taming-vqgan,",
     ),
     "crops": (
         ("tokenize", "--tokenizer=T", "--data=embedded", "--crops=3", "--output=O"),

@@ -98,7 +98,7 @@ def of_generator(
     if isinstance(loaded, TextEncoder):
         return of_captions(loaded, config.condition_tokens, [shards.index])
     if not recordings:
-        raise InputError("--model is conditioned on speech: expected --speech=FOLDER of recordings")
+        raise InputError("the generator is conditioned on speech: expected a folder of recordings")
     images = Images([shards.index.source["name"]], [shards])
     opened = Recordings(recordings, shards.class_names, images)
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
@@ -117,13 +117,13 @@ def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Enc
     """
     known: dict[str, Any] = generator.encoder
     if not known:
-        raise InputError("--model was not trained with an encoder of text or speech")
+        raise InputError("the generator was not trained with an encoder of text or speech")
     encoder = load_encoder(directory or known["path"], verify)
-    found = encoder.provenance if encoder else known
-    if identity(found) != identity(known):
+    provenance = encoder.provenance if encoder else known
+    if identity(provenance) != identity(known):
         raise InputError(
-            f"--encoder={directory or known['path']} is {identity(found)}, but --model was trained "
-            f"on features of {identity(known)} (then at {known['path']})"
+            f"encoder {directory or known['path']} is {identity(provenance)}, but the generator "
+            f"was trained on features of {identity(known)} (then at {known['path']})"
         )
     return encoder
 

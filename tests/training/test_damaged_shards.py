@@ -71,7 +71,7 @@ def test_training_passes_over_damaged_shards_and_counts_them_or_refuses(
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "grids missing"])
-def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, caplog):
+def test_tokenizing_again_writes_damaged_shards_again(damage, finished, tmp_path, caplog):
     caplog.set_level(logging.INFO, "maskgil_jax")
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model", source="embedded:test", shard_size=200)
@@ -86,7 +86,7 @@ def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, 
         broken.write_bytes(data[: len(data) // 2])
     caplog.clear()
     code_shards.run(config, output)
-    assert (f"{path} is damaged and made anew: " in caplog.text) == (damage != "missing")
+    assert (f"{path} is damaged and written again: " in caplog.text) == (damage != "missing")
     codes = shards.CodeShards(str(output))
     assert len(codes) == 360 and codes.lost == 0
     assert json.loads((output / "index.json").read_text())["complete"] is True

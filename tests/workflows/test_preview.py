@@ -102,8 +102,6 @@ FREE = {
     "tokenizer",
     "data.flip",
     "optimizer.decay_norms",
-    "samples.resample",
-    "samples.guidance_power",
 }
 OTHERS = {
     "tokenizer": {

@@ -83,8 +83,8 @@ def test_a_tokenizer_gives_the_official_latents_codes_and_images(case, imported)
     else:
         expected |= {o: expected[o].transpose(0, 2, 3, 1) for o in ("latent", "rec", "dec")}
     golden.check(name, "latent", latents, expected["latent"])
-    for output, found in pixels.items():
-        golden.check(name, output, found, expected[output])
+    for output, ours in pixels.items():
+        golden.check(name, output, ours, expected[output])
     report = golden.spec(name)["index_report"]
     if "index_gap" in expected:
         sure = expected["index_gap"] > report["compare_where_gap_above"]
