@@ -180,7 +180,7 @@ def codes() -> ConfigDict:
             source="",  # as in data.source
             image_size=256,  # pixels: side of the squares
             buckets="",  # "": all images become squares | pixart | lumina: each the size of that
-            # list that fits it best, of about the area of the square (data/buckets.py)
+            # list that fits it best, of about the area of the square (data/images/buckets.py)
             crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
             # squares only)
             views=1,  # of each image, for crops random
@@ -271,7 +271,11 @@ def generator() -> ConfigDict:
 def causal_generator() -> ConfigDict:
     """A class-conditional causal LLaMA (size B unless changed), LlamaGen's recipe."""
     config = generator().unlock()
-    config.model.update(preset="llamagen", embedding_dropout=0.1, order="raster")
+    config.model.update(
+        preset="llamagen",
+        embedding_dropout=0.1,  # on the embedded tokens: LlamaGen's token dropout
+        order="raster",  # in which tokens are predicted: raster | halton
+    )
     config.loss = dict(
         label_smoothing=0.0,
         condition_dropout=0.1,

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.companions.features import FeatureFiles
+from maskgil_jax.data.records.image_records import Record
+from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.models.token_models.conditions import Condition, Features
 
 Example = dict[str, np.ndarray | np.generic]

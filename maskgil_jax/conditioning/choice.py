@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning import speech
 from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
 from maskgil_jax.conditioning.text import of_captions
-from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.pairing import Images
-from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.shards import CodeShards, Index
+from maskgil_jax.data.companions.features import FeatureFiles
+from maskgil_jax.data.companions.pairing import Images
+from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskgil_jax.conditioning.base import Conditioning, Example
-from maskgil_jax.data import audio
-from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.records.image_records import Record
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder

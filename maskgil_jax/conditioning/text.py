@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from maskgil_jax.conditioning.base import Conditioning, Example, identity
-from maskgil_jax.data.features import padded
-from maskgil_jax.data.records import Record, captions_of
-from maskgil_jax.data.shards import CodeRecord, Index
+from maskgil_jax.data.companions.features import padded
+from maskgil_jax.data.records.image_records import Record, captions_of
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.pretrained.text_encoder import TextEncoder, Vocabulary
 from maskgil_jax.runtime.errors import InputError, Unreadable
 

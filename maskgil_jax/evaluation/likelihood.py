@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.data.shards import CodeRecord, CodeShards, readable
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_reader import CodeShards, readable
 from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.batches import fixed_batches, spread

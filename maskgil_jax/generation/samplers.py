@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
-from maskgil_jax.decoding import autoregressive, masked
+from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.images import Sample
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators
@@ -100,7 +100,7 @@ def hybrid_sampler(
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
       grid: (height, width) in tokens; None: that of the models.
-      **options: fields of decoding.masked.Options.
+      **options: fields of decoding.masked_options.Options.
 
     Raises:
       InputError: models of other codes, classes, encoders or grids; or options that no decoding
@@ -147,7 +147,7 @@ def options_of(causal: bool) -> tuple[str, ...]:
 
 def defaults_of(causal: bool) -> dict[str, Any]:
     """The decoding options of a model by name, with their defaults."""
-    kind = autoregressive.Options if causal else masked.Options
+    kind = autoregressive.Options if causal else masked_options.Options
     return {field.name: field.default for field in dataclasses.fields(kind)}
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from maskgil_jax.data import kinds
+from maskgil_jax.data.images import file_kinds
 from maskgil_jax.interop.names import some
 from maskgil_jax.runtime import files
 from maskgil_jax.runtime.errors import InputError
@@ -138,7 +138,7 @@ def check_beginning(path: str) -> None:
     if not start:
         raise InputError(f"source={path} is empty (0 bytes), expected tensors")
     # The first bytes of safetensors are of a number, which text never is: its eighth is zero.
-    kind = "" if 0 in start[:8] else kinds.kind_of(start)
+    kind = "" if 0 in start[:8] else file_kinds.kind_of(start)
     if kind in NOT_WEIGHTS:
         raise InputError(f"source={path} is {kind}, expected tensors")
 

@@ -13,7 +13,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax.decoding import autoregressive, masked, masked_loop
+from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
@@ -254,14 +254,14 @@ def _masked_sampling(
     grid: tuple[int, int],
     options: dict[str, Any],
 ) -> _Sampling:
-    """Masked sampling; `options` are those of masked.plan."""
+    """Masked sampling; `options` are those of masked_plan.plan."""
     tokens = grid[0] * grid[1]
-    plan, counts_SB = masked.plan(np.full(batch_size, tokens), **options)
+    plan, counts_SB = masked_plan.plan(np.full(batch_size, tokens), **options)
     codes = jax.ShapeDtypeStruct((batch_size, *grid), jnp.int32)
     counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
     each = flops.forward_flops(network)
     passes = sum(1 + (scale != 1) for scale in plan.guidance)
-    head = each["head"] * sum(plan.hidden) // tokens
+    head = each["head"] * sum(plan.masked) // tokens
     return _Sampling(
         functools.partial(masked_loop.sample_codes, plan=plan),
         (model, condition, codes, counts, *_randomness()),

@@ -4,7 +4,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.color import check_color
+from maskgil_jax.data.images.color import check_color
 from maskgil_jax.runtime import sharding
 from maskgil_jax.training import optimizer
 

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.buckets import Size
-from maskgil_jax.data.records import Named
+from maskgil_jax.data.images.buckets import Size
+from maskgil_jax.data.order import Pool, examples_in
+from maskgil_jax.data.records.image_records import Named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Dataset:
     """
 
     load: pipeline.Load
-    parts: Sequence[pipeline.Part]
+    parts: Sequence[Pool]
     grids: Sequence[Size]
     name_of: Callable[[int], Named]
 
     def __len__(self) -> int:
-        return pipeline.examples_in(self.parts)
+        return examples_in(self.parts)

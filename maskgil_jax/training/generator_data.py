@@ -11,10 +11,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base, choice
-from maskgil_jax.data import buckets, limits, mixture, pipeline, sources
-from maskgil_jax.data.pairing import Images
-from maskgil_jax.data.records import Named, Record, name_of
-from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
+from maskgil_jax.data import mixture, pipeline, sources
+from maskgil_jax.data.companions.pairing import Images
+from maskgil_jax.data.images import buckets
+from maskgil_jax.data.order import pools_of
+from maskgil_jax.data.records import limits
+from maskgil_jax.data.records.image_records import Named, Record, name_of
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -113,7 +118,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Generator
     return GeneratorData(
         dataset=Dataset(
             load,
-            pipeline.parts_of(numbers, weights),
+            pools_of(numbers, weights),
             shapes.grids(tokenizer.downsample),
             functools.partial(_name_of, source, condition, config.data.color),
         ),
@@ -135,11 +140,13 @@ def _check_sources(names: Sequence[str], opened: Sequence[Any], config: ConfigDi
         source.census.check_limit(name, config.data.bad_image_limit, "config.data.bad_image_limit")
 
 
-def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
+def _joined(
+    names: Sequence[str], opened: Sequence[Any], config: ConfigDict
+) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
     if not config.model.feature_dim or config.data.speech:
         mixture.check_classes(names, opened)
-    return mixture.Joined(opened)
+    return mixture.joined(opened)
 
 
 def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) -> None:
@@ -186,7 +193,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> GeneratorD
     return GeneratorData(
         dataset=Dataset(
             pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
-            pipeline.parts_of(numbers, weights),
+            pools_of(numbers, weights),
             index.grids,
             functools.partial(_name_of, codes, condition, config.data.color),
         ),

@@ -42,7 +42,7 @@ def weighted_loss(
     inputs_Bhw = examples["codes"]
     if not model.config.causal:
         inputs_Bhw = jnp.where(examples["masked"], model.config.mask_id, inputs_Bhw)
-    x_BLD = model.hidden(inputs_Bhw, examples["condition"], key)
+    x_BLD = model.backbone(inputs_Bhw, examples["condition"], key)
     B, L = x_BLD.shape[:2]
     codes_BL, masked_BL, weight_BL = (
         examples[name].reshape(B, L) for name in ("codes", "masked", "weight")

@@ -22,7 +22,8 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.buckets import Compilations
+from maskgil_jax.data.images.buckets import Compilations
+from maskgil_jax.data.order import Order
 from maskgil_jax.runtime import sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
 from maskgil_jax.training.checkpoints import Checkpoints
@@ -127,7 +128,7 @@ def train(
     config, clock = run.config, Clock()
     step_fn = jax.jit(step, donate_argnums=0, out_shardings=(run.shardings, None))
     frozen = jax.device_put(frozen, sharding.state_shardings(frozen, run.mesh))
-    order = pipeline.Order(run.dataset.parts, config.batch_size, config.seed)
+    order = Order(run.dataset.parts, config.batch_size, config.seed)
     skips = Skips(run.dataset.name_of, order, config.skips_allowed, run.checkpoints)
     with contextlib.closing(_device_batches(run, order, clock)) as batches:
         for number, batch in batches:
@@ -204,7 +205,7 @@ def _log_parameters(model: Any) -> None:
 
 
 def _device_batches(
-    run: Run, order: pipeline.Order, clock: Clock
+    run: Run, order: Order, clock: Clock
 ) -> Generator[tuple[int, Batch], None, None]:
     """The steps that are left by number, and the batch of each as global arrays on the mesh."""
     config, grids, compilations = run.config, run.dataset.grids, Compilations(run.dataset.grids)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from maskgil_jax.data import pipeline
-from maskgil_jax.data.records import Named
+from maskgil_jax.data.order import Order
+from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.checkpoints import Checkpoints
 
@@ -26,7 +26,7 @@ class Skips:
     def __init__(
         self,
         name_of: Callable[[int], Named],
-        order: pipeline.Order,
+        order: Order,
         allowed: int,
         checkpoints: Checkpoints,
     ):

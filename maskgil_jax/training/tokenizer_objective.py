@@ -240,7 +240,7 @@ def reconstruct(
     terms = {"codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
     if settings.entropy_weight:
         terms["entropy"] = tokenizer.entropy_loss(latents)
-    features = tokenizer.hidden(quantized.z_BhwC)
+    features = tokenizer.features(quantized.z_BhwC)
     outputs = tokenizer.pixels(features), weighted(terms, settings)
     comparable = tokenizer.comparable(latents)
     return outputs, Reconstruction(features, quantized.codes_Bhw, comparable, terms)

@@ -9,7 +9,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.data import buckets, pipeline, records, sources
+from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.images import buckets
+from maskgil_jax.data.order import pools_of
+from maskgil_jax.data.records import image_records
 from maskgil_jax.generation import pictures
 from maskgil_jax.generation.images import reconstruct
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
@@ -55,7 +58,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
 
 
-def open_source(config: ConfigDict) -> records.Source:
+def open_source(config: ConfigDict) -> image_records.Source:
     """The images that are trained on.
 
     Raises:
@@ -69,7 +72,7 @@ def open_source(config: ConfigDict) -> records.Source:
     return source
 
 
-def dataset_of(source: records.Source, config: ConfigDict, downsample: int) -> Dataset:
+def dataset_of(source: image_records.Source, config: ConfigDict, downsample: int) -> Dataset:
     """The images of a source as squares; `downsample` is the tokenizer's."""
     squares = buckets.named("", config.data.image_size, downsample)
     numbers = squares.of_images(source)
@@ -83,9 +86,9 @@ def dataset_of(source: records.Source, config: ConfigDict, downsample: int) -> D
     )
     return Dataset(
         load,
-        pipeline.parts_of([numbers]),
+        pools_of([numbers]),
         squares.grids(downsample),
-        lambda index: records.name_of(source[index], config.data.color),
+        lambda index: image_records.name_of(source[index], config.data.color),
     )
 
 

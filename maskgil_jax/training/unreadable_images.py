@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import kinds, limits
+from maskgil_jax.data.images import file_kinds
+from maskgil_jax.data.records import limits
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
@@ -55,7 +56,7 @@ class UnreadableImages:
     def log_kinds(self) -> None:
         """Log how many of each kind this process has met since its start, if there are any."""
         if self._kinds:
-            log.warning("skipped, since they cannot be read: %s", kinds.counted(self._kinds))
+            log.warning("skipped, since they cannot be read: %s", file_kinds.counted(self._kinds))
 
     def too_many(self) -> str:
         """The complaint, or "", of all processes together; all call this."""

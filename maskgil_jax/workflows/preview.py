@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
 from maskgil_jax.conditioning import choice, speech
-from maskgil_jax.data import buckets, mixture, sources
+from maskgil_jax.data import mixture, sources
+from maskgil_jax.data.images import buckets
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.models.tokenizers.vq import VQConfig
 from maskgil_jax.pretrained import model_directory, networks

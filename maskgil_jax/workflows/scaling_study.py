@@ -11,7 +11,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
-from maskgil_jax.data.shards import CodeShards, Index
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.evaluation.likelihood import spread_records, validation
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.llama_config import LlamaConfig

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskgil_jax.data.records import Record, captions_of
+from maskgil_jax.data.records.image_records import Record, captions_of
 from maskgil_jax.pretrained.text_encoder import TextEncoder, Tokens
 
 SMALLEST = 8  # captions, and tokens of each, that features are computed of; and twice as many, ...

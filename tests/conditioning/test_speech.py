@@ -13,8 +13,10 @@ from etils import epath
 
 import maskgil_jax
 from maskgil_jax.conditioning import choice, speech
-from maskgil_jax.data import audio, recordings, sources, utterances
-from maskgil_jax.data.recordings import Recordings
+from maskgil_jax.data import sources
+from maskgil_jax.data.companions import recordings
+from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation.live_speech import Stages
 from maskgil_jax.models.encoders.whisper import Whisper, WhisperConfig
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder

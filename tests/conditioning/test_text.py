@@ -15,7 +15,8 @@ import maskgil_jax
 from maskgil_jax.conditioning import choice
 from maskgil_jax.conditioning.text import CaptionReader
 from maskgil_jax.data import sources
-from maskgil_jax.data.shards import CodeRecord, CodeShards
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training import generator_data
 from maskgil_jax.training.writer import read_log

@@ -9,7 +9,7 @@ import safetensors.numpy
 import torch
 
 import maskgil_jax
-from maskgil_jax.data import audio
+from maskgil_jax.data.sound import audio
 from maskgil_jax.interop import conversion, engine
 from maskgil_jax.interop import whisper as table
 from maskgil_jax.models.encoders.whisper import Whisper

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax.data import code_records, shards
+from maskgil_jax.data.shards import code_records, shard_index
 from maskgil_jax.evaluation import feature_sets
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.reporting import collect, facts, figures, page, result_tables, results
@@ -45,7 +45,7 @@ def shapes_of(config, where):
 
 
 def read_codes(path):
-    index, _ = shards.read_index(path.parent)
+    index, _ = shard_index.read_index(path.parent)
     code_records.Unpacker(index)
 
 

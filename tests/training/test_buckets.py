@@ -10,6 +10,7 @@ from PIL import Image
 
 import maskgil_jax
 from maskgil_jax.data import pipeline
+from maskgil_jax.data.order import Order
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data
@@ -142,7 +143,7 @@ def test_shards_are_mixed_by_weight(codes, finished, photos, tmp_path):
     mixture = ((f"arrayrecord:{codes}", 1.0), (f"arrayrecord:{tmp_path}", 3))
     data = generator_data.open_data(config_for("", source="", mixture=mixture))
     assert len(data.dataset) == 120
-    order = pipeline.Order(data.dataset.parts, 8, 0)
+    order = Order(data.dataset.parts, 8, 0)
     drawn = np.concatenate([order.examples(step) for step in range(1, 201)])
     assert abs((drawn >= 60).mean() - 0.75) < 0.02
     batch = next(pipeline.batches(data.dataset.load, order, threads=1))

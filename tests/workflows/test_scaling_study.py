@@ -10,7 +10,7 @@ import jax
 import pytest
 from etils import epath
 
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.pretrained import generators, networks, presets
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import scaling_study
