@@ -6,7 +6,7 @@ import pytest
 
 from maskgil_jax.data import audio, containers, recordings
 from maskgil_jax.runtime.errors import Unreadable
-from tests.data.test_audio import sound, written
+from tests.helpers.sounds import sound, written
 
 TONE = sound(16_000, 0.5)
 PCM = np.round(TONE * 32767).astype("<i2").tobytes()

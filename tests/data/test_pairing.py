@@ -5,7 +5,6 @@ import tarfile
 
 import numpy as np
 import pytest
-from etils import epath
 from PIL import Image
 
 from maskgil_jax.conditioning import choice
@@ -14,7 +13,7 @@ from maskgil_jax.data.features import FeatureFiles
 from maskgil_jax.data.pairing import Images, Naming
 from maskgil_jax.data.recordings import Recordings, find
 from maskgil_jax.runtime.errors import InputError, Unreadable
-from tests.helpers import tiny
+from tests.helpers import tiny, tiny_shards
 
 
 def png():
@@ -41,29 +40,10 @@ def tar(path, *names):
 
 def code_shards(path, source, ids):
     """A directory of code shards of a source, without a tokenizer."""
-    index = shards.Index(
-        tokenizer=dict(path="", fingerprint="", codebook_size=4, downsample=8),
-        source={"name": source, "images": len(ids)},
-        image_size=16,
-        buckets="",
-        crops="center",
-        views=1,
-        seed=0,
-        encoder={},
-        caption_tokens=0,
-        features="",
-        grids=((2, 2),),
-        dtype="uint16",
-        class_names=("one",),
-        shards=("codes-00000-of-00001.array_record",),
-    )
-    path.mkdir()
     codes = np.zeros((1, 2, 2), np.uint16)
     records = [shards.CodeRecord(codes, 0, image, (16, 16)) for image in ids]
-    shards.write_shard(epath.Path(path) / index.shards[0], records, index.grids)
-    counts = shards.counts_of(epath.Path(path), index)
-    shards.write_index(path, index, {**counts, "unreadable": 0, "complete": True})
-    return shards.CodeShards(str(path))
+    fields = dict(source={"name": source, "images": len(ids)}, grids=((2, 2),))
+    return shards.CodeShards(str(tiny_shards.write(path, records=[records], **fields)))
 
 
 def images_of(*specs):

@@ -7,8 +7,7 @@ import pytest
 from maskgil_jax.runtime import swap, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.work_lock import Held, Holder, Lock
-from tests.runtime.test_work_lock import race
-from tests.training.test_bucket import bucket  # noqa: F401
+from tests.helpers.races import race
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(work_lock, "SETTLED", 0.5)
 
 
-def test_a_lock_in_a_bucket(bucket, quick):  # noqa: F811
+def test_a_lock_in_a_bucket(bucket, quick):
     directory = bucket / "run"
     assert race(4, lambda: Lock(directory).acquire()) == 1
     (directory / work_lock.NAME).unlink()
@@ -34,7 +33,7 @@ def test_a_lock_in_a_bucket(bucket, quick):  # noqa: F811
     assert not (directory / work_lock.NAME).exists()
 
 
-def test_a_run_whose_lock_was_overwritten_in_a_bucket_stops(bucket, quick):  # noqa: F811
+def test_a_run_whose_lock_was_overwritten_in_a_bucket_stops(bucket, quick):
     directory = bucket / "run"
     with pytest.raises(InputError, match="another run took it over .*: process 7 on"):
         with work_lock.held(directory, "--workdir"):
@@ -43,7 +42,7 @@ def test_a_run_whose_lock_was_overwritten_in_a_bucket_stops(bucket, quick):  # n
             work_lock.time.sleep(60)
 
 
-def test_a_directory_replaces_another_in_a_bucket(bucket):  # noqa: F811
+def test_a_directory_replaces_another_in_a_bucket(bucket):
     directory = bucket / "run" / "model"
     for text in ("old", "new"):
         fresh = swap.beside(directory, "0123456789abcdef")

@@ -4,14 +4,14 @@ import pytest
 from maskgil_jax.evaluation import likelihood
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import condition_match
-from tests.generation.test_hybrid import causal, model
+from tests.helpers.tiny_llama import causal, masked
 
 RNG = np.random.default_rng(0)
 CODES = RNG.integers(0, 20, (7, 3, 4))
 CLASSES = np.array([0, 1, 2, 3, 4, 0, 1])
 
 
-@pytest.mark.parametrize("make, options", [(model, dict(steps=8, temperature=0.3)), (causal, {})])
+@pytest.mark.parametrize("make, options", [(masked, dict(steps=8, temperature=0.3)), (causal, {})])
 def test_images_drawn_of_a_class_are_likelier_under_it_and_others_are_not(make, options):
     generator, count = make(), 100
     classes = np.arange(count) % 5
@@ -31,7 +31,7 @@ def test_images_drawn_of_a_class_are_likelier_under_it_and_others_are_not(make, 
         )
 
 
-@pytest.mark.parametrize("make", [model, causal])
+@pytest.mark.parametrize("make", [masked, causal])
 def test_the_losses_of_images_do_not_depend_on_their_batch(make):
     generator = make()
     found = [

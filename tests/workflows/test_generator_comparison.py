@@ -4,11 +4,11 @@ import numpy as np
 
 from maskgil_jax.data.shards import CodeRecord
 from maskgil_jax.workflows import generator_comparison
-from tests.generation import test_hybrid as hybrid_models
+from tests.helpers import tiny_llama
 
 
 def test_the_likelihood_is_of_images_of_all_classes_of_shards_that_hold_one_after_another():
-    model = hybrid_models.model()
+    model = tiny_llama.masked()
     shape = 1, *model.grid
     rng = np.random.default_rng(0)
     shards = [
