@@ -42,7 +42,8 @@ def code_shards(path, source, ids):
     """A directory of code shards of a source, without a tokenizer."""
     codes = np.zeros((1, 2, 2), np.uint16)
     records = [shards.CodeRecord(codes, 0, image, (16, 16)) for image in ids]
-    fields = dict(source={"name": source, "images": len(ids)}, grids=((2, 2),))
+    source = {"name": source, "images": len(ids)}
+    fields = dict(source=source, image_size=4, grids=((2, 2),))
     return shards.CodeShards(str(tiny_shards.write(path, records=[records], **fields)))
 
 

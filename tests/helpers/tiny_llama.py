@@ -17,12 +17,16 @@ LABELS = np.array([0, 4, 4])
 
 
 def built(**changes):
-    """A network whose every weight is random, the head too."""
-    model = Llama(dataclasses.replace(TINY, **changes), jax.random.key(0))
-    leaves, structure = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, noise)
+    """A network whose every weight is random, the head too; drawn by numpy, which compiles none."""
+    config, rng = dataclasses.replace(TINY, **changes), np.random.default_rng(1)
+
+    def drawn(path, like):
+        noise = 0.3 * rng.standard_normal(like.shape)
+        of_norm = jax.tree_util.keystr(path).endswith(".scale.value")
+        return jnp.asarray(1.0 + noise if of_norm else noise, like.dtype)
+
+    shapes = jax.eval_shape(lambda: Llama(config, jax.random.key(0)))
+    return jax.tree.map_with_path(drawn, shapes)
 
 
 def inputs(seed=0, batch=2, grid=(3, 4)):

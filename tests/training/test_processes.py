@@ -26,6 +26,7 @@ def on_codes(finished, steps=STEPS):
         f"--config.data.source=arrayrecord:{finished}/codes",
         f"--config.steps={steps}",
         "--config.checkpoint_every=10",
+        "--config.evaluation.reference=",
         "--config.pictures_every=20",
     )
 
@@ -36,6 +37,7 @@ def one_process(finished, tmp_path_factory):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
+    config.evaluation.reference = ""
     run_stages(config, epath.Path(workdir))
     return workdir
 
@@ -78,6 +80,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
+    config.evaluation.reference = ""
     config.mesh = dict(data=2, fsdp=2, tensor=2)
     run_stages(config, epath.Path(tmp_path))
     assert_alike(one_process, tmp_path)

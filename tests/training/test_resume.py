@@ -23,6 +23,7 @@ def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path)
     straight = finished if stage == "generator" else finished / "tokenizer"
     if stage == "generator":
         config.data.source = f"arrayrecord:{finished}/codes"
+    config.evaluation.reference = ""
     config.steps = 3
     run_stages(config, epath.Path(tmp_path))
     config.steps = 6
@@ -109,6 +110,7 @@ def test_micro_batches_add_up_to_the_batch(finished, tmp_path):
     for accumulate in (1, 4):
         config = tiny.generator()
         config.data.source = f"arrayrecord:{finished}/codes"
+        config.evaluation.reference = ""
         config.model.dropout = 0.0
         config.accumulate_steps = accumulate
         config.steps = 3
