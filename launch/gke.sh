@@ -11,7 +11,7 @@
 # --dry-run prints the commands instead. Cluster and namespace are those of `kubectl config`. The
 # image holds this checkout: docker build -t IMAGE -f launch/Dockerfile . && docker push IMAGE
 # The PersistentVolumeClaim (ReadWriteMany, such as Filestore) is at /data in every worker, for the
-# data (and the work directory, if that is no bucket).
+# data (and the work directory, if that is not in cloud storage).
 
 set -euo pipefail
 source "$(dirname "$0")/options.sh"

@@ -53,7 +53,7 @@ need_training() {
     ${extra[@]+"${extra[@]}"})
 }
 
-# Sets the parts of --topology=v5p:4x4x4: `generation`, `shape`, `chips`.
+# Sets `generation`, `shape` and `chips` from --topology=v5p:4x4x4.
 need_topology() {
   need topology
   [[ $topology =~ ^((v5e|v6e):|(v4|v5p|tpu7x):[1-9][0-9]*x)[1-9][0-9]*x[1-9][0-9]*$ ]] ||

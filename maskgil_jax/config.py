@@ -5,6 +5,7 @@ order. Configs are locked: an unknown key is an error, in a file and on the comm
 Strings may hold `{workdir}`, which stands for the work directory given on the command line.
 """
 
+import re
 import sys
 
 from ml_collections import ConfigDict
@@ -30,6 +31,13 @@ MAY_CHANGE = (
 
 # Fields that older runs do not have, and what they did.
 ADDED = {"color": "ignore"}
+
+# Fields that only older runs have, and the value that every run has now.
+REMOVED = {
+    "loss.reconstruction_weight": 1.0,
+    "samples.guidance_power": 3.0,
+    "samples.resample": False,
+}
 
 
 def _images() -> dict:
@@ -103,7 +111,6 @@ def tokenizer() -> ConfigDict:
         ),
         loss=dict(
             reconstruction="l2",  # l2 | l1
-            reconstruction_weight=1.0,
             lpips="",  # LPIPS directory; needed where perceptual_weight is not 0
             perceptual_weight=1.0,
             lpips_dropout=False,  # on, as in the official training codes by oversight
@@ -173,7 +180,7 @@ def codes() -> ConfigDict:
             source="",  # as in data.source
             image_size=256,  # pixels: side of the squares
             buckets="",  # "": all images become squares | pixart | lumina: each the size of that
-            # list that fits it best, of about the area of the square (data/buckets.py)
+            # list that fits it best, of about the area of the square (data/images/buckets.py)
             crops="center",  # center | flip (center and its mirror) | random | ten (ten-crop; of
             # squares only)
             views=1,  # of each image, for crops random
@@ -217,7 +224,7 @@ def generator() -> ConfigDict:
             dropout=0.1,  # on the outputs of attention and MLP
             remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
             # what is cheap) | full (each layer: the least memory, the most time)
-            unroll=1,  # layers in one turn of the compiled loop; more take longer to compile
+            unroll=1,  # layers in one iteration of the compiled loop; more take longer to compile
             dtype="bfloat16",  # of the computation; parameters are float32
         ),
         loss=dict(
@@ -238,7 +245,6 @@ def generator() -> ConfigDict:
             guidance=3.0,  # scale s of u + s (c - u); 1: none
             guidance_form="scale",  # | weight: w of (1 + w) c - w u; 0: none
             guidance_ramp="linear",  # constant | linear | cosine | power_cosine
-            guidance_power=3.0,  # of power_cosine
             schedule="arccos",
             rule="maskgil",  # maskgil | maskgit | halton | titok | maskbit
             temperature=1.0,  # divides the logits
@@ -246,7 +252,6 @@ def generator() -> ConfigDict:
             choice_temperature=4.5,  # scale of the Gumbel noise on the confidence
             top_k=0,  # codes drawn from; 0: all
             top_p=1.0,  # the fewest codes that reach this probability; 1: all
-            resample=False,  # draw revealed tokens anew at every step
             batch_size=64,
         ),
         evaluation=dict(
@@ -266,7 +271,11 @@ def generator() -> ConfigDict:
 def causal_generator() -> ConfigDict:
     """A class-conditional causal LLaMA (size B unless changed), LlamaGen's recipe."""
     config = generator().unlock()
-    config.model.update(preset="llamagen", embedding_dropout=0.1, order="raster")
+    config.model.update(
+        preset="llamagen",
+        embedding_dropout=0.1,  # on the embedded tokens: LlamaGen's token dropout
+        order="raster",  # in which tokens are predicted: raster | halton
+    )
     config.loss = dict(
         label_smoothing=0.0,
         condition_dropout=0.1,
@@ -329,7 +338,7 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
             *("seed", "keep_every", "skips_allowed", "data.workers", "codebook.restart_every"),
             *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"),
             "optimizer.warmup_steps",
-            *("loss.unmasked_weight", "loss.reconstruction_weight", "loss.perceptual_weight"),
+            *("loss.unmasked_weight", "loss.perceptual_weight"),
             *("loss.feature_weight", "loss.codebook_weight", "loss.commitment_weight"),
             *("loss.entropy_weight", "loss.adversarial_weight", "loss.adversarial_start"),
             *("loss.discriminator_weight", "loss.lecam_weight", "loss.r1_weight"),
@@ -379,7 +388,9 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         name = f"{prefix}{key}"
         if name in MAY_CHANGE:
             continue
-        before, after = old.get(key, ADDED.get(key, "(absent)")), new.get(key, "(absent)")
+        before = old.get(key, ADDED.get(key, "(absent)"))
+        field = re.sub(r"^stages\.\w+\.", "", name)
+        after = new.get(key, REMOVED.get(field, "(absent)"))
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{name}.")
         elif before != after:

@@ -32,7 +32,7 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
     assert labels.tolist() == [3, 3, 3, 7, 7, 7] and images.shape == (6, 8, 8, 3)
     generator = maskgil_jax.load(finished / "model")
     tokenizer = maskgil_jax.load(finished / "tokenizer" / "model")
-    from maskgil_jax.data.images import to_uint8
+    from maskgil_jax.data.images.pixel_levels import to_uint8
 
     codes = generator.sample(labels, 0, steps=4)
     difference = to_uint8(tokenizer.decode(codes)).astype(int) - images
@@ -106,7 +106,7 @@ def test_sample_of_a_prefix_token_by_token_and_the_rest_masked(prefix, finished,
         images, labels = samples["arr_0"], samples["labels"]
     first = maskgil_jax.load(causal / "model").sample(labels, 0, tokens=prefix, top_k=9)
     codes = maskgil_jax.load(finished / "model").sample(labels, 0, codes=first, steps=2)
-    from maskgil_jax.data.images import to_uint8
+    from maskgil_jax.data.images.pixel_levels import to_uint8
 
     known = np.asarray(first) < 64
     assert (
@@ -121,7 +121,7 @@ def test_a_causal_model_draws_token_by_token(causal, tmp_path):
     done = call("sample", *options, "--temperature=0", "--guidance=1.5")
     assert done.returncode == 0, done.stderr
     done = call("sample", *options, "--steps=3")
-    assert done.returncode == 1 and "--steps is not an option of --method=autoreg" in done.stderr
+    assert done.returncode == 1 and "--steps=3 is not an option of --method=autoreg" in done.stderr
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
         assert row["steps"] == 6 and 0 < row["validation_loss"] < np.log(64) + 0.1
         assert 0 <= row["validation_accuracy"] < 1 and row["pixel_frechet_distance"] > 0
     # The causal loss is that of the logits that a user gets.
-    from maskgil_jax.data.shards import CodeShards
+    from maskgil_jax.data.shards.shard_reader import CodeShards
     from maskgil_jax.generation.samplers import spread
 
     shards = CodeShards(f"{finished}/codes")
@@ -375,7 +375,7 @@ BAD = {
     "verb": (("convert", "--format=maskgil-gpt"), "expected one of import, export"),
     "format": (
         ("convert", "import", "--format=onnx", "--source=/no", "--output=O/m"),
-        "format onnx: expected one of llamagen-vq, taming-vqgan,",
+        "--format=onnx: expected one of llamagen-vq, taming-vqgan,",
     ),
     "crops": (
         ("tokenize", "--tokenizer=T", "--data=embedded", "--crops=3", "--output=O"),

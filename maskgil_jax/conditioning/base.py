@@ -1,4 +1,4 @@
-"""What generators are conditioned on: how it is read with an image, and how the model gets it.
+"""Conditions of generators: how they are read with an image, and how the model gets them.
 
 An example has either the class itself (`label`), or features that were computed beforehand
 (`features`, `mask`), or what a frozen encoder makes features of in the step (`prompt`: the token
@@ -13,15 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.companions.features import FeatureFiles
+from maskgil_jax.data.records.image_records import Record
+from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.models.token_models.conditions import Condition, Features
 
 Example = dict[str, np.ndarray | np.generic]
-# The condition's part of an example; Unreadable where the image has none that can be used.
+# Reads the condition's fields of an example; Unreadable where the image has none that can be used.
 Read = Callable[[Record | CodeRecord, np.random.Generator], Example]
-PARTS = ("label", "features", "prompt", "mask")  # of an example, that are its condition's
+FIELDS = ("label", "features", "prompt", "mask")  # of an example, that are its condition's
 ENCODED_AT_ONCE = 64  # prompts
 
 
@@ -39,7 +39,7 @@ class Conditioning:
       network: the frozen encoder of prompts, for `condition_of`, in the host's memory: training
         puts its own on the devices; None where there are none.
       provenance: what a generator keeps of the encoder that it depends on.
-      name: what `read` gives of an image with the same random numbers, in words.
+      name: in words, what `read` reads of an image with the same random numbers.
     """
 
     read: Read
@@ -60,12 +60,12 @@ class FileReader:
     files: FeatureFiles
 
     def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
-        """The part of an example, see Read."""
+        """The condition's fields of an example, see Read."""
         return self.files[record.id]._asdict()
 
 
 def condition_of(batch: Mapping[str, jax.Array], encoder: Any) -> Condition:
-    """What the model takes of the examples of a batch, on the device.
+    """The condition that the model takes, of the examples of a batch, on the device.
 
     Args:
       batch: as `Conditioning.read` makes its examples.
@@ -80,14 +80,16 @@ def condition_of(batch: Mapping[str, jax.Array], encoder: Any) -> Condition:
 
 def stacked(examples: Sequence[Example], conditioning: Conditioning) -> Condition:
     """The condition of examples that are not in a batch yet, as NumPy arrays."""
-    encode, network, parts = jax.jit(condition_of), jax.device_put(conditioning.network), []
+    encode, network = jax.jit(condition_of), jax.device_put(conditioning.network)
+    fields = [name for name in FIELDS if name in examples[0]]
+    conditions = []
     for start in range(0, len(examples), ENCODED_AT_ONCE):
-        part = examples[start : start + ENCODED_AT_ONCE]
-        batch = {name: np.stack([e[name] for e in part]) for name in PARTS if name in part[0]}
-        parts.append(jax.device_get(encode(batch, network)))
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        some = examples[start : start + ENCODED_AT_ONCE]
+        batch = {name: np.stack([example[name] for example in some]) for name in fields}
+        conditions.append(jax.device_get(encode(batch, network)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *conditions)
 
 
 def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What must agree of an encoder; where it lies need not."""
+    """What identifies an encoder: its provenance but for the path, since it may be moved."""
     return {name: value for name, value in provenance.items() if name != "path"}

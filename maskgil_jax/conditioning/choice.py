@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning import speech
 from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
 from maskgil_jax.conditioning.text import of_captions
-from maskgil_jax.data.features import FeatureFiles
-from maskgil_jax.data.pairing import Images
-from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.shards import CodeShards, Index
+from maskgil_jax.data.companions.features import FeatureFiles
+from maskgil_jax.data.companions.pairing import Images
+from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
@@ -98,7 +99,7 @@ def of_generator(
     if isinstance(loaded, TextEncoder):
         return of_captions(loaded, config.condition_tokens, [shards.index])
     if not recordings:
-        raise InputError("--model is conditioned on speech: expected --speech=FOLDER of recordings")
+        raise InputError("the generator is conditioned on speech: expected a folder of recordings")
     images = Images([shards.index.source["name"]], [shards])
     opened = Recordings(recordings, shards.class_names, images)
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
@@ -117,13 +118,13 @@ def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Enc
     """
     known: dict[str, Any] = generator.encoder
     if not known:
-        raise InputError("--model was not trained with an encoder of text or speech")
+        raise InputError("the generator was not trained with an encoder of text or speech")
     encoder = load_encoder(directory or known["path"], verify)
-    found = encoder.provenance if encoder else known
-    if identity(found) != identity(known):
+    provenance = encoder.provenance if encoder else known
+    if identity(provenance) != identity(known):
         raise InputError(
-            f"--encoder={directory or known['path']} is {identity(found)}, but --model was trained "
-            f"on features of {identity(known)} (then at {known['path']})"
+            f"encoder {directory or known['path']} is {identity(provenance)}, but the generator "
+            f"was trained on features of {identity(known)} (then at {known['path']})"
         )
     return encoder
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskgil_jax.conditioning.base import Conditioning, Example
-from maskgil_jax.data import audio
-from maskgil_jax.data.recordings import Recordings
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.records.image_records import Record
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
@@ -27,10 +27,10 @@ BINS = 80  # of those
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Frames:
-    """Features of log-mel frames: what the encoder makes of them, several side by side a token.
+    """Turns log-mel frames into features: several frames side by side are one token.
 
     Attributes:
-      whisper: the encoder; None: the frames themselves.
+      whisper: the encoder; None: the frames themselves are features.
     """
 
     whisper: Whisper | None
@@ -57,7 +57,7 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """Of speech."""
+        """How much speech the window holds."""
         return self.tokens * self.frames / 100
 
     def prompt(self, waveform: np.ndarray) -> Example:
@@ -66,10 +66,10 @@ class Window:
         Args:
           waveform: float32 [samples] at audio.RATE; what is longer than the window is cut off.
         """
-        heard = -(-len(waveform) * 100 // (audio.RATE * self.frames))  # tokens, rounded up
+        tokens = -(-len(waveform) * 100 // (audio.RATE * self.frames))  # rounded up
         return {
             "prompt": audio.log_mel(waveform, self.seconds, self.bins),
-            "mask": np.arange(self.tokens) < heard,
+            "mask": np.arange(self.tokens) < tokens,
         }
 
 
@@ -81,7 +81,7 @@ class RecordingReader:
     window: Window
 
     def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
-        """The part of an example, see base.Read."""
+        """The condition's fields of an example, see base.Read."""
         data = self.recordings.read(record.id, record.label, rng)
         return self.window.prompt(audio.decode(data))
 

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from maskgil_jax.conditioning.base import Conditioning, Example, identity
-from maskgil_jax.data.features import padded
-from maskgil_jax.data.records import Record, captions_of
-from maskgil_jax.data.shards import CodeRecord, Index
+from maskgil_jax.data.companions.features import padded
+from maskgil_jax.data.records.image_records import Record, captions_of
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.pretrained.text_encoder import TextEncoder, Vocabulary
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
@@ -39,10 +40,10 @@ def of_captions(encoder: TextEncoder, tokens: int, shards: Sequence[Index]) -> C
 def _check_captions(index: Index, encoder: TextEncoder, tokens: int) -> None:
     where = f"the code shards of {index.source['name']}"
     if identity(index.encoder) != identity(encoder.provenance):
-        found = f"captions for {identity(index.encoder)}" if index.encoder else "no captions"
+        captions = f"captions for {identity(index.encoder)}" if index.encoder else "no captions"
         raise InputError(
-            f"{where} hold {found}, but the encoder here is {identity(encoder.provenance)}: "
-            f"tokenize with --encoder={encoder.provenance['path']}"
+            f"{where} hold {captions}, but the encoder here is {identity(encoder.provenance)}: "
+            f"tokenize with encoder={encoder.provenance['path']}"
         )
     if index.caption_tokens < tokens:
         raise InputError(
@@ -53,7 +54,7 @@ def _check_captions(index: Index, encoder: TextEncoder, tokens: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionReader:
-    """One of the captions of an image, drawn anew each time.
+    """Reads one of the captions of an image, at random.
 
     Attributes:
       vocabulary: of the encoder; code shards hold ids of it already.
@@ -66,7 +67,7 @@ class CaptionReader:
     features: bool
 
     def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
-        """The part of an example, see base.Read."""
+        """The condition's fields of an example, see base.Read."""
         if isinstance(record, Record):
             captions = [self.caption(record, rng)]
             ids_BT, mask_BT = self.vocabulary.tokenize(captions, self.tokens)
@@ -76,12 +77,13 @@ class CaptionReader:
             raise Unreadable(
                 f"token id {largest} of a caption, expected 0 to {self.vocabulary.size - 1}"
             )
-        name, kept = ("features", record.features) if self.features else ("prompt", record.captions)
-        values, mask_T = padded(kept[rng.integers(len(kept))], self.tokens)
-        return {name: values, "mask": mask_T}
+        field = "features" if self.features else "prompt"
+        choices = record.features if self.features else record.captions
+        values, mask_T = padded(choices[rng.integers(len(choices))], self.tokens)
+        return {field: values, "mask": mask_T}
 
     def caption(self, record: Record | CodeRecord, rng: np.random.Generator) -> str:
-        """The caption that is drawn with these random numbers."""
+        """The caption that `__call__` reads with these random numbers."""
         if isinstance(record, Record):
             captions = captions_of(record)
             return captions[rng.integers(len(captions))]

@@ -1,4 +1,4 @@
-"""Several sources of images, or directories of code shards, that are trained on together."""
+"""Mixtures: several sources of images, or directories of code shards, trained on together."""
 
 import bisect
 import itertools
@@ -26,7 +26,7 @@ class Examples(Protocol[Item]):
 
 
 class Weighted(NamedTuple):
-    """A data source, and how often it is drawn from compared with the others."""
+    """A data source, and how often examples come from it compared with the others."""
 
     source: str
     weight: float
@@ -47,16 +47,16 @@ def chosen(data: ConfigDict) -> list[Weighted]:
             "expected one of them"
         )
     try:
-        found = [Weighted(str(source), float(weight)) for source, weight in data.mixture]
+        weighted = [Weighted(str(source), float(weight)) for source, weight in data.mixture]
     except (TypeError, ValueError):
         raise InputError(f"config.data.mixture = {data.mixture!r}, {expected}") from None
-    if not all(0 < weight < math.inf for _, weight in found):
+    if not all(0 < weight < math.inf for _, weight in weighted):
         raise InputError(f"config.data.mixture = {data.mixture!r}, {expected}")
-    if len({is_shards(source) for source, _ in found}) > 1:
+    if len({is_shards(source) for source, _ in weighted}) > 1:
         raise InputError(
             f"config.data.mixture = {data.mixture!r} has images and code shards, expected either"
         )
-    return found
+    return weighted
 
 
 def is_shards(source: str) -> bool:
@@ -64,9 +64,12 @@ def is_shards(source: str) -> bool:
     return source.startswith("arrayrecord:")
 
 
-class Joined(Examples[Item]):
+def joined(sources: Sequence[Examples[Item]]) -> Examples[Item]:
     """Sources one after the other, as one, with the classes of the first."""
+    return sources[0] if len(sources) == 1 else _Joined(sources)
 
+
+class _Joined(Examples[Item]):
     def __init__(self, sources: Sequence[Examples[Item]]):
         self._sources = sources
         self._ends = list(itertools.accumulate(map(len, sources)))

@@ -1,4 +1,4 @@
-"""What images exist: one class a source, one table of names."""
+"""The table of image sources, and the function that opens one by its name."""
 
 import logging
 import os
@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from maskgil_jax.data import images, records
-from maskgil_jax.data.embedded import Embedded
-from maskgil_jax.data.folder import Folder
-from maskgil_jax.data.records import Record as Record
-from maskgil_jax.data.records import Source as Source
-from maskgil_jax.data.records import captions_of as captions_of
-from maskgil_jax.data.records import image_of as image_of
-from maskgil_jax.data.records import opened_image
-from maskgil_jax.data.tar import Tar
-from maskgil_jax.data.tfds import Tfds
+from maskgil_jax.data.formats.embedded import Embedded
+from maskgil_jax.data.formats.folder import Folder
+from maskgil_jax.data.formats.tar import Tar
+from maskgil_jax.data.formats.tfds import Tfds
+from maskgil_jax.data.images import cropping
+from maskgil_jax.data.records import image_records
+from maskgil_jax.data.records.image_records import (
+    Source,
+    opened_image,
+)
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -65,7 +65,7 @@ def center_crops(
       source: what to read.
       size: side of the ADM centre crop; None keeps images as they are.
       count: how many.
-      color: key of color.COLORS, see images.decode.
+      color: key of color.COLORS, see image_decoder.decode.
       name: of the source, for messages.
 
     Returns:
@@ -80,7 +80,7 @@ def center_crops(
         record = source[index]
         try:
             with opened_image(record, color) as image:
-                pixels.append(images.center_crop(image, size) if size else np.asarray(image))
+                pixels.append(cropping.center_crop(image, size) if size else np.asarray(image))
         except Unreadable as error:
             reasons.append(str(error))
             log.warning("skipped an image that cannot be read: %s", error)
@@ -90,6 +90,6 @@ def center_crops(
         raise InputError(
             f"{name} has images of sizes {sorted({p.shape[:2] for p in pixels})}, expected one size"
             if pixels
-            else records.none_readable(name, len(indices), reasons)
+            else image_records.none_readable(name, len(indices), reasons)
         )
     return np.stack(pixels), np.array(labels)

@@ -5,16 +5,19 @@ Letters: B batch, L = height * width tokens, V codes.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from maskgil_jax.decoding import option_checks, token_sampling
-from maskgil_jax.models.token_models.conditions import Condition, with_unwanted
+from maskgil_jax.decoding.guidance import guided, with_negative
+from maskgil_jax.models.token_models.conditions import Condition
 from maskgil_jax.models.token_models.layers import cast_once
 from maskgil_jax.models.token_models.llama import Cache, Llama
+from maskgil_jax.models.token_models.llama_layers import Layer
 
-STAGE = 64  # tokens drawn between two growths of the cache
+GROWTH = 64  # tokens drawn between two growths of the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Options:
       guidance_interval: guide the first token and as many after it; -1 guides all (LlamaGen's
         `cfg_interval`, counted from the second token, is this minus 1).
       temperature: divides the logits.
-      top_k, top_p: classes that are drawn from, see draws.filtered.
+      top_k, top_p: classes that are drawn from, see token_sampling.filtered.
     """
 
     guidance: float = 2.0
@@ -40,7 +43,7 @@ class Options:
         option_checks.check_types(self)
         if self.temperature:
             option_checks.check_divisor("temperature", [self.temperature])
-        token_sampling.check_kept(self.top_k, self.top_p)
+        token_sampling.check_filter(self.top_k, self.top_p)
 
 
 @functools.partial(jax.jit, static_argnames=("options", "grid", "tokens"))
@@ -60,73 +63,108 @@ def sample_codes(
     The draws of image i are keyed by i, those of a token by its place in the order.
 
     Returns:
-      int32 [B, h, w]; mask_id where nothing was drawn; see draws.with_step where nothing could be.
+      int32 [B, h, w]; mask_id where nothing was drawn; see token_sampling.with_step where nothing
+      could be.
     """
-    config, network = network.config, cast_once(network)
-    height, width = grid
+    network = cast_once(network)
     B = jax.tree.leaves(condition)[0].shape[0]
-    keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
-    guided = options.guidance != 1.0
-    # The null condition's half of the batch is dropped where guidance ends.
-    guided_end = (
-        tokens if options.guidance_interval < 0 else min(options.guidance_interval + 1, tokens)
-    )
-    both = condition
-    if guided:
-        both = with_unwanted(network, condition, negative)
-
-    def draw(x_BD: jax.Array, index: jax.Array | int) -> jax.Array:
-        x_BD = network.normed(x_BD[:, None])[:, 0]
-        if len(x_BD) > B:  # the head is linear, so that guidance may come before it
-            c_BD, u_BD = jnp.split(x_BD.astype(jnp.float32), 2)
-            x_BD = (u_BD + options.guidance * (c_BD - u_BD)).astype(x_BD.dtype)
-        logits_BV = network.classify(x_BD[:, None])[:, 0]
-        shape = (len(config.vocabularies),)
-        uniform_BF = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, index), shape))(
-            keys_B
-        )
-        codes_B = token_sampling.code(
-            uniform_BF,
-            logits_BV,
-            config.vocabularies,
-            divisor=max(options.temperature, 1e-5),
-            top_k=options.top_k,
-            top_p=options.top_p,
-        )[0]
-        return token_sampling.with_step(codes_B, index)
-
-    def phase(
-        carry: tuple[Cache, jax.Array], first: int, last: int, condition: Condition
-    ) -> tuple[tuple[Cache, jax.Array], jax.Array]:
-        """Take in tokens first .. last - 1, drawing the one after each."""
-
-        def step(
-            carry: tuple[Cache, jax.Array], index: jax.Array
-        ) -> tuple[tuple[Cache, jax.Array], jax.Array]:
-            cache, codes_B = carry
-            twice = jnp.tile(codes_B, len(cache.keys[0]) // B)
-            cache, x_BD = network.step(layers, cache, twice, index, condition, grid)
-            codes_B = draw(x_BD, index + 1)
-            return (cache, codes_B), codes_B
-
-        # A cache that grows now and then is read faster than one with room for all.
-        parts = [jnp.zeros((0, B), jnp.int32)]
-        for begin in range(first, last, STAGE):
-            end = min(begin + STAGE, last)
-            carry = (carry[0].with_room(config.condition_tokens + end), carry[1])
-            carry, drawn_nB = jax.lax.scan(step, carry, jnp.arange(begin, end))
-            parts.append(drawn_nB)
-        return carry, jnp.concatenate(parts)
-
+    keys_B = token_sampling.image_keys(key, start, B)
+    draw = functools.partial(draw_codes, network, keys_B, options)
+    with_guidance = options.guidance != 1.0
+    both = with_negative(network, condition, negative) if with_guidance else condition
     layers, cache, x_BD = network.start(both)
+    decode = functools.partial(decode_tokens, network, layers, draw, grid)
+
     first_B = draw(x_BD, 0)
-    carry, found = (cache, first_B), [first_B[None]]
-    if guided:
-        carry, drawn = phase(carry, 0, guided_end - 1, both)
-        found.append(drawn)
-        carry = jax.tree.map(lambda x: x[:B], carry)
-    carry, drawn = phase(carry, guided_end - 1 if guided else 0, tokens - 1, condition)
-    drawn_Bn = jnp.concatenate([*found, drawn]).T
-    codes_BL = jnp.full((B, height * width), config.mask_id, jnp.int32)
-    codes_BL = codes_BL.at[:, network.order(height, width)[:tokens]].set(drawn_Bn)
+    state, drawn = (cache, first_B), [first_B[None]]
+    guided_end = 0
+    if with_guidance:
+        interval = options.guidance_interval
+        guided_end = (tokens if interval < 0 else min(interval + 1, tokens)) - 1
+        state, drawn_nB = decode(state, 0, guided_end, both)
+        drawn.append(drawn_nB)
+        # The negative half of the batch is dropped where guidance ends.
+        state = jax.tree.map(lambda x: x[:B], state)
+    _, drawn_nB = decode(state, guided_end, tokens - 1, condition)
+    drawn.append(drawn_nB)
+    return on_grid(network, jnp.concatenate(drawn).T, grid)
+
+
+def draw_codes(
+    network: Llama, keys_B: jax.Array, options: Options, x_BD: jax.Array, index: jax.Array | int
+) -> jax.Array:
+    """Codes of the token at `index`, int32 [B], from the features that predict it.
+
+    Features are [B, D], or where there is guidance [2 B, D].
+    """
+    x_BD = network.normed(x_BD[:, None])[:, 0]
+    if len(x_BD) > len(keys_B):
+        x_BD = guided(x_BD, options.guidance)
+    logits_BV = network.classify(x_BD[:, None])[:, 0]
+    sizes = network.config.vocabularies
+
+    def uniform(key: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(key, index), (len(sizes),))
+
+    codes_B, *_ = token_sampling.code(
+        jax.vmap(uniform)(keys_B),
+        logits_BV,
+        sizes,
+        divisor=max(options.temperature, 1e-5),
+        top_k=options.top_k,
+        top_p=options.top_p,
+    )
+    return token_sampling.with_step(codes_B, index)
+
+
+State = tuple[Cache, jax.Array]  # and the last codes, int32 [B]
+
+
+def decode_tokens(
+    network: Llama,
+    layers: list[Layer],
+    draw: Callable[[jax.Array, jax.Array], jax.Array],
+    grid: tuple[int, int],
+    state: State,
+    first: int,
+    last: int,
+    condition: Condition,
+) -> tuple[State, jax.Array]:
+    """Take in tokens first .. last - 1, drawing the one after each.
+
+    Args:
+      network: the model.
+      layers: of `network.start`.
+      draw: (features, index) -> codes int32 [B].
+      grid: (height, width) in tokens.
+      state: before.
+      first, last: places in the order.
+      condition: [B], or [2 B] where the cache is of both conditions of guidance.
+
+    Returns:
+      The state after, and the codes drawn, int32 [last - first, B].
+    """
+
+    def step(state: State, index: jax.Array) -> tuple[State, jax.Array]:
+        cache, codes_B = state
+        inputs = jnp.tile(codes_B, len(cache.keys[0]) // len(codes_B))  # twice with guidance
+        cache, x_BD = network.step(layers, cache, inputs, index, condition, grid)
+        codes_B = draw(x_BD, index + 1)
+        return (cache, codes_B), codes_B
+
+    # A cache that grows now and then is read faster than one with room for all.
+    drawn = [jnp.zeros((0, len(state[1])), jnp.int32)]
+    for begin in range(first, last, GROWTH):
+        end = min(begin + GROWTH, last)
+        state = (state[0].with_room(network.config.condition_tokens + end), state[1])
+        state, drawn_nB = jax.lax.scan(step, state, jnp.arange(begin, end))
+        drawn.append(drawn_nB)
+    return state, jnp.concatenate(drawn)
+
+
+def on_grid(network: Llama, codes_Bn: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """The first n codes of the network's order on a grid, int32 [B, h, w]; mask_id elsewhere."""
+    (B, n), (height, width) = codes_Bn.shape, grid
+    codes_BL = jnp.full((B, height * width), network.config.mask_id, jnp.int32)
+    codes_BL = codes_BL.at[:, network.order(height, width)[:n]].set(codes_Bn)
     return codes_BL.reshape(B, height, width)

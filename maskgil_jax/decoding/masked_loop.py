@@ -1,19 +1,114 @@
-"""All decoding steps of a masked model in one jitted function.
+"""Masked decoding on one page: predict, sample, confidence, reveal; all steps in one function.
 
-Letters: B batch, L = height * width tokens, n of them, V classes of the head, S steps, F digits of
-a code.
+Letters: B batch, L = height * width tokens, n of them, masked ones first, V classes of the head, S
+steps, F digits of a code.
 """
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax.decoding import masked, token_sampling
+from maskgil_jax.decoding import token_sampling
+from maskgil_jax.decoding.guidance import guided, with_negative
+from maskgil_jax.decoding.masked_plan import Plan, Segment, segments
 from maskgil_jax.models.token_models import orders
-from maskgil_jax.models.token_models.conditions import Condition, TokenModel, with_unwanted
+from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
+
+
+class Model(NamedTuple):
+    """What the loop asks of a network and of random numbers.
+
+    Attributes:
+      predict: (codes [B, L], positions [B, n], guidance scale [] or None for none) -> logits
+        [B, n, V].
+      sample: (step [], logits [B, n, V], positions [B, n], divisor []) -> tokens int32 [B, n],
+        drawn from softmax(logits / divisor), their log-probabilities, and their logits.
+      gumbel: (step []) -> standard Gumbel noise [B, L].
+      rank_BL: place of each position in the order, for confidence "order".
+      mask_id: id of the mask.
+    """
+
+    predict: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
+    sample: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+    gumbel: Callable[[jax.Array], jax.Array]
+    rank_BL: jax.Array
+    mask_id: int
+
+
+def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) -> jax.Array:
+    """Fill the masked positions of `codes_BL` in as many steps as the plan has.
+
+    Tokens that are known at the start, and those of earlier steps, are never changed.
+
+    Args:
+      model: predicts and samples.
+      codes_BL: int32; `mask_id` where masked.
+      counts_SB: tokens that each step reveals of each image; the last reveals all.
+      plan: what each step does.
+
+    Returns:
+      int32 [B, L] without `mask_id`, unless `sample` returns it.
+
+    Source: MaskGIT (Chang et al. 2022), section 3.2, and the files named in masked_options.RULES.
+    """
+    steps = (
+        jnp.arange(len(plan.masked)),
+        jnp.asarray(counts_SB).at[-1].set(codes_BL.shape[1]),
+        jnp.array(plan.guidance, jnp.float32),
+        jnp.array(plan.temperature, jnp.float32),
+        jnp.array(plan.choice_temperature, jnp.float32),
+    )
+    for segment in segments(plan):
+        numbers = tuple(x[segment.first : segment.last] for x in steps)
+        step = functools.partial(decode_step, model, plan.confidence, segment)
+        codes_BL, _ = jax.lax.scan(step, codes_BL, numbers)
+    return codes_BL
+
+
+def decode_step(
+    model: Model,
+    confidence: str,
+    segment: Segment,
+    codes_BL: jax.Array,
+    numbers: tuple[jax.Array, ...],
+) -> tuple[jax.Array, None]:
+    """Predict, sample, confidence, reveal; `numbers` are those of the plan's step."""
+    step, count_B, guidance, temperature, choice_temperature = numbers
+    masked_BL = codes_BL == model.mask_id
+    positions_Bn = jnp.argsort(~masked_BL, axis=1, stable=True)[:, : segment.tokens]
+    at_positions = functools.partial(jnp.take_along_axis, indices=positions_Bn, axis=1)
+
+    logits_BnV = model.predict(codes_BL, positions_Bn, guidance if segment.guided else None)
+    logits_BnV = logits_BnV / temperature
+
+    # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
+    sharp = confidence == "logit"
+    divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
+    tokens_Bn, log_p_Bn, logit_Bn = model.sample(step, logits_BnV, positions_Bn, divisor)
+
+    noise_Bn = choice_temperature * at_positions(model.gumbel(step))
+    confidence_Bn = {
+        "log_probability": log_p_Bn + noise_Bn,
+        "logit": logit_Bn + noise_Bn,
+        "order": -at_positions(model.rank_BL).astype(jnp.float32),
+    }[confidence]
+
+    masked_Bn = at_positions(masked_BL)
+    confidence_Bn = jnp.where(masked_Bn, confidence_Bn, -jnp.inf)
+    revealed_Bn = masked_Bn & most_confident(confidence_Bn, count_B[:, None])
+    tokens_Bn = jnp.where(revealed_Bn, tokens_Bn, at_positions(codes_BL))
+    rows_B1 = jnp.arange(len(codes_BL))[:, None]
+    return codes_BL.at[rows_B1, positions_Bn].set(tokens_Bn), None
+
+
+def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
+    """Bool [B, n], true at the `count` largest of each row; ties go to the earlier position."""
+    rank_Bn = jnp.argsort(jnp.argsort(-confidence_Bn, axis=-1, stable=True), axis=-1)
+    return rank_Bn < count
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -26,50 +121,36 @@ def sample_codes(
     start: jax.Array | int,
     negative: Condition | None = None,
     *,
-    plan: masked.Plan,
+    plan: Plan,
 ) -> jax.Array:
-    """Fill the hidden codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
+    """Fill the masked codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
 
     The draws of image i are keyed by i, those of a step by the step. Where logits are not finite,
-    the code is as draws.with_step says.
+    the code is as token_sampling.with_step says.
     """
-    config, network = network.config, cast_once(network)
+    network = cast_once(network)
     B, height, width = codes_Bhw.shape
-    L = height * width
-    keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(B))
-    both = condition
-    if plan.guided:
-        both = with_unwanted(network, condition, negative)
+    L, sizes = height * width, network.config.vocabularies
+    keys_B = token_sampling.image_keys(key, start, B)
+    both = with_negative(network, condition, negative) if plan.guided else condition
 
     def noise(
-        step: jax.Array, use: int, sample: Callable[..., jax.Array], *shape: int
+        step: jax.Array, use: int, draw: Callable[..., jax.Array], shape: tuple[int, ...]
     ) -> jax.Array:
-        return jax.vmap(
-            lambda k: sample(jax.random.fold_in(jax.random.fold_in(k, step), use), shape)
-        )(keys_B)
+        fold_in = jax.random.fold_in
+        return jax.vmap(lambda key: draw(fold_in(fold_in(key, step), use), shape))(keys_B)
 
     def predict(
         codes_BL: jax.Array, positions_Bn: jax.Array, guidance: jax.Array | None
     ) -> jax.Array:
+        conditions = condition if guidance is None else both
         codes_Bhw = codes_BL.reshape(B, height, width)
-        if guidance is None:
-            x_BLD = network.hidden(codes_Bhw, condition)
-            x_BnD = network.normed(_rows(x_BLD, positions_Bn))
-        else:
-            x_BLD = network.hidden(jnp.concatenate([codes_Bhw, codes_Bhw]), both)
-            x_BnD = network.normed(_rows(x_BLD, jnp.concatenate([positions_Bn, positions_Bn])))
-            # The head is affine and the weights of c and u add up to 1: guidance may come first.
-            c_BnD, u_BnD = jnp.split(x_BnD.astype(jnp.float32), 2)
-            x_BnD = (u_BnD + guidance * (c_BnD - u_BnD)).astype(x_BnD.dtype)
-        # A mask is never drawn (the released FID_sample.py drops its column as well).
-        return network.classify(x_BnD, positions_Bn)[..., : config.codebook_size]
+        return logits_at(network, codes_Bhw, conditions, positions_Bn, guidance)
 
-    def draw(
+    def sample(
         step: jax.Array, logits_BnV: jax.Array, positions_Bn: jax.Array, divisor: jax.Array | float
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        sizes = config.vocabularies
-        uniform_BLF = noise(step, 0, jax.random.uniform, L, len(sizes))
-        uniform_BnF = _rows(uniform_BLF, positions_Bn)
+        uniform_BnF = _rows(noise(step, 0, jax.random.uniform, (L, len(sizes))), positions_Bn)
         codes_Bn, log_p_Bn, logit_Bn = token_sampling.code(
             uniform_BnF, logits_BnV, sizes, divisor=divisor, top_k=plan.top_k, top_p=plan.top_p
         )
@@ -78,17 +159,37 @@ def sample_codes(
     # Halton's order begins anywhere, so that not all images begin at the same cell.
     rank_L = jnp.argsort(jnp.asarray(orders.halton(height, width)))
     offset_B1 = jax.vmap(lambda k: jax.random.randint(k, (1,), 0, L))(keys_B)
-    codes_BL = masked.decode(
-        predict,
-        codes_Bhw.reshape(B, L),
-        counts_SB,
-        mask_id=config.mask_id,
-        plan=plan,
-        draw=draw,
-        gumbel=lambda step: noise(step, 1, jax.random.gumbel, L),
-        rank_BL=(rank_L + offset_B1) % L,
-    )
+    rank_BL = (rank_L + offset_B1) % L
+    gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
+    model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id)
+    codes_BL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
     return codes_BL.reshape(B, height, width)
+
+
+def logits_at(
+    network: TokenModel,
+    codes_Bhw: jax.Array,
+    conditions: Condition,
+    positions_Bn: jax.Array,
+    guidance: jax.Array | None,
+) -> jax.Array:
+    """Logits of codes at some positions, float32 [B, n, V].
+
+    Args:
+      network: predicts.
+      codes_Bhw: int32.
+      conditions: [B]; or where there is guidance [2 B], of guidance.with_negative.
+      positions_Bn: raster positions.
+      guidance: scale [], or None for none.
+    """
+    if guidance is None:
+        x_BnD = network.normed(_rows(network.backbone(codes_Bhw, conditions), positions_Bn))
+    else:
+        x_BLD = network.backbone(jnp.concatenate([codes_Bhw, codes_Bhw]), conditions)
+        x_BnD = network.normed(_rows(x_BLD, jnp.concatenate([positions_Bn, positions_Bn])))
+        x_BnD = guided(x_BnD, guidance)
+    # A mask is never drawn (the released FID_sample.py drops its column as well).
+    return network.classify(x_BnD, positions_Bn)[..., : network.config.codebook_size]
 
 
 def _rows(x_BLD: jax.Array, positions_Bn: jax.Array) -> jax.Array:

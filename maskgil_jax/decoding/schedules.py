@@ -29,7 +29,7 @@ def maskgil_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     Args:
       schedule: a key of REVEAL_CURVES.
       steps: 1 or more; one step reveals everything (the official code divides by zero there).
-      tokens: number of hidden tokens at the start.
+      tokens: number of masked tokens at the start.
 
     Source: synbol/MaskGIL, Trainer/vit.py, `adap_sche`.
     """
@@ -44,48 +44,48 @@ def maskgil_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
 
 
 def mask_ratio(method: str, ratio: np.ndarray, tokens: int) -> np.ndarray:
-    """Share of tokens still hidden after a fraction `ratio` of the steps, float32 in [1e-6, 1].
+    """Share of tokens still masked after a fraction `ratio` of the steps, float32 in [1e-6, 1].
 
     Args:
       method: "uniform", "cosine", "log", "exp", "arccos" or "powK" with a number K.
       ratio: (step + 1) / steps, in (0, 1].
-      tokens: number of hidden tokens at the start; "log" and "exp" depend on it.
+      tokens: number of masked tokens at the start; "log" and "exp" depend on it.
 
     Source: google-research/maskgit, libml/mask_schedule.py (arccos: Besnier & Chen).
     """
     ratio = np.asarray(ratio, np.float32)
     if method == "uniform":
-        hidden = 1.0 - ratio
+        masked = 1.0 - ratio
     elif power := re.fullmatch(r"pow(\d+(\.\d+)?)", method):
-        hidden = 1.0 - ratio ** float(power[1])
+        masked = 1.0 - ratio ** float(power[1])
     elif method == "cosine":
-        hidden = np.cos(math.pi / 2.0 * ratio)
+        masked = np.cos(math.pi / 2.0 * ratio)
     elif method == "arccos":
-        hidden = np.arccos(ratio) / (math.pi / 2.0)
+        masked = np.arccos(ratio) / (math.pi / 2.0)
     elif method == "log":
-        hidden = -np.log2(ratio) / math.log2(tokens)
+        masked = -np.log2(ratio) / math.log2(tokens)
     elif method == "exp":
-        hidden = 1 - np.exp2(-math.log2(tokens) * (1 - ratio))
+        masked = 1 - np.exp2(-math.log2(tokens) * (1 - ratio))
     else:
         raise ValueError(
             f"mask schedule {method!r}, expected uniform, cosine, arccos, log, exp or powK"
         )
-    return np.clip(hidden, 1e-6, 1.0).astype(np.float32)
+    return np.clip(masked, 1e-6, 1.0).astype(np.float32)
 
 
 def maskgit_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     """Tokens revealed by each step, int32 [steps], as google-research/maskgit counts them.
 
-    floor(tokens * mask_ratio) tokens stay hidden after a step, but at least one fewer than before
+    floor(tokens * mask_ratio) tokens stay masked after a step, but at least one fewer than before
     and at least 1; the last step reveals all.
     """
-    hidden, counts = tokens, []
+    masked, counts = tokens, []
     for step in range(steps - 1):
         ratio = mask_ratio(schedule, np.array((step + 1) / steps), tokens)
-        stay = max(1, min(hidden - 1, math.floor(np.float32(tokens) * ratio)))
-        counts.append(hidden - stay)
-        hidden = stay
-    return np.array([*counts, hidden], np.int32)
+        stay = max(1, min(masked - 1, math.floor(np.float32(tokens) * ratio)))
+        counts.append(masked - stay)
+        masked = stay
+    return np.array([*counts, masked], np.int32)
 
 
 def halton_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
@@ -136,6 +136,6 @@ def guidance_scales(
       scale: at the end of the ramp.
       ramp: key of GUIDANCE_RAMPS.
       fraction: how far the ramp has come at each step, 0 to 1.
-      power: of "power_cosine".
+      power: of "power_cosine", 3 in both published samplers that have it.
     """
     return (1 + (scale - 1) * GUIDANCE_RAMPS[ramp](fraction, power)).astype(np.float32)

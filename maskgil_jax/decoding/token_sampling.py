@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.runtime.errors import InputError
@@ -17,7 +18,7 @@ from maskgil_jax.runtime.errors import InputError
 NOT_DRAWN = -1  # in place of a code whose logits are not finite
 
 
-def check_kept(top_k: int, top_p: float) -> None:
+def check_filter(top_k: int, top_p: float) -> None:
     """Raise ValueError unless `filtered` can use these."""
     if top_k < 0 or not 0 < top_p <= 1:
         raise ValueError(
@@ -30,9 +31,8 @@ def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array
 
     Args:
       logits: float32 [..., V].
-      top_k: classes kept (more where several tie with the last); 0 keeps all.
-      top_p: the fewest classes that reach this probability, at least one, are kept of those; 1
-        keeps all.
+      top_k: classes that stay (more where several tie with the last); 0: all.
+      top_p: of those, the fewest classes that reach this probability, at least one; 1: all.
 
     Source: FoundationVision/LlamaGen, autoregressive/models/generate.py, `top_k_top_p_filtering`.
     """
@@ -43,9 +43,9 @@ def filtered(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array
         order = jnp.argsort(-logits, axis=-1, stable=True)
         p = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
         before = jnp.cumsum(p, axis=-1) - p
-        kept = (before <= top_p).at[..., 0].set(True)
-        kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
-        logits = jnp.where(kept, logits, -jnp.inf)
+        within = (before <= top_p).at[..., 0].set(True)
+        within = jnp.take_along_axis(within, jnp.argsort(order, axis=-1), axis=-1)
+        logits = jnp.where(within, logits, -jnp.inf)
     return logits
 
 
@@ -59,13 +59,13 @@ def kth_largest(x: jax.Array, k: int) -> jax.Array:
     # As unsigned integers in the order of the numbers.
     ordered = jnp.where(bits & sign, ~bits, bits | sign)
 
-    def bit(i: jax.Array, found: jax.Array) -> jax.Array:
-        candidate = found | (sign >> i.astype(jnp.uint32))
+    def bit(i: jax.Array, prefix: jax.Array) -> jax.Array:
+        candidate = prefix | (sign >> i.astype(jnp.uint32))
         enough = (ordered >= candidate[..., None]).sum(axis=-1) >= k
-        return jnp.where(enough, candidate, found)
+        return jnp.where(enough, candidate, prefix)
 
-    found = jax.lax.fori_loop(0, 32, bit, jnp.zeros(x.shape[:-1], jnp.uint32))
-    bits = jnp.where(found & sign, found ^ sign, ~found)
+    kth = jax.lax.fori_loop(0, 32, bit, jnp.zeros(x.shape[:-1], jnp.uint32))
+    bits = jnp.where(kth & sign, kth ^ sign, ~kth)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
@@ -93,14 +93,19 @@ def code(
     """
     digits, log_p, logit = [], jnp.zeros(()), jnp.zeros(())
     finite = jnp.ones((), bool)
-    for f, part in enumerate(factors.split(logits, sizes)):
-        divided = part / divisor
+    for f, digit_logits in enumerate(factors.split(logits, sizes)):
+        divided = digit_logits / divisor
         finite &= jnp.isfinite(divided).all(axis=-1)
-        drawn, of_digit = categorical(uniform_F[..., f], filtered(divided, top_k, top_p))
-        digits.append(drawn)
-        log_p += of_digit
-        logit += jnp.take_along_axis(part, drawn[..., None], axis=-1)[..., 0]
+        digit, digit_log_p = categorical(uniform_F[..., f], filtered(divided, top_k, top_p))
+        digits.append(digit)
+        log_p += digit_log_p
+        logit += jnp.take_along_axis(digit_logits, digit[..., None], axis=-1)[..., 0]
     return jnp.where(finite, factors.joined(digits, sizes), NOT_DRAWN), log_p, logit
+
+
+def image_keys(key: jax.Array, start: jax.Array | int, batch: int) -> jax.Array:
+    """A key for each image of a batch, [B], by its index, the first being `start`."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(batch))
 
 
 def with_step(codes: jax.Array, step: jax.Array | int) -> jax.Array:
@@ -108,7 +113,9 @@ def with_step(codes: jax.Array, step: jax.Array | int) -> jax.Array:
     return jnp.where(codes == NOT_DRAWN, -1 - step, codes)
 
 
-def check_drawn(codes_Bhw: jax.Array, start: int, model: str, options: Mapping[str, Any]) -> None:
+def check_drawn(
+    codes_Bhw: npt.ArrayLike, start: int, model: str, options: Mapping[str, Any]
+) -> None:
     """Check that all codes of images that were drawn could be.
 
     Args:
@@ -120,15 +127,15 @@ def check_drawn(codes_Bhw: jax.Array, start: int, model: str, options: Mapping[s
     Raises:
       InputError: logits were not finite; names the model, the images, the first step, the options.
     """
-    found_Bhw = np.asarray(codes_Bhw)
-    bad = np.flatnonzero((found_Bhw < 0).any(axis=(1, 2)))
+    codes_Bhw = np.asarray(codes_Bhw)
+    bad = np.flatnonzero((codes_Bhw < 0).any(axis=(1, 2)))
     if not len(bad):
         return
-    first = -1 - int(found_Bhw[found_Bhw < 0].max())
+    first = -1 - int(codes_Bhw[codes_Bhw < 0].max())
     images = ", ".join(map(str, (start + bad)[:5])) + (", ..." if len(bad) > 5 else "")
     given = ", ".join(f"{name}={value}" for name, value in options.items()) or "the default ones"
     raise InputError(
-        f"{model}: the logits of {len(bad)} of {len(found_Bhw)} images ({images}) are not finite "
+        f"{model}: the logits of {len(bad)} of {len(codes_Bhw)} images ({images}) are not finite "
         f"from step {first + 1} on, so that no code can be drawn: either its weights are not "
         f"finite, or the decoding options ({given}) overflow float32"
     )
@@ -152,9 +159,9 @@ def categorical(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.A
     p = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
     widths = [(0, 0)] * (p.ndim - 1) + [(0, G * G - V)]
     p_GG = jnp.pad(p, widths).reshape(*p.shape[:-1], G, G)
-    of_group = p_GG.sum(axis=-1)
-    total = of_group.sum(axis=-1)
-    group, rest = _invert(of_group, uniform * total)
+    p_of_groups = p_GG.sum(axis=-1)
+    total = p_of_groups.sum(axis=-1)
+    group, rest = _invert(p_of_groups, uniform * total)
     p_G = jnp.take_along_axis(p_GG, group[..., None, None], axis=-2)[..., 0, :]
     place, _ = _invert(p_G, rest)
     chosen = jnp.take_along_axis(p_G, place[..., None], axis=-1)[..., 0]

@@ -16,7 +16,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from maskgil_jax.data import records
+from maskgil_jax.data.records import image_records
 from maskgil_jax.evaluation.feature_networks import FeatureNetwork
 from maskgil_jax.evaluation.image_sets import PART, ImageSet, Piece
 from maskgil_jax.runtime import files, npz, processes
@@ -88,7 +88,7 @@ class Parts:
         processes.wait(f"features of {title}")
         if not self.count():
             raise InputError(
-                records.none_readable(
+                image_records.none_readable(
                     self._images.path, len(self._images), [image.name for image in self.left_out()]
                 )
             )
@@ -117,7 +117,9 @@ class Parts:
                 if name in self.kept:
                     kept[name] = _finite(np.asarray(values), name, network)
         kept["count"] = np.int64(len(piece.images))
-        kept["left_out"] = np.array(piece.left_out, str).reshape(-1, len(records.Named._fields))
+        kept["left_out"] = np.array(piece.left_out, str).reshape(
+            -1, len(image_records.Named._fields)
+        )
         return kept
 
     def reader(self, name: str) -> Callable[[], Iterator[np.ndarray]]:
@@ -133,10 +135,10 @@ class Parts:
         """Images that could be read."""
         return sum(int(part["count"]) for part in self._each("count"))
 
-    def left_out(self) -> list[records.Named]:
+    def left_out(self) -> list[image_records.Named]:
         """The images that cannot be read, with the reasons."""
         return [
-            records.Named(*texts)
+            image_records.Named(*texts)
             for part in self._each("left_out")
             for texts in part["left_out"].tolist()
         ]

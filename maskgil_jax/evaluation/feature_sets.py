@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskgil_jax.data import kinds
+from maskgil_jax.data.images import file_kinds
 from maskgil_jax.evaluation import annotations, image_sets
 from maskgil_jax.evaluation.feature_cache import Parts
 from maskgil_jax.evaluation.feature_networks import INCEPTION, OF_INCEPTION
@@ -146,7 +146,7 @@ def of_parts(
     count, left_out = parts[0].count(), parts[0].left_out()
     about = images.about | {"count": count, "pixels_sha256": parts[0].sha256()}
     if left_out:
-        by_kind = kinds.counted(image.kind for image in left_out)
+        by_kind = file_kinds.counted(image.kind for image in left_out)
         log.warning("%s: left out, since they cannot be read: %s", images.path, by_kind)
         about |= {"unreadable": len(left_out), "unreadable_by_kind": by_kind}
     if stored:

@@ -15,9 +15,10 @@ from typing import IO, Any, NamedTuple, Protocol
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import images as image_files
-from maskgil_jax.data import records, sources
-from maskgil_jax.data.pairing import Naming
+from maskgil_jax.data import sources
+from maskgil_jax.data.companions.pairing import Naming
+from maskgil_jax.data.images import cropping
+from maskgil_jax.data.records import image_records
 from maskgil_jax.evaluation import annotations
 from maskgil_jax.runtime import npy, npz
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -39,7 +40,7 @@ class Piece(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray | None
-    left_out: tuple[records.Named, ...] = ()
+    left_out: tuple[image_records.Named, ...] = ()
 
 
 class ImageSet(Protocol):
@@ -146,8 +147,8 @@ class Npz:
 
 # How images of a source become squares, and how results call it.
 CROPS = {
-    "adm": (image_files.center_crop, "ADM centre crop"),
-    "bilinear": (image_files.bilinear_crop, "bilinear resize and centre crop"),
+    "adm": (cropping.center_crop, "ADM centre crop"),
+    "bilinear": (cropping.bilinear_crop, "bilinear resize and centre crop"),
 }
 
 
@@ -161,7 +162,7 @@ class Files:
           path: as sources.open_source takes it; without a kind it is a folder.
           size: side of the centre crop; None takes images as they are, which are of one size.
           crop: key of CROPS.
-          color: key of color.COLORS, see images.decode.
+          color: key of color.COLORS, see image_decoder.decode.
 
         Raises:
           InputError: no such source, or none of its first images can be read.
@@ -197,11 +198,11 @@ class Files:
         reasons = []
         for index in range(min(len(self), 100)):
             try:
-                image = records.image_of(self._source[index], self._color)
+                image = image_records.image_of(self._source[index], self._color)
                 return image.height, image.width
             except Unreadable as error:
                 reasons.append(str(error))
-        raise InputError(records.none_readable(self.path, len(reasons), reasons))
+        raise InputError(image_records.none_readable(self.path, len(reasons), reasons))
 
     def read(self, start: int, stop: int) -> Piece:
         """Images start .. stop - 1, without those that cannot be read.
@@ -211,20 +212,20 @@ class Files:
         """
         with ThreadPoolExecutor() as pool:
             loaded = list(pool.map(self._load, range(start, stop)))
-        found = [item for item in loaded if not isinstance(item, records.Named)]
+        found = [item for item in loaded if not isinstance(item, image_records.Named)]
         images = [image for image, _ in found]
         stacked = np.stack(images) if images else np.zeros((0, *self._size, 3), np.uint8)
-        left_out = tuple(item for item in loaded if isinstance(item, records.Named))
+        left_out = tuple(item for item in loaded if isinstance(item, image_records.Named))
         return Piece(stacked, self._classes[[label for _, label in found]], left_out)
 
-    def _load(self, index: int) -> tuple[np.ndarray, int] | records.Named:
+    def _load(self, index: int) -> tuple[np.ndarray, int] | image_records.Named:
         record = self._source[index]
         try:
-            with records.opened_image(record, self._color) as image:
+            with image_records.opened_image(record, self._color) as image:
                 pixels = self._crop(image, self._side) if self._side else np.asarray(image)
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
-            return records.Named(str(error), error.kind)
+            return image_records.Named(str(error), error.kind)
         if pixels.shape[:2] != self._size:
             raise InputError(
                 f"{record.id} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the images of "
@@ -326,7 +327,7 @@ def open_images(
       path: a folder's samples.npz is taken where it has one, as maskgil_jax.sample wrote it.
       size: side of the centre crop for what is not an npz; None: as they are.
       crop: key of CROPS.
-      color: of what is not an npz, key of color.COLORS, see images.decode.
+      color: of what is not an npz, key of color.COLORS, see image_decoder.decode.
 
     Raises:
       InputError: nothing there, or no images of one size.

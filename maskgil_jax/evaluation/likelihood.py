@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from maskgil_jax.data.shards import CodeRecord, CodeShards, readable
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_reader import CodeShards, readable
 from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.batches import fixed_batches, spread
-from maskgil_jax.training import generator_stage, objectives
+from maskgil_jax.training import generator_loss, objectives
 
-SETTINGS = ConfigDict(dict(label_smoothing=0.0, chunk=64))
+CHUNK = 64  # positions whose logits exist at a time
 
 
 def spread_records(shards: CodeShards, count: int) -> list[CodeRecord]:
@@ -91,7 +91,7 @@ def sums(
     for start, count, rows in fixed_batches(np.arange(len(codes_Nhw)), batch_size):
         examples = {
             "codes": jnp.asarray(codes_Nhw[rows], jnp.int32),
-            "hidden": jnp.asarray(masked_Nhw[rows]),
+            "masked": jnp.asarray(masked_Nhw[rows]),
             "condition": jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), conditions),
         }
         loss, correct = _sums(generator.network, examples)
@@ -104,8 +104,10 @@ def sums(
 def _sums(network: TokenModel, examples: dict[str, Condition]) -> tuple[jax.Array, jax.Array]:
     def of_one(example: dict[str, Condition]) -> tuple[jax.Array, jax.Array]:
         one = jax.tree.map(lambda x: x[None], example)
-        one["weight"] = one["hidden"].astype(jnp.float32)
-        loss, counts = generator_stage.weighted_loss(network, one, None, SETTINGS)
+        one["weight"] = one["masked"].astype(jnp.float32)
+        loss, counts = generator_loss.weighted_loss(
+            network, one, None, label_smoothing=0.0, chunk=CHUNK
+        )
         return loss, counts["correct"]
 
     return jax.vmap(of_one)(examples)

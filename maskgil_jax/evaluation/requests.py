@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import audio, recordings
+from maskgil_jax.data.companions import recordings
+from maskgil_jax.data.sound import audio
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluation import Settings
 from maskgil_jax.evaluation.generated_images import Drawn, Models

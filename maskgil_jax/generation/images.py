@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from maskgil_jax.data.images import to_uint8
+from maskgil_jax.data.images.pixel_levels import to_uint8
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.batches import fixed_batches
 

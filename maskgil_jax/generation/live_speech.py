@@ -11,8 +11,8 @@ import numpy as np
 from etils import epath
 
 from maskgil_jax.conditioning import choice, speech
-from maskgil_jax.data import audio
-from maskgil_jax.data.utterances import Utterance
+from maskgil_jax.data.sound import audio
+from maskgil_jax.data.sound.utterances import Utterance
 from maskgil_jax.generation import samplers, samples
 from maskgil_jax.generation.images import Sample, pixels
 from maskgil_jax.models.token_models.conditions import Features

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from maskgil_jax.decoding import masked
+from maskgil_jax.decoding import masked_options
 from maskgil_jax.generation import samplers
 from maskgil_jax.generation.images import Sample
 from maskgil_jax.pretrained import model_directory
@@ -77,11 +77,12 @@ def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[s
     preset = given.pop("preset", "")
     if not preset:
         return method, given
-    if method == "autoregressive" or preset not in masked.PRESETS:
+    if method == "autoregressive" or preset not in masked_options.PRESETS:
         raise InputError(
-            f"preset={preset}: expected one of {', '.join(masked.PRESETS)}, for masked decoding"
+            f"preset={preset}: expected one of {', '.join(masked_options.PRESETS)}, for masked "
+            "decoding"
         )
-    return method, dataclasses.asdict(masked.PRESETS[preset]) | given
+    return method, dataclasses.asdict(masked_options.PRESETS[preset]) | given
 
 
 def description(given: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -24,21 +24,18 @@ class Decoding:
         "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)", None
     )
     guidance_ramp: str | None = option("constant, linear, cosine, power_cosine (linear)", None)
-    guidance_power: float | None = option("of power_cosine (3)", None)
     guidance_interval: int | None = option("guided tokens after the first; -1: all (-1)", None)
     temperature: float | None = option("divides the logits; 0: greedy, token by token (1)", None)
     temperature_schedule: str | None = option("constant, titok, halton (constant)", None)
     choice_temperature: float | None = option("scale of the noise on the confidence (4.5)", None)
     top_k: int | None = option("codes drawn from; 0: all (0)", None)
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
-    resample: bool | None = option("redraw revealed tokens at every step (no)", None)
     prefix_model: str | None = option("causal generator directory, for hybrid decoding", None)
     prefix: int | None = option("tokens drawn one by one, for hybrid decoding", None)
     prefix_guidance: float | None = option("of the prefix (2)", None)
     prefix_guidance_interval: int | None = option("of the prefix (-1)", None)
     prefix_temperature: float | None = option("of the prefix (1)", None)
     prefix_top_k: int | None = option("of the prefix (0)", None)
-    prefix_top_p: float | None = option("of the prefix (1)", None)
 
     def given(self) -> dict[str, Any]:
         """The options that were given, by name."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from maskgil_jax.data import captions
+from maskgil_jax.data.records import captions
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")

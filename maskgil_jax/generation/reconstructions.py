@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import images as image_files
+from maskgil_jax.data.images import pixel_levels
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import files, npz, version
 from maskgil_jax.runtime.batches import fixed_batches
@@ -108,7 +108,7 @@ class Reconstructions:
         if not np.isfinite(pixels).all():
             raise InputError(f"tokenizer {title} gives pixels that are not finite")
         return {
-            "images": image_files.to_uint8(pixels, self._rounding),
+            "images": pixel_levels.to_uint8(pixels, self._rounding),
             "codes": codes,
             "seconds": np.array([encoded - start, decoded - encoded]) / len(images),
         }

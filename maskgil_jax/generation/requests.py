@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 
 from maskgil_jax.conditioning import choice, speech
-from maskgil_jax.data import audio, features
+from maskgil_jax.data.companions import features
+from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.generators import Generator

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
-from maskgil_jax.decoding import autoregressive, masked
+from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.images import Sample
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators
@@ -100,7 +100,7 @@ def hybrid_sampler(
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
       grid: (height, width) in tokens; None: that of the models.
-      **options: fields of decoding.masked.Options.
+      **options: fields of decoding.masked_options.Options.
 
     Raises:
       InputError: models of other codes, classes, encoders or grids; or options that no decoding
@@ -142,8 +142,13 @@ def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int]
 
 def options_of(causal: bool) -> tuple[str, ...]:
     """Names of the decoding options of a model."""
-    kind = autoregressive.Options if causal else masked.Options
-    return tuple(field.name for field in dataclasses.fields(kind))
+    return tuple(defaults_of(causal))
+
+
+def defaults_of(causal: bool) -> dict[str, Any]:
+    """The decoding options of a model by name, with their defaults."""
+    kind = autoregressive.Options if causal else masked_options.Options
+    return {field.name: field.default for field in dataclasses.fields(kind)}
 
 
 def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
@@ -156,7 +161,8 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     Raises:
       InputError: options that no decoding with this network can use.
     """
-    options = {name: settings[name] for name in options_of(network.causal)}
+    defaults = defaults_of(network.causal)
+    options = {name: settings.get(name, default) for name, default in defaults.items()}
     try:
         if network.causal:
             generators.options_of_causal(options)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from maskgil_jax.data import audio, utterances
+from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import (
     live_speech,
     methods,

@@ -82,7 +82,7 @@ def import_model(
       InputError: an unreadable file, or tensors that do not fit (all of them listed).
     """
     if epath.Path(output).exists():
-        raise InputError(f"output {output} exists; choose another directory or remove it")
+        raise InputError(f"output={output} exists; choose another directory or remove it")
     family = _family(format_name)
     recognition.check_arguments(format_name, family, arguments)
     settings = dict(arguments)
@@ -90,7 +90,7 @@ def import_model(
     content = _read(family, source, weights)
     recognised = recognition.recognise(format_name, family, source, content, settings, weights)
     log.info("%s", recognised.config)
-    like = networks.shapes_of(recognised.config, f"source {source}")
+    like = networks.shapes_of(recognised.config, f"source={source}")
     try:
         network = engine.load(
             family.entries(recognised.config),
@@ -100,7 +100,7 @@ def import_model(
             allow_nonfinite,
         )
     except InputError as error:
-        raise InputError(f"source {source}: {error}") from None
+        raise InputError(f"source={source}: {error}") from None
     model = loading.wrap(network, content.beside)
     if isinstance(model, Generator):
         model = make_generator(network, **recognised.provenance)
@@ -125,11 +125,11 @@ def export_model(format_name: str, source: str, output: str) -> None:
     """
     family, model = _family(format_name), loading.load(source)
     if not hasattr(family, "STATE_DICT_KEYS"):
-        raise InputError(f"format {format_name} can only be imported")
+        raise InputError(f"format={format_name} can only be imported")
     config = model.network.config
     if not isinstance(config, family.CONFIG):
         ours, theirs = (c.__name__.removesuffix("Config") for c in (type(config), family.CONFIG))
-        raise InputError(f"source {source} is a {ours}, but {format_name} holds a {theirs}")
+        raise InputError(f"source={source} is a {ours}, but {format_name} holds a {theirs}")
     tensors = engine.dump(family.entries(config), model.network)
     beside = family.metadata(config) if hasattr(family, "metadata") else {}
     beside |= {description.KEY: description.of(model)}
@@ -138,14 +138,14 @@ def export_model(format_name: str, source: str, output: str) -> None:
     arguments = recognition.arguments_of(family, config).values()
     if arguments and not files.holds_strings(output, family.STATE_DICT_KEYS):
         log.info(
-            "it has no room for settings; to import it again, give the arguments %s",
+            "it has no room for settings; to import it again, give %s",
             " ".join(arguments),
         )
 
 
 def _family(name: str) -> ModuleType:
     if name not in FORMATS:
-        raise InputError(f"format {name}: expected one of {', '.join(FORMATS)}")
+        raise InputError(f"format={name}: expected one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
@@ -159,12 +159,12 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name in arguments:
-            raise InputError(f"argument {pair}: {name} is given twice")
+            raise InputError(f"arg={pair}: {name} is given twice")
         if re.fullmatch(r"-?\d+|\d+x\d+", value):
             numbers = tuple(int(number) for number in value.split("x"))
             arguments[name] = numbers if "x" in value else numbers[0]
         elif name and re.fullmatch(r"[A-Za-z_][\w./-]*", value):
             arguments[name] = value
         else:
-            raise InputError(f"argument {pair}: expected NAME=NUMBER, NAME=HxW or NAME=WORD")
+            raise InputError(f"arg={pair}: expected NAME=NUMBER, NAME=HxW or NAME=WORD")
     return arguments

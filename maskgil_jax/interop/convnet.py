@@ -1,6 +1,6 @@
-"""What the tables of the taming family's checkpoints share (PyTorch).
+"""The table of the taming family's tokenizers (PyTorch), and entries that many formats share.
 
-They hold the same tensors in the same order, under other names.
+Their checkpoints hold the same tensors in the same order, under other names.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Names:
 
 
 def shape_of(tensors: Tensors, names: Names) -> dict:
-    """Arguments of VQConfig that the encoder's tensors tell."""
+    """Arguments of VQConfig that the encoder's tensors show."""
 
     def count(pattern: str) -> int:
         i = 0
@@ -126,7 +126,7 @@ def level(
 
 
 def middle(side: str, channels: int, blocks: int, names: Names, bias: bool) -> list[Entry]:
-    """What stands between the levels and the quantiser."""
+    """The layers between the levels and the quantiser."""
     path = f"{side}/middle"
     if isinstance(names.middle, str):
         pairs = [(f"{side}.{names.middle.format(j=j)}", f"{path}/res/{j}") for j in range(blocks)]

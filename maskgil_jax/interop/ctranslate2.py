@@ -15,7 +15,7 @@ from maskgil_jax.runtime.errors import InputError
 
 Tensors = dict[str, np.ndarray]
 
-VERSIONS = (4, 5, 6)  # which say the dtypes of their tensors
+VERSIONS = (4, 5, 6)  # in which tensors have their dtypes beside them
 DTYPES = tuple(
     map(np.dtype, (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16))
 )
@@ -26,7 +26,7 @@ def read(path: str, specification: str) -> Tensors:
 
     Args:
       path: of model.bin.
-      specification: what kind of model it has to be, such as "WhisperSpec".
+      specification: the kind of model that it has to be, such as "WhisperSpec".
 
     Raises:
       InputError: another file, another kind of model, or a truncated one.
@@ -35,10 +35,10 @@ def read(path: str, specification: str) -> Tensors:
         reader = _Reader(path, file.read())
     (version,) = reader.numbers("I")
     if version not in VERSIONS:
-        raise InputError(f"source {path} is no model of CTranslate2 of versions {VERSIONS}")
-    found = reader.string()
-    if found != specification:
-        raise InputError(f"source {path} holds a {found}, expected a {specification}")
+        raise InputError(f"source={path} is no model of CTranslate2 of versions {VERSIONS}")
+    kind = reader.string()
+    if kind != specification:
+        raise InputError(f"source={path} holds a {kind}, expected a {specification}")
     _, variables = reader.numbers("II")  # the first is the specification's revision
     return dict(reader.variable() for _ in range(variables))
 
@@ -53,7 +53,7 @@ class _Reader:
         taken = self._data[self._at : self._at + size]
         if len(taken) < size:
             raise InputError(
-                f"source {self._path} is truncated: {len(self._data)} bytes, "
+                f"source={self._path} is truncated: {len(self._data)} bytes, "
                 f"{self._at + size} or more expected"
             )
         self._at += size
@@ -72,5 +72,5 @@ class _Reader:
         shape = self.numbers(f"{rank}I")
         kind, size = self.numbers("BI")
         if kind >= len(DTYPES) or size != math.prod(shape) * DTYPES[kind].itemsize:
-            raise InputError(f"source {self._path}: {name} {shape} has {size} bytes of type {kind}")
+            raise InputError(f"source={self._path}: {name} {shape} has {size} bytes of type {kind}")
         return name, np.frombuffer(self.take(size), DTYPES[kind]).reshape(shape)

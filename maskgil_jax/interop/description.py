@@ -1,6 +1,7 @@
-"""What tensors do not tell, in the files that we write: what model.json says of the model.
+"""The description of a model beside its tensors, in the files that we write.
 
-Files with room for strings have it under `KEY`, so that what is exported comes back as it was.
+It is the content of model.json. Files that have room for strings have it under `KEY`, so that an
+exported model can be imported again as it was.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ COUNTS = ("layers", "encoder_layers", "decoder_layers", "res_blocks")
 
 
 class Description(NamedTuple):
-    """What a file says of its network.
+    """The description of a network in a file.
 
     Attributes:
       config: of the network.
@@ -52,7 +53,7 @@ def read(metadata: Mapping[str, Any], kind: type, tensors: int) -> Description |
       tensors: how many the file has; a network of more layers is not built.
 
     Raises:
-      InputError: it is damaged, or of another kind of network; a verb for a source.
+      InputError: it is damaged, or of another kind of network; the message follows "source X".
     """
     if KEY not in metadata:
         return None

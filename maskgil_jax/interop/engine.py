@@ -30,12 +30,12 @@ class Entry:
     Attributes:
       name: foreign name.
       shape: foreign shape.
-      path: ours, as in `trees.flatten`; "" for a buffer that we do not keep, which may be
+      path: ours, as in `trees.flatten`; "" for a buffer that we have no use for, which may be
         missing and is written as `value` in `dtype`.
       split: shape that the foreign axes are split into, before `axes`; None leaves them.
       axes: permutation that gives our axes; None leaves them.
       slot: index of this tensor within our array, where several foreign tensors make one of ours.
-      value, dtype: of a buffer that we do not keep.
+      value, dtype: of a buffer that we have no use for.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Entry:
         return x if self.axes is None else x.transpose(self.axes)
 
     def to_foreign(self, array: np.ndarray) -> np.ndarray:
-        """Our part of an array with the foreign axes."""
+        """Our array, or the slot of it, with the foreign axes."""
         x = array if self.axes is None else array.transpose(np.argsort(self.axes))
         return np.ascontiguousarray(x.reshape(self.shape))
 
@@ -83,7 +83,7 @@ def load(
     if extra := [name for name in tensors if name not in known]:
         log.info("left out %d tensors that are not of this network, as %s", len(extra), extra[0])
     arrays = {name: np.empty(x.shape, x.dtype) for name, x in trees.flatten(like).items()}
-    wrong = []
+    nonfinite = []
     for entry in entries:
         if not entry.path or entry.name not in tensors:
             continue
@@ -91,20 +91,21 @@ def load(
             arrays[entry.path][entry.slot] = entry.to_ours(tensors[entry.name])
         finite = np.isfinite(arrays[entry.path][entry.slot])
         if not finite.all():
-            wrong.append(f"{entry.name}: {finite.size - finite.sum()} of {finite.size} values")
-    if wrong and not allow_nonfinite:
+            nonfinite.append(f"{entry.name}: {finite.size - finite.sum()} of {finite.size} values")
+    if nonfinite and not allow_nonfinite:
         raise InputError(
-            "weights are NaN or infinite (allow_nonfinite keeps them):\n  " + "\n  ".join(wrong)
+            "weights are NaN or infinite (allow_nonfinite=true takes them):\n  "
+            + "\n  ".join(nonfinite)
         )
-    if wrong:
-        log.warning("weights are NaN or infinite, and kept: %s", "; ".join(wrong))
+    if nonfinite:
+        log.warning("weights are NaN or infinite, and taken: %s", "; ".join(nonfinite))
     return trees.unflatten(like, arrays)
 
 
 def misfits(entries: Sequence[Entry], tensors: Tensors, ignored: Sequence[str] = ()) -> list[str]:
-    """What is missing, unknown, of another shape or not of real numbers among tensors by name.
+    """Lines about tensors that are missing, unknown, of another shape or not of real numbers.
 
-    Of names for one and the same array one is enough: some files have it twice, others once.
+    Where several names belong to one array, one of them is enough: some files have it twice.
     """
     known = {entry.name: entry for entry in entries}
     places = [(entry, (entry.path, repr(entry.slot))) for entry in entries if entry.path]

@@ -17,7 +17,7 @@ log = logging.getLogger("maskgil_jax")
 
 Tensors = dict[str, np.ndarray]
 
-# Of networks, as config.json's call it.
+# Names of a network's shape in config.json files.
 SHAPE = {
     "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth"),
     "heads": ("num_attention_heads", "num_heads", "n_heads", "n_head"),
@@ -29,8 +29,8 @@ class Content(NamedTuple):
 
     Attributes:
       tensors: by foreign name.
-      metadata: what else it says of the network.
-      beside: contents of files that a model directory keeps as they are, by name.
+      metadata: settings of the network and other strings.
+      beside: contents of files that a model directory holds unchanged, by name.
     """
 
     tensors: Tensors
@@ -46,32 +46,32 @@ def read(source: str, family: Any, weights: str = "") -> Content:
         floats become float32; Flax .msgpack, whose names are joined by "/". Several files with
         commas in between, of a directory or of an index are taken together.
       family: module of the format; its STATE_DICT_KEYS are names under which a PyTorch file may
-        keep its state dict, in order of preference, its ANCHOR a tensor that it needs.
+        keep its state dict, in order of preference, its ANCHORS tensors of which it needs one.
       weights: name of the set of weights to take, where a file holds several; "" the usual one.
 
     Raises:
-      InputError: no such file, another format, no such weights, or a part that is missing.
+      InputError: no such file, another format, no such weights, or a file of them that is missing.
     """
     content = read_weights(sources.weights(source), family, weights)
     return content._replace(metadata={**content.metadata, **_shape(source)})
 
 
-def read_weights(found: Weights, family: Any, weights: str = "") -> Content:
+def read_weights(weight_files: Weights, family: Any, weights: str = "") -> Content:
     """The content of these files, as `read` gives it."""
     tensors: Tensors = {}
     metadata: dict[str, str] = {}
     file_of: dict[str, str] = {}
-    for path in found.paths:
-        part, told = _read_one(path, family, weights)
-        for name in part.keys() & tensors.keys():
-            if not _same(part[name], tensors[name]):
+    for path in weight_files.paths:
+        read, strings = _read_one(path, family, weights)
+        for name in read.keys() & tensors.keys():
+            if not _same(read[name], tensors[name]):
                 raise InputError(
                     f"source: {name} is both in {file_of[name]} and in {path}, and differs"
                 )
-        tensors |= part
-        metadata |= told
-        file_of |= dict.fromkeys(part, path)
-    _check_index(found, file_of)
+        tensors |= read
+        metadata |= strings
+        file_of |= dict.fromkeys(read, path)
+    _check_index(weight_files, file_of)
     return Content(tensors, metadata, {})
 
 
@@ -90,7 +90,7 @@ def write(
     """
     suffixes = (".safetensors", ".pt", ".pth") if keys else (".msgpack",)
     if not path.endswith(suffixes):
-        raise InputError(f"output {path}: expected {' or '.join(suffixes)}")
+        raise InputError(f"output={path}: expected {' or '.join(suffixes)}")
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
@@ -104,7 +104,7 @@ def write(
             torch_files.write(temporary, tensors, keys[0], beside or {})
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"output {path} cannot be written: {error}") from None
+        raise InputError(f"output={path} cannot be written: {error}") from None
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -116,14 +116,14 @@ def holds_strings(path: str, keys: Sequence[str]) -> bool:
 
 
 def _shape(source: str) -> dict[str, int]:
-    """What the config.json of a directory says of layers and heads, by our names."""
+    """Numbers of layers and heads in the config.json of a directory, by our names."""
     path = sources.members(source).get("config.json")
-    told = sources.read_json(path) if path else {}
+    settings = sources.read_json(path) if path else {}
     return {
-        ours: told[theirs]
+        ours: settings[theirs]
         for ours, spellings in SHAPE.items()
         for theirs in spellings
-        if type(told.get(theirs)) is int
+        if type(settings.get(theirs)) is int
     }
 
 
@@ -132,12 +132,12 @@ def _read_one(path: str, family: Any, weights: str) -> tuple[Tensors, dict[str, 
     if path.endswith(TORCH):
         content = torch_files.load(path)
         state = state_dicts.choose(path, content, family, weights)
-        told = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, str)}
-        return names.averaged(path, torch_files.to_numpy(path, state), weights), told
+        strings = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, str)}
+        return names.averaged(path, torch_files.to_numpy(path, state), weights), strings
     flax = path.endswith(FLAX)
-    tensors, told = (_read_flax(path), {}) if flax else safetensors_files.read(path)
+    tensors, strings = (_read_flax(path), {}) if flax else safetensors_files.read(path)
     names.check_holds(path, tensors, weights)
-    return names.averaged(path, tensors, weights), told
+    return names.averaged(path, tensors, weights), strings
 
 
 def _read_flax(path: str) -> Tensors:
@@ -147,16 +147,16 @@ def _read_flax(path: str) -> Tensors:
         flat = traverse_util.flatten_dict(tree, sep="/")
     except Exception as error:  # msgpack raises errors of its own and of Python's here
         reason = str(error) or type(error).__name__
-        raise InputError(f"source {path} is not readable Flax msgpack: {reason}") from None
+        raise InputError(f"source={path} is not readable Flax msgpack: {reason}") from None
     return {name: np.asarray(x) for name, x in flat.items() if hasattr(x, "shape")}
 
 
-def _check_index(found: Weights, file_of: Mapping[str, str]) -> None:
-    """Raise InputError where a file does not hold what the index says."""
-    if not found.listed:
+def _check_index(weight_files: Weights, file_of: Mapping[str, str]) -> None:
+    """Raise InputError where a file lacks tensors that the index says it holds."""
+    if not weight_files.listed:
         return
     read_from = {name: os.path.basename(path) for name, path in file_of.items()}
-    known = {names.without_wrappers(name): file for name, file in found.listed.items()}
+    known = {names.without_wrappers(name): file for name, file in weight_files.listed.items()}
     wrong = [name for name, file in known.items() if read_from.get(name) != file]
     if wrong:
         raise InputError(

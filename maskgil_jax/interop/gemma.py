@@ -26,7 +26,7 @@ IGNORED = (r"^lm_head\.weight$",)  # the embedding once more
 
 SETTINGS = "config.json"
 MODEL_TYPES = ("gemma", "gemma3_text")
-# What the tensors do not tell, by config.json's names, as of the official models.
+# Settings of the official models that their tensors do not show, by config.json's names.
 OFFICIAL: dict[int, dict[str, Any]] = {
     1: dict(head_dim=256, rope_theta=10000.0, rms_norm_eps=1e-6),
     3: dict(
@@ -38,7 +38,7 @@ OFFICIAL: dict[int, dict[str, Any]] = {
         rms_norm_eps=1e-6,
     ),
 }
-# What has to be numbers where it is told.
+# Settings that have to be numbers where they are given.
 NUMBERS = (*OFFICIAL[1], *OFFICIAL[3], "num_hidden_layers", "num_attention_heads")
 REFUSED = ("rope_scaling", "attn_logit_softcapping", "use_bidirectional_attention")
 # The norm before the MLP.
@@ -84,7 +84,7 @@ def read(source: str) -> Content:
     content = _read_gguf(source) if source.endswith(".gguf") else _read_snapshot(source)
     for name in REFUSED:
         if content.metadata.get(name):
-            raise InputError(f"source {source}: {name} = {content.metadata[name]} is not supported")
+            raise InputError(f"source={source}: {name} = {content.metadata[name]} is not supported")
     return content
 
 
@@ -93,26 +93,26 @@ def config(
 ) -> GemmaConfig:
     """The network, read off the shapes.
 
-    What they do not tell is as in config.json or the GGUF header, else as in the official models.
-    Heads of Gemma 1 without either are 256 wide unless told (--arg=heads=N); `layer` is which
-    hidden state the features are, as GemmaConfig says (--arg=layer=-1).
+    Settings that these do not show are those of config.json or the GGUF header, or else those of
+    the official models. Heads of Gemma 1 without either are 256 wide unless `heads` is given.
+    `layer` is the layer whose output the features are, as in GemmaConfig.
     """
     embedding, attention = tensors["model.embed_tokens.weight"], "model.layers.0.self_attn"
     rows = {name: tensors[f"{attention}.{name}_proj.weight"].shape[0] for name in "qk"}
     generation = _generation(tensors)
-    told = OFFICIAL[generation] | metadata
+    settings = OFFICIAL[generation] | metadata
     if generation == 3:
-        told["head_dim"] = tensors[f"{attention}.q_norm.weight"].shape[0]
-    head_dim = rows["q"] // heads if heads else told["head_dim"]
+        settings["head_dim"] = tensors[f"{attention}.q_norm.weight"].shape[0]
+    head_dim = rows["q"] // heads if heads else settings["head_dim"]
     if any(size % head_dim for size in rows.values()):
         raise ValueError(
-            f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: say "
-            "how many of queries there are by the argument heads=N, or give config.json"
+            f"{rows['q']} and {rows['k']} rows of queries and keys are no heads of {head_dim}: "
+            "give the number of heads of queries by arg=heads=N, or give config.json"
         )
     layers = count_layers(tensors, "model.layers.")
-    _check_told(told, "num_hidden_layers", layers)
+    _check_setting(settings, "num_hidden_layers", layers)
     if not heads:
-        _check_told(told, "num_attention_heads", rows["q"] // head_dim)
+        _check_setting(settings, "num_attention_heads", rows["q"] // head_dim)
     dtype = "bfloat16" if embedding.dtype == jnp.bfloat16 else "float32"
     return GemmaConfig(
         generation=generation,
@@ -123,13 +123,13 @@ def config(
         head_dim=head_dim,
         ffn_dim=tensors["model.layers.0.mlp.gate_proj.weight"].shape[0],
         vocab_size=embedding.shape[0],
-        query_pre_attn_scalar=told.get("query_pre_attn_scalar", head_dim),
-        rope_base=told["rope_theta"],
-        norm_eps=told["rms_norm_eps"],
+        query_pre_attn_scalar=settings.get("query_pre_attn_scalar", head_dim),
+        rope_base=settings["rope_theta"],
+        norm_eps=settings["rms_norm_eps"],
         layer=layer,
         dtype=dtype,
         param_dtype=dtype,
-        **(_sliding(told, layers) if generation == 3 else {}),
+        **(_sliding(settings, layers) if generation == 3 else {}),
     )
 
 
@@ -150,11 +150,11 @@ def _block(config: GemmaConfig, i: int) -> list[Entry]:
         name: str,
         shape: tuple[int, int],
         path: str,
-        part: int | None = None,
+        index: int | None = None,
         split: tuple[int, ...] | None = None,
         axes: tuple[int, ...] = (1, 0),
     ) -> Entry:
-        slot = (i,) if part is None else (i, every, part)
+        slot = (i,) if index is None else (i, every, index)
         return Entry(f"{layer}.{name}.weight", shape, f"blocks/{path}", split, axes, slot)
 
     return [
@@ -164,16 +164,16 @@ def _block(config: GemmaConfig, i: int) -> list[Entry]:
                 f"self_attn.{name}_proj",
                 (G * K, D),
                 "key_value",
-                part,
+                index,
                 split=(G, K, D),
                 axes=(2, 0, 1),
             )
-            for part, name in enumerate("kv")
+            for index, name in enumerate("kv")
         ),
         matrix("self_attn.o_proj", (D, H * K), "out", split=(D, H, K), axes=(1, 2, 0)),
         *(
-            matrix(f"mlp.{name}_proj", (F, D), "gate_up", part)
-            for part, name in enumerate(("gate", "up"))
+            matrix(f"mlp.{name}_proj", (F, D), "gate_up", index)
+            for index, name in enumerate(("gate", "up"))
         ),
         matrix("mlp.down_proj", (D, F), "down"),
         *_norms(config, layer, (i,)),
@@ -199,10 +199,11 @@ def _norms(config: GemmaConfig, layer: str, slot: tuple[int, ...]) -> list[Entry
     ]
 
 
-def _check_told(told: Mapping[str, Any], name: str, found: int) -> None:
-    if told.get(name, found) != found:
+def _check_setting(settings: Mapping[str, Any], name: str, count: int) -> None:
+    """Raise ValueError where the tensors have another number of something than the settings."""
+    if settings.get(name, count) != count:
         raise ValueError(
-            f"the tensors have {name} = {found}, but its settings say {told[name]}: something is "
+            f"the tensors have {name} = {count}, but its settings say {settings[name]}: some are "
             "missing"
         )
 
@@ -215,27 +216,27 @@ def _generation(tensors: Tensors) -> int:
     return 1
 
 
-def _sliding(told: Mapping[str, Any], layers: int) -> dict[str, Any]:
+def _sliding(settings: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """Arguments of GemmaConfig about layers that see only the last tokens."""
-    period = told["sliding_window_pattern"]
-    kinds = told.get("layer_types") or [
+    period = settings["sliding_window_pattern"]
+    kinds = settings.get("layer_types") or [
         "full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers)
     ]
     return dict(
         sliding_layers=tuple(i for i, kind in enumerate(kinds) if kind == "sliding_attention"),
-        sliding_window=told["sliding_window"],
-        local_rope_base=told["rope_local_base_freq"],
+        sliding_window=settings["sliding_window"],
+        local_rope_base=settings["rope_local_base_freq"],
     )
 
 
 def _read_snapshot(source: str) -> Content:
     source = sources.snapshot(source)
-    found = sources.members(source)
-    settings, vocabulary = found.pop(SETTINGS, ""), found.pop(VOCABULARY, "")
-    weights = {name: path for name, path in found.items() if ".safetensors" in name}
+    paths = sources.members(source)
+    settings, vocabulary = paths.pop(SETTINGS, ""), paths.pop(VOCABULARY, "")
+    weights = {name: path for name, path in paths.items() if ".safetensors" in name}
     if not vocabulary or not weights:
         raise InputError(
-            f"source {source}: expected .safetensors and {VOCABULARY}, or a directory of them"
+            f"source={source}: expected .safetensors and {VOCABULARY}, or a directory of them"
         )
     content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
     tensors = content.tensors
@@ -246,27 +247,27 @@ def _read_snapshot(source: str) -> Content:
 
 
 def _settings(path: str) -> dict[str, Any]:
-    """What config.json says; of rotations, in the older names whoever wrote it."""
-    told = sources.read_json(path)
-    kind = told.get("model_type")
+    """The settings in config.json; rotations by their older names, whichever names it has."""
+    settings = sources.read_json(path)
+    kind = settings.get("model_type")
     if kind not in MODEL_TYPES:
-        raise InputError(f"source {path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
-    told = {name: value for name, value in told.items() if value is not None}
-    rotations: dict[str, Any] = told.get("rope_parameters", {})
-    check_object(rotations, {}, f"source {path}: rope_parameters")
+        raise InputError(f"source={path} has model_type {kind!r}, expected one of {MODEL_TYPES}")
+    settings = {name: value for name, value in settings.items() if value is not None}
+    rotations: dict[str, Any] = settings.get("rope_parameters", {})
+    check_object(rotations, {}, f"source={path}: rope_parameters")
     everywhere: dict[str, Any] = rotations.get("full_attention", rotations)
     local: dict[str, Any] = rotations.get("sliding_attention", {})
     for content in (everywhere, local):
-        check_object(content, {}, f"source {path}: rope_parameters")
-    told |= {
-        "rope_theta": everywhere.get("rope_theta", told.get("rope_theta")),
-        "rope_local_base_freq": local.get("rope_theta", told.get("rope_local_base_freq")),
+        check_object(content, {}, f"source={path}: rope_parameters")
+    settings |= {
+        "rope_theta": everywhere.get("rope_theta", settings.get("rope_theta")),
+        "rope_local_base_freq": local.get("rope_theta", settings.get("rope_local_base_freq")),
     }
     if {"default"} != {r.get("rope_type", "default") for r in (everywhere, local)}:
-        told["rope_scaling"] = rotations
-    told = {name: value for name, value in told.items() if value is not None}
-    check_object(told, {name: float for name in NUMBERS if name in told}, f"source {path}")
-    return told
+        settings["rope_scaling"] = rotations
+    settings = {name: value for name, value in settings.items() if value is not None}
+    check_object(settings, {name: float for name in NUMBERS if name in settings}, f"source={path}")
+    return settings
 
 
 def _read_gguf(source: str) -> Content:
@@ -274,7 +275,7 @@ def _read_gguf(source: str) -> Content:
     architecture = content.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in GGUF_ARCHITECTURES:
         raise InputError(
-            f"source {source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
+            f"source={source} is a {architecture!r}, expected one of {list(GGUF_ARCHITECTURES)}"
         )
     names = GGUF_TENSORS | {"ffn_norm": MLP_NORM[GGUF_ARCHITECTURES[architecture]]}
 
@@ -286,7 +287,7 @@ def _read_gguf(source: str) -> Content:
         return f"model.{names.get(name, name)}.weight"
 
     tensors = {
-        # llama.cpp keeps what the outputs of norms are multiplied by, 1 + weight.
+        # llama.cpp has the factor of a norm's output, which is 1 + weight.
         renamed(name): x - 1 if name.endswith("norm.weight") else x
         for name, x in content.tensors.items()
     }

@@ -13,7 +13,7 @@ IGNORED = ()
 def config(tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (0, 0)) -> HaltonConfig:
     """The network, read off the shapes.
 
-    Heads are those of the published width unless told, and the grid is square.
+    Heads are those of the published width unless they are given, and the grid is square.
     """
     dim = tensors["tok_emb.weight"].shape[1]
     known = {size["dim"]: size["heads"] for size in SIZES.values()}
@@ -58,7 +58,7 @@ def _block(config: HaltonConfig, i: int) -> list[Entry]:
     name, every = f"transformer.layers.{i}", slice(None)
     table = _modulation(f"{name}.mlp.1", "blocks/", D, 6, slot=(i,))
     table.append(Entry(f"{name}.ln1.weight", (D,), "blocks/attention_norm/scale", slot=(i,)))
-    for part, theirs in enumerate(("wq", "wk", "wv")):
+    for index, theirs in enumerate(("wq", "wk", "wv")):
         table.append(
             Entry(
                 f"{name}.attn.{theirs}.weight",
@@ -66,7 +66,7 @@ def _block(config: HaltonConfig, i: int) -> list[Entry]:
                 "blocks/qkv",
                 split=(H, K, D),
                 axes=(2, 0, 1),
-                slot=(i, every, part),
+                slot=(i, every, index),
             )
         )
     table += [
@@ -81,14 +81,14 @@ def _block(config: HaltonConfig, i: int) -> list[Entry]:
         Entry(f"{name}.ln2.weight", (D,), "blocks/mlp_norm/scale", slot=(i,)),
         Entry(f"{name}.ff.w2.weight", (D, F), "blocks/down", axes=(1, 0), slot=(i,)),
     ]
-    for part, theirs in enumerate(("w1", "w3")):
+    for index, theirs in enumerate(("w1", "w3")):
         table.append(
             Entry(
                 f"{name}.ff.{theirs}.weight",
                 (F, D),
                 "blocks/gate_up",
                 axes=(1, 0),
-                slot=(i, every, part),
+                slot=(i, every, index),
             )
         )
     return table

@@ -27,12 +27,12 @@ def read(path: str) -> Content:
         header = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {x.name: gguf.dequantize(x.data, x.tensor_type) for x in reader.tensors}
     except Exception as error:  # the library reports damage in many ways, numpy's among them
-        raise InputError(f"source {path} is not readable GGUF: {error}") from None
-    parts = header.get("split.count", 1)
-    if parts not in (0, 1):
+        raise InputError(f"source={path} is not readable GGUF: {error}") from None
+    splits = header.get("split.count", 1)
+    if splits not in (0, 1):
         raise InputError(
-            f"source {path} is one of {parts} parts of a model: join them by llama.cpp's "
-            "`llama-gguf-split --merge`"
+            f"source={path} is one of {splits} files of a model: merge them by "
+            "llama-gguf-split of llama.cpp"
         )
     return Content(tensors, header, {VOCABULARY: _vocabulary(path, header)})
 
@@ -72,7 +72,7 @@ def _vocabulary(path: str, header: dict[str, Any]) -> bytes:
     """The sentencepiece model that the header was made from; its types of pieces are the same."""
     kind = header.get("tokenizer.ggml.model")
     if kind != "llama":
-        raise InputError(f"source {path} has a vocabulary {kind!r}, expected 'llama'")
+        raise InputError(f"source={path} has a vocabulary {kind!r}, expected 'llama'")
     _, pb2 = _libraries()
     model = pb2.ModelProto()
     spec, normalizer = model.trainer_spec, model.normalizer_spec
@@ -92,7 +92,7 @@ def _vocabulary(path: str, header: dict[str, Any]) -> bytes:
         normalizer.add_dummy_prefix = header.get("tokenizer.ggml.add_space_prefix", True)
         normalizer.remove_extra_whitespaces = False
     except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"source {path} has no whole vocabulary: {error!r}") from None
+        raise InputError(f"source={path} has no complete vocabulary: {error!r}") from None
     return model.SerializeToString(deterministic=True)
 
 

@@ -15,8 +15,8 @@ IGNORED = (r"freqs_cis$", r"^causal_mask$")
 def config(tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (16, 16)) -> LlamaConfig:
     """The network, read off the shapes.
 
-    `heads` are those of the published size of this width unless told (--arg=heads=N), and `grid` is
-    that of 256 pixels (--arg=grid=24x24 for 384, 32x32 for 512).
+    `heads` are those of the published size of this width unless given, and `grid` is that
+    of 256 pixels ((24, 24) for 384, (32, 32) for 512).
     """
     if "cls_embedding.uncond_embedding" in tensors:
         rows, width = tensors["cls_embedding.uncond_embedding"].shape

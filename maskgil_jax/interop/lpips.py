@@ -1,6 +1,6 @@
 """LPIPS: torchvision's VGG16 (features.*) and the heads of the official vgg.pth (lin*).
 
-The two are public files of their own: --source=vgg16-397923af.pth,vgg.pth.
+The two are public files of their own, so that the source is "vgg16-397923af.pth,vgg.pth".
 """
 
 from maskgil_jax.interop import convnet

@@ -14,7 +14,7 @@ IGNORED = ()
 
 
 def metadata(config: LlamaConfig) -> dict[str, str]:
-    """What the tensors do not tell, in the file beside them."""
+    """The config, which stands beside the tensors, since they do not show all of it."""
     return {"config": json.dumps(dataclasses.asdict(config))}
 
 
@@ -25,8 +25,8 @@ def config(tensors: Tensors, metadata: dict[str, str]) -> LlamaConfig:
       ValueError: another number of layers than there are.
     """
     config = LlamaConfig(**json.loads(metadata["config"]))
-    if config.layers != (found := count_layers(tensors, "layers.")):
-        raise ValueError(f"there are {found} layers, but its config says {config.layers}")
+    if config.layers != (layers := count_layers(tensors, "layers.")):
+        raise ValueError(f"there are {layers} layers, but its config says {config.layers}")
     return config
 
 

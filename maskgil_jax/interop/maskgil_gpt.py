@@ -17,7 +17,7 @@ HEADS = {2048: 32, 3200: 32, 4096: 32}
 
 
 def config(tensors: Tensors, heads: int = 0, grid: tuple[int, int] = (16, 16)) -> LlamaConfig:
-    """The network, read off the shapes; `heads` are dim / 64 unless told (--arg=heads=N)."""
+    """The network, read off the shapes; `heads` are dim / 64 unless given."""
     codebook_size = tensors["output.weight"].shape[0] - 1
     return LlamaConfig(
         **shape_of(tensors, heads, grid),
@@ -43,17 +43,17 @@ def entries(config: LlamaConfig) -> list[Entry]:
 
 
 def shape_of(tensors: Tensors, heads: int, grid: tuple[int, int]) -> dict:
-    """Arguments of LlamaConfig that the blocks tell, and those that they do not."""
+    """Arguments of LlamaConfig: those that the blocks show, and heads and grid."""
     dim = tensors["output.weight"].shape[1]
-    hidden = tensors["layers.0.feed_forward.w1.weight"].shape[0]
-    multiple = math.gcd(hidden, 256)
+    ffn_dim = tensors["layers.0.feed_forward.w1.weight"].shape[0]
+    multiple = math.gcd(ffn_dim, 256)
     return dict(
         layers=count_layers(tensors, "layers."),
         dim=dim,
         heads=heads or HEADS.get(dim, max(dim // 64, 1)),
         grid=grid,
         # Whatever gives this width; that of the published sizes divides 256.
-        ffn_multiple=multiple if swiglu_width(dim, multiple) == hidden else hidden,
+        ffn_multiple=multiple if swiglu_width(dim, multiple) == ffn_dim else ffn_dim,
     )
 
 
@@ -86,9 +86,9 @@ def blocks(config: LlamaConfig) -> list[Entry]:
                     (F, D),
                     "blocks/gate_up",
                     axes=(1, 0),
-                    slot=(i, all_rows, part),
+                    slot=(i, all_rows, index),
                 )
-                for part, name in enumerate(("w1", "w3"))
+                for index, name in enumerate(("w1", "w3"))
             ),
             Entry(f"{layer}.feed_forward.w2.weight", (D, F), "blocks/down", axes=(1, 0), slot=(i,)),
             *_norms(config, layer, (i,)),

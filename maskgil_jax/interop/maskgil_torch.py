@@ -35,7 +35,7 @@ def load(path: str) -> "MaskGIL":
 
 
 class MaskGIL(nn.Module):
-    """Logits of image tokens: hidden ones, or, for a causal model, the next ones.
+    """Logits of image tokens: of masked ones, or, for a causal model, of the next ones.
 
     Args:
       config: arguments of maskgil_jax.models.token_models.llama.LlamaConfig; see there.
@@ -67,7 +67,7 @@ class MaskGIL(nn.Module):
         """Logits in raster order.
 
         Args:
-          codes: integers [B, h, w]; `codebook_size` where hidden.
+          codes: integers [B, h, w]; `codebook_size` where masked.
           condition: class ids [B] (`num_classes` for none), or features [B, c, C].
           mask: of features, bool [B, c], false at padding.
 
@@ -87,8 +87,8 @@ class MaskGIL(nn.Module):
         if not self.config["factors"]:
             return logits
         joint, *others = logits.split(self.sizes, dim=-1)
-        for part in others:
-            joint = (part[..., :, None] + joint[..., None, :]).flatten(-2)
+        for digit in others:
+            joint = (digit[..., :, None] + joint[..., None, :]).flatten(-2)
         return joint
 
     def embed(self, codes: Tensor, condition: Tensor) -> Tensor:
@@ -117,8 +117,8 @@ class MaskGIL(nn.Module):
             x, rest, start = x + table(start + rest % size), rest // size, start + size
         if self.config["causal"]:
             return x
-        hidden = (codes == self.config["codebook_size"])[..., None]
-        return torch.where(hidden, table.weight[-1], x)
+        masked = (codes == self.config["codebook_size"])[..., None]
+        return torch.where(masked, table.weight[-1], x)
 
     def allowed(self, T: int, mask: Tensor | None) -> Tensor | None:
         """Bool [B or 1, 1, T, T], true where a query (rows) may see a key; None: everywhere."""
@@ -129,9 +129,9 @@ class MaskGIL(nn.Module):
         if mask is not None:
             images = mask.new_ones(len(mask), T - mask.shape[1])
             last = config["condition_position"] == "last"
-            shown = torch.cat([images, mask] if last else [mask, images], dim=1)[:, None, None]
+            visible = torch.cat([images, mask] if last else [mask, images], dim=1)[:, None, None]
             itself = torch.eye(T, dtype=torch.bool, device=device)
-            allowed = (shown if allowed is None else shown & allowed) | itself
+            allowed = (visible if allowed is None else visible & allowed) | itself
         return allowed
 
     def order(self, height: int, width: int) -> Tensor:
@@ -152,9 +152,9 @@ class MaskGIL(nn.Module):
             angles = torch.outer(torch.arange(height * width).float(), _frequencies(K))
         else:
             places = self.order(height, width)
-            parts = (places // width, places % width)
+            coordinates = (places // width, places % width)
             angles = torch.cat(
-                [torch.outer(part.float(), _frequencies(K // 2)) for part in parts], dim=1
+                [torch.outer(axis.float(), _frequencies(K // 2)) for axis in coordinates], dim=1
             )
         image = torch.stack([angles.cos(), angles.sin()], dim=-1)
         c = config["condition_tokens"]
@@ -206,7 +206,7 @@ class Attention(nn.Module):
         B, T, D = x.shape
         q, k, v = self.wqkv(x).view(B, T, 3, self.heads, -1).unbind(2)
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.wo(y.transpose(1, 2).reshape(B, T, D))
 
@@ -260,9 +260,9 @@ def _frequencies(dim: int) -> Tensor:
 
 def _mirrored(index: int, base: int) -> float:
     """Digits of the index mirrored at the point (van der Corput)."""
-    found, scale = 0.0, 1.0
+    mirrored, scale = 0.0, 1.0
     while index:
         index, digit = divmod(index, base)
         scale /= base
-        found += digit * scale
-    return found
+        mirrored += digit * scale
+    return mirrored

@@ -13,7 +13,7 @@ IGNORED = (r"^(?!params/)",)
 def config(tensors: Tensors, classes: int = 1000, grid: tuple[int, int] = (0, 0)) -> BertConfig:
     """The network, read off the shapes.
 
-    `classes` are the published ones unless told, and the grid is square.
+    `classes` are the published ones unless they are given, and the grid is square.
     """
     kernel = "params/TransformerLayer_0/Attention_0/self_attention/query/kernel"
     dim, heads, _ = tensors[kernel].shape
@@ -63,11 +63,11 @@ def _block(config: BertConfig, i: int) -> list[Entry]:
         *_norm(f"{attention}/attention_output_ln", "blocks/attention_norm", D, slot),
         *_norm(f"{mlp}/layer_output_ln", "blocks/mlp_norm", D, slot),
     ]
-    for part, name in enumerate(("query", "key", "value")):
+    for index, name in enumerate(("query", "key", "value")):
         theirs = f"{attention}/self_attention/{name}"
         table += [
-            Entry(f"{theirs}/kernel", (D, H, K), "blocks/qkv", slot=(i, every, part)),
-            Entry(f"{theirs}/bias", (H, K), "blocks/qkv_bias", slot=(i, part)),
+            Entry(f"{theirs}/kernel", (D, H, K), "blocks/qkv", slot=(i, every, index)),
+            Entry(f"{theirs}/bias", (H, K), "blocks/qkv_bias", slot=(i, index)),
         ]
     dense = {
         f"{attention}/self_attention/out": ("out", (H, K, D)),
@@ -83,6 +83,4 @@ def _block(config: BertConfig, i: int) -> list[Entry]:
 
 
 def _norm(name: str, path: str, D: int, slot: tuple[int, ...] = ()) -> list[Entry]:
-    return [
-        Entry(f"{name}/{part}", (D,), f"{path}/{part}", slot=slot) for part in ("scale", "bias")
-    ]
+    return [Entry(f"{name}/{x}", (D,), f"{path}/{x}", slot=slot) for x in ("scale", "bias")]

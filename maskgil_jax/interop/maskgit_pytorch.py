@@ -21,7 +21,7 @@ def config(
 ) -> BertConfig:
     """The network, read off the shapes.
 
-    Heads and classes are the published ones unless told, and the grid is square.
+    Heads and classes are the published ones unless they are given, and the grid is square.
     """
     positions, rows = tensors["bias"].shape
     mlp_dim, dim = tensors["transformer.layers.0.1.fn.net.0.weight"].shape
@@ -41,7 +41,7 @@ def square(positions: int) -> tuple[int, int]:
     """The sides of a square grid of so many tokens."""
     side = math.isqrt(positions)
     if side * side != positions:
-        raise ValueError(f"{positions} positions are no square grid: give the argument grid=HxW")
+        raise ValueError(f"{positions} positions are no square grid: give arg=grid=HxW")
     return side, side
 
 
@@ -71,7 +71,7 @@ def entries(config: BertConfig) -> list[Entry]:
 
 def _block(config: BertConfig, i: int, D: int, F: int) -> list[Entry]:
     H, K, slot = config.heads, config.dim // config.heads, (i,)
-    attention, mlp = (f"transformer.layers.{i}.{part}" for part in (0, 1))
+    attention, mlp = (f"transformer.layers.{i}.{k}" for k in (0, 1))
     mha = f"{attention}.fn.mha"
 
     def entry(name: str, shape: tuple[int, ...], path: str, **layout: Any) -> Entry:

@@ -1,6 +1,6 @@
 """Google's MaskGIT tokenizer, Flax msgpack (google-research/maskgit, nets/vqgan_tokenizer.py).
 
-Flax numbers the layers of a kind in the order in which they are made.
+Flax numbers the layers of a kind in the order in which they are created.
 """
 
 from typing import Any
@@ -98,9 +98,7 @@ def _res(name: str, path: str, cin: int, cout: int) -> list[Entry]:
 
 
 def _norm(name: str, path: str, channels: int) -> list[Entry]:
-    return [
-        Entry(f"params/{name}/{part}", (channels,), f"{path}/{part}") for part in ("scale", "bias")
-    ]
+    return [Entry(f"params/{name}/{x}", (channels,), f"{path}/{x}") for x in ("scale", "bias")]
 
 
 def _conv(

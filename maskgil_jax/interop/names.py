@@ -1,4 +1,4 @@
-"""What is put before the names of tensors: by wrappers, by averages, by the module around them."""
+"""Names of tensors: what wrappers, averages and modules around a network put before them."""
 
 import logging
 import re
@@ -12,10 +12,10 @@ from maskgil_jax.runtime.errors import InputError
 log = logging.getLogger("maskgil_jax")
 
 Tensors = dict[str, np.ndarray]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 # Of torch.compile, DistributedDataParallel and DeepSpeed, FSDP, activation checkpointing; they may
-# stand around the network or around any part of it.
+# stand around the network or around any module of it.
 WRAPPERS = {
     "_orig_mod",
     "module",
@@ -29,7 +29,7 @@ AVERAGED = "model_ema."  # of averaged copies in Lightning files; their names ha
 
 def without_wrappers(name: str) -> str:
     """A name without what wrappers put into it."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    return ".".join(word for word in name.split(".") if word not in WRAPPERS)
 
 
 def averaged(path: str, tensors: Tensors, weights: str) -> Tensors:
@@ -41,7 +41,7 @@ def averaged(path: str, tensors: Tensors, weights: str) -> Tensors:
       weights: "model" takes the raw ones.
 
     Raises:
-      InputError: averaged copies were asked for and there are none, or are those of no tensor.
+      InputError: averaged copies were chosen and there are none, or they belong to no tensor.
     """
     bare = {name: without_wrappers(name) for name in tensors}
     if len(set(bare.values())) < len(bare):  # wrapped and unwrapped: see `fitting`
@@ -59,7 +59,7 @@ def averaged(path: str, tensors: Tensors, weights: str) -> Tensors:
         return renamed
     which = "raw weights" if weights == "model" else "averaged weights"
     log.info(
-        "%s: took the %s (it has averaged copies of %d of %d tensors, %s*); weights=%s takes "
+        "%s: took the %s (it has averaged copies of %d of %d tensors, %s*); arg=weights=%s takes "
         "the others",
         path,
         which,
@@ -86,7 +86,7 @@ def check_holds(path: str, names: Iterable[str], weights: str) -> None:
     """Raise InputError unless a file has weights of this name, as `holds` says."""
     if not holds(names, weights):
         raise InputError(
-            f"argument weights={weights}: source {path} has no tensors {weights}.*; it holds "
+            f"arg=weights={weights}: source={path} has no tensors {weights}.*; it holds "
             f"{some(names)}"
         )
 
@@ -94,8 +94,8 @@ def check_holds(path: str, names: Iterable[str], weights: str) -> None:
 def prefixes(names: Iterable[str], anchors: Iterable[str]) -> list[str]:
     """What stands before a tensor that a network needs, "" among them where nothing does."""
     pattern = re.compile(rf"(.*[./])?({'|'.join(map(re.escape, anchors))})")
-    found = [pattern.fullmatch(name) for name in names]
-    return sorted({match[1] or "" for match in found if match})
+    matches = [pattern.fullmatch(name) for name in names]
+    return sorted({match[1] or "" for match in matches if match})
 
 
 def fitting(
@@ -103,9 +103,9 @@ def fitting(
     tensors: Mapping[str, np.ndarray],
     anchors: Iterable[str],
     weights: str,
-    fit: Callable[[Tensors], Found],
-) -> Found:
-    """What a network is found to be, after the prefix that its names have is taken off.
+    fit: Callable[[Tensors], Result],
+) -> Result:
+    """What `fit` makes of the tensors of a network, whose names lose the prefix that they have.
 
     Args:
       source: what to name in messages.
@@ -122,7 +122,7 @@ def fitting(
     there = prefixes(tensors, anchors)
     if not there:
         raise InputError(
-            f"source {source} does not fit: none of its {len(tensors)} tensors is "
+            f"source={source} does not fit: none of its {len(tensors)} tensors is "
             f"{' or '.join(anchors)}; it holds {some(tensors)}"
         )
     sets = {prefix: _under(tensors, prefix, there) for prefix in there}
@@ -140,14 +140,14 @@ def fitting(
     if len(results) > 1:
         several = [called[prefix] for prefix in results]
         raise InputError(
-            f"source {source} holds several sets of weights that fit, {', '.join(several)}: "
-            f"choose one by the argument weights=NAME, as weights={several[0]}"
+            f"source={source} holds several sets of weights that fit, {', '.join(several)}: "
+            f"choose one by arg=weights=NAME, as arg=weights={several[0]}"
         )
     if not results:
         prefix, reason = next(iter(errors.items()))
         of = f", its tensors {prefix}*," if prefix else ""
         held = "" if "\n" in str(reason) else f" ({len(tensors)} tensors: {some(tensors)})"
-        raise InputError(f"source {source}{of} {reason}{held}")
+        raise InputError(f"source={source}{of} {reason}{held}")
     ((prefix, result),) = results.items()
     _say(source, tensors, prefix, sets[prefix])
     return result
@@ -166,8 +166,8 @@ def _under(tensors: Mapping[str, np.ndarray], prefix: str, there: list[str]) -> 
 def _say(source: str, tensors: Mapping[str, Any], prefix: str, taken: Mapping[str, Any]) -> None:
     if prefix:
         log.info("%s: took the prefix %r off the names of %d tensors", source, prefix, len(taken))
-    whole = {prefix + name for name in taken}
-    if left := [name for name in tensors if name not in whole]:
+    full = {prefix + name for name in taken}
+    if left := [name for name in tensors if name not in full]:
         log.info("%s: left out %d other tensors, %s", source, len(left), some(left))
 
 

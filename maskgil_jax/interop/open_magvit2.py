@@ -1,7 +1,7 @@
 """Open-MAGVIT2 (TencentARC/SEED-Voken, src/Open_MAGVIT2/models/lfqgan.py).
 
 The official evaluation uses the averaged copies `model_ema.*`, and so does the import unless
---arg=weights=model.
+the argument weights=model is given.
 """
 
 from typing import Any

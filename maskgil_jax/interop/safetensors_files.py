@@ -55,7 +55,7 @@ def read(path: str) -> tuple[Tensors, dict[str, str]]:
     except (safetensors.SafetensorError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"source {path} is not readable safetensors: {error}") from None
+        raise InputError(f"source={path} is not readable safetensors: {error}") from None
     if small := sum(x["dtype"].startswith("F8") for x in header.values()):
         log.info("%s: %d tensors are float8, taken as they are, without scales", path, small)
     return tensors, metadata
@@ -79,7 +79,7 @@ def write(path: str, tensors: Tensors, metadata: dict[str, str]) -> None:
 def _tensor(path: str, start: int, name: str, about: dict[str, Any]) -> np.ndarray:
     if about["dtype"] not in DTYPES:
         raise InputError(
-            f"source {path}: {name} is {about['dtype']}, expected one of {', '.join(DTYPES)}"
+            f"source={path}: {name} is {about['dtype']}, expected one of {', '.join(DTYPES)}"
         )
     dtype, (begin, end) = np.dtype(DTYPES[about["dtype"]]), about["data_offsets"]
     count = (end - begin) // dtype.itemsize

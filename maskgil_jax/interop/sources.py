@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from maskgil_jax.data import kinds
+from maskgil_jax.data.images import file_kinds
 from maskgil_jax.interop.names import some
 from maskgil_jax.runtime import files
 from maskgil_jax.runtime.errors import InputError
@@ -15,9 +15,9 @@ TORCH = (".pt", ".pth", ".ckpt", ".bin")
 FLAX = (".msgpack", "_checkpoint")
 KINDS = ((".safetensors",), TORCH, FLAX)  # in order of preference within a directory
 INDEX = ".index.json"
-PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")  # as model-00001-of-00002.safetensors
-# What stands in for a file of weights that was not downloaded, as data/kinds.py calls it.
-STRANGERS = {
+NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")  # as model-00001-of-00002.safetensors
+# Kinds of files, as data/kinds.py names them, that stand where weights were not downloaded.
+NOT_WEIGHTS = {
     *("a Git LFS pointer (run git lfs pull)", "an HTML page", "an XML document", "JSON"),
 }
 
@@ -45,14 +45,14 @@ def members(source: str) -> dict[str, str]:
         paths = [path for path in paths if os.path.isfile(path)]
     else:
         paths = [source] if os.path.isfile(source) else source.split(",")
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for path in paths:
         check_file(path)
         name = os.path.basename(path)
-        if name in found:
-            raise InputError(f"source {source} has two files {name}: rename one of them")
-        found[name] = path
-    return found
+        if name in by_name:
+            raise InputError(f"source={source} has two files {name}: rename one of them")
+        by_name[name] = path
+    return by_name
 
 
 def snapshot(source: str) -> str:
@@ -65,42 +65,42 @@ def weights(source: str) -> Weights:
     """The files of tensors that a source stands for.
 
     Raises:
-      InputError: no such file, none of tensors, several of which only one can be meant, or a part
-        of a network that is missing.
+      InputError: no such file, none of tensors, several of which only one can be meant, or not
+        all of a network.
     """
-    found = members(source)
-    if "model.json" in found and os.path.isdir(source):
-        raise InputError(f"source {source} is a model directory of this package already")
+    files_by_name = members(source)
+    if "model.json" in files_by_name and os.path.isdir(source):
+        raise InputError(f"source={source} is a model directory of this package already")
     known = tuple(suffix for kind in KINDS for suffix in kind)
-    for path in [] if os.path.isdir(source) else found.values():
+    for path in [] if os.path.isdir(source) else files_by_name.values():
         if not path.endswith((*known, INDEX)):
             raise InputError(
-                f"source {path}: expected a name that ends in .safetensors, {', '.join(TORCH)}, "
+                f"source={path}: expected a name that ends in .safetensors, {', '.join(TORCH)}, "
                 f"{' or '.join(FLAX)}, a directory of such files, or their {INDEX}"
             )
-    return weights_among(found, source)
+    return weights_among(files_by_name, source)
 
 
-def weights_among(found: Mapping[str, str], source: str) -> Weights:
+def weights_among(files_by_name: Mapping[str, str], source: str) -> Weights:
     """The files of tensors among the members of a source; raises as `weights` does."""
-    indices = sorted(name for name in found if name.endswith(INDEX))
+    indices = sorted(name for name in files_by_name if name.endswith(INDEX))
     for kind in KINDS:
         indexed = [name for name in indices if name.removesuffix(INDEX).endswith(kind)]
         if indexed:
-            return _indexed(found, indexed, source)
+            return _indexed(files_by_name, indexed, source)
     if indices:
-        raise InputError(f"source {source}: {indices[0]} is the index of no known kind of file")
+        raise InputError(f"source={source}: {indices[0]} is the index of no known kind of file")
     paths: list[str] = []
     for kind in KINDS:
-        of_kind = [path for name, path in found.items() if name.endswith(kind)]
+        of_kind = [path for name, path in files_by_name.items() if name.endswith(kind)]
         if os.path.isdir(source):
             _check_one_network(of_kind, source)
             paths = paths or of_kind
         else:
             paths += of_kind
     if not paths:
-        raise InputError(f"source {source} has no file of tensors: {some(found)}")
-    _check_parts(paths)
+        raise InputError(f"source={source} has no file of tensors: {some(files_by_name)}")
+    _check_series(paths)
     return Weights(paths, {})
 
 
@@ -118,56 +118,61 @@ def read_bytes(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise InputError(f"source {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"source={path} cannot be read: {error.strerror}") from None
 
 
 def check_file(path: str) -> None:
     """Raise InputError unless there is this file."""
     if not os.path.isfile(path):
-        raise InputError(f"source {path}: there is no such file")
+        raise InputError(f"source={path}: there is no such file")
 
 
 def check_beginning(path: str) -> None:
-    """Raise InputError where a file of tensors is empty, or is what a download may leave."""
+    """Raise InputError where a file of tensors is empty, or another kind of file in its place."""
     check_file(path)
     try:
         with open(path, "rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise InputError(f"source {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"source={path} cannot be read: {error.strerror}") from None
     if not start:
-        raise InputError(f"source {path} is empty (0 bytes), expected tensors")
+        raise InputError(f"source={path} is empty (0 bytes), expected tensors")
     # The first bytes of safetensors are of a number, which text never is: its eighth is zero.
-    kind = "" if 0 in start[:8] else kinds.kind_of(start)
-    if kind in STRANGERS:
-        raise InputError(f"source {path} is {kind}, expected tensors")
+    kind = "" if 0 in start[:8] else file_kinds.kind_of(start)
+    if kind in NOT_WEIGHTS:
+        raise InputError(f"source={path} is {kind}, expected tensors")
 
 
-def _indexed(found: Mapping[str, str], indices: list[str], source: str) -> Weights:
+def _indexed(files_by_name: Mapping[str, str], indices: list[str], source: str) -> Weights:
     if len(indices) > 1:
         raise InputError(
-            f"source {source} has several indices: give one of {', '.join(indices)} as the source"
+            f"source={source} has several indices: give one of {', '.join(indices)} as the source"
         )
-    path = found[indices[0]]
-    index = read_json(path).get("weight_map")
+    index_path = files_by_name[indices[0]]
+    index = read_json(index_path).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise InputError(f"source {path}: field 'weight_map' is missing, or holds no names")
+        raise InputError(f"source={index_path}: field 'weight_map' is missing, or holds no names")
     for name, file in index.items():
         if not isinstance(file, str) or os.path.basename(file) != file or file in ("", ".", ".."):
-            raise InputError(f"source {path}: {name} is in {file!r}, expected a file beside it")
-    parts = {file: os.path.join(os.path.dirname(path), file) for file in index.values()}
-    if missing := sorted(file for file, part in parts.items() if not os.path.isfile(part)):
+            raise InputError(
+                f"source={index_path}: {name} is in {file!r}, expected a file beside it"
+            )
+    paths = {file: os.path.join(os.path.dirname(index_path), file) for file in index.values()}
+    if missing := sorted(file for file, path in paths.items() if not os.path.isfile(path)):
         raise InputError(
-            f"source {source} is not whole: {path} names {some(missing)}, which are not there"
+            f"source={source} is not complete: {index_path} names {some(missing)}, which are "
+            "not there"
         )
-    return Weights(sorted(parts.values()), index)
+    return Weights(sorted(paths.values()), index)
 
 
 def _check_one_network(paths: list[str], source: str) -> None:
     """Refuse a directory of several networks, of which none is the one to take."""
-    parts = [PART.fullmatch(os.path.basename(path)) for path in paths]
-    series = sorted({f"{part[1]}-*{part[4]}" for part in parts if part})
-    alone = sorted(os.path.basename(p) for p, part in zip(paths, parts, strict=True) if not part)
+    matches = [NUMBERED.fullmatch(os.path.basename(path)) for path in paths]
+    series = sorted({f"{match[1]}-*{match[4]}" for match in matches if match})
+    alone = sorted(
+        os.path.basename(path) for path, match in zip(paths, matches, strict=True) if not match
+    )
     if series and len(series) + len(alone) > 1:
         several = series + alone
     elif len(alone) > 1 and not alone[0].endswith(".safetensors"):
@@ -175,25 +180,25 @@ def _check_one_network(paths: list[str], source: str) -> None:
     else:
         return
     raise InputError(
-        f"source {source} holds several sets of weights: {', '.join(several)}; give the files of "
+        f"source={source} holds several sets of weights: {', '.join(several)}; give the files of "
         "one of them as the source, with commas in between"
     )
 
 
-def _check_parts(paths: list[str]) -> None:
-    """Refuse files that are numbered parts of something that is not whole."""
+def _check_series(paths: list[str]) -> None:
+    """Refuse numbered files of a series that is not complete."""
     series: dict[tuple[str, str, str], set[int]] = {}
     for path in paths:
-        if part := PART.fullmatch(path):
-            series.setdefault((part[1], part[3], part[4]), set()).add(int(part[2]))
+        if match := NUMBERED.fullmatch(path):
+            series.setdefault((match[1], match[3], match[4]), set()).add(int(match[2]))
     for (name, count, suffix), there in series.items():
         first = min(there | {1})  # some count from 0
         every = range(first, first + int(count)) if int(count) < 100_000 else range(0)
         if missing := sorted(set(every) - there):
             names = [f"{os.path.basename(name)}-{i:05d}-of-{count}{suffix}" for i in missing]
             raise InputError(
-                f"source {name}-*-of-{count}{suffix} is not whole: {some(names)} of {count} "
-                "parts are missing; give their directory, or all of them with commas in between"
+                f"source={name}-*-of-{count}{suffix} is not complete: {some(names)} of {count} "
+                "files are missing; give their directory, or all of them with commas in between"
             )
 
 
@@ -201,4 +206,4 @@ def _listed(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
     except OSError as error:
-        raise InputError(f"source {directory} cannot be listed: {error.strerror}") from None
+        raise InputError(f"source={directory} cannot be listed: {error.strerror}") from None

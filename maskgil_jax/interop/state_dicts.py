@@ -1,4 +1,4 @@
-"""Which of the state dicts in a PyTorch file is meant."""
+"""Choose among the state dicts in a PyTorch file."""
 
 import logging
 import re
@@ -27,58 +27,59 @@ def choose(path: str, content: Any, family: Any, weights: str) -> StateDict:
     Raises:
       InputError: no state dict, no such weights, or several that may be meant.
     """
-    found = _state_dicts(content) if isinstance(content, dict) else {}
-    if not found:
+    states = _state_dicts(content) if isinstance(content, dict) else {}
+    if not states:
         raise InputError(
-            f"source {path} holds {_content(content)}; expected tensors by their names, alone or "
+            f"source={path} holds {_content(content)}; expected tensors by their names, alone or "
             f"under one of {[key for key in family.STATE_DICT_KEYS if key]}"
             + (torch_files.advice(path) if _has_objects(content) else "")
         )
-    name = weights if weights and weights in found else _usual(path, content, found, family)
-    state = found[name]
+    name = weights if weights and weights in states else _usual(path, content, states, family)
+    state = states[name]
     if weights and weights != name and not _within(name, state, weights):
         raise InputError(
-            f"argument weights={weights}: source {path} holds {list(found)}, expected one of them"
-            if any(found)
-            else f"argument weights={weights}: source {path} holds one set, of {_some(state)}"
+            f"arg=weights={weights}: source={path} holds {list(states)}, expected one of them"
+            if any(states)
+            else f"arg=weights={weights}: source={path} holds one set, of {_some(state)}"
         )
-    _say(path, name, content, [other for other in found if _may_be(found[other], family)])
+    _say(path, name, content, [other for other in states if _may_be(states[other], family)])
     return state
 
 
 def _state_dicts(content: Mapping[Any, Any], prefix: str = "", depth: int = 1) -> dict[str, Any]:
     """Dicts that hold tensors by their names, by the keys that lead to them with dots between."""
-    found: dict[str, StateDict] = {}
+    states: dict[str, StateDict] = {}
     texts = {key: value for key, value in content.items() if isinstance(key, str)}
     if any(torch_files.is_tensor(value) for value in texts.values()):
-        found[prefix] = texts
+        states[prefix] = texts
     for key, value in texts.items():
         if isinstance(value, dict) and depth < DEPTH:
-            found |= _state_dicts(value, f"{prefix}.{key}" if prefix else key, depth + 1)
-    return found
+            states |= _state_dicts(value, f"{prefix}.{key}" if prefix else key, depth + 1)
+    return states
 
 
 def _usual(
-    path: str, content: Mapping[Any, Any], found: Mapping[str, StateDict], family: Any
+    path: str, content: Mapping[Any, Any], states: Mapping[str, StateDict], family: Any
 ) -> str:
-    candidates = list(found)
+    candidates = list(states)
     for key in family.STATE_DICT_KEYS:
-        if key in found:
+        if key in states:
             return str(key)
         if isinstance(content.get(key), torch_files.StandIn):
             raise InputError(
-                f"source {path} holds {_content(content)}, and {key} is no state dict: "
-                f"the argument weights=NAME takes what is, {_some(found)}{torch_files.advice(path)}"
+                f"source={path} holds {_content(content)}, and {key} is no state dict: "
+                f"arg=weights=NAME takes those that are, {_some(states)}"
+                f"{torch_files.advice(path)}"
             )
-        if within := [name for name in found if key and name.startswith(f"{key}.")]:
+        if within := [name for name in states if key and name.startswith(f"{key}.")]:
             candidates = within
             break
-    fitting = [name for name in candidates if _may_be(found[name], family)]
+    fitting = [name for name in candidates if _may_be(states[name], family)]
     candidates = fitting or candidates
     if len(candidates) > 1:
         raise InputError(
-            f"source {path} holds several sets of weights, {_some(candidates)}: choose one by "
-            f"the argument weights=NAME, as weights={candidates[0]}"
+            f"source={path} holds several sets of weights, {_some(candidates)}: choose one by "
+            f"arg=weights=NAME, as arg=weights={candidates[0]}"
         )
     return candidates[0]
 
@@ -88,7 +89,7 @@ def _may_be(state: StateDict, family: Any) -> bool:
 
 
 def _within(name: str, state: StateDict, weights: str) -> bool:
-    """Whether a state dict of another name may hold the weights that were asked for."""
+    """Whether a state dict of another name may hold the weights of this name."""
     if weights == "model" and "ema" in re.split(r"[._]", name.lower()):
         return False
     return names.holds(state, weights)
@@ -108,8 +109,8 @@ def _content(content: Any) -> str:
     return ", ".join(sorted(held)[:12]) or "nothing"
 
 
-def _say(path: str, name: str, content: Mapping[Any, Any], found: list[str]) -> None:
-    others = [f"weights={other}" for other in found if other not in (name, "")]
+def _say(path: str, name: str, content: Mapping[Any, Any], fitting: list[str]) -> None:
+    others = [f"arg=weights={other}" for other in fitting if other not in (name, "")]
     if name or others:
         more = f"; it holds others too: {', '.join(others[:8])}" if others else ""
         log.info("%s: took the weights %r%s", path, name or "at its top", more)

@@ -34,7 +34,7 @@ COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class StandIn:
-    """Stands for a class or function that a file names, and for what it would have made."""
+    """Stands for a class or function that a file names, and for the objects it would have made."""
 
     name = ""
 
@@ -64,7 +64,7 @@ def load(path: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # zipfile and pickletools report damage in many ways
-        raise InputError(f"source {path} is not a readable PyTorch file: {error}") from None
+        raise InputError(f"source={path} is not a readable PyTorch file: {error}") from None
     _check_names(path, names)
     stand_ins = {name: _stand_in(name) for name in names}
     for _ in range(2 * len(names) + 1):
@@ -101,7 +101,7 @@ def to_numpy(path: str, state: Mapping[str, Any]) -> Tensors:
             tensors[name] = x.cpu().resolve_conj().resolve_neg().numpy()
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(
-                f"source {path}: {name} ({value.dtype} {tuple(value.shape)} on {value.device}) "
+                f"source={path}: {name} ({value.dtype} {tuple(value.shape)} on {value.device}) "
                 f"has no values to read: {_first_line(str(error))}"
             ) from None
     return tensors
@@ -157,7 +157,7 @@ def _check_archive(path: str) -> bool:
     """Whether a file of torch.save can be mapped into memory, as ones without compression can.
 
     Raises:
-      InputError: another zip file, or one that is not whole.
+      InputError: another zip file, or a damaged one.
     """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -167,18 +167,18 @@ def _check_archive(path: str) -> bool:
                 ".state_dict(), 'tensors.pt')"
             )
             raise InputError(
-                f"source {path} is a TorchScript archive, which holds a program, expected a "
+                f"source={path} is a TorchScript archive, which holds a program, expected a "
                 "state dict. If you trust it, write its tensors to a file that can be imported:\n"
                 f"  python -c {shlex.quote(program)}"
             )
         if not any(_is_pickle(name) for name in names):
             raise InputError(
-                f"source {path} is a zip file, but not one that torch.save wrote: it holds "
+                f"source={path} is a zip file, but not one that torch.save wrote: it holds "
                 f"{', '.join(names[:4]) or 'nothing'}"
             )
         if damaged := archive.testzip():
             raise InputError(
-                f"source {path} is damaged: the checksum of {damaged} is not that of its bytes "
+                f"source={path} is damaged: the checksum of {damaged} is not that of its bytes "
                 "(only torch.serialization.set_crc32_options(False) writes such files on purpose)"
             )
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
@@ -223,7 +223,7 @@ def _check_names(path: str, names: set[str]) -> None:
         module, _, rest = name.partition(".")
         if module in SUSPICIOUS and not (module == "builtins" and rest in BUILTINS):
             raise InputError(
-                f"source {path} is not a PyTorch file of tensors alone: it names {name}, which "
+                f"source={path} is not a PyTorch file of tensors alone: it names {name}, which "
                 "is code that weights have no use for. Nothing of it was run"
             )
 
@@ -247,7 +247,7 @@ def advice(path: str) -> str:
 
 def _unreadable(path: str, reason: str) -> InputError:
     return InputError(
-        f"source {path} is not a PyTorch file of tensors alone: {_first_line(reason)}{advice(path)}"
+        f"source={path} is not a PyTorch file of tensors alone: {_first_line(reason)}{advice(path)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Whisper as Hugging Face keeps it: a snapshot's safetensors and JSON files."""
+"""Whisper as Hugging Face publishes it: a snapshot's safetensors and JSON files."""
 
 import os
 import re
@@ -20,9 +20,9 @@ ANCHORS = ("model.encoder.conv1.weight",)
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 IGNORED = (r"^proj_out\.weight$",)  # the embedding again
 
-# Which of a snapshot's files say what tokens are suppressed; older ones have the second only.
+# Files of a snapshot that list the suppressed tokens; older snapshots have the second only.
 SETTINGS = ("generation_config.json", "config.json")
-# What config.json says of the network's shape.
+# Settings of config.json about the network's shape.
 SHAPE = ("encoder_layers", "decoder_layers", "encoder_attention_heads")
 
 
@@ -36,33 +36,33 @@ def read(source: str) -> Content:
       InputError: an unreadable file, or one is missing.
     """
     source = sources.snapshot(source)
-    found = sources.members(source)
-    weights = {name: path for name, path in found.items() if WEIGHTS.fullmatch(name)}
+    paths = sources.members(source)
+    weights = {name: path for name, path in paths.items() if WEIGHTS.fullmatch(name)}
     if not os.path.isdir(source):  # files that were named one by one may have other names
-        weights = {name: path for name, path in found.items() if ".safetensors" in name}
-    settings = [found[name] for name in SETTINGS if name in found]
+        weights = {name: path for name, path in paths.items() if ".safetensors" in name}
+    settings = [paths[name] for name in SETTINGS if name in paths]
     content = Content({}, {}, {})
-    if weights and VOCABULARY in found:
+    if weights and VOCABULARY in paths:
         content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
     if not content.tensors or not (settings or description.KEY in content.metadata):
         raise InputError(
-            f"source {source}: found {', '.join(found)}; expected model.safetensors, "
+            f"source={source} has {', '.join(paths)}; expected model.safetensors, "
             f"{' or '.join(SETTINGS)} and {VOCABULARY}, or a directory of them"
         )
-    told = [sources.read_json(path) for path in settings] or [{}]
-    shape = {name: told[-1][name] for name in SHAPE if isinstance(told[-1].get(name), int)}
-    vocabulary = {VOCABULARY: sources.read_bytes(found[VOCABULARY])}
-    return Content(content.tensors, {**content.metadata, **told[0], **shape}, vocabulary)
+    contents = [sources.read_json(path) for path in settings] or [{}]
+    shape = {name: contents[-1][name] for name in SHAPE if isinstance(contents[-1].get(name), int)}
+    vocabulary = {VOCABULARY: sources.read_bytes(paths[VOCABULARY])}
+    return Content(content.tensors, {**content.metadata, **contents[0], **shape}, vocabulary)
 
 
 def config(tensors: Tensors, metadata: Mapping[str, Any], heads: int = 0) -> WhisperConfig:
     """The network, read off the shapes.
 
-    `heads` are those of config.json, without it dim / 64, unless told (--arg=heads=N).
+    `heads`, where 0, are those of config.json, or dim / 64 without it.
 
     Args:
       tensors: by name.
-      metadata: `suppress_tokens`, `begin_suppress_tokens` and what config.json says of the shape.
+      metadata: `suppress_tokens`, `begin_suppress_tokens` and the settings of SHAPE.
       heads: of attention.
     """
     dim, mel_bins, _ = tensors["model.encoder.conv1.weight"].shape

@@ -1,4 +1,4 @@
-"""Whisper as CTranslate2 keeps it: model.bin and JSON files, as faster-whisper downloads them.
+"""Whisper as CTranslate2 has it: model.bin and JSON files, as faster-whisper downloads them.
 
 Its tensors are those of Hugging Face under other names, with projections of attention joined.
 """
@@ -17,8 +17,8 @@ CONFIG, IGNORED, ANCHORS = whisper.CONFIG, whisper.IGNORED, whisper.ANCHORS
 config, entries = whisper.config, whisper.entries
 WEIGHTS, SETTINGS = "model.bin", "config.json"
 
-# Parts of a side or of its layers, and the parts of Hugging Face's that they join.
-PARTS = {
+# Modules of encoder and decoder, and the modules of Hugging Face's that they join.
+MODULES = {
     "conv1": ("conv1",),
     "conv2": ("conv2",),
     "position_encodings": ("embed_positions",),
@@ -48,36 +48,40 @@ def read(source: str) -> Content:
     Raises:
       InputError: no such file, another file, a truncated or a quantised one.
     """
-    found = sources.members(source)
-    if missing := [name for name in (WEIGHTS, SETTINGS, VOCABULARY) if name not in found]:
-        raise InputError(f"source {source} has no {' and no '.join(missing)}")
+    paths = sources.members(source)
+    if missing := [name for name in (WEIGHTS, SETTINGS, VOCABULARY) if name not in paths]:
+        raise InputError(f"source={source} has no {' and no '.join(missing)}")
     tensors: Tensors = {}
     numbers: dict[str, int] = {}
-    for name, tensor in ctranslate2.read(found[WEIGHTS], "WhisperSpec").items():
+    for name, tensor in ctranslate2.read(paths[WEIGHTS], "WhisperSpec").items():
         if tensor.ndim:
-            tensors |= _renamed(found[WEIGHTS], name, tensor)
+            tensors |= _renamed(paths[WEIGHTS], name, tensor)
         elif name == "encoder/num_heads":
             numbers["heads"] = int(tensor)
-    told = sources.read_json(found[SETTINGS])
+    content = sources.read_json(paths[SETTINGS])
     settings = {
-        "suppress_tokens": told.get("suppress_ids"),
-        "begin_suppress_tokens": told.get("suppress_ids_begin"),
+        "suppress_tokens": content.get("suppress_ids"),
+        "begin_suppress_tokens": content.get("suppress_ids_begin"),
     }
-    return Content(tensors, settings | numbers, {VOCABULARY: sources.read_bytes(found[VOCABULARY])})
+    return Content(tensors, settings | numbers, {VOCABULARY: sources.read_bytes(paths[VOCABULARY])})
 
 
 def _renamed(path: str, name: str, tensor: np.ndarray) -> Tensors:
-    found = NAME.fullmatch(name)
-    if not found or found[3] not in PARTS:
-        raise InputError(f"source {path}: unknown tensor {name} {tensor.shape}")
+    """The tensors of Hugging Face's that a tensor joins."""
+    match = NAME.fullmatch(name)
+    if not match or match[3] not in MODULES:
+        raise InputError(f"source={path}: unknown tensor {name} {tensor.shape}")
     if tensor.dtype == np.int8 or tensor.dtype == np.int16:
-        raise InputError(f"source {path}: {name} is quantised, expected float32 or float16")
-    side, layer, parts, kind = found[1], found[2], PARTS[found[3]], KINDS.get(found[4], found[4])
+        raise InputError(f"source={path}: {name} is quantised, expected float32 or float16")
+    side, layer, modules = match[1], match[2], MODULES[match[3]]
+    kind = KINDS.get(match[4], match[4])
     prefix = f"model.{side}." + (f"layers.{layer}." if layer else "")
-    if len(tensor) % len(parts):
-        raise InputError(f"source {path}: {name} {tensor.shape} is not {len(parts)} parts")
-    split = zip(parts, np.split(tensor, len(parts)), strict=True)
+    if len(tensor) % len(modules):
+        raise InputError(f"source={path}: {name} {tensor.shape} does not split in {len(modules)}")
+    split = zip(modules, np.split(tensor, len(modules)), strict=True)
     # Keys have no bias in Whisper: zeros are joined in its place.
     return {
-        f"{prefix}{part}.{kind}": x for part, x in split if (part[-6:], kind) != ("k_proj", "bias")
+        f"{prefix}{module}.{kind}": x
+        for module, x in split
+        if (module[-6:], kind) != ("k_proj", "bias")
     }

@@ -29,7 +29,7 @@ def inception_score(
     Source: Salimans et al. 2016. With split_size it is openai/guided-diffusion's
     evaluations/evaluator.py, which computes p in float32 and gives no deviation. With splits=10 it
     is torch-fidelity 0.4.0, which first takes the rows in the order
-    np.random.RandomState(2020).permutation(N) unless told not to.
+    np.random.RandomState(2020).permutation(N) unless its shuffling is off.
     """
     logits = np.asarray(logits)
     if logits.ndim != 2:

@@ -1,4 +1,4 @@
-"""What a compiled TPU program does, read from the text that the compiler prints of it.
+"""A compiled TPU program, read from the text that its compiler prints.
 
 The text prints a loop's body once, and not always how often it runs: `executions` finds that out
 from the loop's own condition, start and increment.
@@ -22,7 +22,7 @@ class Instruction:
       name: of its result.
       shape: type of its result, as printed, such as `bf16[32,256]{1,0}`.
       opcode: such as `fusion`.
-      operands: names, or what stands between the parentheses of a constant or parameter.
+      operands: names, or the text between the parentheses of a constant or parameter.
       attributes: the rest of the line.
       is_root: whether it is the result of its computation.
     """
@@ -37,41 +37,41 @@ class Instruction:
     @property
     def cycles(self) -> int | None:
         """The compiler's estimate for one execution, None where it makes none."""
-        found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
-        return int(found[1]) if found else None
+        match = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
+        return int(match[1]) if match else None
 
     @property
     def source(self) -> str:
         """Path of the operation that it comes from, as JAX names it."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found[1] if found else ""
+        match = re.search(r'op_name="([^"]*)"', self.attributes)
+        return match[1] if match else ""
 
     @property
     def target(self) -> str:
         """Of a custom call: what it calls."""
-        found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
-        return found[1] if found else ""
+        match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return match[1] if match else ""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the result, without padding."""
-        return sum(size for _, size in self.parts)
+        return sum(size for _, size in self.arrays)
 
     @property
-    def parts(self) -> list[tuple[str, int]]:
+    def arrays(self) -> list[tuple[str, int]]:
         """Element type and bytes of each array of the result."""
-        found = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", self.shape)
+        arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", self.shape)
         return [
             (dtype, _BYTES.get(dtype, 0) * math.prod(int(n) for n in sizes.split(",") if n))
-            for dtype, sizes in found
+            for dtype, sizes in arrays
         ]
 
     def called(self, attribute: str) -> str:
         """Name of the computation that `attribute` names."""
-        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
-        if not found:
+        match = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
+        if not match:
             raise ValueError(f"{self.opcode} {self.name} has no {attribute}")
-        return found[1]
+        return match[1]
 
 
 Computation = dict[str, Instruction]
@@ -86,10 +86,10 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """Read what `jax.stages.Compiled.as_text` gives."""
+    """Read the text of `jax.stages.Compiled.as_text`."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
-    # What a kernel states of itself may be printed over several lines.
+    # The costs that a kernel states may be printed over several lines.
     for line in re.sub(r'\n(?="|}, )', " ", text).splitlines():
         header = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
         if header:
@@ -114,7 +114,7 @@ def _instruction(line: str) -> Instruction:
         name=name.removeprefix("ROOT ").lstrip("%"),
         shape=shape,
         opcode=opcode,
-        operands=tuple(part.strip().split(" ")[-1].lstrip("%") for part in operands.split(",")),
+        operands=tuple(x.strip().split(" ")[-1].lstrip("%") for x in operands.split(",")),
         attributes=rest[end:],
         is_root=name.startswith("ROOT "),
     )
@@ -133,8 +133,8 @@ def _closing(text: str, start: int) -> int:
 def executions(program: Program) -> Iterator[tuple[Instruction, int]]:
     """Every instruction that is scheduled, and how often it runs in all.
 
-    What a fusion consists of is not scheduled by itself and so left out, and of the branches of a
-    conditional all are taken to run.
+    The instructions within a fusion are not scheduled by themselves and so left out. All branches
+    of a conditional count as run.
     """
     yield from _executions(program, program.entry, 1)
 
@@ -155,7 +155,7 @@ def _executions(program: Program, name: str, times: int) -> Iterator[tuple[Instr
 
 
 class Kernel(NamedTuple):
-    """A Pallas kernel, of which the compiler estimates no cycles: what its author says of it.
+    """A Pallas kernel and the costs that its author states, since the compiler estimates none.
 
     Attributes:
       instruction: that runs it: the call, or a fusion around the call.
@@ -172,21 +172,25 @@ class Kernel(NamedTuple):
 
 def kernels(program: Program) -> list[Kernel]:
     """All kernels of a program."""
-    found = []
+    every = []
     for instruction, times in executions(program):
-        inside = [instruction]
-        if instruction.opcode == "fusion":
-            inside = list(program.computations[instruction.called("calls")].values())
-        for call in inside:
+        for call in _fused(program, instruction):
             if call.target == "tpu_custom_call":
                 stated = re.search(r'"cost_estimate":\s*\{([^}]*)\}', call.attributes)
                 cost = dict(re.findall(r'"(\w+)":\s*"?(\d+)', stated[1])) if stated else {}
                 numbers = (int(cost.get(name, 0)) for name in Kernel._fields[2:])
-                found.append(Kernel(instruction, times, *numbers))
-    return found
+                every.append(Kernel(instruction, times, *numbers))
+    return every
 
 
-# Bytes that a chip sends (or gets) for each byte of the whole array, in a ring of n chips.
+def _fused(program: Program, instruction: Instruction) -> list[Instruction]:
+    """The instructions that a fusion consists of; of any other instruction itself alone."""
+    if instruction.opcode != "fusion":
+        return [instruction]
+    return list(program.computations[instruction.called("calls")].values())
+
+
+# Bytes that a chip sends (or receives) for each byte of the full array, in a ring of n chips.
 COLLECTIVES = {
     "all-gather": lambda n: (n - 1) / n,
     "reduce-scatter": lambda n: (n - 1) / n,
@@ -214,31 +218,28 @@ class Collective(NamedTuple):
 
 def collectives(program: Program, devices: int) -> list[Collective]:
     """All exchanges of a program for this many devices."""
-    found = []
+    every = []
     for instruction, times in executions(program):
-        inside = [instruction]
-        if instruction.opcode == "fusion":
-            inside = list(program.computations[instruction.called("calls")].values())
-        for one in inside:
+        for one in _fused(program, instruction):
             kind = one.opcode.removesuffix("-start")
             if kind not in COLLECTIVES:
                 continue
             nbytes = one.nbytes
             if one.opcode.endswith("-start"):  # of operand and result together
-                nbytes = max(size for _, size in one.parts)
+                nbytes = max(size for _, size in one.arrays)
             # How the TPU compiler writes a reduce-scatter.
             if kind == "all-reduce" and one is not instruction:
                 kind = "reduce-scatter"
             chips = _group_size(one.attributes, devices)
             sent = COLLECTIVES[kind](chips) * nbytes * times
-            found.append(Collective(kind, chips, sent, times))
-    return found
+            every.append(Collective(kind, chips, sent, times))
+    return every
 
 
 def _group_size(attributes: str, devices: int) -> int:
-    """Devices of a group, of the three forms in which groups are written."""
+    """Number of devices in a group; groups are written in three forms."""
     if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}", attributes):
-        sizes = dict(part.split("=") for part in mesh[1].replace("'", "").split(","))
+        sizes = dict(axis.split("=") for axis in mesh[1].replace("'", "").split(","))
         return math.prod(int(sizes[axis]) for axis in mesh[2].replace("'", "").split(","))
     if grid := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
         return int(grid[1])
@@ -264,7 +265,7 @@ def trips(program: Program, around: Computation, loop: Instruction) -> int:
     try:
         return _counted(program, around, loop)
     except ValueError as error:
-        raise ValueError(f"how often {loop.name} runs cannot be told: {error}") from None
+        raise ValueError(f"how often {loop.name} runs is not known: {error}") from None
 
 
 def _counted(program: Program, around: Computation, loop: Instruction) -> int:
@@ -282,7 +283,7 @@ def _counted(program: Program, around: Computation, loop: Instruction) -> int:
 
 
 class _Values:
-    """Follows scalars through a computation, to what they are made of."""
+    """Follows scalars through a computation, to the constants and operands that they come from."""
 
     def __init__(self, program: Program, computation: Computation):
         self._program, self._computation = program, computation
@@ -304,33 +305,33 @@ class _Values:
         return dataclasses.replace(result, operands=tuple(operands))
 
     def _through(self, name: str) -> Instruction:
-        found = self._computation[name]
-        while found.opcode in ("copy", "bitcast", "reshape", "copy-start", "copy-done"):
-            found = self._computation[found.operands[0]]
-        return found
+        instruction = self._computation[name]
+        while instruction.opcode in ("copy", "bitcast", "reshape", "copy-start", "copy-done"):
+            instruction = self._computation[instruction.operands[0]]
+        return instruction
 
     def constant(self, name: str) -> int:
-        found = self._through(name)
-        if found.opcode != "constant":
-            raise ValueError(f"{name} is no constant but a {found.opcode}")
-        return int(found.operands[0])
+        instruction = self._through(name)
+        if instruction.opcode != "constant":
+            raise ValueError(f"{name} is no constant but a {instruction.opcode}")
+        return int(instruction.operands[0])
 
     def element(self, name: str) -> int:
         """Which element of the loop's state this is."""
-        found = self._through(name)
-        index = re.search(r"index=(\d+)", found.attributes)
-        if found.opcode != "get-tuple-element" or not index:
-            raise ValueError(f"{name} is no element of the loop's state but a {found.opcode}")
+        instruction = self._through(name)
+        index = re.search(r"index=(\d+)", instruction.attributes)
+        if instruction.opcode != "get-tuple-element" or not index:
+            raise ValueError(f"{name} is no element of the loop's state but a {instruction.opcode}")
         return int(index[1])
 
     def tuple_operand(self, name: str, index: int) -> str:
-        found = self._through(name)
-        if found.opcode != "tuple":
-            raise ValueError(f"{name} is no tuple but a {found.opcode}")
-        return found.operands[index]
+        instruction = self._through(name)
+        if instruction.opcode != "tuple":
+            raise ValueError(f"{name} is no tuple but a {instruction.opcode}")
+        return instruction.operands[index]
 
     def increment(self, name: str, index: int) -> int:
-        found = self._through(name)
-        if found.opcode != "add" or self.element(found.operands[0]) != index:
+        instruction = self._through(name)
+        if instruction.opcode != "add" or self.element(instruction.operands[0]) != index:
             raise ValueError(f"{name} does not count by a constant")
-        return self.constant(found.operands[1])
+        return self.constant(instruction.operands[1])

@@ -1,5 +1,6 @@
 """The files of plans: JSON, and its table and plot beside it."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from maskgil_jax.generation import pictures
 from maskgil_jax.planning import estimates
 from maskgil_jax.runtime.files import write_json
 from maskgil_jax.workflows import tables
+from maskgil_jax.workflows.plots import COLOURS
 
 NOTES = {
     "counted": "parameters; model FLOPs (matrix products of one forward and two backward passes); "
@@ -59,26 +61,22 @@ def write(output: epath.PathLike, plans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _plot(path: epath.Path, plans: Sequence[Mapping[str, Any]]) -> None:
+    """Speed and MFU against the number of chips, a line for each kind of TPU."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     speed, use = figure.subplots(1, 2)
-    generations = list(dict.fromkeys(plan["topology"].split(":")[0] for plan in plans))
-    for generation in generations:
-        ours = sorted(
-            (plan for plan in plans if plan["topology"].startswith(f"{generation}:")),
-            key=lambda plan: plan["chips"],
-        )
+    by_generation: dict[str, list[Mapping[str, Any]]] = {}
+    for plan in sorted(plans, key=lambda plan: plan["chips"]):
+        by_generation.setdefault(plan["topology"].partition(":")[0], []).append(plan)
+    for (generation, ours), color in zip(sorted(by_generation.items()), itertools.cycle(COLOURS)):
         chips = [plan["chips"] for plan in ours]
-        speed.plot(chips, [plan["tokens_per_second"] for plan in ours], "o-", label=generation)
-        use.plot(chips, [plan["mfu"] for plan in ours], "o-", label=generation)
-        use.plot(
-            chips,
-            [plan["mfu_of_compute"] for plan in ours],
-            *("o:",),
-            color=use.lines[-1].get_color(),
-            label=f"{generation}, exchanges hidden",
-        )
+        for axes, key, style, label in (
+            (speed, "tokens_per_second", "o-", generation),
+            (use, "mfu", "o-", generation),
+            (use, "mfu_of_compute", "o:", f"{generation}, exchanges overlapped"),
+        ):
+            axes.plot(chips, [plan[key] for plan in ours], style, color=color, label=label)
     speed.set(xscale="log", yscale="log", xlabel="chips", ylabel="image tokens per second")
     use.set(xscale="log", xlabel="chips", ylabel="MFU", ylim=(0, None))
     for axes in (speed, use):

@@ -71,8 +71,8 @@ def _collectives(plan: Plan) -> list[str]:
 def _speed(plan: Plan) -> list[str]:
     return [
         f"  a step                {plan['step_seconds'] * 1e3:.1f} ms (estimated, no overlap)",
-        f"  MFU                   {plan['mfu']:.3f}; {plan['mfu_of_compute']:.3f} where compute "
-        "hides all exchanges (estimated)",
+        f"  MFU                   {plan['mfu']:.3f}; {plan['mfu_of_compute']:.3f} where all "
+        "exchanges overlap with compute (estimated)",
         f"  speed                 {plan['tokens_per_second']:,.0f} image tokens, "
         f"{plan['images_per_second']:,.1f} images a second (estimated)",
     ]

@@ -13,17 +13,17 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from maskgil_jax.decoding import autoregressive, masked, masked_loop
+from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
-from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage, loop, tokenizer_stage
+from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def devices_of(topology: str) -> list[Any]:
     except Exception as error:  # of various kinds
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"topology {topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
+            f"topology={topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
             "v5p:4x4x4 or v6e:16x16, and pip install -e '.[tpu]'"
         ) from None
 
@@ -75,7 +75,6 @@ class _Training:
       step: of the stage: state, frozen weights, batch and config to state and metrics.
       init: makes the model, the optimiser's state and so on.
       frozen: shapes of the weights that a step uses and does not train.
-      averaged: of the model, what the average of the weights is kept of.
       batch: shapes of a batch by name, over all devices.
       tokens_per_example: of an image.
       model_flops: of one step; None where they are counted in its trace.
@@ -84,7 +83,6 @@ class _Training:
     step: Callable[..., Any]
     init: Callable[[], Any]
     frozen: Any
-    averaged: Callable[[Any], Any]
     batch: dict[str, jax.ShapeDtypeStruct]
     tokens_per_example: int
     model_flops: int | None
@@ -106,10 +104,7 @@ def training_step(
     else:
         training = _tokenizer_training(config)
 
-    def step(state: Any, frozen: Any, batch: Any) -> Any:
-        return training.step(state, frozen, batch, config)
-
-    function = functools.partial(loop.whole_step, step, training.averaged, config.ema_decay)
+    function = functools.partial(training.step, config=config)
     state = jax.eval_shape(training.init)
     layout = sharding.state_shardings(state, mesh)
     by_batch = NamedSharding(mesh, sharding.BATCH)
@@ -136,7 +131,7 @@ def training_step(
 def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int, int]) -> _Training:
     """Training of a generator on codes of this size, from features as code shards hold them."""
     B, (height, width) = config.batch_size, grid
-    network = generator_stage.network_config(config.model, codebook_size, grid)
+    network = presets.network_config(config.model, codebook_size, grid)
     batch = {"codes": jax.ShapeDtypeStruct((B, height, width), jnp.int32)}
     if config.model.feature_dim:
         tokens = config.model.condition_tokens
@@ -145,10 +140,9 @@ def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int,
     else:
         batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
     return _Training(
-        step=generator_stage.step,
-        init=lambda: generator_stage.init(config, network, None),
-        frozen=generator_stage.Frozen(),
-        averaged=lambda model: model,
+        step=generator_step.step,
+        init=lambda: generator_step.init(config, network, None),
+        frozen=generator_step.Frozen(),
         batch=batch,
         tokens_per_example=height * width,
         model_flops=flops.training_flops(network, B) if isinstance(network, LlamaConfig) else None,
@@ -165,10 +159,9 @@ def _tokenizer_training(config: ConfigDict) -> _Training:
         lpips = LPIPSConfig(dtype=config.model.dtype)
         frozen = jax.eval_shape(lambda: LPIPS(lpips, jax.random.key(0)))
     return _Training(
-        step=tokenizer_stage.step,
-        init=lambda: tokenizer_stage.init(config, tokenizer, discriminator, {}),
+        step=tokenizer_step.step,
+        init=lambda: tokenizer_step.init(config, tokenizer, discriminator, {}),
         frozen=frozen,
-        averaged=lambda model: model["tokenizer"],
         batch={"image": jax.ShapeDtypeStruct((B, side, side, 3), jnp.uint8)},
         tokens_per_example=(side // 2 ** (len(config.model.channel_multipliers) - 1)) ** 2,
         model_flops=None,
@@ -197,7 +190,7 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
       InputError: the config's network is not a LLaMA.
     """
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
-    network = generator_stage.network_config(config.model, codebook_size, grid)
+    network = presets.network_config(config.model, codebook_size, grid)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
@@ -261,14 +254,14 @@ def _masked_sampling(
     grid: tuple[int, int],
     options: dict[str, Any],
 ) -> _Sampling:
-    """Masked sampling; `options` are those of masked.plan."""
+    """Masked sampling; `options` are those of masked_plan.plan."""
     tokens = grid[0] * grid[1]
-    plan, counts_SB = masked.plan(np.full(batch_size, tokens), **options)
+    plan, counts_SB = masked_plan.plan(np.full(batch_size, tokens), **options)
     codes = jax.ShapeDtypeStruct((batch_size, *grid), jnp.int32)
     counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
     each = flops.forward_flops(network)
     passes = sum(1 + (scale != 1) for scale in plan.guidance)
-    head = each["head"] * sum(plan.hidden) // tokens
+    head = each["head"] * sum(plan.masked) // tokens
     return _Sampling(
         functools.partial(masked_loop.sample_codes, plan=plan),
         (model, condition, codes, counts, *_randomness()),

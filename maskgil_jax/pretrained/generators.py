@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
-from maskgil_jax.decoding import autoregressive, masked, masked_loop, token_sampling
+from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token_sampling
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
 from maskgil_jax.pretrained import model_directory, networks
@@ -54,7 +54,7 @@ class Generator:
 
     @property
     def mask_id(self) -> int:
-        """The code that stands for a hidden token."""
+        """The code that stands for a masked token."""
         return self.network.config.mask_id
 
     @property
@@ -78,7 +78,7 @@ class Generator:
         return self.network.config.grid
 
     def null_condition(self, batch: int) -> Condition:
-        """The condition that says nothing: int32 [batch], or features without padding."""
+        """The null condition: int32 [batch], or features without padding."""
         config = self.network.config
         if self.num_classes:
             return jnp.full((batch,), self.num_classes, jnp.int32)
@@ -90,7 +90,7 @@ class Generator:
         """Logits in eval mode.
 
         Args:
-          codes: integers [B, h, w]; `mask_id` where hidden.
+          codes: integers [B, h, w]; `mask_id` where masked.
           condition: as in the class's documentation; class id `num_classes` for none.
 
         Returns:
@@ -120,14 +120,14 @@ class Generator:
           condition: as in the class's documentation. A jax.Array that is spread over devices, as
             the network then has to be, is sampled there.
           rng: a JAX key or a seed.
-          negative: condition of each image that guidance goes away from; None: the one that says
-            nothing.
+          negative: the negative prompt of guidance, a condition of each image; None: the null
+            condition.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
             others stay as they are. None: nothing is known.
           grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
-          **options: fields of decoding.masked.Options: steps=8, guidance=3.0, schedule="arccos" ...
+          **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 ...
 
         Returns:
           int32 [B, h, w] in 0 .. codebook_size - 1.
@@ -137,28 +137,31 @@ class Generator:
             that the model has no positions for.
         """
         condition, negative = self._checked_pair(condition, negative)
-        B = jax.tree.leaves(condition)[0].shape[0]
-        if codes is None:
-            height, width = self._checked_grid(grid)
-            codes_Bhw = jnp.full((B, height, width), self.mask_id, jnp.int32)
-            hidden_B = np.full(B, height * width)
-        else:
-            codes_Bhw = networks.checked_codes(codes, self.mask_id + 1)
-            found = self._checked_grid(codes_Bhw.shape[1:])
-            if codes_Bhw.shape[0] != B or grid not in (None, found):
-                raise InputError(
-                    f"codes of {codes_Bhw.shape[0]} images of {found} tokens for {B} conditions"
-                    + (f" and grid = {grid}" if grid else "")
-                )
-            hidden_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
-        if not hidden_B.any():
+        codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
+        masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
+        if not masked_B.any():
             return codes_Bhw
-        plan, counts_SB = self._planned(hidden_B, options, negative is None)
-        drawn = masked_loop.sample_codes(
+        plan, counts_SB = self._planned(masked_B, options, negative is None)
+        sampled_Bhw = masked_loop.sample_codes(
             self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
         )
-        token_sampling.check_drawn(drawn, start, self.path or "this model", options)
-        return drawn
+        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
+        return sampled_Bhw
+
+    def _checked_start(
+        self, codes: npt.ArrayLike | None, grid: tuple[int, int] | None, batch: int
+    ) -> jax.Array:
+        """The codes that `sample` begins with, all masked where none are given: int32 [B, h, w]."""
+        if codes is None:
+            return jnp.full((batch, *self._checked_grid(grid)), self.mask_id, jnp.int32)
+        codes_Bhw = networks.checked_codes(codes, self.mask_id + 1)
+        codes_grid = self._checked_grid(codes_Bhw.shape[1:])
+        if codes_Bhw.shape[0] != batch or grid not in (None, codes_grid):
+            raise InputError(
+                f"codes of {len(codes_Bhw)} images of {codes_grid} tokens for {batch} conditions"
+                + (f" and grid = {grid}" if grid else "")
+            )
+        return codes_Bhw
 
     def check_options(
         self,
@@ -179,13 +182,13 @@ class Generator:
           InputError: as `sample`.
         """
         height, width = self._checked_grid(grid)
-        if (hidden := height * width - known) > 0:
-            self._planned(hidden, options, not negative)
+        if (masked := height * width - known) > 0:
+            self._planned(masked, options, not negative)
 
     def _planned(
-        self, hidden: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
-    ) -> tuple[masked.Plan, np.ndarray]:
-        return plan_of(self.network.config, hidden, options, needs_null)
+        self, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
+    ) -> tuple[masked_plan.Plan, np.ndarray]:
+        return plan_of(self.network.config, masked, options, needs_null)
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
@@ -220,9 +223,9 @@ class Generator:
             if self.num_classes
             else self._checked_features(condition)
         )
-        found = jax.tree.leaves(checked)[0].shape[0]
-        if batch is not None and found != batch:
-            raise InputError(f"{found} conditions for {batch} images")
+        count = jax.tree.leaves(checked)[0].shape[0]
+        if batch is not None and count != batch:
+            raise InputError(f"{count} conditions for {batch} images")
         return checked
 
     def _checked_classes(self, given: npt.ArrayLike) -> jax.Array:
@@ -302,7 +305,7 @@ class CausalGenerator(Generator):
         if not tokens:
             B = jax.tree.leaves(condition)[0].shape[0]
             return jnp.full((B, height, width), self.mask_id, jnp.int32)
-        drawn = autoregressive.sample_codes(
+        sampled_Bhw = autoregressive.sample_codes(
             self.network,
             condition,
             _key(rng),
@@ -312,8 +315,8 @@ class CausalGenerator(Generator):
             grid=(height, width),
             tokens=tokens,
         )
-        token_sampling.check_drawn(drawn, start, self.path or "this model", options)
-        return drawn
+        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
+        return sampled_Bhw
 
     def check_options(
         self,
@@ -328,21 +331,21 @@ class CausalGenerator(Generator):
 
 
 def plan_of(
-    config: Any, hidden: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
-) -> tuple[masked.Plan, np.ndarray]:
-    """How a network of this config fills hidden tokens; as masked.plan.
+    config: Any, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
+) -> tuple[masked_plan.Plan, np.ndarray]:
+    """How a network of this config fills masked tokens; as masked_plan.plan.
 
     Args:
       config: of the network.
-      hidden: tokens; of each image, int [B], where images differ.
-      options: fields of decoding.masked.Options.
-      needs_null: whether guidance goes away from the network's own null condition.
+      masked: tokens; of each image, int [B], where images differ.
+      options: fields of decoding.masked_options.Options.
+      needs_null: whether guidance needs the network's own null condition.
 
     Raises:
       InputError: options that no decoding with this network can use.
     """
     try:
-        plan, counts_SB = masked.plan(hidden, **options)
+        plan, counts_SB = masked_plan.plan(masked, **options)
     except ValueError as error:
         raise InputError(str(error)) from None
     if plan.guided and needs_null and not config.has_null_condition:
@@ -394,5 +397,5 @@ def make_generator(
 
 @jax.jit
 def _logits(network: TokenModel, codes: jax.Array, condition: Condition) -> jax.Array:
-    logits = network.classify(network.normed(network.hidden(codes, condition)))
+    logits = network.classify(network.normed(network.backbone(codes, condition)))
     return factors.joint(logits, network.config.vocabularies)

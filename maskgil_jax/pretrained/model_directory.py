@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax.runtime import paths, processes, swap
+from maskgil_jax.runtime import directory_swap, paths, processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
@@ -38,7 +38,7 @@ def save_model(
     params: Any,
     beside: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a model directory; another one that is there is replaced only when this one is whole.
+    """Write a model directory; another one that is there is replaced atomically.
 
     With several processes all of them call this.
 
@@ -56,7 +56,7 @@ def save_model(
     if processes.total(there):
         return
     # The same name in every process.
-    fresh = swap.beside(directory, content["fingerprint"])
+    fresh = directory_swap.beside(directory, content["fingerprint"])
     if processes.first() and fresh.exists():
         fresh.rmtree()
     processes.wait("room for the model")
@@ -65,7 +65,7 @@ def save_model(
         for name, data in beside.items():
             (fresh / name).write_bytes(data)
         write_json(fresh / "model.json", content)
-        swap.replace(fresh, directory, "model.json")
+        directory_swap.replace(fresh, directory, "model.json")
     processes.wait("model is saved")
 
 
@@ -78,7 +78,7 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(directory) / "model.json"
     if not path.exists():
         message = f"{directory} is not a model directory: it has no model.json"
-        if whole := swap.replacement_of(paths.absolute(directory), "model.json"):
+        if whole := directory_swap.replacement_of(paths.absolute(directory), "model.json"):
             message += (
                 f". Its replacement was interrupted: {whole} is whole; run the command that "
                 "writes it again, or use that one"
@@ -105,11 +105,11 @@ _OPTIONAL: dict[str, Types] = {
 
 
 def count_parameters(directory: epath.PathLike) -> int | None:
-    """Of a model directory, without reading them; None where it cannot be told."""
+    """Parameters of a model directory, counted without reading them; None where that fails."""
     try:
         arrays = ocp.metadata(epath.Path(directory) / "params").metadata
         return sum(math.prod(array.shape) for array in arrays.values())
-    except Exception:  # as above
+    except Exception:  # Orbax raises many kinds
         return None
 
 
@@ -135,12 +135,12 @@ def load_params(
     shapes = flatten(like)
     flat = _read_params(directory, shapes)
     if expected:
-        found = fingerprint(flat, beside)
-        if found != expected:
+        actual = fingerprint(flat, beside)
+        if actual != expected:
             files = ", ".join(["params", *sorted(beside or {})])
             raise InputError(
                 f"{directory} is damaged or was changed: its files ({files}) have the fingerprint "
-                f"{found}, but its model.json says {expected}; copy or convert the model anew "
+                f"{actual}, but its model.json says {expected}; copy or convert the model again "
                 "(training writes its own again once the directory is removed), or read it as it "
                 "is with --noverify (sample, evaluate) or load(..., verify=False)"
             )
@@ -166,9 +166,9 @@ def _read_params(directory: epath.PathLike, shapes: Mapping[str, Any]) -> dict[s
         raise
     # Orbax and TensorStore report damage in many ways, bare exceptions among them.
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"{directory} does not hold what its model.json says, or is damaged: {told}"
+            f"{directory} does not hold what its model.json says, or is damaged: {cause}"
         ) from error
     for name, leaf in shapes.items():
         if flat[name].shape != leaf.shape:
@@ -210,14 +210,14 @@ def _warn_of_what_is_not_finite(directory: epath.PathLike, flat: Mapping[str, np
         sums = {name: np.sum(value, dtype=np.float32) for name, value in flat.items()}
     suspects = [name for name, value in sums.items() if not np.isfinite(value)]
     wrong = {name: int((~np.isfinite(flat[name])).sum()) for name in suspects}
-    found = [f"{name} ({count:,} of {flat[name].size:,})" for name, count in wrong.items() if count]
-    if found:
-        more = f" and {len(found) - 4} more tensors" if len(found) > 4 else ""
+    names = [f"{name} ({count:,} of {flat[name].size:,})" for name, count in wrong.items() if count]
+    if names:
+        more = f" and {len(names) - 4} more tensors" if len(names) > 4 else ""
         log.warning(
             "%s has weights that are not finite (NaN or infinity), which draw or measure nothing "
             "of use: %s%s",
             directory,
-            ", ".join(found[:4]),
+            ", ".join(names[:4]),
             more,
         )
 

@@ -122,7 +122,7 @@ def save(
     model_directory.save_model(directory, description | (known or {}), network, beside)
 
 
-class Kept:
+class PretrainedNetwork:
     """A network, and the files that belong to it, that shards and generators name by fingerprint.
 
     Attributes:
@@ -167,6 +167,23 @@ class Kept:
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
         save(directory, self.kind, self.network, beside=self._beside)
+
+
+class Auxiliary:
+    """A network that training or metrics use: LPIPS, Inception, a discriminator.
+
+    Attributes:
+      network: the module itself.
+      kind: "lpips", "inception" or "discriminator".
+    """
+
+    def __init__(self, network: Any):
+        self.network = network
+        self.kind = class_of(network.config)
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Write a model directory."""
+        save(directory, self.kind, self.network)
 
 
 def checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:

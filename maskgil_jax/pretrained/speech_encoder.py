@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from maskgil_jax.data import audio
+from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.pretrained import networks
 from maskgil_jax.runtime.errors import InputError
@@ -20,7 +20,7 @@ VOCABULARY = "tokenizer.json"  # Hugging Face's file
 TRAINED_SECONDS = 30  # of every window that Whisper learnt to write down
 
 
-class SpeechEncoder(networks.Kept):
+class SpeechEncoder(networks.PretrainedNetwork):
     """Whisper: speech to features, or to text.
 
     Waveforms are floats [samples], audio.RATE a second, as audio.decode gives them.
@@ -112,14 +112,14 @@ class SpeechEncoder(networks.Kept):
         multilingual = self.network.config.multilingual
         if not multilingual and language != "en":
             raise InputError(f"language {language!r}: this network knows English alone, 'en'")
-        told = (f"<|{language}|>", "<|transcribe|>") if multilingual else ()
-        return [self._id(t) for t in ("<|startoftranscript|>", *told, "<|notimestamps|>")]
+        task = (f"<|{language}|>", "<|transcribe|>") if multilingual else ()
+        return [self._id(t) for t in ("<|startoftranscript|>", *task, "<|notimestamps|>")]
 
     def _id(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
             raise InputError(f"the network's {VOCABULARY} has no token {token}")
-        return found
+        return token_id
 
 
 @jax.jit

@@ -77,10 +77,10 @@ class Vocabulary:
             raise InputError(f"tokens = {tokens}, expected 1 or more")
         ids_BT = np.full((len(captions), tokens), max(self._pieces.pad_id(), 0), np.int32)
         mask_BT = np.zeros(ids_BT.shape, bool)
-        for row, found in enumerate(self._pieces.encode(list(captions), add_bos=True)):
-            kept = found[:tokens]
-            ids_BT[row, -len(kept) :] = kept
-            mask_BT[row, -len(kept) :] = True
+        for row, ids in enumerate(self._pieces.encode(list(captions), add_bos=True)):
+            ids = ids[:tokens]
+            ids_BT[row, -len(ids) :] = ids
+            mask_BT[row, -len(ids) :] = True
         return Tokens(ids_BT, mask_BT)
 
     def text(self, ids: np.ndarray) -> str:
@@ -88,7 +88,7 @@ class Vocabulary:
         return self._pieces.decode([int(i) for i in ids])
 
 
-class TextEncoder(networks.Kept):
+class TextEncoder(networks.PretrainedNetwork):
     """Captions to features that a generator is conditioned on.
 
     Attributes:

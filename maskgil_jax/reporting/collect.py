@@ -1,4 +1,4 @@
-"""What directories hold that a report can show."""
+"""The runs of a report: what their directories hold."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from maskgil_jax.config import STAGES
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.reporting import results
 from maskgil_jax.runtime import paths
@@ -14,15 +15,14 @@ from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training import checkpoints
 from maskgil_jax.training.writer import LOG, parse_log
 
-STAGES = ("tokenizer", "codes", "generator")  # the order of main.STAGES
-# Pictures that a command of ours makes; others are shown where something of ours is there too.
+# Pictures that our commands make; others are shown where something of ours is there too.
 SAMPLES = ("grid.png", "samples.png", "reconstructions.png")
 MOST_PICTURES = 24  # of a directory, so that the page can still be mailed
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A directory, and what it holds.
+    """A directory and what it holds.
 
     Attributes:
       name: differs from that of all others.
@@ -30,11 +30,11 @@ class Run:
       config: of its stage; {} where there is none.
       log: lines of training.jsonl; None where there is no such file.
       cut_short: the last line was half-written, and is not in `log`.
-      parameters: of the model that was trained; None where there is none yet.
-      code: version that trained it, or "".
+      parameters: how many the trained model has; None where there is none yet.
+      code: version of the code that trained it, or "".
       results: JSON that commands wrote, by file name.
-      pictures: those to be shown.
-      left_out: names of files that are not.
+      pictures: files to show.
+      left_out: names of files that are not shown.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def stage(self) -> str:
-        """ "tokenizer", "codes", "generator", or "" where nothing tells."""
+        """One of STAGES, or "" where neither config nor log tells."""
         if not self.config:
             logged = set().union(*self.log or ())
             return "tokenizer" if "psnr" in logged else "generator" if "accuracy" in logged else ""
@@ -69,27 +69,27 @@ def gather(directories: Sequence[str]) -> list[Run]:
       InputError: a directory that is not there, is named twice or holds nothing known; a file that
         is broken or not what its name says.
     """
-    given = [paths.absolute(directory) for directory in directories]
-    for number, directory in enumerate(given):
-        if directory in given[:number]:
-            raise InputError(f"--runs names {directory} twice")
+    resolved = [paths.absolute(directory) for directory in directories]
+    for number, directory in enumerate(resolved):
+        if directory in resolved[:number]:
+            raise InputError(f"runs: {directory} is given twice")
         if not directory.is_dir():
             what = "a file" if directory.exists() else "not there"
-            raise InputError(f"--runs={directory} is {what}, expected a directory")
+            raise InputError(f"runs={directory} is {what}, expected a directory")
     runs = []
-    for directory, name in zip(given, names_of(given), strict=True):
+    for directory, name in zip(resolved, names_of(resolved), strict=True):
         configs = read_configs(directory)
         *before, last = configs or {"": {}}
         runs.append(read_run(directory, name, configs.get(last, {})))
         for stage in before:
             inner = directory / stage
-            if inner.is_dir() and inner not in given and (inner / LOG).exists():
+            if inner.is_dir() and inner not in resolved and (inner / LOG).exists():
                 runs.append(read_run(inner, f"{name}/{stage}", configs[stage]))
     return runs
 
 
 def names_of(directories: Sequence[epath.Path]) -> list[str]:
-    """The last parts of different paths, as many as it takes to tell each from the others."""
+    """The ends of different paths, each as long as it takes to differ from the others."""
     lengths = [1] * len(directories)
     while True:
         names = [
@@ -105,30 +105,39 @@ def names_of(directories: Sequence[epath.Path]) -> list[str]:
 
 
 def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run:
-    """One directory; InputError as `gather`."""
+    """The run in a directory.
+
+    Args:
+      directory: of the run.
+      name: of the run on the page.
+      config: of its stage; {} where there is none.
+
+    Raises:
+      InputError: as `gather`.
+    """
     try:
         files = sorted(path for path in directory.iterdir() if path.is_file())
     except OSError as error:
-        raise InputError(f"--runs={directory} cannot be read: {error}") from None
+        raise InputError(f"runs={directory} cannot be read: {error}") from None
     log, cut_short = read_log(directory / LOG)
-    found, left_out = {}, []
+    by_file, left_out = {}, []
     for path in files:
         if path.suffix != ".json" or path.name == "config.json":
             continue
         content = read_json(path)
         if result := results.recognized(path, content):
-            found[path.name] = result
+            by_file[path.name] = result
         else:
             left_out.append(path.name)
-    shown, too_many = pictures_of(directory, files, trained=log is not None)
-    known = log is not None or config or found or any(p.name in SAMPLES for p in shown)
-    if not known:
+    pictures, too_many = pictures_of(directory, files, trained=log is not None)
+    has_samples = any(path.name in SAMPLES for path in pictures)
+    if log is None and not (config or by_file or has_samples):
         inner = sorted(path.parent.name for path in directory.glob(f"*/{LOG}"))[:5]
         raise InputError(
-            f"--runs={directory} holds nothing that a report shows (it has "
+            f"runs={directory} holds nothing that a report shows (it has "
             f"{_listed(directory)}); expected a work directory of maskgil_jax.main, or what "
             "sample, evaluate, reconstruct, compare, sweep, scaling or plan have written"
-            + (f"; runs in it, to be named one by one: {', '.join(inner)}" if inner else "")
+            + (f"; runs in it, to be given one by one: {', '.join(inner)}" if inner else "")
         )
     return Run(
         name,
@@ -138,8 +147,8 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
         cut_short,
         model_directory.count_parameters(directory / "model"),
         checkpoints.code_of(directory / "checkpoints"),
-        found,
-        shown,
+        by_file,
+        pictures,
         [*left_out, *too_many],
     )
 
@@ -150,10 +159,10 @@ def read_configs(directory: epath.Path) -> dict[str, Mapping[str, Any]]:
     if not path.exists():
         return {}
     content = read_json(path)
-    parts = content.get("stages", {"": content}) if isinstance(content, dict) else None
-    stages = list(parts.values()) if isinstance(parts, dict) else [None]
-    by_name = {str(one.get("stage")): one for one in stages if isinstance(one, dict)}
-    if not by_name or len(by_name) < len(stages) or set(by_name) - set(STAGES):
+    stages = content.get("stages", {"": content}) if isinstance(content, dict) else None
+    configs = list(stages.values()) if isinstance(stages, dict) else [None]
+    by_name = {str(c.get("stage")): c for c in configs if isinstance(c, dict)}
+    if not by_name or len(by_name) < len(configs) or set(by_name) - set(STAGES):
         raise InputError(
             f"{path} is not a config of maskgil_jax.main: its stages are {sorted(by_name)}, "
             f"expected some of {', '.join(STAGES)}"
@@ -164,7 +173,8 @@ def read_configs(directory: epath.Path) -> dict[str, Mapping[str, Any]]:
 def read_log(path: epath.Path) -> tuple[list[dict[str, Any]] | None, bool]:
     """The lines of a training log, None without one, and whether the last was cut short.
 
-    A run that goes on, or was killed, may have written half of its last line.
+    A run that is going on, or was killed, may have written half of its last line. (Training itself
+    passes over every broken line: see training.writer.read_log.)
 
     Raises:
       InputError: another line is broken, or not one of training.
@@ -179,22 +189,22 @@ def read_log(path: epath.Path) -> tuple[list[dict[str, Any]] | None, bool]:
     last = content.rstrip().count(b"\n") + 1
     for number, line in unreadable.items():
         if number != last or content.endswith(b"\n"):
-            found = line[:60].decode(errors="replace")
-            raise InputError(f'{path}, line {number} is {found!r}, expected {{"step": N, ...}}')
+            start = line[:60].decode(errors="replace")
+            raise InputError(f'{path}, line {number} is {start!r}, expected {{"step": N, ...}}')
     return lines, bool(unreadable)
 
 
 def pictures_of(
     directory: epath.Path, files: Sequence[epath.Path], *, trained: bool
 ) -> tuple[list[epath.Path], list[str]]:
-    """Pictures to show, and names of those that are too many; single samples are neither."""
-    drawn = [directory / "samples" / name for name in SAMPLES]
+    """Pictures to show, and names of those beyond MOST_PICTURES; single samples are in neither."""
+    samples = [directory / "samples" / name for name in SAMPLES]
     beside = [path for path in files if path.suffix == ".png" and not path.stem.isdecimal()]
     if trained:  # the report plots these itself
         beside = [path for path in beside if path.name != "curves.png"]
     beside.sort(key=lambda path: path.name not in SAMPLES)
-    found = [path for path in drawn if path.exists()] + beside
-    return found[:MOST_PICTURES], [path.name for path in found[MOST_PICTURES:]]
+    pictures = [path for path in samples if path.exists()] + beside
+    return pictures[:MOST_PICTURES], [path.name for path in pictures[MOST_PICTURES:]]
 
 
 def _listed(directory: epath.Path) -> str:

@@ -1,4 +1,4 @@
-"""What was trained, and what a reader should know before believing its numbers."""
+"""Facts of a training run, and warnings that its reader should know of."""
 
 import math
 import statistics
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maskgil_jax.reporting.collect import Run
-from maskgil_jax.reporting.results import number, text
+from maskgil_jax.reporting.formatting import number, text
 
-# Fact: its place in the config. A dictionary is shown as a whole.
+# Facts and their places in the config. A dictionary is one fact.
 OF_CONFIG = {
     "images a step": "batch_size",
     "data": "data.source",
@@ -27,7 +27,8 @@ OF_CONFIG = {
     "mesh": "mesh",
     "seed": "seed",
 }
-OF_LOG = ("loss", "accuracy", "psnr")  # whose last values are shown
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+OF_LOG = ("loss", "accuracy", "psnr")  # whose last values are facts
 NAMES = (
     "stage",
     "steps",
@@ -41,42 +42,54 @@ NAMES = (
 
 
 def of_run(run: Run) -> dict[str, str]:
-    """Facts of a work directory of training by name, some of NAMES."""
-    log = run.log or []
-    last: Mapping[str, Any] = log[-1] if log else {}
-    planned = run.config.get("steps")
+    """Facts of a training run by name, some of NAMES."""
     facts = {"stage": run.stage} if run.stage else {}
-    if log:
-        facts["steps"] = text(last["step"]) + (
-            f" of {text(planned)}" if planned not in (None, last["step"]) else ""
-        )
-    elif planned is not None:
-        facts["steps"] = f"none logged, {text(planned)} planned"
+    if steps := _steps(run):
+        facts["steps"] = steps
     if run.parameters is not None:
         facts["parameters"] = f"{run.parameters:,}"
-    for name in OF_LOG:
-        if name in last:
-            facts[f"last logged {name}"] = text(last[name])
+    facts |= _of_log(run.log or []) | _of_config(run.config)
+    if run.log is not None:
+        facts["code"] = run.code or "not recorded"
+    return facts
+
+
+def _steps(run: Run) -> str:
+    """How many steps were trained, and of how many where this differs."""
+    planned = run.config.get("steps")
+    if run.log:
+        last = run.log[-1]["step"]
+        return text(last) + (f" of {text(planned)}" if planned not in (None, last) else "")
+    return "" if planned is None else f"none logged, {text(planned)} planned"
+
+
+def _of_log(log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    last: Mapping[str, Any] = log[-1] if log else {}
+    facts = {f"last logged {name}": text(last[name]) for name in OF_LOG if name in last}
     if (seconds := time_in_steps(log)) > 0:
         facts["time in steps"] = duration(seconds)
     speeds = [number(line.get("examples_per_second")) for line in log]
     if speeds := [speed for speed in speeds if math.isfinite(speed)]:
         facts["images per second (median)"] = text(round(statistics.median(speeds), 2))
+    return facts
+
+
+def _of_config(config: Mapping[str, Any]) -> dict[str, str]:
+    """The values of OF_CONFIG that are set."""
+    facts = {}
     for name, place in OF_CONFIG.items():
-        value: Any = run.config
+        value: Any = config
         for key in place.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
-        if shown := text(_without_empty(value)) if value not in (None, "", [], {}) else "":
-            facts[name] = shown
-    if run.log is not None:
-        facts["code"] = run.code or "not recorded"
+        if value not in EMPTY and (fact := text(_without_empty(value))):
+            facts[name] = fact
     return facts
 
 
 def _without_empty(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return {name: part for name, part in value.items() if part not in (None, "", [], {})}
+    return {name: x for name, x in value.items() if x not in EMPTY}
 
 
 def time_in_steps(log: Sequence[Mapping[str, Any]]) -> float:
@@ -104,23 +117,23 @@ def duration(seconds: float) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """What the results of a run were warned of, and what its log tells."""
-    found = [f"{file}: {one}" for file, result in run.results.items() for one in result.warnings]
+    """The warnings in the results of a run, and those that follow from its log."""
+    texts = [f"{file}: {text}" for file, result in run.results.items() for text in result.warnings]
     log = run.log
     if log is None:
-        return found
+        return texts
     last: Mapping[str, Any] = log[-1] if log else {}
     planned = run.config.get("steps")
     if planned is not None and last.get("step") != planned:
-        found.append(
+        texts.append(
             f"training is not finished: step {text(last.get('step', 0))} of {text(planned)}"
         )
     if run.cut_short:
-        found.append("the last line of training.jsonl is half-written and left out")
+        texts.append("the last line of training.jsonl is half-written and left out")
     if (skipped := number(last.get("skipped_steps"))) > 0:
-        found.append(f"{skipped:,.0f} steps were skipped: loss or gradients were not finite")
+        texts.append(f"{skipped:,.0f} steps were skipped: loss or gradients were not finite")
     if (unreadable := number(last.get("unreadable_images"))) > 0:
-        found.append(f"{unreadable:,.0f} images could not be read and were left out")
+        texts.append(f"{unreadable:,.0f} images could not be read and were left out")
     broken = {
         str(name)
         for line in log
@@ -128,5 +141,5 @@ def warnings(run: Run) -> list[str]:
         if not math.isfinite(number(value))
     }
     if broken:
-        found.append(f"training.jsonl has values that are not finite: {', '.join(sorted(broken))}")
-    return found
+        texts.append(f"training.jsonl has values that are not finite: {', '.join(sorted(broken))}")
+    return texts

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskgil_jax.reporting.collect import Run
-from maskgil_jax.reporting.results import number
+from maskgil_jax.reporting.formatting import number
 from maskgil_jax.workflows.plots import COLOURS
 
-MOST_POINTS = 1000  # of a curve: more cannot be told apart, and would make the page heavy
+MOST_POINTS = 1000  # of a curve: more look the same, and would make the page heavy
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2, 2, 2)))
 
 
@@ -45,6 +45,8 @@ class Figure:
     caption: str
     svg: bytes
 
+
+Lines = Mapping[str, tuple[np.ndarray, int]]  # by run, as `points` returns them
 
 AS_LOGGED = "Each point is of one step as it was logged, not smoothed."
 # Title: what the caption says beside AS_LOGGED, and the axes.
@@ -101,17 +103,17 @@ def curves(runs: Sequence[Run]) -> list[Figure]:
     """The figures of FIGURES that these runs have something logged for."""
     logged = [run for run in runs if run.log]
     styles = {run.name: style(i) for i, run in enumerate(logged)}
-    found = []
+    drawings = []
     for title, (note, panels) in FIGURES.items():
-        shown = {panel: of_panel for panel in panels if (of_panel := _points(logged, panel))}
-        if shown:
+        lines = {panel: of_panel for panel in panels if (of_panel := _points(logged, panel))}
+        if lines:
             caption = f"{note} {AS_LOGGED}".strip()
-            found.append(Figure(title, caption, _drawn(shown, styles)))
-    return found
+            drawings.append(Figure(title, caption, _svg(lines, styles)))
+    return drawings
 
 
 def style(i: int) -> dict[str, Any]:
-    """Of line i: neighbours differ in colour and in dashes, the first 35 in one of them."""
+    """The style of line i: neighbours differ in colour and dashes, the first 35 in one of both."""
     return {
         "color": COLOURS[i % len(COLOURS)],
         "linestyle": DASHES[(i + i // len(COLOURS)) % len(DASHES)],
@@ -130,26 +132,25 @@ def points(log: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, int]
       k-th point was taken, so that N is at most MOST_POINTS. N is 0 where no value is finite.
     """
     pairs = [(number(line["step"]), number(line[key])) for line in log if key in line]
-    found_N2 = np.array(pairs, np.float64).reshape(-1, 2)
-    found_N2[~np.isfinite(found_N2)] = np.nan
-    every = -(-len(found_N2) // MOST_POINTS) or 1
-    found_N2 = found_N2[::-every][::-1]  # the last one stays
-    return (found_N2 if np.isfinite(found_N2[:, 1]).any() else found_N2[:0]), every
+    points_N2 = np.array(pairs, np.float64).reshape(-1, 2)
+    points_N2[~np.isfinite(points_N2)] = np.nan
+    every = -(-len(points_N2) // MOST_POINTS) or 1
+    points_N2 = points_N2[::-every][::-1]  # the last one stays
+    return (points_N2 if np.isfinite(points_N2[:, 1]).any() else points_N2[:0]), every
 
 
-def _points(runs: Sequence[Run], panel: Panel) -> dict[str, tuple[np.ndarray, int]]:
-    found = {
+def _points(runs: Sequence[Run], panel: Panel) -> Lines:
+    """The lines of a panel, of the runs that have logged it, by the names of the runs."""
+    lines = {
         run.name: points(run.log or (), panel.key)
         for run in runs
         if panel.stage in ("", run.stage or panel.stage)
     }
-    return {name: of_run for name, of_run in found.items() if len(of_run[0])}
+    return {name: line for name, line in lines.items() if len(line[0])}
 
 
-def _drawn(
-    panels: Mapping[Panel, Mapping[str, tuple[np.ndarray, int]]],
-    styles: Mapping[str, Mapping[str, Any]],
-) -> bytes:
+def _svg(panels: Mapping[Panel, Lines], styles: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Panels in rows of three, and a legend of all lines below them."""
     import matplotlib
     from matplotlib import figure as drawing
 
@@ -159,43 +160,57 @@ def _drawn(
     names = [name for name in styles if any(name in lines for lines in panels.values())]
     labels = {name: _label(name, panels) for name in names}
     in_row = max(1, min(len(names), int(width * 11 / (8 + max(map(len, labels.values()))))))
-    # No text as text: fonts of the reader's machine may differ.
+    # Letters become paths, since fonts of the reader's machine may differ.
     settings: Any = {"svg.fonttype": "path", "svg.hashsalt": "maskgil_jax", "font.size": 9}
     with matplotlib.rc_context(settings):
         height = (3.6 if columns == 1 else 3.0) * rows + 0.25 * -(-len(names) // in_row)
         figure = drawing.Figure(figsize=(width, height), layout="constrained")
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-        handles = {}
+        handles: dict[str, Any] = {}
         for axes, (panel, lines) in zip(grid, panels.items(), strict=False):
-            for name, (found_N2, _) in lines.items():
-                marker = "." if len(found_N2) <= 30 else None
-                (handles[name],) = axes.plot(*found_N2.T, **styles[name], marker=marker, lw=1.4)
-            values = np.concatenate([found_N2[:, 1] for found_N2, _ in lines.values()])
-            if panel.logarithmic and np.nanmin(values) > 0:
-                axes.set_yscale("log")
-            axes.set(xlabel="step", ylabel=panel.label)
-            axes.grid(alpha=0.25, linewidth=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
+            handles |= _draw_panel(axes, panel, lines, styles)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        legend = figure.legend(
-            [handles[name] for name in names],
-            [labels[name] for name in names],
-            loc="outside lower left",
-            ncols=in_row,
-            frameon=False,
-            handlelength=3.5,
-        )
-        for label in legend.get_texts():
-            label.set_parse_math(False)  # names may have dollars
+        _draw_legend(figure, [handles[name] for name in names], list(labels.values()), in_row)
         content = io.BytesIO()
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
 
 
-def _label(name: str, panels: Mapping[Panel, Mapping[str, tuple[np.ndarray, int]]]) -> str:
+def _draw_panel(
+    axes: Any, panel: Panel, lines: Lines, styles: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Draw the lines of a panel; returns Matplotlib's by the names of the runs."""
+    handles = {}
+    for name, (points_N2, _) in lines.items():
+        marker = "." if len(points_N2) <= 30 else None
+        (handles[name],) = axes.plot(*points_N2.T, **styles[name], marker=marker, lw=1.4)
+    values = np.concatenate([points_N2[:, 1] for points_N2, _ in lines.values()])
+    if panel.logarithmic and np.nanmin(values) > 0:
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel=panel.label)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    return handles
+
+
+def _draw_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], in_row: int) -> None:
+    legend = figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=in_row,
+        frameon=False,
+        handlelength=3.5,
+    )
+    for label in legend.get_texts():
+        label.set_parse_math(False)  # names may have dollars
+
+
+def _label(name: str, panels: Mapping[Panel, Lines]) -> str:
+    """The name of a run, shortened, and how many of its points are drawn."""
     every = max(lines[name][1] for lines in panels.values() if name in lines)
-    shown = name if len(name) <= 90 else f"{name[:44]}…{name[-45:]}"
+    label = name if len(name) <= 90 else f"{name[:44]}…{name[-45:]}"
     # Matplotlib would hide what begins with an underscore.
-    shown = f" {shown}" if shown.startswith("_") else shown
-    return shown if every == 1 else f"{shown} (every {every}th point logged)"
+    label = f" {label}" if label.startswith("_") else label
+    return label if every == 1 else f"{label} (every {every}th point logged)"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from etils import epath
 from PIL import Image
 
-from maskgil_jax.data import images
+from maskgil_jax.data.images import image_decoder
 from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
@@ -39,7 +39,7 @@ def picture(path: epath.Path) -> Inlined:
     """A picture file, shrunk where it is large; InputError where it is broken."""
     try:
         content = _read(path)
-        with Image.open(io.BytesIO(content), formats=images.FORMATS) as file:
+        with Image.open(io.BytesIO(content), formats=image_decoder.FORMATS) as file:
             size, is_png = file.size, file.format == "PNG"
             image = _on_white(_reduced(file))
     except _TooLarge as error:
@@ -69,9 +69,9 @@ def _read(path: epath.Path) -> bytes:
     """The file of a picture that is small enough to be decoded."""
     content = path.read_bytes() if paths.is_remote(path) else read_regular_file(path)
     try:
-        images.upright_size(content)
-    except images.UnreadableImage as error:
-        if error.kind == images.BOMB:
+        image_decoder.upright_size(content)
+    except image_decoder.UnreadableImage as error:
+        if error.kind == image_decoder.BOMB:
             raise _TooLarge(error) from None  # all else is for Pillow to say
     return content
 

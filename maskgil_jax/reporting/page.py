@@ -1,4 +1,4 @@
-"""The page: what was collected, in its sections, as one HTML file."""
+"""The page of runs: its sections, and the HTML file that they make."""
 
 import datetime
 import importlib.metadata
@@ -12,20 +12,27 @@ from typing import Any, NamedTuple
 import jinja2
 from etils import epath
 
-from maskgil_jax.reporting import collect, facts, figures, inline, results
+from maskgil_jax.reporting import collect, facts, figures, inline, result_tables
 from maskgil_jax.reporting.collect import Run
-from maskgil_jax.reporting.results import METRICS, Table
+from maskgil_jax.reporting.result_tables import Table
+from maskgil_jax.reporting.results import METRICS
 from maskgil_jax.runtime import files, paths, version
 from maskgil_jax.runtime.errors import InputError
 
 TEMPLATE = "page.html.jinja"
+# Kinds of results with sections of their own.
+COMPARISONS = ("tokenizers", "generators", "sweep")
+PLANS = ("scaling", "plan")
 IN_A_ROW = 4  # runs beside one another, so that they fit on paper
 
 log = logging.getLogger("maskgil_jax")
 
 
-class Shown(NamedTuple):
-    """A picture of the page: what it is called, what was done to it, and itself."""
+class Picture(NamedTuple):
+    """A picture of the page: its name, a note below it, the picture as a URI, its pixels across.
+
+    A drawing is as wide as the page, and has width 0.
+    """
 
     name: str
     note: str
@@ -34,15 +41,15 @@ class Shown(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A part of a section: tables, and pictures below them."""
+    """Tables of a section with one heading, and the pictures below them."""
 
     title: str
     tables: Sequence[Table] = ()
-    pictures: Sequence[Shown] = ()
+    pictures: Sequence[Picture] = ()
 
 
 class Section(NamedTuple):
-    """A section of the page: what it is about, and its parts."""
+    """A section of the page: its heading, a sentence about it, and its blocks."""
 
     title: str
     text: str
@@ -55,15 +62,15 @@ class Section(NamedTuple):
 
 
 def write(directories: Sequence[str], output: str) -> epath.Path:
-    """Write OUTPUT/index.html, which is there whole or not at all; returns its path.
+    """Write OUTPUT/index.html atomically; returns its path.
 
     Raises:
       InputError: as collect.gather; a broken picture; an output that cannot be written.
     """
     runs = collect.gather(directories)
-    given = [f"--runs={','.join(directories)}", f"--output={output}"]
+    command = "python -m maskgil_jax.report --runs={} --output={}"
     made = {
-        "command": shlex.join(["python", "-m", "maskgil_jax.report", *given]),
+        "command": command.format(*map(shlex.quote, (",".join(directories), output))),
         "code": version.of_code(),
         "Python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("matplotlib", "jinja2")},
@@ -74,7 +81,7 @@ def write(directories: Sequence[str], output: str) -> epath.Path:
         # What files are called, and what JSON holds, need not be text that UTF-8 can write.
         files.write_bytes(path, content.encode(errors="replace"))
     except OSError as error:
-        raise InputError(f"--output={output} cannot be written: {error}") from None
+        raise InputError(f"output={output} cannot be written: {error}") from None
     log.info("wrote %s, %.1f MB", path, path.stat().length / 1e6)
     return path
 
@@ -83,8 +90,8 @@ def rendered(runs: Sequence[Run], made: Mapping[str, str], date: datetime.dateti
     """The HTML.
 
     Args:
-      runs: what is shown.
-      made: what the page was made with, by name.
+      runs: what the page is about.
+      made: versions and the command that the page was made with, by name.
       date: when.
 
     Raises:
@@ -97,10 +104,10 @@ def rendered(runs: Sequence[Run], made: Mapping[str, str], date: datetime.dateti
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    warnings = {run.name: found for run in runs if (found := facts.warnings(run))}
+    warnings = {run.name: texts for run in runs if (texts := facts.warnings(run))}
     return environment.from_string(template).render(
         runs=[run.name for run in runs],
-        sections=[one for one in sections(runs) if one.blocks],
+        sections=[section for section in sections(runs) if section.blocks],
         warnings=warnings,
         made=made,
         date=date.strftime("%Y-%m-%d %H:%M UTC"),
@@ -109,54 +116,70 @@ def rendered(runs: Sequence[Run], made: Mapping[str, str], date: datetime.dateti
 
 def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections in their order; those that the runs have nothing for have no blocks."""
-    pictures = {run.name: [_shown(run, path) for path in run.pictures] for run in runs}
-    compared = {run.name: _tables(run, ("tokenizers", "generators", "sweep")) for run in runs}
-    planned = {run.name: _tables(run, ("scaling", "plan")) for run in runs}
-    # Plots and grids beside tables belong to these.
-    of_tables = {
-        run.name: [shown for shown in pictures[run.name] if not shown.name.startswith("samples/")]
-        for run in runs
-        if compared[run.name] or planned[run.name]
-    }
-    of_samples = {
-        name: [shown for shown in found if shown not in of_tables.get(name, [])]
-        for name, found in pictures.items()
-    }
+    beside_tables, samples = split_pictures(runs)
+    comparisons = blocks_of_tables(runs, COMPARISONS, beside_tables)
+    used = {block.title for block in comparisons}
+    remaining = {name: some for name, some in beside_tables.items() if name not in used}
     return [
         Section("Directories", "What was read.", [Block("", [directories_table(runs)])]),
         Section(
             "Training curves",
             "Line styles and colours are the same in all figures.",
-            [Block(one.title, (), [_figure(one)]) for one in figures.curves(runs)],
+            [Block(figure.title, (), [_drawing(figure)]) for figure in figures.curves(runs)],
         ),
         Section(
-            "What was trained", "", [Block("", found)] if (found := facts_tables(runs)) else []
+            "What was trained", "", [Block("", tables)] if (tables := facts_tables(runs)) else []
         ),
         Section(
             "Metrics",
             "Numbers are comparable within a table only: reference and protocol above it decide "
             "them. The floor is what one half of the reference reaches against the other.",
-            [Block("", [found]) for found in metrics(runs)],
+            [Block("", [table]) for table in metrics(runs)],
         ),
         Section(
             "Samples and reconstructions",
             "",
-            [Block(name, (), found) for name, found in of_samples.items() if found],
+            [Block(name, (), pictures) for name, pictures in samples.items() if pictures],
         ),
-        Section(
-            "Comparisons",
-            "",
-            [Block(name, found, of_tables[name]) for name, found in compared.items() if found],
-        ),
-        Section(
-            "Scaling and plans",
-            "",
-            [
-                Block(name, found, () if compared[name] else of_tables[name])
-                for name, found in planned.items()
-                if found
-            ],
-        ),
+        Section("Comparisons", "", comparisons),
+        Section("Scaling and plans", "", blocks_of_tables(runs, PLANS, remaining)),
+    ]
+
+
+def split_pictures(
+    runs: Sequence[Run],
+) -> tuple[dict[str, list[Picture]], dict[str, list[Picture]]]:
+    """The pictures of each run: the plots and grids that belong to its tables, and the others."""
+    beside_tables: dict[str, list[Picture]] = {}
+    others: dict[str, list[Picture]] = {}
+    for run in runs:
+        pictures = [_picture(run, path) for path in run.pictures]
+        has_tables = bool(tables_of(run, (*COMPARISONS, *PLANS)))
+        of_tables = [has_tables and not p.name.startswith("samples/") for p in pictures]
+        pairs = list(zip(pictures, of_tables, strict=True))
+        beside_tables[run.name] = [picture for picture, is_theirs in pairs if is_theirs]
+        others[run.name] = [picture for picture, is_theirs in pairs if not is_theirs]
+    return beside_tables, others
+
+
+def blocks_of_tables(
+    runs: Sequence[Run], kinds: Sequence[str], pictures: Mapping[str, Sequence[Picture]]
+) -> list[Block]:
+    """A block for each run that has tables of these kinds of results: they, and its pictures."""
+    return [
+        Block(run.name, tables, pictures.get(run.name, ()))
+        for run in runs
+        if (tables := tables_of(run, kinds))
+    ]
+
+
+def tables_of(run: Run, kinds: Sequence[str]) -> list[Table]:
+    """The tables of a run's results of these kinds."""
+    return [
+        table
+        for file, result in run.results.items()
+        if result.kind in kinds
+        for table in result_tables.tables_of(file, result)
     ]
 
 
@@ -172,46 +195,38 @@ def directories_table(runs: Sequence[Run]) -> Table:
         if run.left_out:
             row["not shown"] = ", ".join(run.left_out)
         rows.append(row)
-    return results.table("", rows, None, [])
+    return result_tables.table("", rows, None, [])
 
 
 def facts_tables(runs: Sequence[Run]) -> list[Table]:
     """A column for each run of training, a few of them in each table."""
     known = {run.name: facts.of_run(run) for run in runs if run.is_training}
     names = list(known)
-    found = []
+    tables = []
     for start in range(0, len(names), IN_A_ROW):
-        part = names[start : start + IN_A_ROW]
-        of_any = [fact for fact in facts.NAMES if any(fact in known[name] for name in part)]
-        rows = [[fact, *(known[name].get(fact, "–") for name in part)] for fact in of_any]
-        found.append(Table("", ["", *part], rows, [False] * (1 + len(part)), []))
-    return found
+        few = names[start : start + IN_A_ROW]
+        of_any = [fact for fact in facts.NAMES if any(fact in known[name] for name in few)]
+        rows = [[fact, *(known[name].get(fact, "–") for name in few)] for fact in of_any]
+        tables.append(Table("", ["", *few], rows, [False] * (1 + len(few)), []))
+    return tables
 
 
 def metrics(runs: Sequence[Run]) -> list[Table]:
-    """The tables of all files of metrics, which are called after their run."""
-    found = {}
+    """The tables of all results of metrics, whose rows are called after their run."""
+    named = {}
     for run in runs:
         for file, result in run.results.items():
             if result.kind == METRICS:
                 name = run.name if file == "metrics.json" else f"{run.name}: {file}"
-                found[name] = result
-    return results.metrics_tables(found)
+                named[name] = result
+    return result_tables.metrics_tables(named)
 
 
-def _tables(run: Run, kinds: Sequence[str]) -> list[Table]:
-    return [
-        table
-        for file, result in run.results.items()
-        if result.kind in kinds
-        for table in results.tables_of(file, result)
-    ]
+def _picture(run: Run, path: epath.Path) -> Picture:
+    inlined = inline.picture(path)
+    return Picture(str(path.relative_to(run.directory)), inlined.note, inlined.uri, inlined.width)
 
 
-def _shown(run: Run, path: epath.Path) -> Shown:
-    found = inline.picture(path)
-    return Shown(str(path.relative_to(run.directory)), found.note, found.uri, found.width)
-
-
-def _figure(one: figures.Figure) -> Shown:
-    return Shown(one.title, one.caption, inline.data_uri(one.svg, "image/svg+xml"), 0)
+def _drawing(figure: figures.Figure) -> Picture:
+    uri = inline.data_uri(figure.svg, "image/svg+xml")
+    return Picture(figure.title, figure.caption, uri, 0)

@@ -1,4 +1,4 @@
-"""What commands say to a user instead of a traceback."""
+"""Errors that commands report in one line instead of a traceback."""
 
 
 class InputError(ValueError):

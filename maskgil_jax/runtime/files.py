@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and JSON that every reader of JSON takes."""
+"""Files written atomically, and strict JSON, which every reader of JSON takes."""
 
 import contextlib
 import json

@@ -1,17 +1,19 @@
-"""What a run that was killed left in its directory."""
+"""Cleaning up what a killed run left in its work directory."""
 
 import logging
 import re
 
 from etils import epath
 
-from maskgil_jax.runtime import processes, swap
+from maskgil_jax.runtime import directory_swap, processes
 
 log = logging.getLogger("maskgil_jax")
 
-MODELS = ("model", "discriminator")  # directories of a work directory that swap.py replaces
+# Directories of a work directory that directory_swap.py replaces.
+MODELS = ("model", "discriminator")
 MARKER = "model.json"
-# Of files that are written whole (files.py), directories that replace others (swap.py), locks.
+# Of files that are written atomically (files.py), directories that replace others
+# (directory_swap.py), and locks.
 TEMPORARY = re.compile(r".+\.([0-9a-f]{8}|[0-9a-f]{8}\.old|[0-9a-f]{16})\.tmp|.+\.lock\..+\.claim")
 
 
@@ -22,11 +24,11 @@ def clear(directory: epath.Path) -> None:
     """
     if processes.first():
         for name in MODELS:
-            swap.finish(directory / name, MARKER)
-        left = [path for path in directory.iterdir() if TEMPORARY.fullmatch(path.name)]
-        for path in left:
+            directory_swap.finish(directory / name, MARKER)
+        temporary = [path for path in directory.iterdir() if TEMPORARY.fullmatch(path.name)]
+        for path in temporary:
             path.rmtree() if path.is_dir() else path.unlink()
-        if left:
-            names = ", ".join(sorted(path.name for path in left))
+        if temporary:
+            names = ", ".join(sorted(path.name for path in temporary))
             log.info("deleted what an interrupted run had left: %s", names)
     processes.wait("leftovers are cleared")

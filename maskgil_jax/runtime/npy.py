@@ -1,6 +1,6 @@
-"""Arrays in NumPy's format that come from anywhere: read, or refused for a reason in plain words.
+"""Reading .npy files that come from anywhere, or refusing them for a reason in plain words.
 
-`numpy.load` believes a header: it asks for the memory that it claims, and lets escape whatever its
+`numpy.load` believes a header: it allocates the memory that it claims, and lets escape whatever its
 parser stumbles over.
 """
 
@@ -36,7 +36,7 @@ class Header(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """That the values take, exactly, however many they are."""
+        """Size of the values, exactly, however many they are."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -80,7 +80,7 @@ def _parsed(text: str) -> Header:
 
 
 def read_npy(file: IO[bytes], size: int) -> np.ndarray:
-    """An array, for which no memory is asked before its header is known to be true.
+    """Read an array, for which no memory is allocated before its header is known to be true.
 
     Args:
       file: at the start of the array.
@@ -102,13 +102,13 @@ def read_values(file: IO[bytes], header: Header, size: int) -> np.ndarray:
             f"{size:,}"
         )
     values = np.empty(header.bytes, np.uint8)
-    found, view = 0, values.data
-    while found < len(values):
-        part = file.read(min(BLOCK, len(values) - found))
-        if not part:
-            raise ValueError(f"ends after {found:,} of {header.bytes:,} bytes")
-        view[found : found + len(part)] = part
-        found += len(part)
+    filled, view = 0, values.data
+    while filled < len(values):
+        block = file.read(min(BLOCK, len(values) - filled))
+        if not block:
+            raise ValueError(f"ends after {filled:,} of {header.bytes:,} bytes")
+        view[filled : filled + len(block)] = block
+        filled += len(block)
     if file.read(1):
         raise ValueError(
             f"goes on after its {header.bytes:,} bytes ({header.dtype} {header.shape})"

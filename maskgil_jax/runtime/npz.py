@@ -1,4 +1,4 @@
-"""Files of several arrays, as `numpy.savez` writes them, that come from anywhere."""
+"""Reading .npz files, as `numpy.savez` writes them, that come from anywhere."""
 
 import contextlib
 import struct

@@ -1,4 +1,4 @@
-"""Paths on this machine and in buckets (gs://BUCKET/...)."""
+"""Paths on this machine and in cloud storage (gs://BUCKET/...)."""
 
 import os
 
@@ -8,7 +8,7 @@ from maskgil_jax.runtime.errors import InputError
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether the path is in a bucket, where files are written whole and never appended to."""
+    """Whether it is in cloud storage, where files are written atomically, never appended to."""
     return "://" in os.fspath(path)
 
 

@@ -1,4 +1,4 @@
-"""One run in several processes, one per host or GPU: how they meet, agree, and end together."""
+"""One run in several processes, one per host or GPU: they meet, agree, and end together."""
 
 import contextlib
 import logging
@@ -62,7 +62,7 @@ def joined(where: str, timeout: int) -> Iterator[None]:
         yield
         wait("end of the run")
     except Interrupted:
-        raise  # all were told
+        raise  # all processes know
     except BaseException as error:
         _leave(error, timeout)
 

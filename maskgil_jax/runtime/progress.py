@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, lines in a log."""
+"""Progress of a command: a bar on a terminal, lines in a log."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ class Progress:
             self._bar = tqdm(total=total, unit=unit, desc=title)
         self._count = self._worked = 0
         self._began: float | None = None
-        self._told = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def update(self, count: int, *, worked: bool = True) -> None:
         """Count more; only those that were `worked` on tell how long the rest will take."""
@@ -42,12 +42,12 @@ class Progress:
         if self._bar is not None:
             self._bar.update(count)
             return
-        waited = now - self._told
+        waited = now - self._logged_at
         if self._began is None or waited < EVERY or not self._worked or self._count >= self._total:
             return
-        self._told = now
-        left = round((now - self._began) / self._worked * (self._total - self._count))
-        minutes, seconds = divmod(left, 60)
+        self._logged_at = now
+        seconds_left = round((now - self._began) / self._worked * (self._total - self._count))
+        minutes, seconds = divmod(seconds_left, 60)
         log.info(
             "%s: %d of %d %ss, %d:%02d left",
             *(self._title, self._count, self._total, self._unit, minutes, seconds),

@@ -1,4 +1,4 @@
-"""Files that are files, and not devices, pipes or sockets, which may have no end."""
+"""Opening regular files only, and not devices, pipes or sockets, which may have no end."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import Unreadable
 
 LARGEST = 2**30  # bytes
-SHORT = 2**16  # bytes that are asked for at least
+SHORT = 2**16  # bytes that are read at least
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -22,14 +22,16 @@ _KINDS = {
 
 
 def open_regular(path: epath.PathLike) -> IO[bytes]:
-    """Open a regular file, or one in a bucket; links are followed, nothing else is waited for.
+    """Open a regular file, or one in cloud storage; links are followed, nothing else is waited for.
 
     Raises:
       Unreadable: it is of another kind; says which, but not its name, which callers know.
       OSError: there is none, or it cannot be read.
     """
-    if paths.is_remote(path):
-        return epath.Path(path).open("rb")
+    return epath.Path(path).open("rb") if paths.is_remote(path) else _open_on_this_machine(path)
+
+
+def _open_on_this_machine(path: str | os.PathLike[str]) -> IO[bytes]:
     # Without O_NONBLOCK the open itself would wait for a writer of a pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -52,7 +54,7 @@ def read_regular_file(path: str | os.PathLike[str], largest: int = LARGEST) -> b
         its name, which callers know.
     """
     try:
-        with open_regular(path) as file:
+        with _open_on_this_machine(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > largest:
                 raise Unreadable(f"has {size:,} bytes, expected at most {largest:,}")
@@ -64,8 +66,8 @@ def read_regular_file(path: str | os.PathLike[str], largest: int = LARGEST) -> b
 def _read(descriptor: int, size: int, largest: int) -> bytes:
     """All there is, which may be more than `size`: files of /proc claim to be empty."""
     data = b""
-    while part := os.read(descriptor, size + 1):
-        data += part
+    while block := os.read(descriptor, size + 1):
+        data += block
         if len(data) > largest:
             raise Unreadable(f"has more than {largest:,} bytes")
     return data

@@ -4,6 +4,8 @@ Axes: `data` (copies of the model), `fsdp` (parameters and optimizer state split
 use), `tensor` (heads and hidden units split). A batch is split over data x fsdp.
 """
 
+import functools
+import logging
 import math
 import re
 from typing import Any
@@ -14,6 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from maskgil_jax.runtime.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
@@ -98,31 +102,44 @@ def name_of(path: tuple[Any, ...]) -> str:
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """The tree of NamedShardings for a train state, given as arrays or shapes.
 
-    An axis that does not divide its dimension is left out: the dimension is then replicated.
+    An axis that does not divide its dimension is left out, and the log says so once: the dimension
+    is then whole on each device of the axis.
 
     Raises:
       ValueError: a matrix that no rule names.
     """
+    undivided: dict[tuple[str, int], list[str]] = {}
 
     def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = name_of(path)
-        for pattern, spec in RULES.items():
-            if re.search(pattern, name):
-                return NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
-        if leaf.ndim < 2:
-            return NamedSharding(mesh, P())
-        raise ValueError(f"no sharding rule matches {name} {leaf.shape}")
+        fitting: list[str | None] = []
+        for axis, size in zip(_spec_of(name, leaf), leaf.shape, strict=False):
+            if axis and size % mesh.shape[axis]:
+                undivided.setdefault((axis, size), []).append(name)
+                axis = None
+            fitting.append(axis)
+        return NamedSharding(mesh, P(*fitting))
 
-    return jax.tree.map_with_path(one, state)
+    shardings = jax.tree.map_with_path(one, state)
+    for (axis, size), names in undivided.items():
+        _say_left_out(f"{axis} = {mesh.shape[axis]}", size, ", ".join(names))
+    return shardings
 
 
-def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
-    axes = tuple(spec)[: len(shape)]
-    return P(
-        *(
-            axis if axis and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(axes, shape, strict=False)
-        )
+def _spec_of(name: str, leaf: Any) -> P:
+    for pattern, spec in RULES.items():
+        if re.search(pattern, name):
+            return spec
+    if leaf.ndim < 2:
+        return P()
+    raise ValueError(f"no sharding rule matches {name} {leaf.shape}")
+
+
+@functools.cache
+def _say_left_out(axis: str, size: int, names: str) -> None:
+    """Log it once for each set of arrays; training and planning lay out the same ones again."""
+    log.info(
+        "mesh axis %s does not divide dimensions of %d and is left out of: %s", *(axis, size, names)
     )
 
 
@@ -130,7 +147,7 @@ def split_batch(x: jax.Array) -> jax.Array:
     """x [B, ...], laid out as batches are; as it is where no mesh is set.
 
     Left to itself, the compiler may lay activations out like the weights that they meet, with the
-    whole batch on every device.
+    full batch on every device.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x

@@ -1,4 +1,4 @@
-"""Directories that a command fills with files: whole, or marked as unfinished.
+"""Directories that a command fills with files, marked as unfinished until all are there.
 
 While it writes, a file MARK lies there; what reads such directories refuses them. The mark says
 with which settings it writes, so that the same command can go on, and which files, so that another
@@ -67,23 +67,23 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
     new = Written(json.loads(to_json(new.settings)), new.files)  # as a mark gives them back
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        found = _read(directory) or before
-        _remove_halves(directory, {MARK, *new.files, *(found.files if found else ())})
-        if found and new.settings is not None and found.settings == new.settings:
+        previous = _read(directory) or before
+        _remove_temporaries(directory, {MARK, *new.files, *(previous.files if previous else ())})
+        if previous and new.settings is not None and previous.settings == new.settings:
             mark(directory, new)
             return True
-        if found:
+        if previous:
             # As long as any of them may be there, none counts as written with new settings.
-            mark(directory, Written(None, found.files))
-            there = [directory / name for name in found.files]
-            there = [path for path in there if path.is_file()]
-            if there:
+            mark(directory, Written(None, previous.files))
+            existing = [directory / name for name in previous.files]
+            existing = [path for path in existing if path.is_file()]
+            if existing:
                 log.info(
                     "%s holds %d files of a run with other settings: they are removed",
                     directory,
-                    len(there),
+                    len(existing),
                 )
-            for path in there:
+            for path in existing:
                 path.unlink()
         mark(directory, new)
     except OSError as error:
@@ -91,12 +91,12 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
     return False
 
 
-def _remove_halves(directory: epath.Path, names: Container[str]) -> None:
+def _remove_temporaries(directory: epath.Path, names: Container[str]) -> None:
     """Remove what a kill left of files of these names while runtime/files.py wrote them."""
-    # In a bucket a directory without files is not there.
+    # In cloud storage a directory without files is not there.
     for path in directory.iterdir() if directory.exists() else ():
-        half = re.fullmatch(r"(.+)\.[0-9a-f]{8}\.tmp", path.name)
-        if half and half[1] in names:
+        temporary = re.fullmatch(r"(.+)\.[0-9a-f]{8}\.tmp", path.name)
+        if temporary and temporary[1] in names:
             path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Which code this is, for what outlives it: checkpoints and results."""
+"""The version of this code, for checkpoints and results, which outlive it."""
 
 import functools
 import importlib.metadata
@@ -15,7 +15,7 @@ def of_code() -> str:
         return release
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        described = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):  # no git, or not the owner of the checkout
         return release
-    return f"{release}+{found.stdout.strip()}"
+    return f"{release}+{described.stdout.strip()}"

@@ -40,16 +40,16 @@ class Checkpoints:
         """
         training = ocp.training
         policies = training.preservation_policies
-        kept = [policies.LatestN(config.keep_checkpoints)]
+        preserved = [policies.LatestN(config.keep_checkpoints)]
         if config.keep_every:
-            kept.append(policies.EveryNSteps(config.keep_every))
+            preserved.append(policies.EveryNSteps(config.keep_every))
         self._directory, self._about = directory, about
         self._newest, self._every = config.keep_checkpoints, config.keep_every
         self._checkpointer = training.Checkpointer(
             directory,
             # The loop decides when; Orbax's default policy may skip a save that it is asked for.
             save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
+            preservation_policy=policies.AnyPreservationPolicy(preserved),
             cleanup_tmp_directories=True,  # left by a process that was killed while saving
         )
         self._saving: ocp.AsyncResponse[bool] | None = None
@@ -118,9 +118,9 @@ class Checkpoints:
           InputError: none can be read; nothing is moved then.
         """
         flat, damaged = flatten(like), {}
-        whole = jax.tree.leaves(flat)[0].sharding.mesh
+        mesh = jax.tree.leaves(flat)[0].sharding.mesh
         flat[CHECKSUMS] = jax.ShapeDtypeStruct(
-            (len(flat),), np.uint32, sharding=sharding.replicated(whole)
+            (len(flat),), np.uint32, sharding=sharding.replicated(mesh)
         )
         for checkpoint in reversed(self._checkpointer.checkpoints):
             leaves, reason = self._read(checkpoint.step, flat)
@@ -132,8 +132,8 @@ class Checkpoints:
             return unflatten(like, leaves)
         reasons = "\n".join(f"  step {step}: {reason}" for step, reason in damaged.items())
         raise InputError(
-            f"{self._directory}: no checkpoint can be read (see below). Choose another --workdir, "
-            f"or move this directory away to train anew:\n{reasons}"
+            f"{self._directory}: no checkpoint can be read (see below). Choose another work "
+            f"directory, or move this directory away to train from the start:\n{reasons}"
         )
 
     def _read(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -145,8 +145,8 @@ class Checkpoints:
             saved_by = self._note_of(step, "code")
             by = f" (saved by {saved_by}, this is {self._about['code']})" if saved_by else ""
             return {}, " ".join(f"{type(error).__name__}: {error}".split())[:300] + by
-        found = np.asarray(_checksums({n: x for n, x in leaves.items() if n != CHECKSUMS}))
-        wrong = found != np.asarray(leaves.pop(CHECKSUMS))
+        saved = np.asarray(leaves.pop(CHECKSUMS))
+        wrong = np.asarray(_checksums(leaves)) != saved
         names = [name for name, bad in zip(sorted(leaves), wrong, strict=True) if bad]
         return leaves, f"the values of {', '.join(names[:4])} are not those saved" if names else ""
 
@@ -221,8 +221,8 @@ def _checksums(leaves: dict[str, jax.Array]) -> jax.Array:
 def code_of(directory: epath.PathLike) -> str:
     """The version of the code that saved the newest checkpoint of a directory, or ""."""
     directory = epath.Path(directory)
-    there = directory.iterdir() if directory.exists() else ()
-    steps = [int(path.name) for path in there if path.name.isdecimal()]
+    paths_in = directory.iterdir() if directory.exists() else ()
+    steps = [int(path.name) for path in paths_in if path.name.isdecimal()]
     if not steps:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What training remembers of the codebook: usage over a window, and the restart of dead codes."""
+"""The codebook in training: which codes were used lately, and the restart of dead ones."""
 
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ Tree = TypeVar("Tree")
 
 
 def push(history_W: jax.Array, codes: jax.Array) -> jax.Array:
-    """The window moved on by the codes of a batch: int32 [W], the newest at the end."""
+    """The window after the codes of a batch: int32 [W], the newest at the end."""
     W = len(history_W)
     return jnp.concatenate([history_W, codes.reshape(-1)[-W:]])[-W:]
 
@@ -25,8 +25,8 @@ def used(history_W: jax.Array, codebook_size: int) -> jax.Array:
     return jnp.zeros(codebook_size, bool).at[history_W].set(True)
 
 
-def drawn_rows(latents: jax.Array, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-    """Latents of the batch, drawn at random for the codes to restart at: [*shape, C].
+def restart_rows(latents: jax.Array, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """Random latents of the batch, for codes to restart at: [*shape, C].
 
     Source: Jukebox (Dhariwal et al. 2020), section 3.3.
     """

@@ -1,6 +1,7 @@
 """What a generator is trained on: code shards, or images and the tokenizer to encode them with."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,19 +11,25 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base, choice
-from maskgil_jax.data import buckets, limits, mixture, pipeline, sources
-from maskgil_jax.data.pairing import Images
-from maskgil_jax.data.records import Record
-from maskgil_jax.data.shards import CodeRecord, CodeShards, Index
+from maskgil_jax.data import mixture, pipeline, sources
+from maskgil_jax.data.companions.pairing import Images
+from maskgil_jax.data.images import buckets
+from maskgil_jax.data.order import pools_of
+from maskgil_jax.data.records import limits
+from maskgil_jax.data.records.image_records import Named, Record, name_of
+from maskgil_jax.data.shards.code_records import CodeRecord
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.training.dataset import Dataset
 
 log = logging.getLogger("maskgil_jax")
 
 
 @dataclasses.dataclass(frozen=True)
-class Described:
+class CodesDescription:
     """What is known of codes before they are there.
 
     Attributes:
@@ -41,45 +48,36 @@ class Described:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class GeneratorData:
     """Where the codes come from.
 
     Attributes:
-      load: (index, rng) -> example with `codes`, or with `image` for `in_step`.
-      parts: of the examples, by source and bucket.
+      dataset: examples with `codes`, or with `image` for `in_step`, and with their condition.
       class_names: one per class.
       record: index -> the image or codes, with their name; Unreadable for damaged codes.
       provenance: {path, fingerprint, codebook_size, downsample} of the tokenizer.
       grid: (height, width) in tokens of the square.
-      grids: of each bucket.
       tokenizer: turns samples into pictures; None where the one of the shards cannot be found.
       in_step: turns images into codes in the step; None for code shards.
       conditioning: where the condition of each comes from.
     """
 
-    load: pipeline.Load
-    parts: Sequence[pipeline.Part]
+    dataset: Dataset
     class_names: tuple[str, ...]
     record: Callable[[int], Record | CodeRecord]
     provenance: dict[str, Any]
     grid: buckets.Size
-    grids: Sequence[buckets.Size]
     tokenizer: loading.Tokenizer | None
     in_step: VQTokenizer | None
     conditioning: base.Conditioning
 
-    @property
-    def examples(self) -> int:
-        """Number of examples in all parts."""
-        return pipeline.examples_in(self.parts)
-
-    def described(self, source: str) -> Described:
+    def description(self, source: str) -> CodesDescription:
         """What is known of the codes; `source` is how messages call them."""
         size = self.provenance["codebook_size"]
-        return Described(source, self.class_names, size, self.grid, self.grids)
+        return CodesDescription(source, self.class_names, size, self.grid, self.dataset.grids)
 
 
-def open_data(config: ConfigDict) -> Data:
+def open_data(config: ConfigDict) -> GeneratorData:
     """Code shards, or images and the tokenizer to encode them with.
 
     Raises:
@@ -91,10 +89,10 @@ def open_data(config: ConfigDict) -> Data:
     return _image_data(chosen, config)
 
 
-def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
+def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> GeneratorData:
     names, weights = zip(*chosen, strict=True)
     opened = [sources.open_source(name) for name in names]
-    _account(names, opened, config)
+    _check_sources(names, opened, config)
     source = _joined(names, opened, config)
     if not config.tokenizer:
         raise InputError(
@@ -108,41 +106,47 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     _check_first(condition, source)
     shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
     numbers = [shapes.of_images(one) for one in opened]
-    return Data(
-        load=pipeline.image_loader(
-            source,
-            np.concatenate(numbers),
-            sizes=shapes.sizes,
-            crop=config.data.crop,
-            flip=config.data.flip,
-            color=config.data.color,
-            condition=condition.read,
+    load = pipeline.image_loader(
+        source,
+        np.concatenate(numbers),
+        sizes=shapes.sizes,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        color=config.data.color,
+        condition=condition.read,
+    )
+    return GeneratorData(
+        dataset=Dataset(
+            load,
+            pools_of(numbers, weights),
+            shapes.grids(tokenizer.downsample),
+            functools.partial(_name_of, source, condition, config.data.color),
         ),
-        parts=pipeline.parts_of(numbers, weights),
         class_names=source.class_names,
         record=source.__getitem__,
         provenance=tokenizer.provenance,
         grid=(size // tokenizer.downsample,) * 2,
-        grids=shapes.grids(tokenizer.downsample),
         tokenizer=tokenizer,
         in_step=tokenizer.network,
         conditioning=condition,
     )
 
 
-def _account(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> None:
-    """Tell what the sources hold; InputError where something is missing that must not."""
+def _check_sources(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> None:
+    """Log what the sources hold; InputError where something is missing that must not."""
     for name, source in zip(names, opened, strict=True):
         source.census.announce(name)
     for name, source in zip(names, opened, strict=True):
         source.census.check_limit(name, config.data.bad_image_limit, "config.data.bad_image_limit")
 
 
-def _joined(names: Sequence[str], opened: Sequence[Any], config: ConfigDict) -> mixture.Joined[Any]:
+def _joined(
+    names: Sequence[str], opened: Sequence[Any], config: ConfigDict
+) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
     if not config.model.feature_dim or config.data.speech:
         mixture.check_classes(names, opened)
-    return mixture.Joined(opened)
+    return mixture.joined(opened)
 
 
 def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) -> None:
@@ -164,10 +168,10 @@ def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) 
     raise InputError(f"the condition of the first image, {reasons[0]}{more}")
 
 
-def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
+def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> GeneratorData:
     names, weights = zip(*chosen, strict=True)
     opened = [CodeShards(name.partition(":")[2]) for name in names]
-    _account(names, opened, config)
+    _check_sources(names, opened, config)
     codes = _joined(names, opened, config)
     index = opened[0].index
     for name, other in zip(names, opened, strict=True):
@@ -183,32 +187,58 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Data:
     images = Images([index.source["name"] for index in indices], opened)
     condition = choice.of_config(config, codes.class_names, images, indices)
     _check_first(condition, codes)
-    provenance = index.tokenizer
-    path = config.tokenizer or provenance["path"]
-    tokenizer = None
-    if config.tokenizer or epath.Path(path).exists():
-        tokenizer = loading.load_tokenizer(path)
-        if tokenizer.fingerprint != provenance["fingerprint"]:
-            raise InputError(
-                f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
-                f"{names[0]} were made with {provenance['fingerprint']}"
-            )
-        provenance = tokenizer.provenance
-    else:
-        log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
+    tokenizer = _tokenizer_of(index, names[0], config.tokenizer)
+    provenance = tokenizer.provenance if tokenizer else index.tokenizer
     numbers = [shards.grids for shards in opened]
-    return Data(
-        load=pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
-        parts=pipeline.parts_of(numbers, weights),
+    return GeneratorData(
+        dataset=Dataset(
+            pipeline.code_loader(codes, np.concatenate(numbers), condition.read),
+            pools_of(numbers, weights),
+            index.grids,
+            functools.partial(_name_of, codes, condition, config.data.color),
+        ),
         class_names=codes.class_names,
         record=codes.__getitem__,
         provenance=provenance,
         grid=(index.image_size // provenance["downsample"],) * 2,
-        grids=index.grids,
         tokenizer=tokenizer,
         in_step=None,
         conditioning=condition,
     )
+
+
+def _tokenizer_of(index: Index, name: str, directory: str) -> loading.Tokenizer | None:
+    """The tokenizer of code shards, in `directory` or where it was; None where that is gone."""
+    path = directory or index.tokenizer["path"]
+    if not (directory or epath.Path(path).exists()):
+        log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
+        return None
+    tokenizer = loading.load_tokenizer(path)
+    if tokenizer.fingerprint != index.tokenizer["fingerprint"]:
+        raise InputError(
+            f"config.tokenizer = {path} has weights {tokenizer.fingerprint}, but the shards in "
+            f"{name} were made with {index.tokenizer['fingerprint']}"
+        )
+    return tokenizer
+
+
+def _name_of(
+    records: mixture.Examples[Any], conditioning: base.Conditioning, color: str, index: int
+) -> Named:
+    """The image that an example is of, or where its codes are; and why it cannot be read, if so."""
+    try:
+        record = records[index]
+    except Unreadable as error:
+        return Named(str(error), error.kind)
+    name = name_of(record, color) if isinstance(record, Record) else Named(record.id)
+    if name.kind:
+        return name
+    try:
+        conditioning.read(record, np.random.default_rng(0))
+    except Unreadable as error:
+        reason = str(error)
+        return Named(reason if record.id in reason else f"{record.id}: {reason}", error.kind)
+    return name
 
 
 def _check_lost(names: Sequence[str], opened: Sequence[CodeShards], limit: float) -> None:
@@ -218,7 +248,7 @@ def _check_lost(names: Sequence[str], opened: Sequence[CodeShards], limit: float
         raise InputError(
             f"{lost} of {total} examples of {', '.join(names)} are in shards that cannot be opened "
             f"(see above), config.data.bad_image_limit = {limit:g} allows {most}: remove them and "
-            "run maskgil_jax.tokenize again, which makes them anew"
+            "run maskgil_jax.tokenize again, which makes them again"
         )
 
 

@@ -41,5 +41,5 @@ class StopRequest:
             signal.raise_signal(signum)
 
     def agreed(self) -> int:
-        """The signal that any process got, or 0; all processes call this."""
+        """The signal that one of the processes got, or 0; all processes call this."""
         return processes.largest(self.signum)

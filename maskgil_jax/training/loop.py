@@ -1,253 +1,200 @@
-"""The training loop of both stages: batches in, checkpoints, numbers and pictures out."""
+"""The training loop of both stages: batches in, checkpoints, numbers and pictures out.
+
+with loop.open_run(init, start_from, dataset, config, workdir, mesh) as (run, state):
+    for number, state in loop.train(run, state, step, frozen):
+        run.writer.pictures(number, pictures_of(state))
+"""
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import math
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from etils import epath
 from flax import nnx
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.buckets import Compilations, Size
-from maskgil_jax.data.records import Named
+from maskgil_jax.data.images.buckets import Compilations
+from maskgil_jax.data.order import Order
 from maskgil_jax.runtime import sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
-from maskgil_jax.training import optimizer
 from maskgil_jax.training.checkpoints import Checkpoints
+from maskgil_jax.training.clock import Clock
+from maskgil_jax.training.dataset import Dataset
 from maskgil_jax.training.interrupt import StopRequest
 from maskgil_jax.training.skipped_steps import Skips, weight_norm
+from maskgil_jax.training.train_state import Batch, Metrics, TrainState
 from maskgil_jax.training.unreadable_images import UnreadableImages
 from maskgil_jax.training.writer import Writer
 
 log = logging.getLogger("maskgil_jax")
 
-Batch = dict[str, jax.Array]
 
-
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class TrainState:
-    """All that training changes.
+class Run:
+    """What a run has open, and what stays the same while it trains.
 
     Attributes:
-      step: int32 [], optimizer steps done, which is the data position too.
-      model: the trained network, or a dict of networks.
-      optimizer: optax state of the same structure.
-      ema: averaged weights, or None.
-      memory: what else the next step needs to know of those before, or None.
-      skipped: int32 [2], steps that were skipped: in all, and the last ones in a row.
+      config: of the stage.
+      mesh: of all devices.
+      dataset: that is trained on.
+      shardings: how the state is laid out on the mesh, a TrainState of NamedShardings.
+      start_step: steps that were done before.
+      checkpoints: of the work directory.
+      writer: of numbers and pictures.
+      stop: whether somebody wants the run to stop.
+      unreadable: the images that cannot be read.
     """
 
-    step: jax.Array
-    model: Any
-    optimizer: Any
-    ema: Any
-    memory: Any = None
-    skipped: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros(2, jnp.int32))
+    config: ConfigDict
+    mesh: Mesh
+    dataset: Dataset
+    shardings: TrainState
+    start_step: int
+    checkpoints: Checkpoints
+    writer: Writer
+    stop: StopRequest
+    unreadable: UnreadableImages
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What a stage brings to the loop.
+@contextlib.contextmanager
+def open_run(
+    init: Callable[[Any], TrainState],
+    start_from: Any,
+    dataset: Dataset,
+    config: ConfigDict,
+    workdir: epath.Path,
+    mesh: Mesh,
+) -> Iterator[tuple[Run, TrainState]]:
+    """A run, and its state: that of the newest checkpoint in `workdir`, or a fresh one.
 
-    Attributes:
-      init: (start_from) -> TrainState, pure.
+    Args:
+      init: (start_from) -> a fresh state, pure.
       start_from: trained networks that `init` takes, or None.
-      step: (state, frozen, batch) -> (state, metrics), pure; leaves the average of the weights to
-        the loop; metrics are scalars, `loss` and `gradient_norm` among them.
-      load: (index, rng) -> example (see data/pipeline.py).
-      parts: of the data (see data/pipeline.py).
-      name_of_example: index -> what messages call it, and why it cannot be read, if so.
-      frozen: what the step reads and never changes.
-      to_average: (state.model) -> the part of it that `state.ema` follows.
-      pictures: (state) -> {name: uint8 [H, W, 3]}; called by all processes, the first one's count.
-      grids: (height, width) in tokens of each bucket of the data.
-    """
-
-    init: Callable[[Any], TrainState]
-    start_from: Any
-    step: Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, jax.Array]]]
-    load: Callable[[int, np.random.Generator], pipeline.Example]
-    parts: Sequence[pipeline.Part]
-    name_of_example: Callable[[int], Named]
-    frozen: Any
-    to_average: Callable[[Any], Any]
-    pictures: Callable[[TrainState], dict[str, np.ndarray]]
-    grids: Sequence[Size]
-
-    @property
-    def examples(self) -> int:
-        """Number of examples in all parts."""
-        return pipeline.examples_in(self.parts)
-
-
-def train(
-    stage: Stage, config: ConfigDict, workdir: epath.Path, mesh: jax.sharding.Mesh
-) -> TrainState:
-    """Train to `config.steps`, from the newest checkpoint in `workdir` if there is one.
+      dataset: to train on.
+      config: of the stage.
+      workdir: made before.
+      mesh: of all devices.
 
     Raises:
-      Interrupted: a signal came to a process; the state was saved.
-      InputError: too many unreadable images, and the state was saved; too many steps in a row
-        that had to be skipped, and the newest checkpoint is from before; or a checkpoint could
-        not be written or read.
+      InputError: too many unreadable images, or a checkpoint could not be written or read.
     """
     # Finds what is wrong before anything is written.
-    shapes = jax.eval_shape(stage.init, stage.start_from)
+    shapes = jax.eval_shape(init, start_from)
     shardings = sharding.state_shardings(shapes, mesh)
-    limit, clock = config.data.bad_image_limit, Clock()
-    unreadable = UnreadableImages(stage.load, stage.name_of_example, stage.examples, workdir, limit)
+    unreadable = UnreadableImages(dataset, workdir, config.data.bad_image_limit)
     if complaint := unreadable.too_many():
         raise InputError(complaint)
     about = {"config": json.loads(config.to_json_best_effort()), "code": version.of_code()}
-    with (
-        Checkpoints(workdir / "checkpoints", config, about) as checkpoints,
-        StopRequest() as stop,
-    ):
-        state = initial_state(stage, shapes, shardings, checkpoints, mesh)
+    with Checkpoints(workdir / "checkpoints", config, about) as checkpoints, StopRequest() as stop:
+        if checkpoints.latest is None:
+            state = _fresh_state(init, start_from, shardings, mesh)
+        else:
+            state = _restored_state(checkpoints, shapes, shardings)
         start = checkpoints.latest or 0
-        frozen = jax.device_put(stage.frozen, sharding.state_shardings(stage.frozen, mesh))
-        step_fn = jax.jit(
-            functools.partial(whole_step, stage.step, stage.to_average, config.ema_decay),
-            donate_argnums=0,
-            out_shardings=(shardings, None),
-        )
-        order = pipeline.Order(stage.parts, config.batch_size, config.seed)
-        batches = device_batches(stage, order, config, start, mesh, unreadable, clock)
-        skips = Skips(stage.name_of_example, order, config.skips_allowed, checkpoints)
-        compilations = Compilations(stage.grids)
-        with (
-            contextlib.closing(batches),
-            Writer(workdir, start_step=start, steps=config.steps) as writer,
-        ):
-            for step, batch in zip(range(start + 1, config.steps + 1), batches, strict=False):
-                bucket = order.bucket(step)
-                compilations.note(bucket)
-                with jax.set_mesh(mesh):  # for sharding.split_batch
-                    state, metrics = step_fn(state, frozen, batch)
-                clock.seen(config.batch_size, math.prod(stage.grids[bucket]))
-                writer.advance(step)
-                last = step == config.steps
-                skips.note(step, metrics["skipped_in_a_row"], state.model, last=last)
-                if last or step % config.log_every == 0:
-                    values = {name: float(v) for name, v in jax.device_get(metrics).items()}
-                    values |= clock.rates()
-                    values["unreadable_images"] = len(unreadable.seen)
-                    writer.scalars(step, values)
-                signum, too_many = 0, ""
-                if last or step % stop.every == 0:
-                    signum, too_many = stop.agreed(), unreadable.too_many()
-                if last or step % config.checkpoint_every == 0 or signum or too_many:
-                    norm = float(weight_norm(state.model))
-                    checkpoints.save(step, state, weight_norm=norm)
-                if too_many or signum:
-                    checkpoints.wait()  # so that what the message says is true
-                if (last or too_many or signum) and unreadable.by_kind:
-                    log.warning("skipped, since they cannot be read: %s", unreadable.by_kind)
-                if too_many:
-                    raise InputError(f"{too_many}; a checkpoint of step {step} is saved")
-                if signum:
-                    raise Interrupted(
-                        signum, f"stopped at step {step}; run the same command to go on"
-                    )
-                if last or step % config.pictures_every == 0:
-                    with clock.paused():
-                        writer.pictures(step, stage.pictures(state))
-    return state
+        with Writer(workdir, start_step=start, steps=config.steps) as writer:
+            run = Run(
+                *(config, mesh, dataset, shardings, start),
+                *(checkpoints, writer, stop, unreadable),
+            )
+            yield run, state
 
 
-def whole_step(
-    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
-    to_average: Callable[[Any], Any],
-    ema_decay: float,
+def train(
+    run: Run,
     state: TrainState,
+    step: Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]],
     frozen: Any,
-    batch: Batch,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """A stage's step, and the average of its weights.
+) -> Iterator[tuple[int, TrainState]]:
+    """Train to `config.steps`; yields (number, state) of the steps that pictures are due of.
 
-    A step whose loss or gradients are not finite changes nothing and is counted.
+    Args:
+      run, state: from `open_run`. States are donated, those yielded once the next is asked for.
+      step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars.
+      frozen: what the step reads and never changes.
+
+    Raises:
+      Interrupted: a signal came to a process; the state was saved.
+      InputError: see `_reason_to_stop`, Skips and Checkpoints.
     """
-    new, metrics = step(state, frozen, batch)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-    if kept.ema is not None:
-        # Of the weights kept, so that the compiler makes old, new and average in one pass.
-        ema = optimizer.average(kept.ema, to_average(kept.model), ema_decay, state.step)
-        ema = jax.tree.map(lambda a, b: jnp.where(finite, a, b), ema, kept.ema)
-        kept = dataclasses.replace(kept, ema=ema)
-    in_all, in_a_row = state.skipped
-    skipped = jnp.stack([in_all + ~finite, jnp.where(finite, 0, in_a_row + 1)])
-    metrics |= {"skipped_steps": skipped[0], "skipped_in_a_row": skipped[1]}
-    return dataclasses.replace(kept, step=new.step, skipped=skipped), metrics
+    config, clock = run.config, Clock()
+    step_fn = jax.jit(step, donate_argnums=0, out_shardings=(run.shardings, None))
+    frozen = jax.device_put(frozen, sharding.state_shardings(frozen, run.mesh))
+    order = Order(run.dataset.parts, config.batch_size, config.seed)
+    skips = Skips(run.dataset.name_of, order, config.skips_allowed, run.checkpoints)
+    with contextlib.closing(_device_batches(run, order, clock)) as batches:
+        for number, batch in batches:
+            with jax.set_mesh(run.mesh):  # for sharding.split_batch
+                state, metrics = step_fn(state, frozen, batch)
+            run.writer.advance(number)
+            last = number == config.steps
+            skips.note(number, metrics["skipped_in_a_row"], state.model, last=last)
+            if last or number % config.log_every == 0:
+                run.writer.scalars(number, _values(run, metrics, clock))
+            check = last or number % run.stop.every == 0
+            reason = _reason_to_stop(run, number) if check else None
+            if last or reason or number % config.checkpoint_every == 0:
+                run.checkpoints.save(number, state, weight_norm=float(weight_norm(state.model)))
+            if last or reason:
+                run.unreadable.log_kinds()
+            if reason:
+                run.checkpoints.wait()  # so that what the message says is true
+                raise reason
+            if last or number % config.pictures_every == 0:
+                with clock.paused():
+                    yield number, state
 
 
-def initial_state(
-    stage: Stage,
-    shapes: TrainState,
-    shardings: TrainState,
-    checkpoints: Checkpoints,
-    mesh: jax.sharding.Mesh,
+def _values(run: Run, metrics: Metrics, clock: Clock) -> dict[str, float]:
+    """What is logged of a step: the means and counts of the step itself, and rates."""
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    return values | clock.rates() | {"unreadable_images": len(run.unreadable.seen)}
+
+
+def _reason_to_stop(run: Run, number: int) -> InputError | Interrupted | None:
+    """Why the run stops after this step, if it does: a signal, or too many unreadable images.
+
+    All processes call this, and all get a reason or none does.
+    """
+    signum, complaint = run.stop.agreed(), run.unreadable.too_many()
+    if complaint:
+        return InputError(f"{complaint}; a checkpoint of step {number} is saved")
+    if signum:
+        return Interrupted(signum, f"stopped at step {number}; run the same command to go on")
+    return None
+
+
+def _restored_state(
+    checkpoints: Checkpoints, shapes: TrainState, shardings: TrainState
 ) -> TrainState:
-    """The newest checkpoint, or else a fresh state; laid out by `shardings` from the start."""
-    if checkpoints.latest is not None:
-        like = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-        )
-        state = checkpoints.restore(like)
-        log.info("resuming from step %d", checkpoints.latest)
-        return state
-    start_from = jax.device_put(stage.start_from, sharding.replicated(mesh))
-    state = jax.jit(stage.init, out_shardings=shardings)(start_from)
-    overview(state.model)
+    """The newest checkpoint, laid out by `shardings` from the start."""
+    like = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    state = checkpoints.restore(like)
+    log.info("resuming from step %d", checkpoints.latest)
     return state
 
 
-def device_batches(
-    stage: Stage,
-    order: pipeline.Order,
-    config: ConfigDict,
-    start: int,
-    mesh: jax.sharding.Mesh,
-    unreadable: UnreadableImages,
-    clock: "Clock",
-) -> Generator[Batch, None, None]:
-    """The batches after step `start`, as global arrays on the mesh."""
-    on_mesh, size = NamedSharding(mesh, sharding.BATCH), config.batch_size
-
-    def to_mesh(rows: np.ndarray) -> jax.Array:
-        shape = (size, *rows.shape[1:])
-        return jax.make_array_from_process_local_data(on_mesh, rows, shape)
-
-    batches = pipeline.batches(
-        stage.load,
-        order,
-        start_step=start,
-        rows=sharding.rows_of_process(size, mesh),
-        threads=config.data.threads,
-        workers=config.data.workers,
-    )
-    with contextlib.closing(batches):
-        while True:
-            with clock.waiting():
-                batch = next(batches)
-            unreadable.note(batch.pop("unreadable", None))
-            yield jax.tree.map(to_mesh, batch)
+def _fresh_state(
+    init: Callable[[Any], TrainState], start_from: Any, shardings: TrainState, mesh: Mesh
+) -> TrainState:
+    """The state before the first step, laid out by `shardings` from the start."""
+    start_from = jax.device_put(start_from, sharding.replicated(mesh))
+    state = jax.jit(init, out_shardings=shardings)(start_from)
+    _log_parameters(state.model)
+    return state
 
 
-def overview(model: Any) -> None:
+def _log_parameters(model: Any) -> None:
     """Log a table of the parameters of each network, and their exact number."""
     for name, network in model.items() if isinstance(model, dict) else [("model", model)]:
         table = parameter_overview.get_parameter_overview(
@@ -257,43 +204,31 @@ def overview(model: Any) -> None:
         log.info("%s: %s parameters\n%s", name, f"{total:,}", table)
 
 
-class Clock:
-    """Time per step since the last log, and how much of it went into waiting for data."""
+def _device_batches(
+    run: Run, order: Order, clock: Clock
+) -> Generator[tuple[int, Batch], None, None]:
+    """The steps that are left by number, and the batch of each as global arrays on the mesh."""
+    config, grids, compilations = run.config, run.dataset.grids, Compilations(run.dataset.grids)
+    on_mesh, size = NamedSharding(run.mesh, sharding.BATCH), config.batch_size
 
-    def __init__(self) -> None:
-        self._steps, self._examples, self._tokens = 0, 0, 0
-        self._time, self._waited = time.monotonic(), 0.0
+    def to_mesh(rows: np.ndarray) -> jax.Array:
+        shape = (size, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(on_mesh, rows, shape)
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time in this context counts as waiting for data."""
-        start = time.monotonic()
-        yield
-        self._waited += time.monotonic() - start
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time in this context does not count."""
-        start = time.monotonic()
-        yield
-        self._time += time.monotonic() - start
-
-    def seen(self, examples: int, tokens: int) -> None:
-        """Take in a step of so many examples, of so many tokens each."""
-        self._steps += 1
-        self._examples += examples
-        self._tokens += examples * tokens
-
-    def rates(self) -> dict[str, float]:
-        """Rates over the steps since the last call."""
-        now = time.monotonic()
-        seconds = now - self._time
-        values = {
-            "step_seconds": seconds / self._steps,
-            "data_wait_seconds": self._waited / self._steps,
-            "examples_per_second": self._examples / seconds,
-            "tokens_per_second": self._tokens / seconds,
-        }
-        self._steps, self._examples, self._tokens = 0, 0, 0
-        self._time, self._waited = now, 0.0
-        return values
+    batches = pipeline.batches(
+        run.dataset.load,
+        order,
+        start_step=run.start_step,
+        rows=sharding.rows_of_process(size, run.mesh),
+        threads=config.data.threads,
+        workers=config.data.workers,
+    )
+    with contextlib.closing(batches):
+        for number in range(run.start_step + 1, config.steps + 1):
+            with clock.waiting():
+                batch = next(batches)
+            run.unreadable.note(batch.pop("unreadable", None))
+            bucket = order.bucket(number)
+            compilations.note(bucket)
+            clock.count(size, math.prod(grids[bucket]))
+            yield number, jax.tree.map(to_mesh, batch)

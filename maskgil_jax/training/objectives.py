@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 Tree = TypeVar("Tree")
 
-# Share of hidden tokens of an image, for u uniform in [0, 1).
+# Share of masked tokens of an image, for u uniform in [0, 1).
 MASK_RATIOS = {
     "arccos": lambda u: jnp.arccos(u) * 2 / jnp.pi,  # MaskGIL; mean 2 / pi
     "cosine": lambda u: jnp.cos(u * jnp.pi / 2),
@@ -23,7 +23,7 @@ MASK_RATIOS = {
 
 
 def random_masks(key: jax.Array, shape: tuple[int, int], schedule: str) -> jax.Array:
-    """Bool [B, L], true where hidden: a ratio per image, then a coin per token.
+    """Bool [B, L], true where masked: a ratio per image, then a coin per token.
 
     Source: synbol/MaskGIL, Trainer/vit.py, `get_mask_code`.
     """
@@ -66,7 +66,7 @@ def summed_in_chunks(
     """`fn` of at most `chunk` positions at a time, summed: what it makes exists for one chunk only.
 
     The gradient of a chunk is taken together with its value, so that nothing, the logits above
-    all, is kept for the backward pass or made twice.
+    all, is kept for the backward pass or recomputed.
 
     Args:
       fn: (params, x [B, n, D], constants [B, n] ...) -> (loss [], tree of other numbers []).
@@ -80,9 +80,9 @@ def summed_in_chunks(
 
     Source: the idea is of Liger Kernel's fused linear cross-entropy (Hsu et al. 2024, section 3.2).
     """
-    parts = _chunks(chunk, x_BLD, *constants_BL)
-    found = jax.lax.map(lambda part: fn(params, *part), parts)
-    return jax.tree.map(lambda x: x.sum(axis=0), found)
+    chunks = _chunks(chunk, x_BLD, *constants_BL)
+    results = jax.lax.map(lambda arrays: fn(params, *arrays), chunks)
+    return jax.tree.map(lambda x: x.sum(axis=0), results)
 
 
 def _summed_forward(
@@ -92,24 +92,24 @@ def _summed_forward(
     x_BLD: jax.Array,
     *constants_BL: jax.Array,
 ) -> tuple[tuple[jax.Array, Tree], tuple[Any, jax.Array, int]]:
-    def step(of_params: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+    def add(d_params: Any, arrays: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         gradient = jax.value_and_grad(fn, argnums=(0, 1), has_aux=True)
-        found, (more, of_x) = gradient(params, *part)
-        return jax.tree.map(jnp.add, of_params, more), (found, of_x)
+        results, (more, dx) = gradient(params, *arrays)
+        return jax.tree.map(jnp.add, d_params, more), (results, dx)
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    of_params, (found, of_x) = jax.lax.scan(step, zeros, _chunks(chunk, x_BLD, *constants_BL))
-    of_x_BLD = jnp.moveaxis(of_x, 0, 1).reshape(x_BLD.shape)
-    sums = jax.tree.map(lambda x: x.sum(axis=0), found)
-    return sums, (of_params, of_x_BLD, len(constants_BL))
+    d_params, (results, dx) = jax.lax.scan(add, zeros, _chunks(chunk, x_BLD, *constants_BL))
+    dx_BLD = jnp.moveaxis(dx, 0, 1).reshape(x_BLD.shape)
+    sums = jax.tree.map(lambda x: x.sum(axis=0), results)
+    return sums, (d_params, dx_BLD, len(constants_BL))
 
 
 def _summed_backward(
-    fn: Callable[..., Any], chunk: int, kept: tuple[Any, jax.Array, int], gradient: Any
+    fn: Callable[..., Any], chunk: int, residuals: tuple[Any, jax.Array, int], cotangents: Any
 ) -> tuple[Any, ...]:
-    of_params, of_x_BLD, constants = kept
-    of_loss, _ = gradient
-    scaled = jax.tree.map(lambda g: (g * of_loss).astype(g.dtype), (of_params, of_x_BLD))
+    d_params, dx_BLD, constants = residuals
+    d_loss, _ = cotangents
+    scaled = jax.tree.map(lambda g: (g * d_loss).astype(g.dtype), (d_params, dx_BLD))
     return (*scaled, *(None,) * constants)
 
 
@@ -129,8 +129,8 @@ PIXEL_LOSSES = {
     "l1": lambda x, y: jnp.mean(jnp.abs(x - y)),
 }
 
-# Of LlamaGen's "non-saturating" losses, which give cross-entropy the constant as the logit and the
-# discriminator's output as the target: linear in that output. Here for its numbers' sake.
+# Constants of LlamaGen's "non-saturating" losses, which give cross-entropy the constant as the
+# logit and the discriminator's output as the target: linear in that output.
 _SWAPPED_REAL = 1 + math.log1p(math.exp(-1))
 _SWAPPED_FAKE = math.log(2)
 
@@ -157,12 +157,12 @@ GENERATOR_LOSSES = {
 }
 
 
-def adaptive_weight(of_nll: jax.Array, of_adversarial: jax.Array) -> jax.Array:
+def adaptive_weight(d_nll: jax.Array, d_adversarial: jax.Array) -> jax.Array:
     """Weight that balances two gradients of the decoder's last kernel, in 0 .. 1e4.
 
     Source: Esser et al. 2021, equation 7; CompVis/taming-transformers, vqperceptual.py.
     """
-    ratio = jnp.linalg.norm(of_nll) / (jnp.linalg.norm(of_adversarial) + 1e-4)
+    ratio = jnp.linalg.norm(d_nll) / (jnp.linalg.norm(d_adversarial) + 1e-4)
     return jnp.clip(ratio, 0.0, 1e4)
 
 

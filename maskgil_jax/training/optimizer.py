@@ -1,4 +1,4 @@
-"""AdamW with clipping and warm-up, averaged weights, micro-batches."""
+"""AdamW with clipping and warm-up, and gradients of micro-batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
@@ -42,26 +43,7 @@ def adamw(
     Raises:
       InputError: another schedule, or milestones that are no steps of a constant rate.
     """
-    if not all(type(step) is int and step > 0 for step in milestones):
-        raise InputError(
-            f"config.optimizer.milestones = {tuple(milestones)!r}, expected steps, as (1000, 2000)"
-        )
-    if milestones and schedule != "constant":
-        raise InputError(
-            f"config.optimizer.milestones = {tuple(milestones)} need schedule = constant, not "
-            f"{schedule!r}"
-        )
-    if schedule == "constant":
-        # Steps count from the end of the warm-up there.
-        drops = {step - warmup_steps: 0.1 for step in milestones}
-        rate = optax.piecewise_constant_schedule(learning_rate, drops)
-    elif schedule == "cosine":
-        rate = optax.cosine_decay_schedule(learning_rate, max(steps - warmup_steps, 1))
-    else:
-        raise InputError(f"config.optimizer.schedule = {schedule!r}, expected constant or cosine")
-    if warmup_steps:
-        ramp = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-        rate = optax.join_schedules([ramp, rate], [warmup_steps])
+    rate = _learning_rate(learning_rate, schedule, milestones, warmup_steps, steps)
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     adam = optax.adamw(
         rate,
@@ -74,16 +56,56 @@ def adamw(
     return optax.chain(clip, adam), rate
 
 
+def _learning_rate(
+    peak: float, schedule: str, milestones: Sequence[int], warmup_steps: int, steps: int
+) -> optax.Schedule:
+    """The learning rate by step: a linear warm-up to `peak`, then the schedule."""
+    if not all(type(step) is int and step > 0 for step in milestones):
+        raise InputError(
+            f"config.optimizer.milestones = {tuple(milestones)!r}, expected steps, as (1000, 2000)"
+        )
+    if milestones and schedule != "constant":
+        raise InputError(
+            f"config.optimizer.milestones = {tuple(milestones)} need schedule = constant, not "
+            f"{schedule!r}"
+        )
+    if schedule == "constant":
+        # Steps count from the end of the warm-up there.
+        drops = {step - warmup_steps: 0.1 for step in milestones}
+        rate = optax.piecewise_constant_schedule(peak, drops)
+    elif schedule == "cosine":
+        rate = optax.cosine_decay_schedule(peak, max(steps - warmup_steps, 1))
+    else:
+        raise InputError(f"config.optimizer.schedule = {schedule!r}, expected constant or cosine")
+    if not warmup_steps:
+        return rate
+    ramp = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([ramp, rate], [warmup_steps])
+
+
 def _is_decayed(params: Any) -> Any:
     return jax.tree.map_with_path(
         lambda path, _: not sharding.name_of(path).endswith(("scale", "bias")), params
     )
 
 
-def average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:
-    """Exponential moving average, whose decay rises to `decay` as (1 + step) / (10 + step)."""
-    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
+def update(
+    config: ConfigDict, step: jax.Array, model: Tree, moments: Any, gradients: Tree
+) -> tuple[Tree, Any, jax.Array]:
+    """One step of AdamW.
+
+    Args:
+      config: of a stage, with `optimizer` and `steps`.
+      step: int32 [], steps done before.
+      model, moments: before the step.
+      gradients: of the model.
+
+    Returns:
+      Model and moments after the step, and its learning rate.
+    """
+    adam, rate = adamw(**config.optimizer, steps=config.steps)
+    updates, moments = adam.update(gradients, moments, model)
+    return optax.apply_updates(model, updates), moments, rate(step)
 
 
 def accumulate(
@@ -100,20 +122,20 @@ def accumulate(
       The sums, and what is stacked with a leading axis of `steps`.
     """
     if steps == 1:
-        total, part = fn(batch, jnp.zeros((), jnp.int32))
-        return total, jax.tree.map(lambda x: x[None], part)
+        total, rest = fn(batch, jnp.zeros((), jnp.int32))
+        return total, jax.tree.map(lambda x: x[None], rest)
 
     def cut(x: jax.Array) -> jax.Array:
-        # Part i takes every steps-th example, so that each device keeps its own examples.
+        # Micro-batch i takes every steps-th example, so that each device keeps its own examples.
         return x.reshape(x.shape[0] // steps, steps, *x.shape[1:]).swapaxes(0, 1)
 
-    parts = jax.tree.map(cut, batch)
-    first = jax.tree.map(lambda x: x[0], parts)
+    micro_batches = jax.tree.map(cut, batch)
+    first = jax.tree.map(lambda x: x[0], micro_batches)
     shapes, _ = jax.eval_shape(fn, first, jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def add(total: Tree, part: tuple[Any, jax.Array]) -> tuple[Tree, Any]:
-        summed, stacked = fn(*part)
+    def add(total: Tree, arguments: tuple[Any, jax.Array]) -> tuple[Tree, Any]:
+        summed, stacked = fn(*arguments)
         return jax.tree.map(jnp.add, total, summed), stacked
 
-    return jax.lax.scan(add, zeros, (parts, jnp.arange(steps)))
+    return jax.lax.scan(add, zeros, (micro_batches, jnp.arange(steps)))

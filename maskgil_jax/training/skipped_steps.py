@@ -1,4 +1,4 @@
-"""When steps are skipped whose loss or gradients are not finite: how many, and what to do then."""
+"""Too many skipped steps in a row, whose loss or gradients are not finite, stop the run."""
 
 import logging
 import math
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from maskgil_jax.data import pipeline
-from maskgil_jax.data.records import Named
+from maskgil_jax.data.order import Order
+from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.checkpoints import Checkpoints
 
@@ -25,20 +25,20 @@ class Skips:
 
     def __init__(
         self,
-        name_of_example: Callable[[int], Named],
-        order: pipeline.Order,
+        name_of: Callable[[int], Named],
+        order: Order,
         allowed: int,
         checkpoints: Checkpoints,
     ):
         """Begin to watch.
 
         Args:
-          name_of_example: as in loop.Stage.
+          name_of: as in Dataset.
           order: of the examples.
           allowed: steps in a row that may be skipped.
           checkpoints: of the run, for advice on where to go on.
         """
-        self._name_of_example, self._order, self._allowed = name_of_example, order, allowed
+        self._name_of, self._order, self._allowed = name_of, order, allowed
         self._checkpoints = checkpoints
         self._before: jax.Array | None = None
 
@@ -78,7 +78,7 @@ class Skips:
         ]
         for skipped in range(step - count + 1, step + 1):
             indices = self._order.examples(skipped)
-            names = [self._name_of_example(i).name for i in indices[:NAMES_SHOWN]]
+            names = [self._name_of(i).name for i in indices[:NAMES_SHOWN]]
             more = f", and {len(indices) - NAMES_SHOWN} more" if len(indices) > NAMES_SHOWN else ""
             lines.append(f"  step {skipped}: {', '.join(names)}{more}")
         return "\n".join(lines)
@@ -107,9 +107,11 @@ def advice(norm: float, weights: int, newest: int, norms: Mapping[int, float]) -
         f"The weights have norm {norm:.3g}, a root mean square of {norm / math.sqrt(weights):.3g} "
         f"over {weights:,} of them (below 1 is usual): training diverged before. "
     )
-    anew = "Train anew with another --workdir and a smaller --config.optimizer.learning_rate."
+    again = (
+        "Start again in another work directory, with a smaller --config.optimizer.learning_rate."
+    )
     if not newest:
-        return f"{diverged}No checkpoint was saved. {anew}"
+        return f"{diverged}No checkpoint was saved. {again}"
     before = [step for step, of_step in norms.items() if sound(of_step)]
     diverged += f"The newest checkpoint is of step {newest}{of_newest}: "
     if newest not in before:
@@ -119,7 +121,7 @@ def advice(norm: float, weights: int, newest: int, norms: Mapping[int, float]) -
         diverged += f"that of step {last} is sound, its weights have norm {norms[last]:.3g}"
     else:
         diverged += "none that is kept is from before (--config.keep_every=N keeps more)"
-    return f"{diverged}. {anew}"
+    return f"{diverged}. {again}"
 
 
 @jax.jit

@@ -4,6 +4,7 @@ The tokenizer is differentiated once: the losses give a cotangent on the reconst
 the adaptive weight balances the adversarial part, and that is pulled back through the network.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class ImageLoss(NamedTuple):
 def image_loss(
     images: jax.Array,
     reconstructions: jax.Array,
-    of_last_kernel: Callable[[jax.Array], jax.Array],
+    kernel_gradient: Callable[[jax.Array], jax.Array],
     discriminator: Discriminator,
     lpips: LPIPS | None,
     on: jax.Array,
@@ -52,7 +53,7 @@ def image_loss(
 
     Args:
       images, reconstructions: float32 [B, H, W, 3] in [-1, 1], the second not clipped.
-      of_last_kernel: gradient of the decoder's last kernel from one of the reconstructions.
+      kernel_gradient: (gradient of the reconstructions) -> that of the decoder's last kernel.
       discriminator: judges the reconstructions.
       lpips: None where its weight is 0.
       on: 1 where the adversarial term has started, else 0.
@@ -61,7 +62,6 @@ def image_loss(
 
     Source: LlamaGen, tokenizer/tokenizer_image/vq_loss.py.
     """
-
     if settings.feature_weight:
         real_features = discriminator(images, train=True).features
 
@@ -73,30 +73,30 @@ def image_loss(
             terms["perceptual"] = jnp.mean(distances_B)
         if settings.feature_weight:
             terms["feature"] = objectives.feature_distance(real_features, judgement.features)
-        fooled = objectives.GENERATOR_LOSSES[settings.adversarial](judgement.logits)
-        return (weighted(terms, settings), fooled), (terms, judgement.moments)
+        adversarial = objectives.GENERATOR_LOSSES[settings.adversarial](judgement.logits)
+        return (weighted(terms, settings), adversarial), (terms, judgement.moments)
 
-    (of_nll, fooled), pullback, (terms, moments) = jax.vjp(losses, reconstructions, has_aux=True)
+    (nll, adversarial), pullback, (terms, moments) = jax.vjp(losses, reconstructions, has_aux=True)
     zero, one = jnp.zeros(()), jnp.ones(())
     balance, weight = one, on * settings.adversarial_weight
     if settings.adaptive_weight:
-        (of_first,), (of_second,) = pullback((one, zero)), pullback((zero, one))
-        balance = objectives.adaptive_weight(of_last_kernel(of_first), of_last_kernel(of_second))
+        (d_nll,), (d_adversarial,) = pullback((one, zero)), pullback((zero, one))
+        balance = objectives.adaptive_weight(kernel_gradient(d_nll), kernel_gradient(d_adversarial))
         weight *= balance
-        cotangent = of_first + weight * of_second
+        cotangent = d_nll + weight * d_adversarial
     else:
         (cotangent,) = pullback((one, weight))
     return ImageLoss(
-        value=of_nll + weight * fooled,
+        value=nll + weight * adversarial,
         cotangent=cotangent,
-        terms=terms | {"adversarial": fooled},
+        terms=terms | {"adversarial": adversarial},
         adaptive_weight=balance,
         moments=moments,
     )
 
 
 class DiscriminatorLoss(NamedTuple):
-    """What `discriminator_loss` finds besides its value.
+    """What `discriminator_loss` computes besides its value.
 
     Attributes:
       lecam: running means of the logits of real and fake images.
@@ -139,7 +139,7 @@ def discriminator_loss(
     return on * loss, DiscriminatorLoss(lecam, [real.moments, fake.moments])
 
 
-class Found(NamedTuple):
+class Result(NamedTuple):
     """What a micro-batch gives, to be averaged over micro-batches.
 
     Attributes:
@@ -155,6 +155,22 @@ class Found(NamedTuple):
     moments: list[list[Any]]
 
 
+class Reconstruction(NamedTuple):
+    """A forward pass of the tokenizer.
+
+    Attributes:
+      features: of the decoder before its last convolution.
+      codes_Bhw: int32.
+      latents_BhwC: float32, comparable to rows of the codebook.
+      terms: losses of the quantizer by name, not weighted.
+    """
+
+    features: jax.Array
+    codes_Bhw: jax.Array
+    latents_BhwC: jax.Array
+    terms: Terms
+
+
 def gradients(
     model: dict[str, Any],
     lecam: Terms,
@@ -163,7 +179,7 @@ def gradients(
     on: jax.Array,
     key: jax.Array,
     settings: ConfigDict,
-) -> tuple[Found, tuple[jax.Array, jax.Array]]:
+) -> tuple[Result, tuple[jax.Array, jax.Array]]:
     """Gradients of both networks, the discriminator's on the same reconstructions.
 
     Args:
@@ -176,53 +192,63 @@ def gradients(
       settings: config.loss.
 
     Returns:
-      What is found, and (codes int32 [B, h, w], comparable latents float32 [B, h, w, C]).
+      The result, and (codes int32 [B, h, w], comparable latents float32 [B, h, w, C]).
     """
-
-    def forward(tokenizer: VQTokenizer) -> tuple[tuple[jax.Array, jax.Array], Any]:
-        latents = tokenizer.latents(images)
-        quantized = tokenizer.quantize(latents)
-        terms = {"codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
-        if settings.entropy_weight:
-            terms["entropy"] = tokenizer.entropy_loss(latents)
-        hidden = tokenizer.hidden(quantized.z_BhwC)
-        outputs = tokenizer.pixels(hidden), weighted(terms, settings)
-        return outputs, (hidden, quantized.codes_Bhw, tokenizer.comparable(latents), terms)
-
     tokenizer, discriminator = model["tokenizer"], model["discriminator"]
-    (reconstructions, of_codes), pullback, aux = jax.vjp(forward, tokenizer, has_aux=True)
-    hidden, codes_Bhw, latents_BhwC, terms = aux
+    (reconstructions, quantizer_loss), pullback, forward = jax.vjp(
+        functools.partial(reconstruct, images=images, settings=settings), tokenizer, has_aux=True
+    )
 
-    def of_last_kernel(cotangent: jax.Array) -> jax.Array:
-        _, last = jax.vjp(lambda t: t.pixels(hidden), tokenizer)
+    def kernel_gradient(cotangent: jax.Array) -> jax.Array:
+        _, last = jax.vjp(lambda t: t.pixels(forward.features), tokenizer)
         return last(cotangent)[0].decoder.conv_out.kernel[...]
 
-    found = image_loss(
-        images,
-        reconstructions,
-        of_last_kernel,
-        discriminator,
-        lpips,
-        on,
-        key,
-        settings,
+    loss = image_loss(
+        images, reconstructions, kernel_gradient, discriminator, lpips, on, key, settings
     )
-    (of_tokenizer,) = pullback((found.cotangent, jnp.ones(())))
-    (of_judge, others), of_discriminator = jax.value_and_grad(discriminator_loss, has_aux=True)(
+    (d_tokenizer,) = pullback((loss.cotangent, jnp.ones(())))
+    (judge_loss, judged), d_discriminator = jax.value_and_grad(discriminator_loss, has_aux=True)(
         discriminator, images, reconstructions, lecam, on, settings
     )
-    metrics = {f"{name}_loss": value for name, value in (terms | found.terms).items()}
+    metrics = {f"{name}_loss": value for name, value in (forward.terms | loss.terms).items()}
     metrics |= {
-        "loss": found.value + of_codes,
-        "discriminator_loss": of_judge,
-        "adaptive_weight": found.adaptive_weight,
+        "loss": loss.value + quantizer_loss,
+        "discriminator_loss": judge_loss,
+        "adaptive_weight": loss.adaptive_weight,
         "mean_squared_error": jnp.mean((images - reconstructions) ** 2),
     }
-    gradients = {"tokenizer": of_tokenizer, "discriminator": of_discriminator}
-    moments = [found.moments, *others.moments]
-    return Found(gradients, metrics, others.lecam, moments), (codes_Bhw, latents_BhwC)
+    both = {"tokenizer": d_tokenizer, "discriminator": d_discriminator}
+    result = Result(both, metrics, judged.lecam, [loss.moments, *judged.moments])
+    return result, (forward.codes_Bhw, forward.latents_BhwC)
+
+
+def reconstruct(
+    tokenizer: VQTokenizer, images: jax.Array, settings: ConfigDict
+) -> tuple[tuple[jax.Array, jax.Array], Reconstruction]:
+    """The tokenizer's output, what has to be differentiated first.
+
+    Args:
+      tokenizer: encodes and decodes.
+      images: float32 [B, H, W, 3] in [-1, 1].
+      settings: config.loss.
+
+    Returns:
+      (reconstructions [B, H, W, 3], weighted sum of the quantizer's losses), and the rest.
+    """
+    latents = tokenizer.latents(images)
+    quantized = tokenizer.quantize(latents)
+    terms = {"codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
+    if settings.entropy_weight:
+        terms["entropy"] = tokenizer.entropy_loss(latents)
+    features = tokenizer.features(quantized.z_BhwC)
+    outputs = tokenizer.pixels(features), weighted(terms, settings)
+    comparable = tokenizer.comparable(latents)
+    return outputs, Reconstruction(features, quantized.codes_Bhw, comparable, terms)
 
 
 def weighted(terms: Terms, settings: ConfigDict) -> jax.Array:
-    """Sum of terms, each times its weight in config.loss."""
-    return sum((settings[f"{name}_weight"] * x for name, x in terms.items()), jnp.zeros(()))
+    """Sum of terms, each times its weight in config.loss; the weight of pixels is 1."""
+    total = jnp.zeros(())
+    for name, value in terms.items():
+        total += value if name == "reconstruction" else settings[f"{name}_weight"] * value
+    return total

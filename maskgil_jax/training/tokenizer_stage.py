@@ -1,28 +1,30 @@
-"""Stage 1: train an image tokenizer and its discriminator, both updated in one jitted step."""
+"""Stage 1: train an image tokenizer and its discriminator."""
 
 import functools
 import logging
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.data import buckets, pipeline, records, sources
-from maskgil_jax.data.color import check_color
+from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.images import buckets
+from maskgil_jax.data.order import pools_of
+from maskgil_jax.data.records import image_records
 from maskgil_jax.generation import pictures
 from maskgil_jax.generation.images import reconstruct
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig, make
 from maskgil_jax.models.perceptual.lpips import LPIPS
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
-from maskgil_jax.runtime import processes, sharding, trees
+from maskgil_jax.runtime import processes, trees
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import codebook, objectives, optimizer, tokenizer_objective
-from maskgil_jax.training.loop import Batch, Stage, TrainState, train
+from maskgil_jax.training import loop, objectives, tokenizer_step
+from maskgil_jax.training.common_checks import check_common
+from maskgil_jax.training.dataset import Dataset
+from maskgil_jax.training.train_state import TrainState
 
 log = logging.getLogger("maskgil_jax")
 
@@ -31,18 +33,48 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Train as `config` says; WORKDIR/model is the tokenizer, WORKDIR/discriminator the other.
 
     Raises:
-      InputError: what the config names does not fit together, found before training starts.
+      InputError: what the config names does not fit together, which is noticed before training
+        starts; and as loop.open_run and loop.train.
     """
     mesh, networks = check(config)
     lpips = load_lpips(config)
     start_from = load_start(config, *networks)
+    source = open_source(config)
+    dataset = dataset_of(source, config, networks[0].downsample)
+    originals, _ = sources.center_crops(
+        source,
+        config.data.image_size,
+        config.samples.count,
+        config.data.color,
+        config.data.source,
+    )
+    init = functools.partial(tokenizer_step.init, config, *networks)
+    step = functools.partial(tokenizer_step.step, config=config)
+    with loop.open_run(init, start_from, dataset, config, workdir, mesh) as (run, state):
+        steps = loop.train(run, state, step, lpips)
+        for number, state in steps:
+            run.writer.pictures(number, reconstruction_pictures(averaged(state), originals))
+    Tokenizer(averaged(state)).save(workdir / "model")
+    Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
+
+
+def open_source(config: ConfigDict) -> image_records.Source:
+    """The images that are trained on.
+
+    Raises:
+      InputError: there is no such source, or too many of its images cannot be read.
+    """
     source = sources.open_source(config.data.source)
     source.census.announce(config.data.source)
     source.census.check_limit(
         config.data.source, config.data.bad_image_limit, "config.data.bad_image_limit"
     )
-    size = config.data.image_size
-    squares = buckets.named("", size, networks[0].downsample)
+    return source
+
+
+def dataset_of(source: image_records.Source, config: ConfigDict, downsample: int) -> Dataset:
+    """The images of a source as squares; `downsample` is the tokenizer's."""
+    squares = buckets.named("", config.data.image_size, downsample)
     numbers = squares.of_images(source)
     load = pipeline.image_loader(
         source,
@@ -52,36 +84,33 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         flip=config.data.flip,
         color=config.data.color,
     )
-    shown, _ = sources.center_crops(
-        source, size, config.samples.count, config.data.color, config.data.source
+    return Dataset(
+        load,
+        pools_of([numbers]),
+        squares.grids(downsample),
+        lambda index: image_records.name_of(source[index], config.data.color),
     )
 
-    def show(state: TrainState) -> dict[str, np.ndarray]:
-        tokenizer = Tokenizer(processes.local(averaged(state)))
-        if not processes.first():
-            return {}
-        try:
-            reconstructions, _ = reconstruct(tokenizer, shown, batch_size=len(shown))
-        except InputError as error:  # training may still recover
-            log.warning("no reconstructions to show: %s", error)
-            return {}
-        return {"reconstructions": pictures.pairs(shown, reconstructions)}
 
-    stage = Stage(
-        init=lambda start_from: init(config, *networks, start_from),
-        start_from=start_from,
-        step=lambda state, lpips, batch: step(state, lpips, batch, config),
-        load=load,
-        parts=pipeline.parts_of([numbers]),
-        name_of_example=lambda index: records.name_of(source[index], config.data.color),
-        frozen=lpips,
-        to_average=lambda model: model["tokenizer"],
-        pictures=show,
-        grids=squares.grids(networks[0].downsample),
-    )
-    state = train(stage, config, workdir, mesh)
-    Tokenizer(averaged(state)).save(workdir / "model")
-    Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
+def reconstruction_pictures(weights: VQTokenizer, originals: np.ndarray) -> dict[str, np.ndarray]:
+    """A picture of originals and their reconstructions: {name: uint8 [H, W, 3]}.
+
+    All processes call this; the first one reconstructs, the others get {}.
+    """
+    tokenizer = Tokenizer(processes.local(weights))
+    if not processes.first():
+        return {}
+    try:
+        reconstructions, _ = reconstruct(tokenizer, originals, batch_size=len(originals))
+    except InputError as error:  # training may still recover
+        log.warning("no reconstructions to show: %s", error)
+        return {}
+    return {"reconstructions": pictures.pairs(originals, reconstructions)}
+
+
+def averaged(state: TrainState) -> VQTokenizer:
+    """The weights to keep: the averaged ones where there are any."""
+    return state.model["tokenizer"] if state.ema is None else state.ema
 
 
 def check(config: ConfigDict) -> tuple[jax.sharding.Mesh, tuple[VQConfig, DiscriminatorConfig]]:
@@ -90,14 +119,10 @@ def check(config: ConfigDict) -> tuple[jax.sharding.Mesh, tuple[VQConfig, Discri
     Raises:
       InputError: fields that do not fit together, or this machine.
     """
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
-    pipeline.check_crop(config.data.crop)
-    check_color(config.data.color, "config.data.color")
+    mesh = check_common(config)
     networks = tokenizer_config(config), discriminator_config(config)
     check_loss(config)
     check_lpips(config)
-    optimizer.adamw(**config.optimizer, steps=config.steps)
     return mesh, networks
 
 
@@ -132,7 +157,7 @@ def discriminator_config(config: ConfigDict) -> DiscriminatorConfig:
 
 
 def check_loss(config: ConfigDict) -> None:
-    """Raise InputError where config.loss or config.codebook asks for what there is not."""
+    """Raise InputError where config.loss or config.codebook names what does not exist."""
     for name, known in (
         ("reconstruction", objectives.PIXEL_LOSSES),
         ("adversarial", objectives.GENERATOR_LOSSES),
@@ -190,107 +215,21 @@ def load_start(
     Raises:
       InputError: a directory without such a network, or with one of another shape.
     """
-    found = {}
+    trained = {}
     if config.start_from.tokenizer:
-        found["tokenizer"] = load_tokenizer(config.start_from.tokenizer).network
+        trained["tokenizer"] = load_tokenizer(config.start_from.tokenizer).network
     if config.start_from.discriminator:
         directory = config.start_from.discriminator
-        found["discriminator"] = load_auxiliary(directory, "discriminator")
+        trained["discriminator"] = load_auxiliary(directory, "discriminator")
     like = {
         "tokenizer": lambda: VQTokenizer(tokenizer, jax.random.key(0)),
         "discriminator": lambda: make(discriminator, jax.random.key(0)),
     }
-    for name, network in found.items():
+    for name, network in trained.items():
         if not trees.same_shapes(network, jax.eval_shape(like[name])):
             section = "model" if name == "tokenizer" else "discriminator"
             raise InputError(
                 f"config.start_from.{name} = {config.start_from[name]} is {network.config}, but "
                 f"config.{section} describes another network"
             )
-    return found
-
-
-def averaged(state: TrainState) -> VQTokenizer:
-    """The weights to keep: the averaged ones where there are any."""
-    return state.model["tokenizer"] if state.ema is None else state.ema
-
-
-def init(
-    config: ConfigDict,
-    tokenizer: VQConfig,
-    discriminator: DiscriminatorConfig,
-    start_from: dict[str, Any],
-) -> TrainState:
-    """Both networks from `config.seed`, or with the weights of those in `start_from`."""
-    keys = jax.random.split(jax.random.key(config.seed))
-    model = {
-        "tokenizer": VQTokenizer(tokenizer, keys[0]),
-        "discriminator": make(discriminator, keys[1]),
-    }
-    for name, trained in start_from.items():
-        # Weights only: the structure also says what the computation's dtype is.
-        model[name] = jax.tree.unflatten(jax.tree.structure(model[name]), jax.tree.leaves(trained))
-    adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        model=model,
-        optimizer={name: adam.init(part) for name, part in model.items()},
-        ema=jax.tree.map(jnp.copy, model["tokenizer"]) if config.ema_decay else None,
-        memory={
-            "codes": jnp.zeros(config.codebook.usage_window, jnp.int32),
-            "lecam": {"real": jnp.zeros(()), "fake": jnp.zeros(())},
-        },
-    )
-
-
-def step(
-    state: TrainState, lpips: LPIPS | None, batch: Batch, config: ConfigDict
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of the tokenizer, and of the discriminator on the same reconstructions."""
-    images = batch["image"].astype(jnp.float32) / 127.5 - 1
-    on = (state.step >= config.loss.adversarial_start).astype(jnp.float32)
-    lpips_key, restart_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(config.seed), state.step)
-    )
-
-    def gradients(images: jax.Array, index: jax.Array) -> Any:
-        return tokenizer_objective.gradients(
-            state.model,
-            state.memory["lecam"],
-            lpips,
-            images,
-            on,
-            jax.random.fold_in(lpips_key, index),
-            config.loss,
-        )
-
-    totals, (codes, latents) = optimizer.accumulate(gradients, images, config.accumulate_steps)
-    found = jax.tree.map(lambda x: x / config.accumulate_steps, totals)
-
-    adam, rate = optimizer.adamw(**config.optimizer, steps=config.steps)
-    model, moments = {}, {}
-    for name, part in state.model.items():
-        updates, moments[name] = adam.update(found.gradients[name], state.optimizer[name], part)
-        model[name] = optax.apply_updates(part, updates)
-    model["discriminator"] = functools.reduce(
-        lambda judge, of_batch: judge.with_moments(of_batch), found.moments, model["discriminator"]
-    )
-    history = codebook.push(state.memory["codes"], codes)
-    used_V = codebook.used(history, config.model.codebook_size)
-    metrics = found.metrics | {
-        "psnr": -10 * jnp.log10(found.metrics["mean_squared_error"] / 4),
-        "codebook_usage": used_V.mean(),
-        "learning_rate": rate(state.step),
-        "gradient_norm": optax.tree.norm(found.gradients["tokenizer"]),
-        "parameter_norm": optax.tree.norm(state.model["tokenizer"]),  # of what the loss is of
-    }
-    ema = state.ema
-    if config.codebook.restart_every:
-        full = (state.step + 1) * codes.size >= len(history)
-        dead_V = ~used_V & full & ((state.step + 1) % config.codebook.restart_every == 0)
-        rows = codebook.drawn_rows(latents, dead_V.shape, restart_key)
-        model, ema = codebook.replace_rows((model, ema), dead_V, rows)
-        moments = codebook.replace_rows(moments, dead_V, 0.0)
-        metrics["restarted_codes"] = dead_V.sum().astype(jnp.float32)
-    memory = {"codes": history, "lecam": found.lecam}
-    return TrainState(state.step + 1, model, moments, ema, memory), metrics
+    return trained

@@ -27,7 +27,7 @@ class Writer:
     """Scalars to `training.jsonl` and TensorBoard, progress to the terminal; process 0 alone.
 
     What an earlier run wrote after `start_step` is dropped, since those steps are done again; lines
-    that cannot be read are kept in another file. In a bucket the lines appear once a minute.
+    that cannot be read are kept in another file. In cloud storage the lines appear once a minute.
 
     Raises:
       InputError: the log cannot be written.
@@ -87,8 +87,8 @@ class Writer:
         self._append({"step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        shown = {k: values[k] for k in ("loss", "accuracy", "psnr") if k in values}
-        text = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        names = [name for name in ("loss", "accuracy", "psnr") if name in values]
+        text = " ".join(f"{name} {values[name]:.4g}" for name in names)
         if self._bar is not None:
             self._bar.set_postfix_str(text)
             return
@@ -146,11 +146,11 @@ def parse_log(content: bytes) -> Log:
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
-        found = _parse_line(line)
-        if found is None:
+        parsed = _parse_line(line)
+        if parsed is None:
             unreadable[number] = line
         else:
-            lines.append(found)
+            lines.append(parsed)
     return Log(lines, unreadable)
 
 
@@ -159,7 +159,7 @@ def _parse_line(line: bytes) -> Line | None:
         content = json.loads(line.decode("utf-8-sig"))
         numbers = {name: _number(value) for name, value in content.items()}
         return numbers if type(numbers["step"]) is int else None
-    # Of bytes that are no text or no JSON, nested too deeply, no object, or without such fields.
+    # The bytes are no text or no JSON, nested too deeply, no object, or without such fields.
     except (ValueError, RecursionError, AttributeError, KeyError):
         return None
 
@@ -167,7 +167,7 @@ def _parse_line(line: bytes) -> Line | None:
 def _number(value: Any) -> int | float:
     """A number of the log; ValueError where it is none.
 
-    What is not finite stands as a text (see runtime/files.py), in the logs of others as null.
+    Numbers that are not finite are texts (see runtime/files.py), in the logs of others null.
     """
     if value is None:
         return math.nan
@@ -188,10 +188,10 @@ def _keep_aside(directory: epath.Path, earlier: Log) -> None:
     if not before.endswith(block):  # it may have been kept by a run that was killed then
         write_bytes(path, before + block)
     numbers = [str(number) for number in earlier.unreadable]
-    shown = ", ".join(numbers[:5]) + (", ..." if len(numbers) > 5 else "")
+    first = ", ".join(numbers[:5]) + (", ..." if len(numbers) > 5 else "")
     log.warning(
         "%s: %d of %d lines cannot be read (line %s) and are kept in %s",
-        *(directory / LOG, len(numbers), len(numbers) + len(earlier.lines), shown, path),
+        *(directory / LOG, len(numbers), len(numbers) + len(earlier.lines), first, path),
     )
 
 

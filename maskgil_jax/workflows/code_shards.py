@@ -1,10 +1,10 @@
-"""Between the stages: encode an image set to code shards."""
+"""The stage between tokenizer and generator: an image set is encoded to code shards."""
 
 import collections
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,8 +14,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from maskgil_jax.config import differences
-from maskgil_jax.data import buckets, images, kinds, limits, records, shards, sources, unreadable
-from maskgil_jax.data.color import check_color
+from maskgil_jax.data import sources
+from maskgil_jax.data.images import buckets, cropping, file_kinds
+from maskgil_jax.data.images.color import check_color
+from maskgil_jax.data.records import image_records, limits
+from maskgil_jax.data.shards import code_records, shard_files, shard_index, unreadable_names
 from maskgil_jax.generation.images import encode
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import processes
@@ -31,8 +34,8 @@ VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config
 def run(config: ConfigDict, output: epath.Path) -> None:
     """Write code shards; a run that was cut short goes on with the first shard that is missing.
 
-    Shards that are there and damaged are named and made anew. With several processes each writes
-    its own share of the shards. Images that cannot be read are left out.
+    Damaged shards are named and written again. With several processes each writes its own share of
+    the shards. Images that cannot be read are left out.
 
     Args:
       config: see maskgil_jax/config.py, `codes`.
@@ -43,7 +46,7 @@ def run(config: ConfigDict, output: epath.Path) -> None:
     """
     tokenizer, source, sizes, captions, index = _plan(config)
     output.mkdir(parents=True, exist_ok=True)
-    complete = _complete(output, index)
+    complete = _is_complete(output, index)
     mine = range(jax.process_index(), len(index.shards), jax.process_count())
     todo = _to_be_made(output, index, mine)
     if complete and not processes.total(len(todo)):
@@ -51,37 +54,56 @@ def run(config: ConfigDict, output: epath.Path) -> None:
         return
     census = {"census": source.census.to_json()}
     if processes.first():
-        shards.write_index(output, index, {**census, "complete": False})
+        shard_index.write_index(output, index, {**census, "complete": False})
     processes.wait("the index is begun")  # no shard is there without the index that it is of
-
     encoder = Encoder(tokenizer, source, sizes, captions, index, config)
-    size = config.shard_size
-    total = sum(min(size, len(source) - i * size) for i in todo)
     encoder.count_unreadable(
-        unreadable.read(output / index.shards[i] for i in mine if i not in todo)
+        unreadable_names.read(output / index.shards[i] for i in mine if i not in todo)
     )
+    _write_shards(output, index, todo, encoder, len(source), config.shard_size)
+    encoder.check(processes.total(encoder.unreadable))
+    if processes.first():
+        _complete_index(output, index, len(source), census)
+    processes.wait("the index is complete")
+
+
+def _write_shards(
+    output: epath.Path,
+    index: shard_index.Index,
+    todo: Sequence[int],
+    encoder: "Encoder",
+    images: int,
+    size: int,
+) -> None:
+    """Write the shards with these numbers, of at most `size` of the source's images each."""
+    ranges = {i: range(i * size, min((i + 1) * size, images)) for i in todo}
+    total = sum(map(len, ranges.values()))
     with tqdm(total=total, unit="image", disable=None) as progress:
-        for i in todo:
+        for i, indices in ranges.items():
             path = output / index.shards[i]
-            indices = range(i * size, min((i + 1) * size, len(source)))
-            count = shards.write_shard(path, encoder.shard(path, indices, progress), index.grids)
+            count = shard_files.write_shard(
+                path, encoder.shard(path, indices, progress), index.grids
+            )
             log.info("%s: %d examples", index.shards[i], count)
     if encoder.left_out:
         log.warning("left out, since they cannot be read: %s", encoder.left_out)
-    encoder.check(processes.total(encoder.unreadable))
-    if processes.first():
-        counts = shards.counts_of(output, index)
-        faults = unreadable.read(output / name for name in index.shards)
-        left_out = {
-            "unreadable": len(source) - counts["examples"],
-            "unreadable_images": faults[:NAMED],
-        }
-        shards.write_index(output, index, {**counts, **left_out, **census, "complete": True})
-        log.info(
-            "%d examples in %s, %d images left out",
-            *(counts["examples"], output, left_out["unreadable"]),
-        )
-    processes.wait("the index is complete")
+
+
+def _complete_index(
+    output: epath.Path, index: shard_index.Index, images: int, census: dict[str, Any]
+) -> None:
+    """Write the index again, with what all shards hold and how many images were left out."""
+    counts = shard_files.counts_of(output, index)
+    faults = unreadable_names.read(output / name for name in index.shards)
+    left_out = {
+        "unreadable": images - counts["examples"],
+        "unreadable_images": faults[:NAMED],
+    }
+    shard_index.write_index(output, index, {**counts, **left_out, **census, "complete": True})
+    log.info(
+        "%d examples in %s, %d images left out",
+        *(counts["examples"], output, left_out["unreadable"]),
+    )
 
 
 def check(config: ConfigDict, downsample: int) -> buckets.Buckets:
@@ -116,7 +138,13 @@ def check(config: ConfigDict, downsample: int) -> buckets.Buckets:
 
 def _plan(
     config: ConfigDict,
-) -> tuple[loading.Tokenizer, records.Source, buckets.Buckets, CaptionEncoder | None, shards.Index]:
+) -> tuple[
+    loading.Tokenizer,
+    image_records.Source,
+    buckets.Buckets,
+    CaptionEncoder | None,
+    shard_index.Index,
+]:
     tokenizer = loading.load_tokenizer(config.tokenizer)
     sizes = check(config, tokenizer.downsample)
     encoder = loading.load_text_encoder(config.encoder) if config.encoder else None
@@ -124,7 +152,7 @@ def _plan(
     source.census.announce(config.source)
     source.census.check_limit(config.source, config.bad_image_limit, "bad_image_limit")
     count = -(-len(source) // config.shard_size)
-    index = shards.Index(
+    index = shard_index.Index(
         tokenizer=tokenizer.provenance,
         source={"name": config.source, "images": len(source)},
         image_size=config.image_size,
@@ -147,11 +175,12 @@ def _plan(
     return tokenizer, source, sizes, captions, index
 
 
-def _complete(output: epath.Path, index: shards.Index) -> bool:
-    found = shards.read_index(output)
-    if found is None:
+def _is_complete(output: epath.Path, index: shard_index.Index) -> bool:
+    """Whether all shards of this index were written before; InputError where others were."""
+    existing = shard_index.read_index(output)
+    if existing is None:
         return False
-    before, counts = found[0].to_json(), found[1]
+    before, counts = existing[0].to_json(), existing[1]
     for name in ("tokenizer", "encoder"):  # the same may have moved
         if "path" in before[name]:
             before[name]["path"] = getattr(index, name).get("path")
@@ -162,18 +191,18 @@ def _complete(output: epath.Path, index: shards.Index) -> bool:
             + "\n  ".join(lines)
         )
     if counts["complete"] and processes.first():
-        shards.write_index(output, index, counts)
+        shard_index.write_index(output, index, counts)
     return counts["complete"]
 
 
-def _to_be_made(output: epath.Path, index: shards.Index, mine: range) -> list[int]:
+def _to_be_made(output: epath.Path, index: shard_index.Index, mine: range) -> list[int]:
     """Which of the shards with these numbers are missing or damaged; the damaged are named."""
     paths = [output / index.shards[i] for i in mine]
-    with ThreadPoolExecutor(shards.OPENERS) as pool:
-        faults = list(pool.map(lambda path: shards.fault_of(path, index), paths))
+    with ThreadPoolExecutor(shard_files.OPENERS) as pool:
+        faults = list(pool.map(lambda path: shard_files.fault_of(path, index), paths))
     for path, fault in zip(paths, faults, strict=True):
-        if fault not in ("", shards.MISSING):
-            log.warning("%s is damaged and made anew: %s", path, fault)
+        if fault not in ("", shard_files.MISSING):
+            log.warning("%s is damaged and written again: %s", path, fault)
     return [i for i, fault in zip(mine, faults, strict=True) if fault]
 
 
@@ -188,7 +217,7 @@ class Loaded(NamedTuple):
       captions: of it, if they are kept.
     """
 
-    record: records.Record
+    record: image_records.Record
     bucket: int
     views: np.ndarray
     size: buckets.Size
@@ -205,10 +234,10 @@ class Encoder:
     def __init__(
         self,
         tokenizer: loading.Tokenizer,
-        source: records.Source,
+        source: image_records.Source,
         sizes: buckets.Buckets,
         captions: CaptionEncoder | None,
-        index: shards.Index,
+        index: shard_index.Index,
         config: ConfigDict,
     ):
         self._captions = captions
@@ -221,57 +250,57 @@ class Encoder:
     @property
     def left_out(self) -> str:
         """How many were found to be unreadable now, by kind, or ""."""
-        return kinds.counted(self._kinds)
+        return file_kinds.counted(self._kinds)
 
     def shard(
         self, path: epath.Path, indices: range, progress: tqdm
-    ) -> Iterator[shards.CodeRecord]:
+    ) -> Iterator[code_records.CodeRecord]:
         """Records of the readable images among `indices`; those of one size in their order.
 
         The names of the others are kept beside the shard, and are there before it.
         """
         faults: list[str] = []
         yield from self._records(indices, progress, faults)
-        unreadable.write(path, faults)
+        unreadable_names.write(path, faults)
 
     def _records(
         self, indices: range, progress: tqdm, faults: list[str]
-    ) -> Iterator[shards.CodeRecord]:
+    ) -> Iterator[code_records.CodeRecord]:
         """Records of the readable images, and in `faults` why the others are not.
 
         Images wait until there is a batch of their size, so that there is one shape of each.
         Records do not wait: features of a shard's captions may be more than the memory holds.
         """
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
-        for found in self._loaded(indices):
-            errors = [item for item in found if isinstance(item, Unreadable)]
+        for batch in self._loaded(indices):
+            errors = [item for item in batch if isinstance(item, Unreadable)]
             self._kinds += [error.kind for error in errors]
             new = [str(error) for error in errors]
             faults += new
             self.count_unreadable(new)
-            for item in (item for item in found if isinstance(item, Loaded)):
-                queue = waiting[item.bucket]
-                queue.append(item)
+            for image in (item for item in batch if isinstance(item, Loaded)):
+                queue = waiting[image.bucket]
+                queue.append(image)
                 if len(queue) == self._batch_size:
-                    yield from self._encoded(waiting.pop(item.bucket))
-            progress.update(len(found))
+                    yield from self._encoded(waiting.pop(image.bucket))
+            progress.update(len(batch))
         for queue in waiting.values():
             yield from self._encoded(queue)
 
     def _loaded(self, indices: range) -> Iterator[list[Loaded | Unreadable]]:
         """A batch of images after another; the next is loaded while one is encoded."""
         with ThreadPoolExecutor() as pool:
-            parts = [
+            batches = [
                 indices[start : start + self._batch_size]
                 for start in range(0, len(indices), self._batch_size)
             ]
-            following = pool.map(self._load, parts[0])
-            for part in parts[1:]:
-                found, following = following, pool.map(self._load, part)
-                yield list(found)
+            following = pool.map(self._load, batches[0])
+            for batch in batches[1:]:
+                current, following = following, pool.map(self._load, batch)
+                yield list(current)
             yield list(following)
 
-    def _encoded(self, images_of_a_size: list[Loaded]) -> list[shards.CodeRecord]:
+    def _encoded(self, images_of_a_size: list[Loaded]) -> list[code_records.CodeRecord]:
         bucket = images_of_a_size[0].bucket
         self._compilations.note(bucket)
         pixels = np.concatenate([image.views for image in images_of_a_size])
@@ -281,15 +310,15 @@ class Encoder:
         if self._captions and self._index.features:
             captions = self._captions.with_features(captions)
         return [
-            shards.CodeRecord(views, image.record.label, image.record.id, image.size, *kept)
-            for views, image, kept in zip(codes, images_of_a_size, captions, strict=True)
+            code_records.CodeRecord(views, image.record.label, image.record.id, image.size, *texts)
+            for views, image, texts in zip(codes, images_of_a_size, captions, strict=True)
         ]
 
     def _load(self, index: int) -> Loaded | Unreadable:
         """The image at an index, or why it cannot be read."""
         record = self._source[index]
         try:
-            with records.opened_image(record, self._index.color) as image:
+            with image_records.opened_image(record, self._index.color) as image:
                 size = image.height, image.width
                 (bucket,) = self._buckets.nearest(*np.array(size)[:, None])
                 height, width = self._buckets.sizes[bucket]
@@ -302,12 +331,12 @@ class Encoder:
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
         if self._index.crops == "ten":
-            return images.ten_crop(image, height)
+            return cropping.ten_crop(image, height)
         if self._index.crops == "random":
-            # Of the image's own, so that a run that is cut short goes on to the same codes.
+            # Seeded by the image, so that a run that is cut short goes on to the same codes.
             rng = np.random.default_rng((self._index.seed, index))
-            return images.random_views(image, height, width, self._index.views, rng)
-        view = images.bucket_crop(image, height, width)
+            return cropping.random_views(image, height, width, self._index.views, rng)
+        view = cropping.bucket_crop(image, height, width)
         return np.stack([view, view[:, ::-1]] if self._index.crops == "flip" else [view])
 
     def count_unreadable(self, faults: Sequence[str]) -> None:

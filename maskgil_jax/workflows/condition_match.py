@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from maskgil_jax.conditioning import base, choice
-from maskgil_jax.data.shards import CodeShards, readable
+from maskgil_jax.data.shards.shard_reader import CodeShards, readable
 from maskgil_jax.evaluation.likelihood import mean_losses
 from maskgil_jax.models.token_models.conditions import Condition
 from maskgil_jax.pretrained.generators import Generator

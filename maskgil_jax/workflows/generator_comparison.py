@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.evaluation import evaluation, generated_images
 from maskgil_jax.evaluation.generated_images import Drawn, Models
 from maskgil_jax.evaluation.likelihood import spread_records, validation

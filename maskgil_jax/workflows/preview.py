@@ -1,6 +1,6 @@
-"""The stages of a config, looked through before the first of them runs.
+"""All stages of a config are checked before the first of them runs.
 
-What a stage needs of one before it, which has not run, is known from that one's config: the
+What a stage needs of an earlier one, which has not run yet, is known from that one's config: the
 tokenizer's sizes, and what code shards will hold.
 """
 
@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
 from maskgil_jax.conditioning import choice, speech
-from maskgil_jax.data import buckets, mixture, sources
+from maskgil_jax.data import mixture, sources
+from maskgil_jax.data.images import buckets
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.models.tokenizers.vq import VQConfig
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data, generator_stage, tokenizer_stage
-from maskgil_jax.training.generator_data import Described
+from maskgil_jax.training.generator_data import CodesDescription
 from maskgil_jax.workflows import code_shards
 
 
@@ -40,12 +41,12 @@ class Codes(NamedTuple):
     sizes: buckets.Buckets
 
 
-# What stages will have made, by the path under which others name it.
-Made = dict[str, VQConfig | Codes]
+# What stages will write, by the path under which later ones name it.
+Outputs = dict[str, VQConfig | Codes]
 
 
 def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path]) -> None:
-    """Look through the stages of a config, in their order.
+    """Check the stages of a config, in their order.
 
     Args:
       stages: by name, with the work directory filled in.
@@ -54,13 +55,13 @@ def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path
     Raises:
       InputError: what one of them names does not fit together, is not there, or will not be.
     """
-    made: Made = {}
+    planned: Outputs = {}
     for name, config in stages.items():
         with _named(name):
             defaults.check_values(config)
     for name, config in stages.items():
         with _named(name):
-            made |= CHECKS[name](config, directories[name], made)
+            planned |= CHECKS[name](config, directories[name], planned)
 
 
 @contextlib.contextmanager
@@ -71,11 +72,11 @@ def _named(stage: str) -> Iterator[None]:
         raise InputError(f"stage {stage}: {error}") from None
 
 
-def check_tokenizer(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
-    """Look through a stage that trains a tokenizer; returns what it will have made."""
-    _, (network, judge) = tokenizer_stage.check(config)
+def check_tokenizer(config: ConfigDict, directory: epath.Path, planned: Outputs) -> Outputs:
+    """Check a stage that trains a tokenizer; returns its outputs."""
+    _, (network, discriminator) = tokenizer_stage.check(config)
     networks.shapes_of(network, "config.model")
-    networks.shapes_of(judge, "config.discriminator")
+    networks.shapes_of(discriminator, "config.discriminator")
     if config.loss.perceptual_weight:
         check_directory("config.loss.lpips", config.loss.lpips, "lpips")
     for field, kind in (("tokenizer", "vq"), ("discriminator", "discriminator")):
@@ -87,9 +88,9 @@ def check_tokenizer(config: ConfigDict, directory: epath.Path, made: Made) -> Ma
     return {str(directory / "model"): network}
 
 
-def check_codes(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
-    """Look through a stage that writes code shards; returns what it will have made."""
-    tokenizer = _tokenizer(config.tokenizer, made)
+def check_codes(config: ConfigDict, directory: epath.Path, planned: Outputs) -> Outputs:
+    """Check a stage that writes code shards; returns its outputs."""
+    tokenizer = _tokenizer(config.tokenizer, planned)
     sizes = code_shards.check(config, tokenizer.downsample)
     if config.encoder:
         check_directory("config.encoder", config.encoder, "gemma")
@@ -97,10 +98,10 @@ def check_codes(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
     return {f"arrayrecord:{directory}": Codes(config, source.class_names, tokenizer, sizes)}
 
 
-def check_generator(config: ConfigDict, directory: epath.Path, made: Made) -> Made:
-    """Look through a stage that trains a generator; returns what it will have made: nothing."""
+def check_generator(config: ConfigDict, directory: epath.Path, planned: Outputs) -> Outputs:
+    """Check a stage that trains a generator; returns its outputs: none that others can use."""
     check_evaluation(config)
-    _, network, _ = generator_stage.check(config, _described(config, made))
+    _, network, _ = generator_stage.check(config, _codes_description(config, planned))
     networks.shapes_of(network, "config.model")
     if config.start_from.generator:
         kinds = tuple(name for name in networks.NETWORKS if name in ("llama", "bert", "halton"))
@@ -115,7 +116,7 @@ def check_evaluation(config: ConfigDict) -> evaluation.Settings:
     """What a generator's samples are measured by.
 
     Raises:
-      InputError: metrics or a reference that there are not.
+      InputError: metrics or a reference that do not exist.
     """
     settings = evaluation.Settings(
         metrics=config.evaluation.metrics,
@@ -130,37 +131,37 @@ def check_evaluation(config: ConfigDict) -> evaluation.Settings:
 def check_directory(field: str, directory: str, *kinds: str) -> None:
     """Raise InputError unless a model directory holds a network of one of these classes."""
     try:
-        found = model_directory.read_description(directory).get("class")
+        kind = model_directory.read_description(directory).get("class")
     except InputError as error:
         raise InputError(f"{field} = {directory!r}: {error}") from None
-    if found not in kinds:
+    if kind not in kinds:
         raise InputError(
-            f"{field} = {directory!r} holds a network {found!r}, expected {' or '.join(kinds)}"
+            f"{field} = {directory!r} holds a network {kind!r}, expected {' or '.join(kinds)}"
         )
 
 
-def _tokenizer(directory: str, made: Made) -> VQConfig:
+def _tokenizer(directory: str, planned: Outputs) -> VQConfig:
     """The config of a tokenizer that is there, or will be."""
-    planned = made.get(directory.rstrip("/"))
-    if isinstance(planned, VQConfig):
-        return planned
+    output = planned.get(directory.rstrip("/"))
+    if isinstance(output, VQConfig):
+        return output
     check_directory("config.tokenizer", directory, "vq")
     arguments = model_directory.read_description(directory)["arguments"]
     config: VQConfig = networks.config_of("vq", arguments, f"{directory}/model.json")
     return config
 
 
-def _described(config: ConfigDict, made: Made) -> Described:
+def _codes_description(config: ConfigDict, planned: Outputs) -> CodesDescription:
     """The codes that a generator will be trained on."""
     names = [weighted.source for weighted in mixture.chosen(config.data)]
-    planned = [made.get(name.rstrip("/")) for name in names]
-    codes = [shards for shards in planned if isinstance(shards, Codes)]
-    if not codes and config.tokenizer.rstrip("/") not in made:
-        return generator_data.open_data(config).described(generator_stage.named(config))
+    outputs = [planned.get(name.rstrip("/")) for name in names]
+    codes = [shards for shards in outputs if isinstance(shards, Codes)]
+    if not codes and config.tokenizer.rstrip("/") not in planned:
+        return generator_data.open_data(config).description(generator_stage.source_name(config))
     if codes and len(codes) < len(names):
         raise InputError(
-            f"config.data.mixture = {config.data.mixture!r} names shards that stages before this "
-            "one make, and others: expected runs of their own for these"
+            f"config.data.mixture = {config.data.mixture!r} names shards that earlier stages "
+            "write, and others: expected runs of their own for these"
         )
     _check_condition(config, codes)
     if codes:
@@ -172,11 +173,11 @@ def _described(config: ConfigDict, made: Made) -> Described:
     else:
         opened = [sources.open_source(name) for name in names]
         class_names, size = opened[0].class_names, config.data.image_size
-        tokenizer = _tokenizer(config.tokenizer, made)
+        tokenizer = _tokenizer(config.tokenizer, planned)
         generator_data.check_size(size, tokenizer.downsample)
         sizes = buckets.named(config.data.buckets, size, tokenizer.downsample)
-    return Described(
-        generator_stage.named(config),
+    return CodesDescription(
+        generator_stage.source_name(config),
         class_names,
         tokenizer.codebook_size,
         (size // tokenizer.downsample,) * 2,

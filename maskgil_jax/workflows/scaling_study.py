@@ -11,17 +11,17 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
-from maskgil_jax.data.shards import CodeShards, Index
+from maskgil_jax.data.shards.shard_index import Index
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.evaluation.likelihood import spread_records, validation
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import load_generator
 from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
-from maskgil_jax.training import generator_stage
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import scaling_laws, scaling_tables
 from maskgil_jax.workflows.options import ScalingOptions
@@ -169,9 +169,7 @@ def check_codes(config: ConfigDict, validation: CodeShards) -> None:
 def known(run: Run, index: Index) -> dict[str, Any]:
     """What is known of a run before it starts: its row of the table, without the loss."""
 
-    network = generator_stage.network_config(
-        run.config.model, index.tokenizer["codebook_size"], index.grid
-    )
+    network = presets.network_config(run.config.model, index.tokenizer["codebook_size"], index.grid)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {run.config.model.preset}: expected a LLaMA, whose FLOPs are "

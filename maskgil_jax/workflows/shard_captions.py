@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskgil_jax.data.records import Record, captions_of
+from maskgil_jax.data.records.image_records import Record, captions_of
 from maskgil_jax.pretrained.text_encoder import TextEncoder, Tokens
 
 SMALLEST = 8  # captions, and tokens of each, that features are computed of; and twice as many, ...
 
 
 class Captions(NamedTuple):
-    """Those of one image.
+    """The captions of one image.
 
     Attributes:
       ids: int32 [n] of each.
@@ -24,7 +24,7 @@ class Captions(NamedTuple):
 
 
 class CaptionEncoder:
-    """Reads captions as an encoder does.
+    """Turns captions into token ids and features, as the encoder of text does.
 
     Args:
       encoder: of captions.
@@ -41,8 +41,8 @@ class CaptionEncoder:
         Raises:
           Unreadable: it has none that can be used.
         """
-        found = self._encoder.tokenize(captions_of(record), self._tokens)
-        return Captions(tuple(ids[mask] for ids, mask in zip(*found, strict=True)))
+        tokens = self._encoder.tokenize(captions_of(record), self._tokens)
+        return Captions(tuple(ids[mask] for ids, mask in zip(*tokens, strict=True)))
 
     def with_features(self, images: Sequence[Captions]) -> list[Captions]:
         """The same with the features of all captions, those of about one length together."""
@@ -52,14 +52,14 @@ class CaptionEncoder:
         for length in np.unique(lengths):
             places = np.flatnonzero(lengths == length)
             for start in range(0, len(places), self._batch_size):
-                part = places[start : start + self._batch_size]
-                size = _rounded(len(part), self._batch_size)
-                batch = _batch([ids[place] for place in part], length, size)
-                found, mask = (np.asarray(x) for x in self._encoder.encode(batch))
-                for place, values, valid in zip(part, found, mask, strict=False):
+                some = places[start : start + self._batch_size]
+                size = _rounded(len(some), self._batch_size)
+                batch = _batch([ids[place] for place in some], length, size)
+                encoded, mask = (np.asarray(x) for x in self._encoder.encode(batch))
+                for place, values, valid in zip(some, encoded, mask, strict=False):
                     features[place] = values[valid]
-        parts = iter(features)
-        return [Captions(image.ids, tuple(next(parts) for _ in image.ids)) for image in images]
+        following = iter(features)
+        return [Captions(image.ids, tuple(next(following) for _ in image.ids)) for image in images]
 
 
 def _rounded(count: int, most: int) -> int:

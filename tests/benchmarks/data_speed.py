@@ -23,7 +23,10 @@ import numpy as np
 import simplejpeg
 from absl import app, flags
 
-from maskgil_jax.data import images, pipeline, sources
+from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.images import cropping
+from maskgil_jax.data.order import Order, pools_of
+from maskgil_jax.data.records import image_records
 from maskgil_jax.runtime.errors import InputError
 
 LIMIT = "libjpeg-turbo decodes"
@@ -64,7 +67,7 @@ def main() -> None:
         pathlib.Path(flags.FLAGS.output).expanduser().write_text(content)
 
 
-def jpegs(source: sources.Source, count: int) -> list[sources.Record]:
+def jpegs(source: image_records.Source, count: int) -> list[image_records.Record]:
     """Records of at most `count` JPEG files of three colours."""
     records = []
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist():
@@ -77,14 +80,14 @@ def jpegs(source: sources.Source, count: int) -> list[sources.Record]:
     return records
 
 
-def megapixels(records: list[sources.Record]) -> float:
+def megapixels(records: list[image_records.Record]) -> float:
     """Mean of the images."""
     sizes = [simplejpeg.decode_jpeg_header(record.image)[:2] for record in records]
     return statistics.mean(height * width for height, width in sizes) / 1e6
 
 
 def one_core(
-    records: list[sources.Record], load: pipeline.Load, size: int, scratch: pathlib.Path
+    records: list[image_records.Record], load: pipeline.Load, size: int, scratch: pathlib.Path
 ) -> dict[str, Callable[[], None]]:
     """What is timed, by name; each call goes through all images."""
     files = scratch / "files"
@@ -106,9 +109,9 @@ def one_core(
 
     return {
         LIMIT: all_images(lambda i: simplejpeg.decode_jpeg(records[i].image)),
-        "we decode": all_images(lambda i: sources.image_of(records[i])),
+        "we decode": all_images(lambda i: image_records.image_of(records[i])),
         "with the centre crop": all_images(
-            lambda i: images.center_crop(sources.image_of(records[i]), size)
+            lambda i: cropping.center_crop(image_records.image_of(records[i]), size)
         ),
         "with random crop and flip": all_images(lambda i: load(i, rng)),
         "we read a folder": all_images(lambda i: folder[i]),
@@ -129,7 +132,7 @@ def in_turns(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, lis
 
 def all_cores(length: int, load: pipeline.Load, rounds: int, threads: int) -> list[float]:
     """Seconds for so many images out of the training pipeline, one time a round."""
-    order = pipeline.Order(pipeline.parts_of([np.zeros(length, int)]), BATCH, seed=0)
+    order = Order(pools_of([np.zeros(length, int)]), BATCH, seed=0)
     batches = pipeline.batches(load, order, threads=threads)
     count = 3 * threads  # each thread loads a batch, and all are done at about the same time
     seconds = []

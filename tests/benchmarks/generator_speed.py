@@ -239,16 +239,16 @@ def jax_train(model: Any) -> Callable:
     import jax
 
     from maskgil_jax import config as defaults
-    from maskgil_jax.training import generator_stage
+    from maskgil_jax.training import generator_step
 
     config = defaults.generator()
     config.ema_decay = 0.0
     config.batch_size, config.loss.unmasked_weight = flags.FLAGS.batch, 1.0
-    state = jax.jit(lambda: generator_stage.init(config, model.network.config, None))()
+    state = jax.jit(lambda: generator_step.init(config, model.network.config, None))()
     codes, labels, _ = train_batch()
     batch = {"codes": codes.astype(np.int32), "label": labels.astype(np.int32)}
-    frozen = generator_stage.Frozen()
-    step = jax.jit(lambda s, b: generator_stage.step(s, frozen, b, config), donate_argnums=0)
+    frozen = generator_step.Frozen()
+    step = jax.jit(lambda s, b: generator_step.step(s, frozen, b, config), donate_argnums=0)
     held = [state]
 
     def run() -> float:

@@ -7,23 +7,14 @@ from PIL import Image
 
 from maskgil_jax.conditioning.base import read_class
 from maskgil_jax.data import pipeline, sources
+from maskgil_jax.data.records import image_records
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers.image_files import DISPLAY_P3, encoded, icc
+from tests.helpers.orders import MIXED, SHAPES, SQUARES, order_of
 
 
 def draw(index, rng):
     return {"index": np.int32(index), "noise": rng.random()}
-
-
-def order_of(buckets, weights=(1.0,), batch_size=4, seed=3):
-    parts = pipeline.parts_of([np.array(numbers) for numbers in buckets], weights)
-    return pipeline.Order(parts, batch_size, seed)
-
-
-SQUARES = order_of([10 * [0]])
-# A third in bucket 2, a few in bucket 7 (fewer than a batch), none in the others.
-SHAPES = order_of([57 * [0] + 30 * [2] + 3 * [7]])
-MIXED = order_of([20 * [0] + 10 * [1], 5 * [0] + 45 * [1]], weights=(3.0, 1.0))
 
 
 def take(count, order=SQUARES, **options):
@@ -67,41 +58,6 @@ def test_threads_do_not_change_the_order():
         np.testing.assert_array_equal(a["index"], b["index"])
 
 
-def test_a_batch_is_of_one_bucket_and_buckets_come_in_proportion():
-    buckets = np.array(57 * [0] + 30 * [2] + 3 * [7])
-    steps = range(1, 226)  # 900 examples: ten times all 90
-    found = [SHAPES.bucket(step) for step in steps]
-    for step, bucket in zip(steps, found, strict=True):
-        assert set(buckets[SHAPES.examples(step)]) == {bucket}
-    # 57 and 3 are no multiples of the batch: what is left over is made up for in the next rounds.
-    for bucket, share in ((0, 57), (2, 30), (7, 3)):
-        assert abs(found.count(bucket) - 10 * share / 4) <= 1
-    assert len(set(found[:20])) > 1 and found[:20] != sorted(found[:20])
-
-
-def test_nothing_is_lost_of_what_is_left_over_in_a_bucket():
-    seen = np.bincount(np.concatenate([SHAPES.examples(step) for step in range(1, 226)]))
-    assert seen.shape == (90,) and seen.min() >= 7 and seen.max() <= 12
-
-
-def test_sources_are_mixed_by_weight_and_each_is_shuffled_by_itself():
-    examples = np.concatenate([MIXED.examples(step) for step in range(1, 501)])
-    first, second = examples[examples < 30], examples[examples >= 30]
-    assert abs(len(first) / 2000 - 0.75) < 0.01
-    # Within a source all are drawn as often, whatever the bucket.
-    for part, count in ((first, 30), (second - 30, 50)):
-        seen = np.bincount(part, minlength=count) / (len(part) / count)
-        assert seen.min() > 0.7 and seen.max() < 1.3
-    mixed = [len(set(np.array(MIXED.examples(step)) < 30)) == 2 for step in range(1, 101)]
-    assert sum(mixed) > 50  # of 4 examples, 1 - 0.75^4 - 0.25^4 = 68 %
-
-
-def test_a_seed_has_orders_of_its_own():
-    a, b = (order_of([57 * [0] + 30 * [2]], seed=seed) for seed in (0, 1))
-    assert [a.bucket(s) for s in range(1, 20)] != [b.bucket(s) for s in range(1, 20)]
-    assert a.examples(1) != b.examples(1)
-
-
 class Broken:
     """Every third image cannot be read."""
 
@@ -116,7 +72,7 @@ class Broken:
     def __getitem__(self, index):
         record = self._source[index]
         if self._broken(index):
-            return sources.Record(b"broken", record.label, f"broken {index}")
+            return image_records.Record(b"broken", record.label, f"broken {index}")
         return record
 
 
@@ -177,7 +133,7 @@ def test_flips_mirror_half_of_the_images():
 @pytest.mark.parametrize("color, expected", [("srgb", (219, 37, 49)), ("ignore", (200, 60, 60))])
 def test_pixels_are_of_the_chosen_colours(color, expected):
     patch = Image.new("RGB", (16, 16), (200, 60, 60))
-    record = sources.Record(encoded(patch, icc_profile=icc(DISPLAY_P3)), 0, "x.png")
+    record = image_records.Record(encoded(patch, icc_profile=icc(DISPLAY_P3)), 0, "x.png")
     load = pipeline.image_loader(
         [record], np.zeros(1, int), sizes=((8, 8),), crop="center", flip=False, color=color
     )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.decoding import masked, token_sampling
+from maskgil_jax.decoding import masked_loop, masked_options, masked_plan, token_sampling
 from tests.helpers import golden
 
 RULES = golden.arrays("sampling_rules")
@@ -36,11 +36,11 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         logits = guided(codes, 1.0 if scale is None else scale)
         return jnp.take_along_axis(logits, positions[..., None], axis=1)
 
-    def draw(step, logits, positions, divisor):
+    def sample(step, logits, positions, divisor):
         tokens = jnp.take_along_axis(pred[step], positions, axis=1)
         return tokens, log_probability(logits, tokens), jnp.zeros(tokens.shape)
 
-    plan, counts = masked.plan(
+    plan, counts = masked_plan.plan(
         256,
         steps=steps,
         guidance=w,
@@ -48,19 +48,11 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         schedule=schedule,
         choice_temperature=r_temp,
     )
-    codes = jax.jit(
-        functools.partial(
-            masked.decode,
-            predict,
-            mask_id=24,
-            plan=plan,
-            draw=draw,
-            gumbel=lambda step: gumbel[step],
-            rank_BL=jnp.zeros((2, 256)),
-        )
-    )(
-        jnp.full((2, 256), 24, jnp.int32),
-        np.repeat(counts, 2, axis=1),
+    model = masked_loop.Model(
+        predict, sample, lambda step: gumbel[step], jnp.zeros((2, 256)), mask_id=24
+    )
+    codes = jax.jit(functools.partial(masked_loop.decode, model, plan=plan))(
+        jnp.full((2, 256), 24, jnp.int32), np.repeat(counts, 2, axis=1)
     )
     expected = given["code_final"].reshape(2, 256)
     np.testing.assert_array_equal(np.minimum(codes, 23), expected)
@@ -71,15 +63,15 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         logits = guided(before, jnp.float32(plan.guidance[step]))
         confidence = log_probability(logits, pred[step])
         confidence += plan.choice_temperature[step] * gumbel[step]
-        hidden = np.asarray(before == 24)
+        masked = np.asarray(before == 24)
         np.testing.assert_allclose(
-            np.asarray(confidence)[hidden], given["conf"][step][hidden], atol=2e-5
+            np.asarray(confidence)[masked], given["conf"][step][masked], atol=2e-5
         )
-        revealed = masked.most_confident(
-            jnp.where(hidden, confidence, -jnp.inf), jnp.array(counts[step, 0])
+        revealed = masked_loop.most_confident(
+            jnp.where(masked, confidence, -jnp.inf), jnp.array(counts[step, 0])
         )
         np.testing.assert_array_equal(
-            hidden & ~np.asarray(revealed), given["mask_after"][step].reshape(2, 256).astype(bool)
+            masked & ~np.asarray(revealed), given["mask_after"][step].reshape(2, 256).astype(bool)
         )
 
 
@@ -90,58 +82,56 @@ def log_probability(logits, tokens):
 
 def _fill(codes, options):
     """Decode with a network that knows nothing."""
-    hidden = np.asarray(codes == 10).sum(axis=1)
-    plan, counts = masked.plan(hidden, **options)
+    masked = np.asarray(codes == 10).sum(axis=1)
+    plan, counts = masked_plan.plan(masked, **options)
     shape = (len(codes), codes.shape[1])
 
-    def draw(step, logits, positions, divisor):
+    def sample(step, logits, positions, divisor):
         shape = (*positions.shape, 1)
         uniform = jax.random.uniform(jax.random.fold_in(jax.random.key(0), step), shape)
         return token_sampling.code(uniform, logits, (10,), divisor=divisor)
 
-    @jax.jit
-    def run(codes):
-        return masked.decode(
-            lambda codes, positions, scale: jnp.zeros((*positions.shape, 10)),
-            codes,
-            counts,
-            mask_id=10,
-            plan=plan,
-            draw=draw,
-            gumbel=lambda step: jax.random.gumbel(jax.random.key(step), shape),
-            rank_BL=jnp.tile(jnp.arange(shape[1]), (shape[0], 1)),
-        )
-
-    return run(codes)
+    model = masked_loop.Model(
+        lambda codes, positions, scale: jnp.zeros((*positions.shape, 10)),
+        sample,
+        lambda step: jax.random.gumbel(jax.random.key(step), shape),
+        jnp.tile(jnp.arange(shape[1]), (shape[0], 1)),
+        mask_id=10,
+    )
+    return jax.jit(lambda codes: masked_loop.decode(model, codes, counts, plan))(codes)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20])
 @pytest.mark.parametrize("preset", ["maskgil", "maskgit", "halton", "titok_s128", "maskbit"])
-def test_no_token_stays_hidden(preset, steps):
-    options = dataclasses.asdict(masked.PRESETS[preset]) | dict(steps=steps)
+def test_no_token_stays_masked(preset, steps):
+    options = dataclasses.asdict(masked_options.PRESETS[preset]) | dict(steps=steps)
     codes = _fill(jnp.full((2, 64), 10), options)
     assert codes.shape == (2, 64) and (codes < 10).all() and (codes >= 0).all()
 
 
-@pytest.mark.parametrize("preset", masked.PRESETS)
+@pytest.mark.parametrize("preset", masked_options.PRESETS)
 def test_presets_are_plans(preset):
-    plan, counts = masked.plan(256, **dataclasses.asdict(masked.PRESETS[preset]))
-    assert len(plan.hidden) == masked.PRESETS[preset].steps and counts.sum() == 256
+    plan, counts = masked_plan.plan(256, **dataclasses.asdict(masked_options.PRESETS[preset]))
+    assert len(plan.masked) == masked_options.PRESETS[preset].steps and counts.sum() == 256
 
 
-def test_no_token_stays_hidden_where_the_last_count_is_negative():
-    _, counts = masked.plan(64, steps=40, schedule="root")
+def test_no_token_stays_masked_where_the_last_count_is_negative():
+    _, counts = masked_plan.plan(64, steps=40, schedule="root")
     assert counts.min() < 0
     assert (_fill(jnp.full((1, 64), 10), dict(steps=40, schedule="root")) < 10).all()
 
 
-@pytest.mark.parametrize("rule", masked.RULES)
-@pytest.mark.parametrize("resample", [False, True])
-def test_known_tokens_are_kept_however_many_an_image_has(rule, resample):
+@pytest.mark.parametrize("rule", masked_options.RULES)
+def test_known_tokens_are_kept_however_many_an_image_has(rule):
     known = np.stack([np.arange(64) % 3 == 0, np.arange(64) > 1, np.ones(64, bool)])
-    codes = _fill(jnp.where(known, 7, 10), dict(steps=4, rule=rule, resample=resample))
+    codes = _fill(jnp.where(known, 7, 10), dict(steps=4, rule=rule))
     assert (np.asarray(codes)[known] == 7).all()
     assert (codes < 10).all()
+
+
+def always_0(step, logits, positions, divisor):
+    """The same code wherever it is asked for, and confidences that say nothing."""
+    return positions * 0, *[jnp.zeros(positions.shape)] * 2
 
 
 def test_the_order_of_halton_decides_what_is_revealed():
@@ -152,49 +142,29 @@ def test_the_order_of_halton_decides_what_is_revealed():
         jax.debug.callback(lambda c: seen.append(np.asarray(c[0] != 10)), codes, ordered=True)
         return jnp.zeros((*positions.shape, 10))
 
-    plan, counts = masked.plan(16, steps=4, rule="halton")
-    jax.block_until_ready(
-        masked.decode(
-            predict,
-            jnp.full((1, 16), 10),
-            counts,
-            mask_id=10,
-            plan=plan,
-            draw=lambda step, logits, positions, divisor: (
-                positions * 0,
-                *[jnp.zeros(positions.shape)] * 2,
-            ),
-            gumbel=lambda step: jnp.zeros((1, 16)),
-            rank_BL=order[None],
-        )
+    plan, counts = masked_plan.plan(16, steps=4, rule="halton")
+    model = masked_loop.Model(
+        predict, always_0, lambda step: jnp.zeros((1, 16)), order[None], mask_id=10
     )
+    jax.block_until_ready(masked_loop.decode(model, jnp.full((1, 16), 10), counts, plan))
     for revealed, before in zip(seen, np.cumsum(counts[:, 0]) - counts[:, 0], strict=True):
         np.testing.assert_array_equal(revealed, np.asarray(order) < before)
 
 
-def test_only_what_is_hidden_is_predicted_and_guided_only_where_it_is():
+def test_only_what_is_masked_is_predicted_and_guided_only_where_it_is():
     shapes = []
 
     def predict(codes, positions, scale):
         shapes.append((positions.shape[1], scale is not None))
         return jnp.zeros((*positions.shape, 10))
 
-    plan, counts = masked.plan(256, steps=8)
-    masked.decode(
-        predict,
-        jnp.full((1, 256), 10),
-        counts,
-        mask_id=10,
-        plan=plan,
-        draw=lambda step, logits, positions, divisor: (
-            positions * 0,
-            *[jnp.zeros(positions.shape)] * 2,
-        ),
-        gumbel=lambda step: jnp.zeros((1, 256)),
-        rank_BL=jnp.zeros((1, 256)),
+    plan, counts = masked_plan.plan(256, steps=8)
+    model = masked_loop.Model(
+        predict, always_0, lambda step: jnp.zeros((1, 256)), jnp.zeros((1, 256)), mask_id=10
     )
-    hidden = [256, 255, 237, 211, 179, 141, 98, 50]
-    assert shapes == [(n, i > 0) for i, n in enumerate(hidden)]
+    masked_loop.decode(model, jnp.full((1, 256), 10), counts, plan)
+    masked = [256, 255, 237, 211, 179, 141, 98, 50]
+    assert shapes == [(n, i > 0) for i, n in enumerate(masked)]
 
 
 @pytest.mark.parametrize(
@@ -217,4 +187,4 @@ def test_only_what_is_hidden_is_predicted_and_guided_only_where_it_is():
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        masked.plan(16, **options)
+        masked_plan.plan(16, **options)

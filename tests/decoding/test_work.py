@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.decoding import autoregressive, masked, masked_loop
+from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from maskgil_jax.pretrained import generators
@@ -27,8 +27,8 @@ def network():
 
 def compiled(network, codes_Bhw, **options):
     """The sampler as it is compiled for these options, and its plan."""
-    hidden_B = np.asarray(codes_Bhw == WIDE.mask_id).sum(axis=(1, 2))
-    plan, counts_SB = masked.plan(hidden_B, **options)
+    masked_B = np.asarray(codes_Bhw == WIDE.mask_id).sum(axis=(1, 2))
+    plan, counts_SB = masked_plan.plan(masked_B, **options)
     lowered = masked_loop.sample_codes.lower(
         network, jnp.zeros(B, jnp.int32), codes_Bhw, counts_SB, jax.random.key(0), 0, plan=plan
     )
@@ -36,29 +36,29 @@ def compiled(network, codes_Bhw, **options):
 
 
 def matrix_flops(plan):
-    """Of all products of the network that the plan needs: head on hidden tokens only."""
+    """Of all products of the network that the plan needs: head on masked tokens only."""
     D, F, V, T = WIDE.dim, WIDE.ffn_dim, WIDE.codebook_size, 65
     layer = 2 * T * D * (4 * D + 3 * F) + 4 * T * T * D
     passes = sum(1 + (scale != 1) for scale in plan.guidance)
-    return B * (passes * layer + 2 * D * V * sum(plan.hidden))
+    return B * (passes * layer + 2 * D * V * sum(plan.masked))
 
 
-ALL_HIDDEN = jnp.full((B, 8, 8), WIDE.mask_id)
-HALF_KNOWN = ALL_HIDDEN.at[:, :4].set(7)
+ALL_MASKED = jnp.full((B, 8, 8), WIDE.mask_id)
+HALF_KNOWN = ALL_MASKED.at[:, :4].set(7)
 
 
 @pytest.mark.parametrize(
     "codes, options",
     [
-        (ALL_HIDDEN, dict(steps=4)),  # the ramp leaves the first step without guidance
-        (ALL_HIDDEN, dict(steps=4, guidance=1.0)),
-        (ALL_HIDDEN, dict(steps=3, guidance_ramp="constant")),
-        (ALL_HIDDEN, dict(steps=4, rule="halton")),
-        (ALL_HIDDEN, dict(steps=1)),
+        (ALL_MASKED, dict(steps=4)),  # the ramp leaves the first step without guidance
+        (ALL_MASKED, dict(steps=4, guidance=1.0)),
+        (ALL_MASKED, dict(steps=3, guidance_ramp="constant")),
+        (ALL_MASKED, dict(steps=4, rule="halton")),
+        (ALL_MASKED, dict(steps=1)),
         (HALF_KNOWN, dict(steps=8)),
     ],
 )
-def test_the_head_runs_on_hidden_tokens_and_the_null_pass_where_there_is_guidance(
+def test_the_head_runs_on_masked_tokens_and_the_null_pass_where_there_is_guidance(
     network, codes, options
 ):
     program, plan = compiled(network, codes, **options)
@@ -88,9 +88,9 @@ def test_weights_are_cast_once(network, causal):
             *arguments, jax.random.key(0), 0, options=options, grid=config.grid, tokens=64
         )
     else:
-        plan, counts_SB = masked.plan(np.full(B, 64))
+        plan, counts_SB = masked_plan.plan(np.full(B, 64))
         traced = masked_loop.sample_codes.trace(
-            *arguments, ALL_HIDDEN, counts_SB, jax.random.key(0), 0, plan=plan
+            *arguments, ALL_MASKED, counts_SB, jax.random.key(0), 0, plan=plan
         )
     cast = [
         equation.invars[0].aval.shape

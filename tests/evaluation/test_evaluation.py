@@ -65,7 +65,7 @@ def test_lpips_is_that_of_the_network_it_is_given(pair, tmp_path):
     expected = jax.jit(lambda n, x, y: n(x, y))(network, x, y).mean()
     np.testing.assert_allclose(found["metrics"]["lpips_vgg"], expected, rtol=1e-5)
     assert found["real_to_real"] == {}
-    with pytest.raises(InputError, match="metric 'lpips' needs --lpips=DIR"):
+    with pytest.raises(InputError, match="metric 'lpips' needs lpips=DIR"):
         evaluate(*pair, tmp_path, "lpips")
     with pytest.raises(InputError, match="metric .codebook. of .*: the samples have no codes"):
         evaluate(*pair, tmp_path, "codebook")
@@ -101,7 +101,7 @@ def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
     assert "rfid" not in result["real_to_real"] and "fid" in result["real_to_real"]
     assert any("no dc between halves of the reference: 4" in told for told in result["warnings"])
     assert any("fid of 9 images: a covariance of 2,048" in told for told in result["warnings"])
-    with pytest.raises(InputError, match="metric 'fid' needs --inception=DIR"):
+    with pytest.raises(InputError, match="metric 'fid' needs inception=DIR"):
         evaluate(*pair, tmp_path, "fid")
 
 
@@ -252,7 +252,7 @@ def test_another_network_gives_features_under_its_own_name(tmp_path):
         assert not found["metrics"]
     assert distances[0] < distances[1]
     for bad in ("tests.helpers.efficientnet", "tests.none:f", "tests.helpers.efficientnet:none"):
-        with pytest.raises(InputError, match=f"--features={bad}: .*expected MODULE:FUNCTION"):
+        with pytest.raises(InputError, match=f"features={bad}: .*expected MODULE:FUNCTION"):
             evaluate(drawn, real, tmp_path, "frechet", network=bad)
     with pytest.raises(InputError, match="metric 'fid' is of Inception's features, but these are"):
         evaluate(drawn, real, tmp_path, "fid", network=spec)
@@ -283,7 +283,7 @@ def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path
     assert {name.startswith("lab_net_7_") for name in found["metrics"]} == {True}
     assert found["features"] == ["lab/Net-7"]
     assert found["reference"]["sha256"] == image_sets.sha256_of(str(b))
-    with pytest.raises(InputError, match="other side images: expected features too, or --features"):
+    with pytest.raises(InputError, match="other side images: expected features too, or features="):
         np.savez(tmp_path / "images.npz", arr_0=ORIGINALS)
         evaluate(tmp_path / "images.npz", b, tmp_path)
     with pytest.raises(InputError, match="features of lab/Net-7 and of other: expected those of"):
@@ -306,7 +306,7 @@ def test_features_of_another_resize_than_the_protocols_are_refused(tmp_path):
     tf1, clean = tmp_path / "tf1.npz", tmp_path / "clean.npz"
     assert abs(evaluate(tf1, tf1, tmp_path, "fid", protocol="adm")["metrics"]["fid"]) < 1e-9
     for sides in ((tf1, clean), (clean, tf1)):
-        with pytest.raises(InputError, match="--protocol=adm: the features of .*clean.npz are of"):
+        with pytest.raises(InputError, match="protocol=adm: the features of .*clean.npz are of"):
             evaluate(*sides, tmp_path, "fid", protocol="adm")
     assert evaluate(clean, clean, tmp_path, "kid", protocol="clean-fid")["metrics"].keys() == {
         "kid",
@@ -447,7 +447,7 @@ def test_results_name_what_they_are_of(pair, tmp_path):
     assert found["samples"]["count"] == 9 and found["reference"]["path"] == str(pair[1])
     assert found["code"].startswith("0.1.0") and found["protocol"]["name"] == "none"
     assert found["reference"]["sha256"] != found["samples"]["sha256"]
-    with pytest.raises(InputError, match="--protocol=fid50k: expected one of adm, torch-fidelity"):
+    with pytest.raises(InputError, match="protocol=fid50k: expected one of adm, torch-fidelity"):
         evaluate(*pair, tmp_path, protocol="fid50k")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskgil_jax.data.utterances import Utterance
+from maskgil_jax.data.sound.utterances import Utterance
 from maskgil_jax.evaluation import image_sets
 from maskgil_jax.generation import live_speech
 from maskgil_jax.models.token_models.conditions import Features

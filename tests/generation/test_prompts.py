@@ -39,7 +39,7 @@ def test_each_line_is_a_prompt(tmp_path, data, prompts):
     ],
 )
 def test_messages_name_the_file_and_the_line(tmp_path, data, message):
-    with pytest.raises(InputError, match=f"--prompts=.*prompts.txt: {message}"):
+    with pytest.raises(InputError, match=f"prompts=.*prompts.txt: {message}"):
         read(tmp_path, data)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from maskgil_jax.runtime.work_lock import Held
+from maskgil_jax.runtime.lock_file import HeldByAnother
 
 
 def race(count, enter):
@@ -14,7 +14,7 @@ def race(count, enter):
         try:
             enter()
             got.append(True)
-        except Held:
+        except HeldByAnother:
             pass
 
     threads = [threading.Thread(target=run) for _ in range(count)]

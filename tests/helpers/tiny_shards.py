@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from maskgil_jax.data import shards
+from maskgil_jax.data.shards import code_records, shard_files, shard_index
 
 GRID = (4, 4)
 CLASSES = 10
@@ -27,13 +27,13 @@ def index(count=1, **changes):
         class_names=tuple(map(str, range(CLASSES))),
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
-    return shards.Index(**(fields | changes))
+    return shard_index.Index(**(fields | changes))
 
 
 def record(number, grid=GRID, **changes):
     codes = np.random.default_rng(number).integers(0, CODES, (1, *grid)).astype(np.uint16)
     fields = dict(codes=codes, label=number % CLASSES, id=f"images/{number}.png", size=(9, 8))
-    return shards.CodeRecord(**(fields | changes))
+    return code_records.CodeRecord(**(fields | changes))
 
 
 def write(directory, count=2, each=64, records=None, **changes):
@@ -43,7 +43,7 @@ def write(directory, count=2, each=64, records=None, **changes):
     records = records or [[record(i * each + j) for j in range(each)] for i in range(count)]
     written = index(len(records), **changes)
     for name, of_shard in zip(written.shards, records, strict=True):
-        shards.write_shard(path / name, of_shard, written.grids)
-    counts = shards.counts_of(path, written)
-    shards.write_index(path, written, counts | {"unreadable": 0, "complete": True})
+        shard_files.write_shard(path / name, of_shard, written.grids)
+    counts = shard_files.counts_of(path, written)
+    shard_index.write_index(path, written, counts | {"unreadable": 0, "complete": True})
     return path

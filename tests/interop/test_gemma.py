@@ -303,7 +303,7 @@ def test_gguf_of_other_networks_is_refused(tmp_path):
     for architecture, changes, message in (
         ("llama", {}, "is a 'llama', expected one of"),
         ("gemma", {"vocabulary": "gpt2"}, "has a vocabulary 'gpt2', expected 'llama'"),
-        ("gemma", {"scores": None}, "no whole vocabulary: KeyError"),
+        ("gemma", {"scores": None}, "no complete vocabulary: KeyError"),
     ):
         write_gguf(path, model, architecture, **changes)
         with pytest.raises(InputError, match=message):

@@ -39,7 +39,7 @@ def test_gguf_whose_header_lies_is_refused_at_once(content, tmp_path):
         llama_cpp.read(str(tmp_path / "x.gguf"))
 
 
-def write_gemma(path, layers_told=2, layers=2):
+def write_gemma(path, block_count=2, layers=2):
     """A Gemma 1 of random weights, as llama.cpp's converter writes it."""
     library = pytest.importorskip("gguf")
     from sentencepiece import sentencepiece_model_pb2
@@ -57,7 +57,7 @@ def write_gemma(path, layers_told=2, layers=2):
     writer = library.GGUFWriter(path, "gemma")
     writer.add_key_length(K)
     writer.add_head_count(H)
-    writer.add_block_count(layers_told)
+    writer.add_block_count(block_count)
     writer.add_tokenizer_model("llama")
     writer.add_token_list([piece.piece for piece in pieces])
     writer.add_token_types([piece.type for piece in pieces])
@@ -80,17 +80,17 @@ def read_gemma(path):
 
 
 def test_layers_are_counted_against_the_header(tmp_path):
-    found = read_gemma(write_gemma(tmp_path / "whole.gguf"))
-    assert (found.layers, found.heads, found.kv_heads) == (2, 2, 1)
+    config = read_gemma(write_gemma(tmp_path / "complete.gguf"))
+    assert (config.layers, config.heads, config.kv_heads) == (2, 2, 1)
     with pytest.raises(InputError, match="num_hidden_layers = 2, but its settings say 3"):
-        read_gemma(write_gemma(tmp_path / "part.gguf", layers_told=3))
+        read_gemma(write_gemma(tmp_path / "part.gguf", block_count=3))
 
 
 def test_damage_anywhere_in_gguf_is_refused_or_does_no_harm(tmp_path):
     path, rng = write_gemma(tmp_path / "x.gguf"), np.random.default_rng(0)
-    whole = pathlib.Path(path).read_bytes()
+    content = pathlib.Path(path).read_bytes()
     for case in range(60):
-        data, at = bytearray(whole), int(rng.integers(800 if case % 3 else len(whole)))
+        data, at = bytearray(content), int(rng.integers(800 if case % 3 else len(content)))
         if case % 4:
             data[at] ^= 1 << int(rng.integers(8))
         else:

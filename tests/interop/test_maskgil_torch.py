@@ -63,8 +63,8 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
         expected = maskgil_jax.load(tmp_path / "model").logits(codes, ours)
     with torch.inference_mode():
         mask = None if given is None else torch.from_numpy(given)
-        found = module(torch.from_numpy(codes), torch.from_numpy(condition), mask)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+        logits = module(torch.from_numpy(codes), torch.from_numpy(condition), mask)
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
 
     conversion.import_model("maskgil", path, str(tmp_path / "back"), {})
     back = maskgil_jax.load(tmp_path / "back")
@@ -89,11 +89,11 @@ def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
     if not config.causal:
         codes[rng.random(codes.shape) < 0.6] = 16384
     with torch.inference_mode():
-        found = maskgil_torch.load(path)(torch.from_numpy(codes), torch.from_numpy(classes))
+        logits = maskgil_torch.load(path)(torch.from_numpy(codes), torch.from_numpy(classes))
     expected = maskgil_jax.load(tmp_path / "model").logits(codes, classes)
-    scale = float(np.abs(found).max())
+    scale = float(np.abs(logits).max())
     assert scale > 1
-    np.testing.assert_allclose(found, expected, atol=2e-5 * scale)
+    np.testing.assert_allclose(logits, expected, atol=2e-5 * scale)
 
 
 def test_a_file_without_a_config_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What wrappers and trainers put before names is taken off; sets of weights are told apart."""
+"""Prefixes that wrappers and trainers put before names come off; sets of weights are a choice."""
 
 import logging
 
@@ -11,11 +11,11 @@ from tests.helpers.small_vq import check_read, refused, saved
 PREFIXES = {
     "compiled, then DDP": lambda n: f"_orig_mod.module.{n}",
     "DDP, then compiled": lambda n: f"module._orig_mod.{n}",
-    "FSDP around all and a part": lambda n: (
+    "FSDP around all and a module": lambda n: (
         "_fsdp_wrapped_module."
         + n.replace("encoder.", "encoder._fsdp_wrapped_module._checkpoint_wrapped_module.")
     ),
-    "a compiled part": lambda n: n.replace("encoder.", "encoder._orig_mod."),
+    "a compiled module": lambda n: n.replace("encoder.", "encoder._orig_mod."),
     "some of them wrapped": lambda n: f"module.{n}" if "decoder" in n else n,
     "lightning": lambda n: f"net.{n}",
     "several modules": lambda n: f"trainer.model._orig_mod.vq.{n}",
@@ -50,13 +50,13 @@ def test_a_line_says_which_prefix_was_taken_off_and_what_was_left(arrays, state,
 )
 def test_two_networks_in_one_state_dict_are_told_apart(prefixes, called, arrays, state, tmp_path):
     sets = [{k: v + i for k, v in state.items()} for i in range(2)]
-    joined = {p + k: v for p, part in zip(prefixes, sets, strict=True) for k, v in part.items()}
+    joined = {p + k: v for p, one in zip(prefixes, sets, strict=True) for k, v in one.items()}
     path = saved(tmp_path / "x.pt", joined)
-    message = refused(path, "several sets of weights that fit.*argument weights=NAME")
+    message = refused(path, "several sets of weights that fit.*arg=weights=NAME")
     assert all(name in message for name in called)
-    for name, part in zip(called, sets, strict=True):
-        check_read(path, {k: v.numpy() for k, v in part.items()}, weights=name)
-    refused(path, "argument weights=teachers: .* holds", "teachers")
+    for name, one in zip(called, sets, strict=True):
+        check_read(path, {k: v.numpy() for k, v in one.items()}, weights=name)
+    refused(path, "arg=weights=teachers: .* holds", "teachers")
 
 
 def test_what_was_found_is_shown_where_nothing_fits(tmp_path):
@@ -79,9 +79,9 @@ def test_model_is_taken_before_ema_and_a_line_says_so(arrays, state, tmp_path, c
     raw = {k: v + 1 for k, v in state.items()}
     path = saved(tmp_path / "x.pt", {"ema": state, "model": raw, "steps": 3})
     check_read(path, {k: x + 1 for k, x in arrays.items()})
-    assert "took the weights 'model'; it holds others too: weights=ema" in caplog.text
+    assert "took the weights 'model'; it holds others too: arg=weights=ema" in caplog.text
     check_read(path, arrays, weights="ema")
-    refused(path, r"argument weights=emma: .* holds \['ema', 'model'\], expected one", "emma")
+    refused(path, r"arg=weights=emma: .* holds \['ema', 'model'\], expected one", "emma")
 
 
 @pytest.mark.parametrize("key", ["ema_model", "model_ema", "generator", "vq.state_dict", "net"])
@@ -117,10 +117,10 @@ def test_a_file_without_names_of_tensors_is_refused_without_advice(content, tmp_
 
 def test_sets_of_unusual_names_are_a_choice(state, tmp_path):
     path = saved(tmp_path / "x.pt", {"first": state, "second": state})
-    refused(path, "several sets of weights, 'first', 'second': choose one by argument weights=NAME")
+    refused(path, "several sets of weights, 'first', 'second': choose one by arg=weights=NAME")
 
 
 def test_averaged_weights_alone_are_not_taken_for_raw_ones(state, arrays, tmp_path):
     path = saved(tmp_path / "x.pt", {"ema": state})
     check_read(path, arrays)
-    refused(path, r"argument weights=model: .* holds \['ema'\]", "model")
+    refused(path, r"arg=weights=model: .* holds \['ema'\]", "model")

@@ -76,7 +76,7 @@ CASES = {
         speech_positions=20, text_positions=8, suppressed=(3,), suppressed_first=(4, 5),
     ),
 }  # fmt: skip
-# The only settings that a file of Flax has no room for, so that they are told by --arg.
+# The only settings that a file of Flax has no room for, so that they are given as arguments.
 ARGUMENTS = {"maskgit": {"classes": 3, "grid": (2, 3)}}
 KNOWN = dict(
     tokenizer={"path": "/runs/vq", "fingerprint": "0123456789abcdef", "codebook_size": 20},
@@ -176,19 +176,19 @@ def test_what_foreign_tensors_do_not_tell_is_said(name, tmp_path, caplog):
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     safetensors.numpy.save_file(tensors, tmp_path / "foreign.safetensors")
     config = CASES[name]
-    told = {} if "gpt" in name else {"grid": config.grid}
-    told |= {"classes": 3} if name == "maskgit-pytorch" else {}
+    given = {} if "gpt" in name else {"grid": config.grid}
+    given |= {"classes": 3} if name == "maskgit-pytorch" else {}
     source = str(tmp_path / "foreign.safetensors")
     heads = {"maskgit-pytorch": 16}.get(name, 1)
     if name == "maskgit-pytorch":  # its 16 heads would be of one number each
         heads = 16
-    conversion.import_model(name, source, str(tmp_path / "m"), told)
-    assert f"assumed heads={heads}" in caplog.text
+    conversion.import_model(name, source, str(tmp_path / "m"), given)
+    assert f"assumed arg=heads={heads}" in caplog.text
     if "gpt" in name:
-        assert "grid=16x16" in caplog.text
-    told |= {"heads": config.heads, "grid": config.grid}
-    conversion.import_model(name, source, str(tmp_path / "told"), told)
-    assert maskgil_jax.load(tmp_path / "told").network.config.heads == config.heads
+        assert "arg=grid=16x16" in caplog.text
+    given |= {"heads": config.heads, "grid": config.grid}
+    conversion.import_model(name, source, str(tmp_path / "given"), given)
+    assert maskgil_jax.load(tmp_path / "given").network.config.heads == config.heads
 
 
 def test_the_official_program_finds_its_weights_and_strings_beside(tmp_path):
@@ -241,15 +241,15 @@ def test_a_damaged_description_is_refused(what, tmp_path):
 @pytest.mark.parametrize(
     "pairs, message",
     [
-        (["head=4"], "arguments: unknown 'head', maskgil-gpt takes grid, heads, weights"),
-        (["heads=4x4"], r"argument heads: \(4, 4\), expected a number"),
-        (["heads=four"], "argument heads: 'four', expected a number"),
-        (["heads=0"], "argument heads: 0, expected 1 or more"),
-        (["heads=-1"], "argument heads: -1, expected 1 or more"),
-        (["grid=4"], "argument grid: 4, expected HxW"),
+        (["head=4"], "arg: unknown 'head', maskgil-gpt takes grid, heads, weights"),
+        (["heads=4x4"], r"arg=heads: \(4, 4\), expected a number"),
+        (["heads=four"], "arg=heads: 'four', expected a number"),
+        (["heads=0"], "arg=heads: 0, expected 1 or more"),
+        (["heads=-1"], "arg=heads: -1, expected 1 or more"),
+        (["grid=4"], "arg=grid: 4, expected HxW"),
         (["heads=3"], "as maskgil-gpt: dim = 32 over heads = 3"),
-        (["heads=4", "heads=2"], "argument heads=2: heads is given twice"),
-        (["heads"], "argument heads: expected NAME=NUMBER, NAME=HxW or NAME=WORD"),
+        (["heads=4", "heads=2"], "arg=heads=2: heads is given twice"),
+        (["heads"], "arg=heads: expected NAME=NUMBER, NAME=HxW or NAME=WORD"),
     ],
 )
 def test_wrong_arguments_are_named(pairs, message, tmp_path):
@@ -283,16 +283,16 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
     model_directory("maskgil-gpt", tmp_path / "model")
     (tmp_path / "file").write_text("")
     output = str(tmp_path / "file" / "x.pt")
-    with pytest.raises(InputError, match="output .*x.pt cannot be written"):
+    with pytest.raises(InputError, match="output=.*x.pt cannot be written"):
         conversion.export_model("maskgil-gpt", str(tmp_path / "model"), output)
     with pytest.raises(InputError, match="expected .safetensors or .pt or .pth"):
         conversion.export_model("maskgil-gpt", str(tmp_path / "model"), str(tmp_path / "x.npz"))
 
 
-# --- snapshots that are not whole
+# --- snapshots that are not complete
 
 
-def snapshot(name, folder, told=None, drop=()):
+def snapshot(name, folder, given=None, drop=()):
     """A directory as Hugging Face keeps it; `drop`: beginnings of names that are not there."""
     config, family = CASES[name], {"gemma": gemma, "whisper": whisper}[name]
     rng = np.random.default_rng(0)
@@ -308,7 +308,7 @@ def snapshot(name, folder, told=None, drop=()):
         "gemma": {"model_type": "gemma3_text", "num_hidden_layers": 2, "num_attention_heads": 4},
         "whisper": {"encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 3},
     }
-    (folder / "config.json").write_text(json.dumps(settings[name] | (told or {})))
+    (folder / "config.json").write_text(json.dumps(settings[name] | (given or {})))
     return str(folder)
 
 
@@ -319,8 +319,8 @@ def read(name, source, **arguments):
 
 
 def test_heads_and_layers_are_those_of_the_settings(tmp_path):
-    found = read("whisper", snapshot("whisper", tmp_path / "w"))
-    assert (found.heads, found.encoder_layers, found.decoder_layers) == (3, 1, 2)
+    config = read("whisper", snapshot("whisper", tmp_path / "w"))
+    assert (config.heads, config.encoder_layers, config.decoder_layers) == (3, 1, 2)
     assert read("gemma", snapshot("gemma", tmp_path / "g")).heads == 4
 
 

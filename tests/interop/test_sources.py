@@ -1,4 +1,4 @@
-"""Directories, parts, indices, damage: what is not whole is refused and named."""
+"""Directories, parts, indices, damage: what is not complete is refused and named."""
 
 import argparse
 import collections
@@ -43,7 +43,7 @@ def test_a_directory_of_parts_is_read(suffix, name, index, arrays, tmp_path):
         check_read(tmp_path / "d" / f"{name}.{suffix}.index.json", arrays)
     parts[1].unlink()
     refused(tmp_path / "d", f"{parts[1].name}.* not there|1 of 00002|{parts[1].name}.*missing")
-    refused(parts[0], f"not whole: {parts[1].name} of 00002 parts are missing")
+    refused(parts[0], f"not complete: {parts[1].name} of 00002 files are missing")
 
 
 def test_a_directory_of_several_files_without_numbers_is_read(arrays, tmp_path):
@@ -164,23 +164,23 @@ def test_damage_anywhere_is_refused_or_does_no_harm(suffix, tmp_path):
         safetensors.numpy.save_file(tensors, path)
     else:
         saved(path, content, _use_new_zipfile_serialization=suffix == "pt")
-    whole, endings = path.read_bytes(), collections.Counter()
+    content, endings = path.read_bytes(), collections.Counter()
     for case in range(120):
-        data, at = bytearray(whole), int(rng.integers(len(whole)))
+        data, at = bytearray(content), int(rng.integers(len(content)))
         if case % 3:
             data[at] ^= 1 << int(rng.integers(8))
         else:
             del data[at:]
         path.write_bytes(data)
         try:
-            found = files.read(str(path), llamagen_vq).tensors
+            tensors_read = files.read(str(path), llamagen_vq).tensors
         except InputError as error:
             endings["refused"] += 1
             assert str(path) in str(error) and "\x1b" not in str(error)
         else:
             endings["read"] += 1
             if suffix == "pt":
-                assert found.keys() == tensors.keys()
+                assert tensors_read.keys() == tensors.keys()
                 for name, x in tensors.items():
-                    np.testing.assert_array_equal(found[name], x)
+                    np.testing.assert_array_equal(tensors_read[name], x)
     assert endings["refused"] > 40

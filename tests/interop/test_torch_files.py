@@ -210,7 +210,7 @@ def test_weights_that_are_not_finite_are_named(value, state, tmp_path):
     bad["encoder.conv_in.weight"].view(-1)[:2] = value
     path = str(saved(tmp_path / "x.pt", {"model": bad}))
     with pytest.raises(
-        InputError, match="allow_nonfinite keeps them.*\n  encoder.conv_in.weight: 2 of"
+        InputError, match="allow_nonfinite=true takes them.*\n  encoder.conv_in.weight: 2 of"
     ):
         conversion.import_model("llamagen-vq", path, str(tmp_path / "m"), {})
     assert not (tmp_path / "m").exists()
@@ -221,7 +221,7 @@ def test_weights_that_are_not_finite_are_kept_where_asked(state, tmp_path, caplo
     bad["encoder.conv_in.weight"].view(-1)[0] = float("nan")
     path = str(saved(tmp_path / "x.pt", {"model": bad}))
     conversion.import_model("llamagen-vq", path, str(tmp_path / "m"), {}, allow_nonfinite=True)
-    assert "weights are NaN or infinite, and kept: encoder.conv_in.weight" in caplog.text
+    assert "weights are NaN or infinite, and taken: encoder.conv_in.weight" in caplog.text
     assert (tmp_path / "m" / "model.json").exists()
 
 

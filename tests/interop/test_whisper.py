@@ -9,7 +9,7 @@ import safetensors.numpy
 import torch
 
 import maskgil_jax
-from maskgil_jax.data import audio
+from maskgil_jax.data.sound import audio
 from maskgil_jax.interop import conversion, engine
 from maskgil_jax.interop import whisper as table
 from maskgil_jax.models.encoders.whisper import Whisper
@@ -56,8 +56,8 @@ def test_a_snapshot_gives_the_network_and_its_words(snapshot, tmp_path):
     folder, halves = snapshot
     model = imported(folder, tmp_path, heads=4)
     assert model.kind == "speech_encoder" and model.network.config == TINY
-    for name, found in engine.dump(table.entries(TINY), model.network).items():
-        np.testing.assert_array_equal(found, halves[name].astype(np.float32))
+    for name, tensor in engine.dump(table.entries(TINY), model.network).items():
+        np.testing.assert_array_equal(tensor, halves[name].astype(np.float32))
     text = (folder / "tokenizer.json").read_text()
     assert (tmp_path / "model" / "tokenizer.json").read_text() == text
 
@@ -78,7 +78,7 @@ def test_export_gives_the_tensors_back(snapshot, tmp_path):
     assert written.keys() == halves.keys()
     for name, tensor in written.items():
         np.testing.assert_array_equal(tensor, halves[name].astype(np.float32))
-    with pytest.raises(InputError, match="whisper-ctranslate2 is imported only"):
+    with pytest.raises(InputError, match="whisper-ctranslate2 can only be imported"):
         conversion.export_model("whisper-ctranslate2", str(tmp_path / "model"), str(output))
 
 

@@ -17,9 +17,9 @@ def test_class_accuracy_counts_the_right_classes():
 def test_pixel_features_are_block_means():
     images = np.zeros((1, 16, 24, 3), np.uint8)
     images[0, :2, :3, 1] = 255
-    found = features.pixel_features(images)
-    assert found.shape == (1, 192)
-    assert found.reshape(8, 8, 3)[0, 0].tolist() == [0, 1, 0] and found.sum() == 1
+    pixels = features.pixel_features(images)
+    assert pixels.shape == (1, 192)
+    assert pixels.reshape(8, 8, 3)[0, 0].tolist() == [0, 1, 0] and pixels.sum() == 1
 
 
 @pytest.mark.parametrize("block", [1024, 2])

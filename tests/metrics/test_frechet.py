@@ -47,8 +47,8 @@ def test_distance_equals_the_golden_ones():
 def test_distance_equals_that_of_torch_fidelity():
     rng = np.random.RandomState(0)
     reference, samples = rng.uniform(size=(150, 12)), rng.uniform(size=(130, 12)) ** 1.1
-    found = metrics.frechet_distance(reference, samples)
-    np.testing.assert_allclose(found, 0.058626896073289636, rtol=1e-10)  # torch-fidelity 0.4.0
+    distance = metrics.frechet_distance(reference, samples)
+    np.testing.assert_allclose(distance, 0.058626896073289636, rtol=1e-10)  # torch-fidelity 0.4.0
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_distance_is_that_of_the_adm_evaluator(M, N, D, rtol):
 def test_distance_is_exact_where_covariances_are_singular(M, N, rank):
     """Of features without a common direction, and of features that are twice the others."""
     rng = np.random.default_rng(0)
-    turned = rotation(60)
-    a = rng.normal(size=(M, rank)) @ turned[:rank]
-    b = rng.normal(size=(N, rank)) @ turned[-rank:]
+    rotated = rotation(60)
+    a = rng.normal(size=(M, rank)) @ rotated[:rank]
+    b = rng.normal(size=(N, rank)) @ rotated[-rank:]
     variances = np.var(a, axis=0, ddof=1).sum(), np.var(b, axis=0, ddof=1).sum()
     means = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
     np.testing.assert_allclose(metrics.frechet_distance(a, b), means + sum(variances), rtol=1e-12)
@@ -86,16 +86,16 @@ def test_distance_is_exact_where_covariances_are_singular(M, N, rank):
 
 def test_distance_of_a_singular_covariance_to_a_full_one_is_exact():
     rng = np.random.default_rng(0)
-    turned, roots = rotation(200), rng.uniform(1, 2, (2, 200))
+    rotated, roots = rotation(200), rng.uniform(1, 2, (2, 200))
     roots[0, :150] = 0
     first, second = (
-        Gaussian(np.zeros(200), (turned * root**2) @ turned.T).covariance for root in roots
+        Gaussian(np.zeros(200), (rotated * root**2) @ rotated.T).covariance for root in roots
     )
-    found = metrics.frechet_distance_of(
+    distance = metrics.frechet_distance_of(
         Gaussian(np.zeros(200), first), Gaussian(np.full(200, 0.5), second)
     )
     expected = 200 * 0.25 + ((roots[0] - roots[1]) ** 2).sum()
-    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    np.testing.assert_allclose(distance, expected, rtol=1e-11)
 
 
 def test_small_variances_of_few_rows_count():
@@ -115,7 +115,7 @@ def test_moments_of_blocks_add_up_to_those_of_all(offset, deviation, counts):
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(9, 9)) / 3
     x = offset + deviation * rng.normal(size=(sum(counts), 9)) @ mixing
-    blocks = [Moments.of(part) for part in np.split(x, np.cumsum(counts)[:-1])]
+    blocks = [Moments.of(rows) for rows in np.split(x, np.cumsum(counts)[:-1])]
     pairs = [functools.reduce(operator.add, blocks[i : i + 2]) for i in range(0, len(blocks), 2)]
     for total in (functools.reduce(operator.add, blocks), functools.reduce(operator.add, pairs)):
         assert total.count == len(x)
@@ -147,11 +147,11 @@ def test_covariances_that_were_rounded_to_float32_are_taken():
         uneven = (np.triu(covariance) + lower).astype(np.float32)
         assert (uneven != uneven.T).any() and np.linalg.eigvalsh(uneven)[0] < 0
         rounded.append(Gaussian(mean, uneven))
-    found = metrics.frechet_distance_of(*rounded)
-    np.testing.assert_allclose(found, exact, rtol=1e-2)
-    assert abs(found / exact - 1) > 1e-12  # the rounding is there
+    distance = metrics.frechet_distance_of(*rounded)
+    np.testing.assert_allclose(distance, exact, rtol=1e-2)
+    assert abs(distance / exact - 1) > 1e-12  # the rounding is there
     other_half = [Gaussian(mean, covariance.T) for mean, covariance in rounded]
-    assert metrics.frechet_distance_of(*other_half) == found
+    assert metrics.frechet_distance_of(*other_half) == distance
 
 
 GOOD = np.diag([1.0, 2, 3])

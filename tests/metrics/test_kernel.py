@@ -29,9 +29,9 @@ def test_distance_of_all_rows_equals_the_golden_one():
 def test_distance_equals_that_of_torch_fidelity():
     rng = np.random.RandomState(0)
     reference, samples = rng.uniform(size=(150, 12)), rng.uniform(size=(130, 12)) ** 1.1
-    found = metrics.kernel_distance(reference, samples, subsets=20, subset_size=70)
+    distance = metrics.kernel_distance(reference, samples, subsets=20, subset_size=70)
     expected = (0.0011097146152932336, 0.005529002443115759)  # 0.4.0, samples as input 1
-    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    np.testing.assert_allclose(distance, expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize("M, N, D, size", [(31, 23, 7, 11), (9, 40, 50, 9), (5, 5, 1, 2)])
@@ -45,8 +45,8 @@ def test_distance_is_its_definition(M, N, D, size):
         x = samples[draws.choice(N, size, replace=False)]
         y = reference[draws.choice(M, size, replace=False)].astype(np.float64)
         values.append(mean_discrepancy(x, y))
-    found = metrics.kernel_distance(reference, samples, subsets=4, subset_size=size, seed=7)
-    np.testing.assert_allclose(found, (np.mean(values), np.std(values)), rtol=1e-11)
+    distance = metrics.kernel_distance(reference, samples, subsets=4, subset_size=size, seed=7)
+    np.testing.assert_allclose(distance, (np.mean(values), np.std(values)), rtol=1e-11)
 
 
 def test_the_defaults_are_those_of_torch_fidelity():

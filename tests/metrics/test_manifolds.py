@@ -60,8 +60,8 @@ def lattice_sets(M, N, D):
 def test_precision_and_recall_equal_the_golden_ones(monkeypatch):
     for block in (1024, 17):
         use_blocks_of(block, monkeypatch)
-        found = metrics.precision_recall(GIVEN["features_a"], GIVEN["features_b"])
-        np.testing.assert_array_equal(found, GIVEN["precision_recall_f64"])
+        result = metrics.precision_recall(GIVEN["features_a"], GIVEN["features_b"])
+        np.testing.assert_array_equal(result, GIVEN["precision_recall_f64"])
         for name in "ab":
             (radii,) = manifolds._radii(GIVEN[f"features_{name}"], (3,))
             np.testing.assert_allclose(radii, GIVEN[f"radii_{name}"][:, 0], rtol=1e-5)
@@ -70,12 +70,12 @@ def test_precision_and_recall_equal_the_golden_ones(monkeypatch):
 def test_all_four_equal_those_of_the_package_prdc():
     rng = np.random.RandomState(0)
     reference, samples = rng.uniform(size=(150, 12)), rng.uniform(size=(130, 12)) ** 1.1
-    found = metrics.density_coverage(reference, samples)
-    np.testing.assert_allclose(found, (0.9615384615384616, 0.9733333333333334))  # prdc 0.2, 5
-    found = metrics.density_coverage(reference, samples, k=3)
-    np.testing.assert_allclose(found, (0.9589743589743589, 0.8533333333333334))  # prdc 0.2, 3
-    found = metrics.precision_recall(reference, samples)
-    np.testing.assert_allclose(found, (0.8846153846153846, 0.9333333333333333))  # and its others
+    result = metrics.density_coverage(reference, samples)
+    np.testing.assert_allclose(result, (0.9615384615384616, 0.9733333333333334))  # prdc 0.2, 5
+    result = metrics.density_coverage(reference, samples, k=3)
+    np.testing.assert_allclose(result, (0.9589743589743589, 0.8533333333333334))  # prdc 0.2, 3
+    result = metrics.precision_recall(reference, samples)
+    np.testing.assert_allclose(result, (0.8846153846153846, 0.9333333333333333))  # and its others
 
 
 @pytest.mark.parametrize("sets", [random_sets, lattice_sets])
@@ -87,8 +87,8 @@ def test_each_metric_is_its_definition_in_blocks_of_any_size(sets, k, block, siz
     reference, samples = sets(*size)
     precision_recall = adm_precision_recall(reference, samples, k)
     _, _, *density_coverage = naeem_prdc(reference, samples, 4)
-    found = manifolds.prdc(reference, samples, precision_k=k, density_k=4)
-    np.testing.assert_allclose(found, (*precision_recall, *density_coverage), rtol=1e-14)
+    overlap = manifolds.prdc(reference, samples, precision_k=k, density_k=4)
+    np.testing.assert_allclose(overlap, (*precision_recall, *density_coverage), rtol=1e-14)
     assert metrics.precision_recall(reference, samples, k) == precision_recall
     alone = metrics.density_coverage(reference, samples, 4)
     np.testing.assert_allclose(alone, density_coverage, rtol=1e-14)
@@ -97,19 +97,19 @@ def test_each_metric_is_its_definition_in_blocks_of_any_size(sets, k, block, siz
 def test_balls_hold_their_surface_for_precision_and_recall_only():
     reference, samples = lattice_sets(64, 128, 3)
     precision, recall, density, _ = naeem_prdc(reference, samples, 3)
-    found = manifolds.prdc(reference, samples, 3, 3)
-    assert found.precision > precision and found.recall > recall
-    assert found.density == pytest.approx(density, rel=1e-14)
+    overlap = manifolds.prdc(reference, samples, 3, 3)
+    assert overlap.precision > precision and overlap.recall > recall
+    assert overlap.density == pytest.approx(density, rel=1e-14)
 
 
 def test_blocks_that_do_not_divide_the_features_at_full_size():
     rng = np.random.default_rng(1)
     reference, samples = rng.normal(size=(1030, 6)), rng.normal(size=(2049, 6)) * 0.9
     assert len(reference) % manifolds.BLOCK and len(samples) > 2 * manifolds.BLOCK
-    found = manifolds.prdc(reference, samples)
-    assert (found.precision, found.recall) == adm_precision_recall(reference, samples, 3)
+    overlap = manifolds.prdc(reference, samples)
+    assert (overlap.precision, overlap.recall) == adm_precision_recall(reference, samples, 3)
     expected = naeem_prdc(reference, samples, 5)[2:]
-    np.testing.assert_allclose((found.density, found.coverage), expected, rtol=1e-14)
+    np.testing.assert_allclose((overlap.density, overlap.coverage), expected, rtol=1e-14)
 
 
 def test_squared_distances_are_not_negative():

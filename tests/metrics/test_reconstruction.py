@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import uniform_filter
 
 from maskgil_jax import metrics
-from maskgil_jax.data import images
+from maskgil_jax.data.images import pixel_levels
 
 RNG = np.random.default_rng(0)
 ORIGINALS = RNG.integers(256, size=(3, 16, 20, 3), dtype=np.uint8)
@@ -44,8 +44,8 @@ def test_the_codebook_is_used_evenly_or_not():
 
 def test_roundings_differ_by_half_a_level():
     levels = np.array([-1.2, -1, 0.5 / 127.5 - 1, 0.49 / 127.5 - 1, 0.0, 1, 1.2], np.float32)
-    assert images.to_uint8(levels).tolist() == [0, 0, 1, 0, 128, 255, 255]
-    assert images.to_uint8(levels, "truncate").tolist() == [0, 0, 0, 0, 127, 255, 255]
+    assert pixel_levels.to_uint8(levels).tolist() == [0, 0, 1, 0, 128, 255, 255]
+    assert pixel_levels.to_uint8(levels, "truncate").tolist() == [0, 0, 0, 0, 127, 255, 255]
 
 
 def test_psnr_of_a_known_error():

@@ -31,10 +31,10 @@ def test_score_equals_the_golden_ones():
 def test_score_equals_that_of_torch_fidelity():
     logits = 8 * np.random.RandomState(0).uniform(size=(150, 12))
     logits = logits[np.random.RandomState(2020).permutation(150)]
-    found = metrics.inception_score(logits, splits=10)
-    np.testing.assert_allclose(found, (2.559827122525921, 0.15249817799752186), rtol=1e-12)
-    found = metrics.inception_score(logits, splits=7)  # which does not divide 150
-    np.testing.assert_allclose(found, (2.643188807522161, 0.11717159868187557), rtol=1e-12)
+    result = metrics.inception_score(logits, splits=10)
+    np.testing.assert_allclose(result, (2.559827122525921, 0.15249817799752186), rtol=1e-12)
+    result = metrics.inception_score(logits, splits=7)  # which does not divide 150
+    np.testing.assert_allclose(result, (2.643188807522161, 0.11717159868187557), rtol=1e-12)
 
 
 @pytest.mark.parametrize("count, size", [(103, 10), (103, 103), (103, 500), (5001, None), (1, 1)])
@@ -42,8 +42,8 @@ def test_splits_of_a_size_are_those_of_the_adm_evaluator(count, size):
     logits = random_logits(count)
     p = softmax(logits)
     scores = [score(p[i : i + (size or 5000)]) for i in range(0, count, size or 5000)]
-    found = metrics.inception_score(logits, split_size=size)
-    np.testing.assert_allclose(found, (np.mean(scores), np.std(scores)), rtol=1e-12, atol=1e-14)
+    result = metrics.inception_score(logits, split_size=size)
+    np.testing.assert_allclose(result, (np.mean(scores), np.std(scores)), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("count, splits", [(103, 10), (100, 7), (10, 10), (50, 1)])
@@ -51,13 +51,13 @@ def test_splits_of_a_number_are_those_of_torch_fidelity(count, splits):
     logits = random_logits(count)
     p = softmax(logits)
     scores = [score(p[i * count // splits : (i + 1) * count // splits]) for i in range(splits)]
-    found = metrics.inception_score(logits, splits=splits)
-    np.testing.assert_allclose(found, (np.mean(scores), np.std(scores)), rtol=1e-12, atol=1e-14)
+    result = metrics.inception_score(logits, splits=splits)
+    np.testing.assert_allclose(result, (np.mean(scores), np.std(scores)), rtol=1e-12, atol=1e-14)
 
 
 def test_a_classifier_that_is_sure_gives_the_number_of_classes():
-    found = metrics.inception_score(1e4 * np.tile(np.eye(7), (3, 1)))
-    np.testing.assert_allclose(found, (7, 0), rtol=1e-14)
+    result = metrics.inception_score(1e4 * np.tile(np.eye(7), (3, 1)))
+    np.testing.assert_allclose(result, (7, 0), rtol=1e-14)
 
 
 @pytest.mark.parametrize(

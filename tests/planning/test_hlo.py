@@ -41,8 +41,8 @@ def layers(reverse=False):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_loop_over_layers_costs_as_many_times_one_layer(mesh, reverse):
     D = 512
-    found = {n: cycles(compiled(mesh, layers(reverse), (D, D), (n, D, D))) for n in (6, 11, 26)}
-    assert (found[26] - found[11]) / 15 == (found[11] - found[6]) / 5 > 0
+    counted = {n: cycles(compiled(mesh, layers(reverse), (D, D), (n, D, D))) for n in (6, 11, 26)}
+    assert (counted[26] - counted[11]) / 15 == (counted[11] - counted[6]) / 5 > 0
 
 
 def test_loops_in_loops_and_their_gradients_are_counted(mesh):

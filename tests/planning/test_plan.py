@@ -16,7 +16,7 @@ def plan(*options):
 
 @pytest.mark.slow
 def test_a_generator_on_two_topologies(tmp_path):
-    found = plan(
+    done = plan(
         "--config=tests/helpers/tiny.py:generator",
         "--config.model.remat=full",
         "--config.model.num_classes=10",
@@ -26,7 +26,7 @@ def test_a_generator_on_two_topologies(tmp_path):
         "--batch_per_chip=8",
         f"--output={tmp_path}/plan.json",
     )
-    assert found.returncode == 0, found.stderr
+    assert done.returncode == 0, done.stderr
     plans = json.loads((tmp_path / "plan.json").read_text())["plans"]
     assert [(p["topology"], p["chips"], p["batch_size"]) for p in plans] == [
         ("v5e:2x2", 4, 32),
@@ -48,14 +48,14 @@ def test_a_generator_on_two_topologies(tmp_path):
         assert p["collectives"]["all-reduce"]["bytes_sent"] > 0
         assert len(p["costliest"]) == 10 and p["sampler"]["step_seconds"] > 0
     for word in ("counted", "estimated", "MFU", "v6e:2x4"):
-        assert word in found.stdout
+        assert word in done.stdout
     assert (tmp_path / "plan.md").read_text().count("| v") == 2
     assert (tmp_path / "plan.png").stat().st_size > 5000
 
 
 @pytest.mark.slow
 def test_a_generator_of_features_and_its_sampler(tmp_path):
-    found = plan(
+    done = plan(
         "--config=tests/helpers/tiny.py:generator",
         "--config.model.feature_dim=24",
         "--config.model.condition_tokens=8",
@@ -64,7 +64,7 @@ def test_a_generator_of_features_and_its_sampler(tmp_path):
         "--grid=4,4",
         f"--output={tmp_path}/plan.json",
     )
-    assert found.returncode == 0, found.stderr
+    assert done.returncode == 0, done.stderr
     (of_features,) = json.loads((tmp_path / "plan.json").read_text())["plans"]
     # Those of the sampler: 3 steps of two passes over 8 + 16 tokens in 2 layers, and the features.
     assert of_features["sampler"]["step_seconds"] > 0
@@ -73,14 +73,14 @@ def test_a_generator_of_features_and_its_sampler(tmp_path):
 
 @pytest.mark.slow
 def test_a_tokenizer():
-    found = plan("--config=tests/helpers/tiny.py:tokenizer", "--topology=v5e:2x2")
-    assert found.returncode == 0, found.stderr
-    assert "MFU" in found.stdout and "sampler" not in found.stdout
+    done = plan("--config=tests/helpers/tiny.py:tokenizer", "--topology=v5e:2x2")
+    assert done.returncode == 0, done.stderr
+    assert "MFU" in done.stdout and "sampler" not in done.stdout
 
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
-    found = plan(
+    done = plan(
         "--config=tests/helpers/tiny.py:generator",
         "--topology=v5e:2x2",
         "--grid=64,64",
@@ -88,22 +88,22 @@ def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
         "--batch_per_chip=2048",
         "--nosampler",
     )
-    assert found.returncode == 0, found.stderr
-    assert "DOES NOT FIT" in found.stdout and "too much" in found.stdout
+    assert done.returncode == 0, done.stderr
+    assert "DOES NOT FIT" in done.stdout and "too much" in done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--topology=v5p:5x7"], "topology v5p:5x7"),
+        (["--topology=v5p:5x7"], "--topology=v5p:5x7"),
         (["--topology=h100:8"], "expected a TPU of v5e, v5p, v6e"),
         ([], "--topology is missing"),
         (["--topology=v5e:2x2", "--config.batch_size=7"], "config.batch_size = 7"),
     ],
 )
 def test_bad_input_is_one_clear_line(options, words):
-    found = plan("--config=tests/helpers/tiny.py:generator", *options)
-    assert found.returncode == 1
-    (line,) = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+    done = plan("--config=tests/helpers/tiny.py:generator", *options)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert words in line

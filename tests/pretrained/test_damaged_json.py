@@ -9,10 +9,10 @@ import pytest
 from etils import epath
 
 import maskgil_jax
-from maskgil_jax.data import code_records, shards
+from maskgil_jax.data.shards import code_records, shard_index
 from maskgil_jax.evaluation import feature_sets
 from maskgil_jax.pretrained import model_directory, networks
-from maskgil_jax.reporting import collect, facts, figures, page, results
+from maskgil_jax.reporting import collect, facts, figures, page, result_tables, results
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.unreadable_images import known_unreadable
 from maskgil_jax.workflows import decoding_sweep, scaling_study
@@ -45,7 +45,7 @@ def shapes_of(config, where):
 
 
 def read_codes(path):
-    index, _ = shards.read_index(path.parent)
+    index, _ = shard_index.read_index(path.parent)
     code_records.Unpacker(index)
 
 
@@ -72,7 +72,7 @@ def read_report(path):
         facts.warnings(run)
         for file, result in run.results.items():
             if result.kind != results.METRICS:
-                results.tables_of(file, result)
+                result_tables.tables_of(file, result)
         for key in ("loss", "accuracy"):
             figures.points(run.log or [], key)
 

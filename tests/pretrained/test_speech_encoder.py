@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import maskgil_jax
-from maskgil_jax.data import audio
+from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError

@@ -13,9 +13,9 @@ import time
 import pytest
 from etils import epath
 
-from maskgil_jax.runtime import leftovers, work_lock
+from maskgil_jax.runtime import leftovers, lock_file, work_lock
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.work_lock import Held, Holder, Lock
+from maskgil_jax.runtime.lock_file import HeldByAnother, Holder, Lock
 from maskgil_jax.workflows import run
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
@@ -26,13 +26,13 @@ from tests.helpers.races import race
 def quick(monkeypatch):
     """Heartbeats and silences in tenths of a second."""
     monkeypatch.setattr(work_lock, "BEAT", 0.05)
-    monkeypatch.setattr(work_lock, "SILENCE", 0.5)
+    monkeypatch.setattr(lock_file, "SILENCE", 0.5)
 
 
 def leave_lock(directory, *, age=0.0, **fields):
     """A lock that another process left."""
     holder = dataclasses.replace(Holder.this_process(), token="another", **fields)
-    path = directory / work_lock.NAME
+    path = directory / lock_file.NAME
     path.write_bytes(holder.to_bytes())
     os.utime(path, (time.time() - age,) * 2)
     return path
@@ -43,10 +43,10 @@ def test_a_second_run_is_refused_and_told_which_is_there(tmp_path):
         with pytest.raises(InputError) as error:
             run_stages(tiny.tokenizer(), epath.Path(tmp_path))
         text = str(error.value)
-        assert text.startswith(f"--workdir={tmp_path}: another run is going on there: process ")
+        assert text.startswith(f"workdir={tmp_path}: another run is going on there: process ")
         assert f"process {os.getpid()} on {os.uname().nodename}, since 20" in text
         assert "last heartbeat 0 s ago" in text
-        assert [path.name for path in tmp_path.iterdir()] == [work_lock.NAME]
+        assert [path.name for path in tmp_path.iterdir()] == [lock_file.NAME]
     assert not list(tmp_path.iterdir())
 
 
@@ -84,7 +84,7 @@ def test_a_dead_lock_is_taken_over_with_a_message(how, quick, caplog, tmp_path):
     Lock(tmp_path).acquire()
     assert Holder.parse(path.read_bytes()).pid == os.getpid()
     assert f"{path}: taken over from process" in caplog.text and "which has ended" in caplog.text
-    assert [path.name for path in tmp_path.iterdir()] == [work_lock.NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [lock_file.NAME]
 
 
 def test_a_lock_of_another_machine_is_watched_for_a_heartbeat(quick, tmp_path):
@@ -97,7 +97,7 @@ def test_a_lock_of_another_machine_is_watched_for_a_heartbeat(quick, tmp_path):
 
     thread = threading.Thread(target=beat)
     thread.start()
-    with pytest.raises(Held, match="on elsewhere"):
+    with pytest.raises(HeldByAnother, match="on elsewhere"):
         Lock(tmp_path).acquire()
     ended.set()
     thread.join()
@@ -106,7 +106,7 @@ def test_a_lock_of_another_machine_is_watched_for_a_heartbeat(quick, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b'{"host": "x"', b"[1]", b"\xff", b'{"pid": {}}'])
 def test_a_lock_that_is_not_whole_is_waited_for_and_then_taken(content, quick, tmp_path):
-    (tmp_path / work_lock.NAME).write_bytes(content)
+    (tmp_path / lock_file.NAME).write_bytes(content)
     began = time.monotonic()
     Lock(tmp_path).acquire()
     assert time.monotonic() - began >= 0.4
@@ -120,21 +120,21 @@ def test_of_runs_started_together_exactly_one_gets_the_lock(before, tmp_path):
         if before != "nothing":
             path = leave_lock(directory, pid=2**22 + 1)
             if "claim" in before:
-                claim = f"{work_lock.NAME}.{work_lock._digest(path.read_bytes())}.claim"
+                claim = f"{lock_file.NAME}.{lock_file._digest(path.read_bytes())}.claim"
                 path.with_name(claim).write_bytes(path.read_bytes().replace(b"another", b"third"))
         assert race(8, lambda directory=directory: Lock(directory).acquire()) == 1
-        assert [path.name for path in directory.iterdir()] == [work_lock.NAME]
+        assert [path.name for path in directory.iterdir()] == [lock_file.NAME]
 
 
 TAKE = """
 import sys, time
-from maskgil_jax.runtime.work_lock import Lock, Held
+from maskgil_jax.runtime.lock_file import Lock, HeldByAnother
 sys.stdin.readline()
 try:
     Lock(sys.argv[1]).acquire()
     print("got it", flush=True)
     time.sleep(60)
-except Held as error:
+except HeldByAnother as error:
     print(error, flush=True)
 """
 
@@ -165,9 +165,9 @@ def test_of_two_processes_one_is_refused_and_a_killed_one_is_dead(tmp_path):
 
 def test_heartbeats_keep_the_lock_fresh(quick, tmp_path):
     with work_lock.held(tmp_path, "--workdir"):
-        before = os.stat(tmp_path / work_lock.NAME).st_mtime_ns
+        before = os.stat(tmp_path / lock_file.NAME).st_mtime_ns
         time.sleep(0.3)
-        assert os.stat(tmp_path / work_lock.NAME).st_mtime_ns > before
+        assert os.stat(tmp_path / lock_file.NAME).st_mtime_ns > before
 
 
 def remove_directory(path):
@@ -190,7 +190,7 @@ def test_a_run_that_lost_its_lock_stops(loss, message, quick, tmp_path):
     directory = tmp_path / "run"
     began = time.monotonic()
     with pytest.raises(InputError, match=message) as error, work_lock.held(directory, "--workdir"):
-        loss(directory / work_lock.NAME)
+        loss(directory / lock_file.NAME)
         while True:  # even where every exception is caught
             try:
                 time.sleep(60)
@@ -199,14 +199,14 @@ def test_a_run_that_lost_its_lock_stops(loss, message, quick, tmp_path):
     assert time.monotonic() - began < 10
     assert str(error.value).startswith(f"--workdir={directory}: ")
     if loss is take_over:  # the other's lock stays
-        assert b"elsewhere" in (directory / work_lock.NAME).read_bytes()
+        assert b"elsewhere" in (directory / lock_file.NAME).read_bytes()
 
 
 def test_errors_of_a_removed_directory_are_one_message(tmp_path):
     """Before the next heartbeat too."""
     directory = tmp_path / "run"
     with pytest.raises(InputError, match="it was removed"), work_lock.held(directory, "--workdir"):
-        remove_directory(directory / work_lock.NAME)
+        remove_directory(directory / lock_file.NAME)
         (directory / "training.jsonl").write_text("")
 
 
@@ -216,7 +216,7 @@ def test_a_stage_of_a_removed_work_directory_ends_in_one_message(monkeypatch, tm
         (workdir / "samples.npz").write_text("")
 
     monkeypatch.setitem(run.RUNS, "tokenizer", stage)
-    with pytest.raises(InputError, match=f"--workdir={tmp_path}/run: it was removed"):
+    with pytest.raises(InputError, match=f"^workdir={tmp_path}/run: it was removed"):
         run_stages(tiny.tokenizer(), epath.Path(tmp_path / "run"))
 
 
@@ -254,7 +254,7 @@ def test_what_a_killed_run_left_is_deleted_and_nothing_else(tmp_path):
     left = [
         "metrics.json.01234567.tmp",
         "training.jsonl.89abcdef.tmp",
-        f"{work_lock.NAME}.0123456789abcdef.claim",
+        f"{lock_file.NAME}.0123456789abcdef.claim",
     ]
     for name in kept + left:
         (tmp_path / name).write_text("")
@@ -267,4 +267,4 @@ def test_what_a_killed_run_left_is_deleted_and_nothing_else(tmp_path):
 
 def test_a_lock_is_json(tmp_path):
     Lock(tmp_path).acquire()
-    assert json.loads((tmp_path / work_lock.NAME).read_text())["pid"] == os.getpid()
+    assert json.loads((tmp_path / lock_file.NAME).read_text())["pid"] == os.getpid()

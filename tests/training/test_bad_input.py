@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from maskgil_jax.data import shards
+from maskgil_jax.data.shards import shard_index, shard_reader
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
@@ -104,11 +104,11 @@ def test_tokenize_refuses_bad_input_or_leaves_it_out_and_counts_it(finished, bad
     assert "1.tar: damaged at byte 9,216: a member of" in warnings
     for name in UNREADABLE:
         assert f"0.tar/{name}: " in warnings
-    codes = shards.CodeShards(str(tmp_path))
+    codes = shard_reader.CodeShards(str(tmp_path))
     names = [codes[i].id.rpartition("/")[2].partition(".")[0] for i in range(len(codes))]
     expected = [*map(str, range(20)), *(name.partition(".")[0] for name in [*ODD, *CAPTIONS])]
     assert names == [*expected, *map(str, range(100, 106))]
-    assert shards.read_index(tmp_path)[1]["unreadable"] == len(UNREADABLE) + 1
+    assert shard_index.read_index(tmp_path)[1]["unreadable"] == len(UNREADABLE) + 1
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_odd_images_are_used_like_any_other(finished, tmp_path):
         tokenizer=f"{finished}/tokenizer/model", source=f"folder:{folder}", bad_image_limit=0.0
     )
     code_shards.run(config, epath.Path(tmp_path / "codes"))
-    assert len(shards.CodeShards(str(tmp_path / "codes"))) == len(ODD)
+    assert len(shard_reader.CodeShards(str(tmp_path / "codes"))) == len(ODD)
 
 
 def test_a_compressed_tar_is_refused_before_training(tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 
 import maskgil_jax
 from maskgil_jax.data import pipeline
+from maskgil_jax.data.order import Order
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data
@@ -124,11 +125,13 @@ def test_the_shape_of_an_image_is_read_from_its_header(finished, photos):
     config.tokenizer = f"{finished}/tokenizer/model"
     data = generator_data.open_data(config)
     found = {
-        data.grids[part.bucket]: {data.record(i).id.split("/")[-1][:4] for i in part.members}
-        for part in data.parts
+        data.dataset.grids[part.bucket]: {
+            data.record(i).id.split("/")[-1][:4] for i in part.members
+        }
+        for part in data.dataset.parts
     }
     assert found == {(4, 4): {"squa"}, (2, 4): {"wide"}, (4, 2): {"high"}}
-    example = data.load(int(data.parts[0].members[0]), np.random.default_rng(0))
+    example = data.dataset.load(int(data.dataset.parts[0].members[0]), np.random.default_rng(0))
     assert example["image"].shape == (4, 8, 3)
 
 
@@ -139,12 +142,12 @@ def test_shards_are_mixed_by_weight(codes, finished, photos, tmp_path):
     code_shards.run(config, epath.Path(tmp_path))
     mixture = ((f"arrayrecord:{codes}", 1.0), (f"arrayrecord:{tmp_path}", 3))
     data = generator_data.open_data(config_for("", source="", mixture=mixture))
-    assert data.examples == 120
-    order = pipeline.Order(data.parts, 8, 0)
+    assert len(data.dataset) == 120
+    order = Order(data.dataset.parts, 8, 0)
     drawn = np.concatenate([order.examples(step) for step in range(1, 201)])
     assert abs((drawn >= 60).mean() - 0.75) < 0.02
-    batch = next(pipeline.batches(data.load, order, threads=1))
-    assert batch["codes"].shape == (8, *data.grids[order.bucket(1)])
+    batch = next(pipeline.batches(data.dataset.load, order, threads=1))
+    assert batch["codes"].shape == (8, *data.dataset.grids[order.bucket(1)])
 
 
 def test_a_network_with_positions_of_one_grid_is_refused(codes, tmp_path):

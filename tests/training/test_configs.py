@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
+from maskgil_jax.pretrained import presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage, tokenizer_stage
+from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
 
 def check(init, step, batch, config):
@@ -56,15 +57,15 @@ GENERATORS = [
 def test_a_training_step_of_each_generator(name):
     config = config_of(name)
     grid = (config.data.image_size // 16,) * 2
-    network = generator_stage.network_config(config.model, 16384, grid)
+    network = presets.network_config(config.model, 16384, grid)
     assert network.dtype == "bfloat16" and config.batch_size == 256
     batch = {
         "codes": jax.ShapeDtypeStruct((config.batch_size, *grid), jnp.int32),
         "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
     }
     check(
-        lambda: generator_stage.init(config, network, None),
-        lambda state, batch: generator_stage.step(state, generator_stage.Frozen(), batch, config),
+        lambda: generator_step.init(config, network, None),
+        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
         batch,
         config,
     )
@@ -100,8 +101,8 @@ def test_a_training_step_of_each_tokenizer(name):
     lpips = jax.eval_shape(lambda: LPIPS(LPIPSConfig(dtype=config.model.dtype), jax.random.key(0)))
     shape = (config.batch_size, config.data.image_size, config.data.image_size, 3)
     state = check(
-        lambda: tokenizer_stage.init(config, *networks, {}),
-        lambda state, batch: tokenizer_stage.step(
+        lambda: tokenizer_step.init(config, *networks, {}),
+        lambda state, batch: tokenizer_step.step(
             state, batch["lpips"], {"image": batch["image"]}, config
         ),
         {"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "lpips": lpips},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax.data import shards
+from maskgil_jax.data.shards import shard_files
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
@@ -20,7 +20,7 @@ from tests.helpers import tiny
 @pytest.fixture
 def damaged(finished, tmp_path):
     """Two shards of 32 examples: three of the first are damaged, and the second is cut in half."""
-    whole, path = shards.CodeShards(f"{finished}/codes"), epath.Path(tmp_path) / "codes"
+    whole, path = shard_files.CodeShards(f"{finished}/codes"), epath.Path(tmp_path) / "codes"
     path.mkdir()
     records = [
         whole[i]._replace(codes=whole[i].codes.astype(np.uint16), id=f"images/{i}.png")
@@ -31,9 +31,9 @@ def damaged(finished, tmp_path):
     names = tuple(f"codes-{i}-of-2.array_record" for i in range(2))
     index = dataclasses.replace(whole.index, shards=names)
     for number, name in enumerate(names):
-        shards.write_shard(path / name, records[32 * number : 32 * (number + 1)], index.grids)
-    counts = shards.counts_of(path, index)
-    shards.write_index(path, index, counts | {"unreadable": 0, "complete": True})
+        shard_files.write_shard(path / name, records[32 * number : 32 * (number + 1)], index.grids)
+    counts = shard_files.counts_of(path, index)
+    shard_files.write_index(path, index, counts | {"unreadable": 0, "complete": True})
     data = (path / names[0]).read_bytes()
     (path / names[0]).write_bytes(data.replace(b"images/7.png", b"images/8.png"))
     data = (path / names[1]).read_bytes()
@@ -71,13 +71,13 @@ def test_training_passes_over_damaged_shards_and_counts_them_or_refuses(
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "grids missing"])
-def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, caplog):
+def test_tokenizing_again_writes_damaged_shards_again(damage, finished, tmp_path, caplog):
     caplog.set_level(logging.INFO, "maskgil_jax")
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model", source="embedded:test", shard_size=200)
     output = epath.Path(tmp_path)
     code_shards.run(config, output)
-    whole = [(output / name).read_bytes() for name in shards.read_index(output)[0].shards]
+    whole = [(output / name).read_bytes() for name in shard_files.read_index(output)[0].shards]
     path = output / "codes-00001-of-00002.array_record"
     broken = path.with_name(path.name + ".grids.npy") if "grids" in damage else path
     data = broken.read_bytes()
@@ -86,8 +86,8 @@ def test_tokenizing_again_makes_damaged_shards_anew(damage, finished, tmp_path, 
         broken.write_bytes(data[: len(data) // 2])
     caplog.clear()
     code_shards.run(config, output)
-    assert (f"{path} is damaged and made anew: " in caplog.text) == (damage != "missing")
-    codes = shards.CodeShards(str(output))
+    assert (f"{path} is damaged and written again: " in caplog.text) == (damage != "missing")
+    codes = shard_files.CodeShards(str(output))
     assert len(codes) == 360 and codes.lost == 0
     assert json.loads((output / "index.json").read_text())["complete"] is True
     ids = [codes[i].id for i in range(360)]

@@ -14,7 +14,7 @@ import pytest
 from etils import epath
 
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_data, generator_stage
+from maskgil_jax.training import generator_data, generator_step
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
@@ -32,19 +32,19 @@ def config(finished):
 
 def break_steps(monkeypatch, broken):
     """Gradients of these steps are NaN."""
-    healthy = generator_stage.weighted_loss
-    step = generator_stage.step
+    healthy = generator_step.weighted_loss
+    step = generator_step.step
 
-    def broken_step(state, *arguments):
-        def loss(*inputs):
-            value, sums = healthy(*inputs)
+    def broken_step(state, *arguments, **settings):
+        def loss(*inputs, **numbers):
+            value, sums = healthy(*inputs, **numbers)
             bad = jnp.isin(state.step + 1, jnp.array(broken))
             return jnp.where(bad, jnp.nan, 1.0) * value, sums
 
-        monkeypatch.setattr(generator_stage, "weighted_loss", loss)
-        return step(state, *arguments)
+        monkeypatch.setattr(generator_step, "weighted_loss", loss)
+        return step(state, *arguments, **settings)
 
-    monkeypatch.setattr(generator_stage, "step", broken_step)
+    monkeypatch.setattr(generator_step, "step", broken_step)
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
     np.testing.assert_array_equal(after["skipped"], [2, 2])
     for name in before.keys() - {"step", "skipped", "checksums"}:
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
-    # Training goes on from there, and what is in a row starts anew.
+    # Training goes on from there, and a row of skipped steps ends.
     config.update(steps=5)
     run_stages(config, epath.Path(tmp_path))
     assert read_log(tmp_path)[-1]["skipped_in_a_row"] == 0
@@ -91,9 +91,9 @@ def test_too_many_in_a_row_stop_the_run_and_name_what_they_read(config, monkeypa
 
         def load(index, rng):
             seen.append(data.record(index).id)
-            return data.load(index, rng)
+            return data.dataset.load(index, rng)
 
-        return dataclasses.replace(data, load=load)
+        return dataclasses.replace(data, dataset=dataclasses.replace(data.dataset, load=load))
 
     monkeypatch.setattr(generator_data, "open_data", watched)
     config.update(steps=4, log_every=1, mesh=dict(data=8, fsdp=1, tensor=1))

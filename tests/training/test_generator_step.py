@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.training import generator_stage
+from maskgil_jax.pretrained import presets
+from maskgil_jax.training import generator_step
 from tests.helpers import tiny
 
 FEATURES = dict(feature_dim=8, condition_tokens=3)
@@ -16,17 +17,15 @@ def losses_of_a_step(conditions, model=(), **loss):
     config = tiny.generator()
     config.model.update(dict(model))
     config.loss.update(loss)
-    network = generator_stage.network_config(config.model, 64, (4, 4))
-    state = generator_stage.init(config, network, None)
+    network = presets.network_config(config.model, 64, (4, 4))
+    state = generator_step.init(config, network, None)
     noisy = jax.tree.map(  # a fresh head is zero
         lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), state.model
     )
     state = dataclasses.replace(state, model=noisy)
     codes = jnp.array(np.random.default_rng(0).integers(0, 64, (8, 4, 4)))
     step = jax.jit(
-        lambda batch: generator_stage.step(state, generator_stage.Frozen(), batch, config)[1][
-            "loss"
-        ]
+        lambda batch: generator_step.step(state, generator_step.Frozen(), batch, config)[1]["loss"]
     )
     return [float(step({"codes": codes} | condition)) for condition in conditions]
 

@@ -121,13 +121,6 @@ def test_weight_decay_is_decoupled_and_on_every_parameter():
         np.testing.assert_allclose(leaf, -0.05)
 
 
-def test_the_average_starts_near_the_weights_and_slows_down():
-    zero, one = jnp.zeros(1), jnp.ones(1)
-    first = optimizer.average(zero, one, 0.999, jnp.array(0))
-    late = optimizer.average(zero, one, 0.999, jnp.array(10**6))
-    np.testing.assert_allclose([first[0], late[0]], [0.9, 0.001], rtol=1e-3)
-
-
 def test_accumulation_sums_over_all_examples():
     batch = jnp.arange(12.0).reshape(12, 1)
 

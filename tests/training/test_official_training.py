@@ -1,13 +1,14 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from maskgil_jax.interop import engine, llamagen_gpt, maskgil_gpt
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.training import generator_stage, optimizer
+from maskgil_jax.training import generator_loss, optimizer
 from tests.helpers import golden
 
 FORMATS = {"train_maskgil": (maskgil_gpt, (16, 16)), "train_llamagen": (llamagen_gpt, (4, 4))}
@@ -35,25 +36,23 @@ def test_three_steps_equal_the_official_training(name):
         decay_norms=not config.causal,
     )
     smoothing = recipe.get("label_smoothing", 0.0)
-    settings = ConfigDict(dict(label_smoothing=smoothing, chunk=8))
+    loss_of = functools.partial(generator_loss.weighted_loss, label_smoothing=smoothing, chunk=8)
     codes = (expected["idx"] if config.causal else expected["code"]).reshape(-1, *grid)
     masks = expected.get("masks", np.ones((recipe["steps"], *codes.shape), bool))
     classes = np.where(expected["drop"], config.num_classes, expected["label"])
 
     @jax.jit
-    def step(model, moments, hidden):
+    def step(model, moments, masked):
         weight = jnp.full(codes.shape, 1 / codes.size)
-        examples = {"codes": codes, "hidden": hidden, "weight": weight, "condition": classes}
-        (loss, _), grads = jax.value_and_grad(generator_stage.weighted_loss, has_aux=True)(
-            model, examples, None, settings
-        )
+        examples = {"codes": codes, "masked": masked, "weight": weight, "condition": classes}
+        (loss, _), grads = jax.value_and_grad(loss_of, has_aux=True)(model, examples, None)
         updates, moments = adam.update(grads, moments, model)
         return optax.apply_updates(model, updates), moments, loss, grads
 
     moments, losses, norms, first = adam.init(model), [], [], None
     with jax.default_matmul_precision("highest"):
-        for hidden in masks:
-            model, moments, loss, grads = step(model, moments, hidden)
+        for masked in masks:
+            model, moments, loss, grads = step(model, moments, masked)
             first = first or engine.dump(table, grads)
             losses.append(loss)
             norms.append(optax.tree.norm(grads))

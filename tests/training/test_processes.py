@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax.data.shards import CodeShards
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import commands, tiny

@@ -29,12 +29,10 @@ def test_after_weights_that_were_sound_the_newest_checkpoint_is_named():
 @pytest.mark.parametrize("now, newest", [(1e33, 1e33), (1e33, 12.0), (12.0, 1e33), (np.nan, 1e33)])
 def test_after_weights_that_were_not_nobody_is_sent_to_them(now, newest):
     text = skipped_steps.advice(now, 10_000, 6, {4: 11.0, 6: newest})
-    assert (
-        "Train anew with another --workdir and a smaller --config.optimizer.learning_rate" in text
-    )
+    assert "Start again in another work directory, with a smaller --config.optimizer" in text
     assert f"norm {now:.3g}" in text and f"norm {newest:.3g}" in text
     assert ("do not go on from it" in text) == (newest > 100)
     assert f"that of step {6 if newest == 12.0 else 4} is sound" in text
     text = skipped_steps.advice(now, 10_000, 6, {6: 1e33})
     assert "none that is kept is from before (--config.keep_every=N keeps more)" in text
-    assert "No checkpoint was saved. Train anew" in skipped_steps.advice(1e33, 10_000, 0, {})
+    assert "No checkpoint was saved. Start again" in skipped_steps.advice(1e33, 10_000, 0, {})

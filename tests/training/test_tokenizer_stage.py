@@ -13,7 +13,7 @@ from maskgil_jax.models.perceptual.discriminator import Judgement
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import tokenizer_objective, tokenizer_stage
+from maskgil_jax.training import tokenizer_objective, tokenizer_stage, tokenizer_step
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
@@ -25,11 +25,11 @@ def start(config):
         tokenizer_stage.tokenizer_config(config),
         tokenizer_stage.discriminator_config(config),
     )
-    return jax.jit(lambda: tokenizer_stage.init(config, *networks, {}))()
+    return jax.jit(lambda: tokenizer_step.init(config, *networks, {}))()
 
 
 def stepper(config):
-    step = jax.jit(functools.partial(tokenizer_stage.step, config=config))
+    step = jax.jit(functools.partial(tokenizer_step.step, config=config))
     return lambda state: step(state, None, {"image": jnp.asarray(IMAGES)})
 
 

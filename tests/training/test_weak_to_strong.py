@@ -9,7 +9,7 @@ from etils import epath
 import maskgil_jax
 from maskgil_jax.runtime import trees
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage
+from maskgil_jax.training import generator_start
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
@@ -68,12 +68,12 @@ def test_codes_of_another_tokenizer_are_refused(finished):
     model = maskgil_jax.load(finished / "model")
     other = dict(model.tokenizer, fingerprint="0" * 16)
     with pytest.raises(InputError, match="was trained on codes of tokenizer .*: expected the same"):
-        generator_stage.load_start(f"{finished}/model", model.network.config, other, {})
+        generator_start.load_start(f"{finished}/model", model.network.config, other, {})
 
 
 def test_a_tokenizer_is_no_start(finished):
     with pytest.raises(InputError, match="holds a tokenizer, expected a generator"):
-        generator_stage.load_start(f"{finished}/tokenizer/model", None, {}, {})
+        generator_start.load_start(f"{finished}/tokenizer/model", None, {}, {})
 
 
 @pytest.mark.slow
@@ -88,4 +88,4 @@ def test_learned_positions_fit_one_grid(finished, tmp_path):
     model = maskgil_jax.load(tmp_path / "model")
     larger = dataclasses.replace(model.network.config, grid=(8, 8))
     with pytest.raises(InputError, match="learned positions for a grid of"):
-        generator_stage.load_start(tmp_path / "model", larger, model.tokenizer, {})
+        generator_start.load_start(tmp_path / "model", larger, model.tokenizer, {})

@@ -11,7 +11,9 @@ from PIL import Image
 
 import maskgil_jax
 from maskgil_jax.conditioning import base
-from maskgil_jax.data import buckets, images, shards, sources
+from maskgil_jax.data import sources
+from maskgil_jax.data.images import buckets, cropping, image_decoder
+from maskgil_jax.data.shards import shard_files, shard_reader
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import code_shards
 from tests.helpers import image_files, tiny
@@ -25,7 +27,7 @@ def config_for(finished, **changes):
 
 
 def read_all(directory):
-    codes = shards.CodeShards(str(directory))
+    codes = shard_reader.CodeShards(str(directory))
     return [codes[i] for i in range(len(codes))]
 
 
@@ -41,18 +43,18 @@ def test_shards_hold_the_codes_of_every_image_in_order(finished):
 
 def test_an_interrupted_run_goes_on_without_loss_or_duplicates(finished, tmp_path, monkeypatch):
     config = config_for(finished, shard_size=100)
-    write_shard = shards.write_shard
+    write_shard = shard_files.write_shard
 
     def dies_at_the_third(path, records, grids):
         if "00002" in path.name:
             raise KeyboardInterrupt
         return write_shard(path, records, grids)
 
-    monkeypatch.setattr(shards, "write_shard", dies_at_the_third)
+    monkeypatch.setattr(shard_files, "write_shard", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         code_shards.run(config, epath.Path(tmp_path / "cut"))
     with pytest.raises(InputError, match="not all of 4 shards are written"):
-        shards.CodeShards(str(tmp_path / "cut"))
+        shard_reader.CodeShards(str(tmp_path / "cut"))
     monkeypatch.undo()
     code_shards.run(config, epath.Path(tmp_path / "cut"))
     code_shards.run(config, epath.Path(tmp_path / "straight"))
@@ -80,14 +82,14 @@ def test_each_image_becomes_codes_of_the_bucket_that_fits_it(finished, photos, t
     source = sources.open_source(f"folder:{photos}")
     config = config_for(finished, source=f"folder:{photos}", buckets="lumina", shard_size=16)
     code_shards.run(config, epath.Path(tmp_path))
-    codes, tokenizer = shards.CodeShards(str(tmp_path)), maskgil_jax.load(config.tokenizer)
+    codes, tokenizer = shard_reader.CodeShards(str(tmp_path)), maskgil_jax.load(config.tokenizer)
     assert codes.index.grids == LUMINA_8.grids(2) and len(codes.index.grids) == 7
     places = {source[i].id: i for i in range(40)}
     assert {codes[i].id for i in range(40)} == set(places)
     for i in range(40):
-        image = images.decode(source[places[codes[i].id]].image)
+        image = image_decoder.decode(source[places[codes[i].id]].image)
         (bucket,) = LUMINA_8.nearest(np.array([image.height]), np.array([image.width]))
-        crop = images.bucket_crop(image, *LUMINA_8.sizes[bucket])
+        crop = cropping.bucket_crop(image, *LUMINA_8.sizes[bucket])
         expected = np.asarray(tokenizer.encode(crop[None].astype(np.float32) / 127.5 - 1))
         np.testing.assert_array_equal(codes[i].codes, expected)
         assert codes.grids[i] == bucket and codes[i].size == (image.height, image.width)
@@ -135,10 +137,12 @@ def test_a_killed_run_goes_on_without_loss_or_duplicates(finished, photos, tmp_p
     process.kill()
     process.communicate()
     with pytest.raises(InputError, match="not all of 20 shards are written"):
-        shards.CodeShards(str(tmp_path / "killed"))
+        shard_reader.CodeShards(str(tmp_path / "killed"))
     code_shards.run(config, epath.Path(tmp_path / "killed"))
     code_shards.run(config, epath.Path(tmp_path / "straight"))
-    killed, straight = (shards.CodeShards(str(tmp_path / name)) for name in ("killed", "straight"))
+    killed, straight = (
+        shard_reader.CodeShards(str(tmp_path / name)) for name in ("killed", "straight")
+    )
     assert len(killed) == len(straight) == 40
     np.testing.assert_array_equal(killed.grids, straight.grids)
     for i in range(40):
@@ -151,14 +155,14 @@ def test_shards_of_an_older_format_are_refused(finished, tmp_path):
     index = json.loads((tmp_path / "index.json").read_text())
     (tmp_path / "index.json").write_text(json.dumps({**index, "format": 1}))
     with pytest.raises(InputError, match="is of format 1, expected 2: make the shards again"):
-        shards.CodeShards(str(tmp_path))
+        shard_reader.CodeShards(str(tmp_path))
 
 
 def test_ten_crops_are_kept_and_one_is_drawn(finished, tmp_path):
     from maskgil_jax.data import pipeline
 
     code_shards.run(config_for(finished, crops="ten"), epath.Path(tmp_path))
-    codes = shards.CodeShards(str(tmp_path))
+    codes = shard_reader.CodeShards(str(tmp_path))
     assert codes[0][0].shape == (10, 4, 4) and codes.index.views == 10
     load = pipeline.code_loader(codes, codes.grids, base.read_class)
     drawn = {load(0, np.random.default_rng(s))["codes"].tobytes() for s in range(30)}
@@ -208,7 +212,7 @@ def test_codes_are_of_the_colours_that_the_index_records(finished, odd_images, t
         code_shards.run(config, epath.Path(tmp_path / color))
         made[color] = read_all(tmp_path / color)[0].codes[0]
         record = next(r for r in sources.open_source(config.source) if r.id.endswith("p3.png"))
-        pixels = images.center_crop(images.decode(record.image, color), 8)
+        pixels = cropping.center_crop(image_decoder.decode(record.image, color), 8)
         assert np.abs(pixels.astype(int) - patch).max() <= 3
         tokenizer = maskgil_jax.load(config.tokenizer)
         expected = np.asarray(tokenizer.encode(pixels[None].astype(np.float32) / 127.5 - 1))[0]
@@ -223,7 +227,7 @@ def test_shards_from_before_profiles_were_read_ignored_them(finished, tmp_path):
     index = json.loads((tmp_path / "index.json").read_text())
     del index["color"]
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert shards.CodeShards(str(tmp_path)).index.color == "ignore"
+    assert shard_reader.CodeShards(str(tmp_path)).index.color == "ignore"
 
 
 def test_shards_of_another_kind_are_not_mixed(finished, tmp_path):
@@ -264,14 +268,14 @@ def damaged(photos, tmp_path):
 
 
 def dies_at(monkeypatch, shard):
-    write_shard = shards.write_shard
+    write_shard = shard_files.write_shard
 
     def write(path, records, grids):
         if shard in path.name:
             raise KeyboardInterrupt
         return write_shard(path, records, grids)
 
-    monkeypatch.setattr(shards, "write_shard", write)
+    monkeypatch.setattr(shard_files, "write_shard", write)
 
 
 def test_the_index_says_what_was_seen_and_names_what_is_left_out(
@@ -296,7 +300,7 @@ def test_the_index_says_what_was_seen_and_names_what_is_left_out(
     assert len(seen) == 1 and "12 images of 1 class (class), 1 with captions\n" in seen[0]
     code_shards.run(config, output)
     assert (tmp_path / "codes/index.json").read_text() == first
-    census = shards.CodeShards(str(output)).census
+    census = shard_reader.CodeShards(str(output)).census
     assert census.images == 9 and census.missed() == 4 and census.class_names == ("class",)
 
 

@@ -35,7 +35,7 @@ def test_images_drawn_of_a_class_are_likelier_under_it_and_others_are_not(make, 
 def test_the_losses_of_images_do_not_depend_on_their_batch(make):
     generator = make()
     found = [
-        likelihood.mean_losses(generator, CODES, CLASSES, masks=2, batch_size=size, seed=0)
+        likelihood.mean_losses(generator, CODES, CLASSES, rounds=2, batch_size=size, seed=0)
         for size in (7, 3)
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskgil_jax.data.shards import CodeRecord
+from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.workflows import generator_comparison
 from tests.helpers import tiny_llama
 

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from maskgil_jax import config as defaults
-from maskgil_jax.data.embedded import Embedded
+from maskgil_jax.data.formats.embedded import Embedded
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import preview
 from maskgil_jax.workflows.run import run_stages, with_workdir
@@ -102,8 +102,6 @@ FREE = {
     "tokenizer",
     "data.flip",
     "optimizer.decay_norms",
-    "samples.resample",
-    "samples.guidance_power",
 }
 OTHERS = {
     "tokenizer": {

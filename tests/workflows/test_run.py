@@ -139,7 +139,7 @@ BAD = {
     "a count": (dict(samples=dict(per_class=0)), "config.samples.per_class = 0, expected 1"),
     "no logging": (dict(log_every=0), "config.log_every = 0, expected 1 or more"),
     "reference": (dict(evaluation=dict(reference="folder:/nowhere")), "there is no such folder"),
-    "metric": (dict(evaluation=dict(metrics=("fid",))), "metric 'fid' needs --inception"),
+    "metric": (dict(evaluation=dict(metrics=("fid",))), "metric 'fid' needs inception"),
     "mask schedule": (dict(loss=dict(mask_schedule="x")), "config.loss.mask_schedule = 'x'"),
     "lr schedule": (dict(optimizer=dict(schedule="x")), "config.optimizer.schedule = 'x'"),
 }

@@ -7,10 +7,9 @@ import jax
 import pytest
 from etils import epath
 
-from maskgil_jax.data.shards import CodeShards
-from maskgil_jax.pretrained import generators, networks
+from maskgil_jax.data.shards.shard_reader import CodeShards
+from maskgil_jax.pretrained import generators, networks, presets
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage
 from maskgil_jax.workflows import scaling_study
 from maskgil_jax.workflows.run import keep_config
 from tests.helpers import commands, tiny
@@ -46,7 +45,7 @@ def runs(finished, tmp_path_factory):
             if run.name == MISSING:
                 continue
             network = networks.init_network(
-                generator_stage.network_config(run.config.model, 64, shards.index.grid),
+                presets.network_config(run.config.model, 64, shards.index.grid),
                 jax.random.key(steps),
             )
             made = generators.make_generator(network, shards.index.tokenizer, shards.class_names)
@@ -108,7 +107,7 @@ def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
     with pytest.raises(InputError, match="1x24: expected a width that is a multiple of 16"):
         scaling_study.planned_run(config, (1, 24), 4, tmp_path)
     config.optimizer.warmup_steps = 4
-    with pytest.raises(InputError, match="--steps=4 is all warm-up"):
+    with pytest.raises(InputError, match="steps=4 is all warm-up"):
         scaling_study.planned_run(config, (1, 32), 4, tmp_path)
     config.model.preset = "besnier"
     run = scaling_study.planned_run(config, (1, 32), 5, tmp_path)
@@ -130,5 +129,5 @@ def test_validation_codes_of_another_tokenizer_are_refused(finished, tmp_path):
     content = json.loads(index.read_text())
     content["tokenizer"]["fingerprint"] = "other"
     index.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="--codes has tokenizer other, but arrayrecord"):
+    with pytest.raises(InputError, match="codes: has tokenizer other, but arrayrecord"):
         scaling_study.check_codes(config_of(finished), CodeShards(f"{tmp_path}/codes"))

@@ -1,4 +1,4 @@
-"""Gemma as an encoder of text: hidden states of captions.
+"""Gemma as an encoder of text: features of captions.
 
 Generations 1 (Gemma Team 2024, arXiv 2403.08295) and 3, the language model of it (arXiv
 2503.19786), with the numbers of transformers' GemmaModel and Gemma3TextModel.
@@ -15,8 +15,9 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models.token_models import rope
+from maskgil_jax.models.token_models.attention import attention_of_parts
 from maskgil_jax.models.token_models.layers import through_layers, unit_rms
-from maskgil_jax.models.token_models.products import attention_of_parts, product
+from maskgil_jax.models.token_models.products import product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class GemmaConfig:
       sliding_layers: indices of the layers that see only the last `sliding_window` tokens, the
         token itself among them, and have `local_rope_base`.
       norm_eps: added to mean squares.
-      layer: which hidden state the features are: 0 the embedding, i the output of the i-th layer,
+      layer: which states the features are: 0 the embedding, i the output of the i-th layer,
         `layers` that of the last after the final norm; or counted from the end, -1 being the last.
         -2 is what the authors of Lumina, MaskGIL's too, take (Lumina-Next, train.py).
       dtype: of the computation.

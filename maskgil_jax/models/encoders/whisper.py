@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from maskgil_jax.models.token_models.attention import attention_heads_first, attention_of_parts
 from maskgil_jax.models.token_models.layers import through_layers
-from maskgil_jax.models.token_models.products import attention_cut, attention_of_parts, product
+from maskgil_jax.models.token_models.products import product
 
 # OpenAI's code too tells multilingual models by it (whisper/model.py, `is_multilingual`).
 ENGLISH_VOCABULARY = 51864
@@ -152,7 +153,7 @@ class EncoderBlock(nnx.Module):
         """Attention of every token to every token, then MLP."""
         y_BTC = self.norm(x_BTC)
         k_BHTK, v_BHTK = self.attention.keys_values(y_BTC)
-        o_BHTK = attention_cut(self.attention.queries(y_BTC), k_BHTK, v_BHTK)
+        o_BHTK = attention_heads_first(self.attention.queries(y_BTC), k_BHTK, v_BHTK)
         x_BTC = x_BTC + self.attention.output(o_BHTK)
         return x_BTC + self.mlp(x_BTC)
 
@@ -214,8 +215,8 @@ class Whisper(nnx.Module):
         """Features of speech.
 
         Args:
-          mel_BFM: log-mel (data/audio.py), of any even number of frames that there are positions
-            for.
+          mel_BFM: log-mel (data/sound/audio.py), of any even number of frames that there are
+            positions for.
 
         Returns:
           [B, F / 2, C].

@@ -196,15 +196,15 @@ class Inception(nnx.Module):
     def stages(self, images: jax.Array, resize: str = "tf1_bilinear") -> dict[str, jax.Array]:
         """What the stem's poolings and each block give, float32 [B, h, w, C], by name."""
         x = (RESIZES[resize](images) - 128) / 128
-        found: dict[str, jax.Array] = {}
+        features: dict[str, jax.Array] = {}
         for layer in STEM:
             x = self._branch("", (layer,), x)
             if layer == SHRINK:
-                found[f"MaxPool_{len(found) + 1}"] = x
+                features[f"MaxPool_{len(features) + 1}"] = x
         for name, branches in BLOCKS.items():
             x = jnp.concatenate([self._branch(f"{name}.", b, x) for b in branches], axis=-1)
-            found[name] = x
-        return {name: x.astype(jnp.float32) for name, x in found.items()}
+            features[name] = x
+        return {name: x.astype(jnp.float32) for name, x in features.items()}
 
     def _branch(self, block: str, branch: Branch, x: jax.Array) -> jax.Array:
         for layer in branch:
@@ -251,12 +251,12 @@ class ConvNorm(nnx.Module):
 
 def layers() -> list[tuple[str, int, Conv]]:
     """Name with its block, input channels and shape of each convolution."""
-    found: list[tuple[str, int, Conv]] = []
+    convolutions: list[tuple[str, int, Conv]] = []
 
     def follow(block: str, branch: Branch, width: int) -> int:
         for layer in branch:
             if isinstance(layer, Conv):
-                found.append((block + layer.name, width, layer))
+                convolutions.append((block + layer.name, width, layer))
                 width = layer.channels
             elif not isinstance(layer, str):
                 width = sum(follow(block, (conv,), width) for conv in layer)
@@ -265,7 +265,7 @@ def layers() -> list[tuple[str, int, Conv]]:
     width = follow("", STEM, 3)
     for name, branches in BLOCKS.items():
         width = sum(follow(f"{name}.", branch, width) for branch in branches)
-    return found
+    return convolutions
 
 
 def resize_tf1(images: jax.Array) -> jax.Array:

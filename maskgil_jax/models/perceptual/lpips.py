@@ -60,14 +60,14 @@ class LPIPS(nnx.Module):
     def features(self, images: jax.Array) -> list[jax.Array]:
         """What each group ends with (relu1_2 .. relu5_3), of [B, H, W, 3] in [-1, 1]."""
         x = (images - jnp.array(SHIFT)) / jnp.array(SCALE)
-        found = []
+        features = []
         for i, group in enumerate(self.groups):
             if i:
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2))
             for conv in group:
                 x = jax.nn.relu(conv(x))
-            found.append(x)
-        return found
+            features.append(x)
+        return features
 
     def __call__(
         self, x: jax.Array, y: jax.Array, dropout_key: jax.Array | None = None
@@ -84,10 +84,10 @@ class LPIPS(nnx.Module):
         for i, (of_x, of_y, head) in enumerate(pairs):
             square = (_unit(of_x) - _unit(of_y)) ** 2
             if dropout_key is not None:
-                kept = jax.random.bernoulli(
+                keep = jax.random.bernoulli(
                     jax.random.fold_in(dropout_key, i), 1 - DROPOUT, square.shape
                 )
-                square = square * kept / (1 - DROPOUT)
+                square = square * keep / (1 - DROPOUT)
             total += jnp.einsum("BHWC,C->B", square, head[...], precision="highest") / (
                 square.shape[1] * square.shape[2]
             )

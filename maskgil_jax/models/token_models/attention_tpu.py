@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 
-from maskgil_jax.models.token_models.products import kept
+from maskgil_jax.models.token_models.products import saved
 from maskgil_jax.runtime import sharding
 
 LANES = 128
@@ -29,7 +29,7 @@ ROWS = 16  # of a register of bfloat16: what a condition's tokens are padded to 
 EPSILON = 1e-5
 
 Ref = Any  # of a kernel's block in memory
-Parts = list[tuple[slice, int]]
+Blocks = list[tuple[slice, int]]  # columns of queries, and the axis of their keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,27 +71,27 @@ def _dot(x: jax.Array, y: jax.Array, axis_y: int = 0) -> jax.Array:
     )
 
 
-class _Turned:
+class _RotatedHead:
     """Queries or keys of a head, normed and rotated, and the way back."""
 
     def __init__(
         self,
         x_KT: jax.Array,
         norm_2K1: jax.Array,
-        turns_2KT: jax.Array,
+        rotation_2KT: jax.Array,
         swap_KK: jax.Array,
         qk_norm: str,
         scale: float,
     ):
         self.qk_norm, self.norm, self.scale = qk_norm, norm_2K1, scale
-        self.turns, self.swap, x = turns_2KT, swap_KK, x_KT.astype(jnp.float32)
+        self.rotation, self.swap, x = rotation_2KT, swap_KK, x_KT.astype(jnp.float32)
         if qk_norm != "none":
             x = x - x.mean(axis=0, keepdims=True) if qk_norm == "layer" else x
             self.inverse = jax.lax.rsqrt((x * x).mean(axis=0, keepdims=True) + EPSILON)
             self.normed = x * self.inverse
             x = self.normed * norm_2K1[0] + norm_2K1[1]
-        turned = x * turns_2KT[0] + self.swapped(x) * turns_2KT[1]
-        self.result = (turned * scale).astype(x_KT.dtype)
+        rotated = x * rotation_2KT[0] + self.swapped(x) * rotation_2KT[1]
+        self.result = (rotated * scale).astype(x_KT.dtype)
 
     def swapped(self, x_KT: jax.Array) -> jax.Array:
         """Rows 1, 0, 3, 2, ...: the other of each pair that is rotated."""
@@ -100,33 +100,33 @@ class _Turned:
     def back(self, g_KT: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Gradients of x, and of the scale and bias of the norm at every token."""
         g = g_KT * self.scale
-        g = g * self.turns[0] + self.swapped(g * self.turns[1])
+        g = g * self.rotation[0] + self.swapped(g * self.rotation[1])
         if self.qk_norm == "none":
             return g, (jnp.zeros_like(g),) * 2
-        of_norm = g * self.normed, g
+        dnorm = g * self.normed, g
         g = g * self.norm[0]
         mean = (g * self.normed).mean(axis=0, keepdims=True) * self.normed
         mean = mean + g.mean(axis=0, keepdims=True) if self.qk_norm == "layer" else mean
-        return (g - mean) * self.inverse, of_norm
+        return (g - mean) * self.inverse, dnorm
 
 
 def _inputs(
-    image_ref: Ref, few_ref: Ref, norms_ref: Ref, turns_ref: Ref, swap_ref: Ref, shape: Shape
-) -> Iterator[tuple[_Turned, _Turned, jax.Array]]:
+    image_ref: Ref, few_ref: Ref, norms_ref: Ref, rotation_ref: Ref, swap_ref: Ref, shape: Shape
+) -> Iterator[tuple[_RotatedHead, _RotatedHead, jax.Array]]:
     """Queries, keys and values of each head, [K, T]."""
     K = shape.head_dim
     qkv = [jnp.concatenate([image_ref[0, i], few_ref[0, i].T], axis=1) for i in range(3)]
-    turns, swap = turns_ref[...], swap_ref[...]
+    rotation, swap = rotation_ref[...], swap_ref[...]
     for start in range(0, shape.width, K):
         q, k, v = (x[start : start + K] for x in qkv)
         yield (
-            _Turned(q, norms_ref[:2], turns, swap, shape.qk_norm, K**-0.5 / math.log(2)),
-            _Turned(k, norms_ref[2:], turns, swap, shape.qk_norm, 1.0),
+            _RotatedHead(q, norms_ref[:2], rotation, swap, shape.qk_norm, K**-0.5 / math.log(2)),
+            _RotatedHead(k, norms_ref[2:], rotation, swap, shape.qk_norm, 1.0),
             v,
         )
 
 
-def _parts(L: int) -> Parts:
+def _blocks(L: int) -> Blocks:
     """Columns of queries, and the axis of their keys.
 
     Image tokens fill the lanes, so that sums over keys are over registers; the few do not.
@@ -134,12 +134,12 @@ def _parts(L: int) -> Parts:
     return [(slice(i, i + LANES), 0) for i in range(0, L, LANES)] + [(slice(L, None), 1)]
 
 
-def _pairs(x_KT: jax.Array, y_KT: jax.Array, parts: Parts) -> list[jax.Array]:
-    """Products of all columns of x with those of y, part by part."""
+def _pairs(x_KT: jax.Array, y_KT: jax.Array, blocks: Blocks) -> list[jax.Array]:
+    """Products of all columns of x with those of y, block by block."""
     x_TK = x_KT.T
     return [
         _dot(x_TK, y_KT[:, columns]) if axis == 0 else _dot(y_KT[:, columns].T, x_KT)
-        for columns, axis in parts
+        for columns, axis in blocks
     ]
 
 
@@ -153,9 +153,9 @@ def _softmax(scores: jax.Array, axis: int, real: int) -> jax.Array:
     return weights / weights.sum(axis=axis, keepdims=True)
 
 
-def _joined(of_parts: list[jax.Array], parts: Parts, dtype: Any) -> jax.Array:
+def _joined(by_block: list[jax.Array], blocks: Blocks, dtype: Any) -> jax.Array:
     """Keys by queries, [T, T]."""
-    columns = [x if axis == 0 else x.T for x, (_, axis) in zip(of_parts, parts, strict=True)]
+    columns = [x if axis == 0 else x.T for x, (_, axis) in zip(by_block, blocks, strict=True)]
     return jnp.concatenate([x.astype(dtype) for x in columns], axis=1)
 
 
@@ -167,22 +167,22 @@ def _forward_kernel(
     image_ref: Ref,
     few_ref: Ref,
     norms_ref: Ref,
-    turns_ref: Ref,
+    rotation_ref: Ref,
     swap_ref: Ref,
     out_ref: Ref,
     out_few_ref: Ref,
     *,
     shape: Shape,
 ) -> None:
-    parts, L = _parts(image_ref.shape[-1]), image_ref.shape[-1]
-    heads = list(_inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape))
-    scores = [_pairs(k.result, q.result, parts) for q, k, _ in heads]
+    blocks, L = _blocks(image_ref.shape[-1]), image_ref.shape[-1]
+    heads = list(_inputs(image_ref, few_ref, norms_ref, rotation_ref, swap_ref, shape))
+    scores = [_pairs(k.result, q.result, blocks) for q, k, _ in heads]
     weights = [
-        [_softmax(s, axis, L + shape.few) for s, (_, axis) in zip(of_head, parts, strict=True)]
-        for of_head in scores
+        [_softmax(s, axis, L + shape.few) for s, (_, axis) in zip(head, blocks, strict=True)]
+        for head in scores
     ]
     outputs = [
-        _dot(v, _joined(w, parts, v.dtype)) for (_, _, v), w in zip(heads, weights, strict=True)
+        _dot(v, _joined(w, blocks, v.dtype)) for (_, _, v), w in zip(heads, weights, strict=True)
     ]
     out = jnp.concatenate(outputs)
     out_ref[0] = out[:, :L].astype(out_ref.dtype)
@@ -193,50 +193,50 @@ def _backward_kernel(
     image_ref: Ref,
     few_ref: Ref,
     norms_ref: Ref,
-    turns_ref: Ref,
+    rotation_ref: Ref,
     swap_ref: Ref,
-    of_out_ref: Ref,
-    of_out_few_ref: Ref,
-    of_image_ref: Ref,
-    of_few_ref: Ref,
-    of_norms_ref: Ref,
+    dout_ref: Ref,
+    dout_few_ref: Ref,
+    dimage_ref: Ref,
+    dfew_ref: Ref,
+    dnorms_ref: Ref,
     *,
     shape: Shape,
 ) -> None:
-    parts, L, K = _parts(image_ref.shape[-1]), image_ref.shape[-1], shape.head_dim
-    heads = list(_inputs(image_ref, few_ref, norms_ref, turns_ref, swap_ref, shape))
-    of_out = jnp.concatenate([of_out_ref[0], of_out_few_ref[0].T], axis=1)
-    gradients = [of_out[start : start + K] for start in range(0, shape.width, K)]
-    scores = [_pairs(k.result, q.result, parts) for q, k, _ in heads]
-    of_weights = [_pairs(v, g, parts) for (_, _, v), g in zip(heads, gradients, strict=True)]
+    blocks, L, K = _blocks(image_ref.shape[-1]), image_ref.shape[-1], shape.head_dim
+    heads = list(_inputs(image_ref, few_ref, norms_ref, rotation_ref, swap_ref, shape))
+    dout = jnp.concatenate([dout_ref[0], dout_few_ref[0].T], axis=1)
+    gradients = [dout[start : start + K] for start in range(0, shape.width, K)]
+    scores = [_pairs(k.result, q.result, blocks) for q, k, _ in heads]
+    dweights = [_pairs(v, g, blocks) for (_, _, v), g in zip(heads, gradients, strict=True)]
     joined = []
-    for of_head, of_head_weights in zip(scores, of_weights, strict=True):
-        weights, of_scores = [], []
-        for s, g, (_, axis) in zip(of_head, of_head_weights, parts, strict=True):
+    for head, head_dweights in zip(scores, dweights, strict=True):
+        weights, dscores = [], []
+        for s, g, (_, axis) in zip(head, head_dweights, blocks, strict=True):
             w = _softmax(s, axis, L + shape.few)
             weights.append(w)
-            of_scores.append(w * (g - (w * g).sum(axis=axis, keepdims=True)))
-        joined.append([_joined(x, parts, of_out.dtype) for x in (weights, of_scores)])
-    of_qkv, of_norms = [], []
+            dscores.append(w * (g - (w * g).sum(axis=axis, keepdims=True)))
+        joined.append([_joined(x, blocks, dout.dtype) for x in (weights, dscores)])
+    dqkv, dnorms = [], []
     for (q, k, _), g, (w, s) in zip(heads, gradients, joined, strict=True):
-        of_q, of_q_norm = q.back(_dot(k.result, s) * math.log(2))
-        of_k, of_k_norm = k.back(_dot(q.result, s, 1) * math.log(2))
-        of_qkv.append((of_q, of_k, _dot(g, w, 1)))
-        of_norms.append(of_q_norm + of_k_norm)
-    for i, of_heads in enumerate(zip(*of_qkv, strict=True)):
-        found = jnp.concatenate(of_heads)
-        of_image_ref[0, i] = found[:, :L].astype(of_out.dtype)
-        of_few_ref[0, i] = found[:, L:].T.astype(of_out.dtype)
+        dq, dq_norm = q.back(_dot(k.result, s) * math.log(2))
+        dk, dk_norm = k.back(_dot(q.result, s, 1) * math.log(2))
+        dqkv.append((dq, dk, _dot(g, w, 1)))
+        dnorms.append(dq_norm + dk_norm)
+    for i, by_head in enumerate(zip(*dqkv, strict=True)):
+        gradient = jnp.concatenate(by_head)
+        dimage_ref[0, i] = gradient[:, :L].astype(dout.dtype)
+        dfew_ref[0, i] = gradient[:, L:].T.astype(dout.dtype)
 
     @pl.when(pl.program_id(1) == 0)
     def start() -> None:
-        of_norms_ref[...] = jnp.zeros_like(of_norms_ref)
+        dnorms_ref[...] = jnp.zeros_like(dnorms_ref)
 
-    for i, of_heads in enumerate(zip(*of_norms, strict=True)):
-        of_norm = sum(of_heads)
-        columns = [of_norm[:, j : j + LANES] for j in range(0, L, LANES)]
-        of_norms_ref[0, 0, i] += sum(columns)
-        of_norms_ref[0, 0, i, :, : of_norm.shape[1] - L] += of_norm[:, L:]
+    for i, by_head in enumerate(zip(*dnorms, strict=True)):
+        dnorm = sum(by_head)
+        columns = [dnorm[:, j : j + LANES] for j in range(0, L, LANES)]
+        dnorms_ref[0, 0, i] += sum(columns)
+        dnorms_ref[0, 0, i, :, : dnorm.shape[1] - L] += dnorm[:, L:]
 
 
 def _cost(image: jax.Array, few: jax.Array, backward: bool, K: int) -> pl.CostEstimate:
@@ -265,56 +265,63 @@ def _call(
 
     Args:
       kernel: of `arguments` and the outputs.
-      arguments: image [B, 3, N, L] and few [B, 3, c, N], norms, turns, swap, and gradients of the
+      arguments: image [B, 3, N, L] and few [B, 3, c, N], norms, rotation, swap, gradients of the
         outputs, [B, N, L] and [B, c, N].
       backward: whether there are gradients.
       shape: of the kernel.
     """
-    (batch,), K, W = sharding.BATCH, shape.head_dim, shape.width
-    of_inputs = P(batch, None, "tensor"), P(batch, None, None, "tensor")
-    of_outputs = P(batch, "tensor"), P(batch, None, "tensor")
-    in_specs = (*of_inputs, P(), P(), P(), *(of_outputs if backward else ()))
-    out_specs = (*of_inputs, P(batch, "tensor")) if backward else of_outputs
-
-    def on_one(*arguments: jax.Array) -> list[jax.Array]:
-        image, few, *fixed = arguments[:5]
-        (B, _, N, L), c = image.shape, few.shape[2]
-        inputs = [
-            pl.BlockSpec((1, 3, W, L), lambda b, g: (b, 0, g, 0)),
-            pl.BlockSpec((1, 3, c, W), lambda b, g: (b, 0, 0, g)),
-        ]
-        outputs = [
-            pl.BlockSpec((1, W, L), lambda b, g: (b, g, 0)),
-            pl.BlockSpec((1, c, W), lambda b, g: (b, 0, g)),
-        ]
-        in_specs = inputs + [pl.BlockSpec(x.shape, lambda b, g, n=x.ndim: (0,) * n) for x in fixed]
-        shapes: list[tuple[int, ...]] = [(B, N, L), (B, c, N)]
-        dtypes = [image.dtype, image.dtype]
-        out_specs = outputs
-        if backward:
-            in_specs += outputs
-            of_norms = (1, 1, 4, K, LANES)
-            shapes = [image.shape, few.shape, (B, *of_norms[1:])]
-            dtypes.append(jnp.dtype(jnp.float32))
-            out_specs = [*inputs, pl.BlockSpec(of_norms, lambda b, g: (b, 0, 0, 0, 0))]
-        return pl.pallas_call(
-            functools.partial(kernel, shape=shape),
-            grid=(B, N // W),
-            in_specs=in_specs,
-            out_specs=out_specs,
-            out_shape=[*map(jax.ShapeDtypeStruct, shapes, dtypes)],
-            compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("parallel", "arbitrary"),
-                allow_input_fusion=[True] * len(arguments),
-            ),
-            cost_estimate=_cost(image, few, backward, K),
-            interpret=sharding.platform() != "tpu",
-        )(*arguments)
-
+    on_device = functools.partial(_call_on_device, kernel, backward, shape)
     if jax.sharding.get_abstract_mesh().empty:
-        return on_one(*arguments)
-    mapped = jax.shard_map(on_one, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return on_device(*arguments)
+    (batch,) = sharding.BATCH
+    inputs = P(batch, None, "tensor"), P(batch, None, None, "tensor")
+    outputs = P(batch, "tensor"), P(batch, None, "tensor")
+    mapped = jax.shard_map(
+        on_device,
+        in_specs=(*inputs, P(), P(), P(), *(outputs if backward else ())),
+        out_specs=(*inputs, P(batch, "tensor")) if backward else outputs,
+        check_vma=False,
+    )
     return mapped(*arguments)
+
+
+def _call_on_device(
+    kernel: Callable[..., None], backward: bool, shape: Shape, *arguments: jax.Array
+) -> list[jax.Array]:
+    """As `_call`, for the images and heads that one device holds."""
+    image, few, *fixed = arguments[:5]
+    (B, _, N, L), c, K, W = image.shape, few.shape[2], shape.head_dim, shape.width
+    inputs = [
+        pl.BlockSpec((1, 3, W, L), lambda b, g: (b, 0, g, 0)),
+        pl.BlockSpec((1, 3, c, W), lambda b, g: (b, 0, 0, g)),
+    ]
+    outputs = [
+        pl.BlockSpec((1, W, L), lambda b, g: (b, g, 0)),
+        pl.BlockSpec((1, c, W), lambda b, g: (b, 0, g)),
+    ]
+    in_specs = inputs + [pl.BlockSpec(x.shape, lambda b, g, n=x.ndim: (0,) * n) for x in fixed]
+    shapes: list[tuple[int, ...]] = [(B, N, L), (B, c, N)]
+    dtypes = [image.dtype, image.dtype]
+    out_specs = outputs
+    if backward:
+        in_specs += outputs
+        dnorms = (1, 1, 4, K, LANES)
+        shapes = [image.shape, few.shape, (B, *dnorms[1:])]
+        dtypes.append(jnp.dtype(jnp.float32))
+        out_specs = [*inputs, pl.BlockSpec(dnorms, lambda b, g: (b, 0, 0, 0, 0))]
+    return pl.pallas_call(
+        functools.partial(kernel, shape=shape),
+        grid=(B, N // W),
+        in_specs=in_specs,
+        out_specs=out_specs,
+        out_shape=[*map(jax.ShapeDtypeStruct, shapes, dtypes)],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"),
+            allow_input_fusion=[True] * len(arguments),
+        ),
+        cost_estimate=_cost(image, few, backward, K),
+        interpret=sharding.platform() != "tpu",
+    )(*arguments)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -342,12 +349,12 @@ def attention(
 def _arguments(
     image: jax.Array, few: jax.Array, norms_4K: jax.Array, tables: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, ...]:
-    turns_TJ2 = _padded(jnp.concatenate(tables), few.shape[2], 0)
-    cos, sin = jnp.repeat(turns_TJ2, 2, axis=1).transpose(2, 1, 0)
+    table_TJ2 = _padded(jnp.concatenate(tables), few.shape[2], 0)
+    cos, sin = jnp.repeat(table_TJ2, 2, axis=1).transpose(2, 1, 0)
     channel = np.arange(len(cos))
-    turns = jnp.stack([cos, sin * np.where(channel % 2, 1, -1)[:, None]])
+    rotation = jnp.stack([cos, sin * np.where(channel % 2, 1, -1)[:, None]])
     swap = jnp.asarray(channel[:, None] == channel ^ 1, image.dtype)
-    return image, _padded(few), norms_4K[..., None].astype(jnp.float32), turns, swap
+    return image, _padded(few), norms_4K[..., None].astype(jnp.float32), rotation, swap
 
 
 def _padded(x: jax.Array, few: int | None = None, axis: int = -2) -> jax.Array:
@@ -365,18 +372,18 @@ def _forward(
     shape: Shape,
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
     out, out_few = _call(_forward_kernel, _arguments(image, few, norms_4K, tables), False, shape)
-    outputs = kept(out, "attention"), kept(out_few[:, : shape.few], "attention")
+    outputs = saved(out, "attention"), saved(out_few[:, : shape.few], "attention")
     return outputs, (image, few, norms_4K, tables)
 
 
 def _backward(
     shape: Shape, operands: Any, gradients: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    of_out, of_few = gradients
-    arguments = (*_arguments(*operands), of_out, _padded(of_few))
-    of_image, of_few, of_norms = _call(_backward_kernel, arguments, True, shape)
-    of_norms = of_norms.sum(axis=(0, 1, 4)).astype(operands[2].dtype)
-    return of_image, of_few[:, :, : shape.few], of_norms, None
+    dout, dfew = gradients
+    arguments = (*_arguments(*operands), dout, _padded(dfew))
+    dimage, dfew, dnorms = _call(_backward_kernel, arguments, True, shape)
+    dnorms = dnorms.sum(axis=(0, 1, 4)).astype(operands[2].dtype)
+    return dimage, dfew[:, :, : shape.few], dnorms, None
 
 
 attention.defvjp(_forward, _backward)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.token_models.layers import check_loop, dropout, through_layers
-from maskgil_jax.models.token_models.products import attention, product
+from maskgil_jax.models.token_models import config_checks
+from maskgil_jax.models.token_models.attention import attention
+from maskgil_jax.models.token_models.layers import dropout, through_layers
+from maskgil_jax.models.token_models.products import product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +26,14 @@ class BertConfig:
       codebook_size: number of image codes; id `codebook_size` is the mask.
       num_classes: number of condition classes.
       grid: (height, width) in tokens, the only one that its positions are for.
-      style: "besnier" (norm before each part, a null class, the class token last, a bias for each
-        position and class of the head, one class for the mask) or "maskgit" (norm after each part,
-        no null class, the class token first, one bias for each class of the head).
+      style: "besnier" (norm before attention and MLP, a null class, the class token last, a bias
+        for each position and class of the head, one class for the mask) or "maskgit" (norm after
+        them, no null class, the class token first, one bias for each class of the head).
       dropout: rate on hidden units.
       attention_dropout: rate on attention weights.
       remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
         activations) or "full" (each layer).
-      unroll: layers in one turn of the compiled loop.
+      unroll: layers in one iteration of the compiled loop.
       dtype: of the computation; parameters are float32.
     """
 
@@ -56,23 +58,21 @@ class BertConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
-        check_loop(self.remat, self.unroll)
-        for field in ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
-        if self.style not in ("besnier", "maskgit"):
-            raise ValueError(f"style = {self.style!r}, expected besnier or maskgit")
+        config_checks.check_run(self)
+        positive = ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes")
+        config_checks.check_counts(self, positive)
+        config_checks.check_choices(self, {"style": ("besnier", "maskgit")})
         if self.dim % self.heads:
             raise ValueError(f"dim = {self.dim} is no multiple of heads = {self.heads}")
 
     @property
     def mask_id(self) -> int:
-        """The code that stands for a hidden token."""
+        """The code that stands for a masked token."""
         return self.codebook_size
 
     @property
     def has_null_condition(self) -> bool:
-        """Google's model has no class that says nothing."""
+        """Google's model has no null class."""
         return self.style == "besnier"
 
     @property
@@ -92,7 +92,7 @@ class BertConfig:
 
 
 class Bert(nnx.Module):
-    """Logits of hidden image tokens, given the visible ones and a class.
+    """Logits of masked image tokens, given the visible ones and a class.
 
     Sources: synbol/MaskGIL, Network/transformer.py (Besnier's MaskTransformer); google-research/
     maskgit, maskgit/nets/maskgit_transformer.py.
@@ -124,7 +124,7 @@ class Bert(nnx.Module):
         else:
             self.head_bias = nnx.Param(jnp.zeros(config.rows))
 
-    def hidden(
+    def backbone(
         self, codes_Bhw: jax.Array, classes_B: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
         """Outputs of the last layer at the image tokens, [B, h * w, D]; `key` turns dropout on.

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 
 class Features(NamedTuple):
@@ -34,10 +33,10 @@ class TokenModel(Protocol):
 
     config: Any
 
-    def hidden(
+    def backbone(
         self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
     ) -> jax.Array:
-        """Outputs of the last layer, [B, L, D]; `key` turns dropout on."""
+        """Outputs of the last layer at the image tokens, [B, L, D]; `key` turns dropout on."""
 
     def normed(self, x_BnD: jax.Array) -> jax.Array:
         """Position by position, what `classify` is affine in: [B, n, D]."""
@@ -46,17 +45,4 @@ class TokenModel(Protocol):
         """Logits, float32 [B, n, V], at these raster positions (None: at all of them)."""
 
     def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
-        """The condition that says nothing where `drop_B`."""
-
-
-def with_unwanted(
-    network: TokenModel, condition: Condition, negative: Condition | None
-) -> Condition:
-    """Conditions [2 B] of guidance: B that are wanted, then B to go away from.
-
-    Those are `negative`, or where it is None the condition that says nothing.
-    """
-    if negative is None:
-        B = jax.tree.leaves(condition)[0].shape[0]
-        negative = network.drop_condition(condition, jnp.ones(B, bool))
-    return jax.tree.map(lambda c, u: jnp.concatenate([c, u]), condition, negative)
+        """The null condition where `drop_B`."""

@@ -2,7 +2,7 @@
 
 A table has a row and a head a column for each value of each digit: 64 + 4,096 instead of 262,144.
 The first digit counts the least, as Open-MAGVIT2 cuts its 18 bits (TencentARC/SEED-Voken: the first
-6 channels, then 12). Given the hidden state, digits are independent, as MaskBit's groups of bits
+6 channels, then 12). Given the features, digits are independent, as MaskBit's groups of bits
 are (Weber et al. 2024, section 3.3).
 
 Letters: ... any leading axes, V codes.

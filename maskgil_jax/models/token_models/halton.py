@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models.token_models import config_checks
+from maskgil_jax.models.token_models.attention import attention
 from maskgil_jax.models.token_models.layers import (
     RMSNorm,
-    check_loop,
     dropout,
     swiglu,
     through_layers,
 )
-from maskgil_jax.models.token_models.products import attention, product
+from maskgil_jax.models.token_models.products import product
 
 # Layers, width and heads of the published sizes.
 SIZES = {
@@ -42,7 +43,7 @@ class HaltonConfig:
       dropout: rate on the outputs of attention and MLP.
       remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
         activations) or "full" (each layer).
-      unroll: layers in one turn of the compiled loop.
+      unroll: layers in one iteration of the compiled loop.
       dtype: of the computation; parameters are float32.
     """
 
@@ -67,15 +68,13 @@ class HaltonConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
-        check_loop(self.remat, self.unroll)
-        fields = ("layers", "dim", "heads", "mlp_dim", "codebook_size", "num_classes", "registers")
-        for field in fields:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
+        config_checks.check_run(self)
+        sizes = ("layers", "dim", "heads", "mlp_dim", "registers")
+        config_checks.check_counts(self, (*sizes, "codebook_size", "num_classes"))
 
     @property
     def mask_id(self) -> int:
-        """The code that stands for a hidden token."""
+        """The code that stands for a masked token."""
         return self.codebook_size
 
     @property
@@ -90,7 +89,7 @@ class HaltonConfig:
 
 
 class HaltonTransformer(nnx.Module):
-    """Logits of hidden image tokens, given the visible ones and a class.
+    """Logits of masked image tokens, given the visible ones and a class.
 
     Source: valeoai/Halton-MaskGIT, Network/transformer.py.
     """
@@ -114,7 +113,7 @@ class HaltonTransformer(nnx.Module):
         self.modulation_bias = nnx.Param(jnp.zeros((2, D)))
         self.head_bias = nnx.Param(jnp.zeros(config.output_size))
 
-    def hidden(
+    def backbone(
         self, codes_Bhw: jax.Array, classes_B: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
         """Outputs of the last layer, normed and modulated, [B, h * w, D]; `key`: dropout.
@@ -145,7 +144,7 @@ class HaltonTransformer(nnx.Module):
         return x_BLD * (1 + scale) + shift
 
     def normed(self, x_BnD: jax.Array) -> jax.Array:
-        """Nothing: the last norm depends on the class and is a part of `hidden`."""
+        """Nothing: the last norm depends on the class and is done in `backbone`."""
         return x_BnD
 
     def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:

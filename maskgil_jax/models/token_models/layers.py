@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from maskgil_jax.models.token_models.products import stored
+from maskgil_jax.models.token_models.products import materialized
 from maskgil_jax.runtime import sharding
 
 Model = TypeVar("Model", bound=Any)
@@ -37,19 +37,19 @@ class RMSNorm(nnx.Module):
 _NAMED = jax.checkpoint_policies.save_only_these_names("product", "attention", "dropout")
 
 
-def keeps(primitive: Any, *arguments: Any, **parameters: Any) -> Any:
-    """What a layer keeps for the backward pass: what is named, and what cuDNN's attention gives.
+def saves(primitive: Any, *arguments: Any, **parameters: Any) -> Any:
+    """What a layer saves for the backward pass: what is named, and what cuDNN's attention gives.
 
-    The rest, element by element, is cheaper made again.
+    The rest, element by element, is cheaper to compute again.
     """
     fused = primitive.name.startswith("dot_product_attention_fwd")
     return fused or _NAMED(primitive, *arguments, **parameters)
 
 
-# By name: what a layer keeps for the backward pass; None: everything.
+# By name: what a layer saves for the backward pass; None: everything.
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
-    "minimal": keeps,
+    "minimal": saves,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -76,7 +76,7 @@ def two_dropouts(
     limit = round((1.0 - rate) * 2**16)
 
     def dropping(numbers: jax.Array) -> Callable[[jax.Array], jax.Array]:
-        keep = checkpoint_name(stored(numbers < limit), "dropout")
+        keep = checkpoint_name(materialized(numbers < limit), "dropout")
         return lambda x: jnp.where(keep, x * (2**16 / limit), 0)
 
     return dropping(bits >> 16), dropping(bits & 0xFFFF)
@@ -101,25 +101,17 @@ def through_layers(
       key: split among the layers; None is eval.
       layers: their number.
       remat: what is recomputed for the backward pass, a key of REMAT.
-      unroll: layers in one turn of the compiled loop: more are slower to compile.
+      unroll: layers in one iteration of the compiled loop: more are slower to compile.
     """
 
     def layer(x: State, block_key: tuple[Any, jax.Array | None]) -> tuple[State, None]:
         return jax.tree.map(sharding.split_batch, apply(block_key[0], x, block_key[1])), None
 
-    if REMAT[remat] is not None:
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=REMAT[remat])
+    if (policy := REMAT[remat]) is not None:
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
     keys = None if key is None else jax.random.split(key, layers)
     x = jax.tree.map(sharding.split_batch, x)
     return jax.lax.scan(layer, x, (blocks, keys), unroll=unroll)[0]
-
-
-def check_loop(remat: str, unroll: int) -> None:
-    """Raise ValueError for what `through_layers` does not take."""
-    if remat not in REMAT:
-        raise ValueError(f"remat = {remat!r}, expected one of {', '.join(REMAT)}")
-    if unroll < 1:
-        raise ValueError(f"unroll = {unroll}, expected 1 or more")
 
 
 def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
@@ -142,8 +134,8 @@ def cast_once(model: Model) -> Model:
 
     def cast(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = sharding.name_of(path)
-        of_layers = name.startswith("blocks/") and leaf.ndim > 2  # the first axis is depth
-        return leaf.astype(model.config.dtype) if of_layers or name == "head" else leaf
+        in_layers = name.startswith("blocks/") and leaf.ndim > 2  # the first axis is depth
+        return leaf.astype(model.config.dtype) if in_layers or name == "head" else leaf
 
     return jax.tree.map_with_path(cast, model)
 

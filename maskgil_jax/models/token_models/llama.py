@@ -7,29 +7,26 @@ the head (the sum of several, where codes have digits), N layers, C width of fea
 
 import functools
 import itertools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models.token_models import attention_tpu, factors, orders, rope
+from maskgil_jax.models.token_models import factors, orders, platforms, rope
+from maskgil_jax.models.token_models.attention import (
+    Parts,
+    attention_heads_first,
+    attention_of_parts,
+)
 from maskgil_jax.models.token_models.conditions import Condition, Features
 from maskgil_jax.models.token_models.layers import RMSNorm, dropout, through_layers, unit_rms
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.models.token_models.llama_layers import Attend, Block, FusedLayer, Layer
-from maskgil_jax.models.token_models.products import (
-    Parts,
-    attention_cut,
-    attention_of_parts,
-    cache_dtype,
-    parts_pay,
-    product,
-    product_of_turned,
-    turning_pays,
-)
-from maskgil_jax.runtime import sharding
+from maskgil_jax.models.token_models.llama_layers import Block, Layer
+from maskgil_jax.models.token_models.products import product
+from maskgil_jax.models.token_models.split_layers import split_layer_for
 
 
 class Cache(NamedTuple):
@@ -45,7 +42,7 @@ class Cache(NamedTuple):
 
 
 class Llama(nnx.Module):
-    """Logits of image tokens: hidden ones, given the visible; or the next, given those before."""
+    """Logits of image tokens: masked ones, given the visible; or the next, given those before."""
 
     def __init__(self, config: LlamaConfig, key: jax.Array):
         keys = jax.random.split(key, 5)
@@ -73,70 +70,83 @@ class Llama(nnx.Module):
         """Logits in eval mode.
 
         Args:
-          codes_Bhw: int32, 0 .. codebook_size - 1, or mask_id where hidden.
+          codes_Bhw: int32, 0 .. codebook_size - 1, or mask_id where masked.
           condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features.
 
         Returns:
           float32 [B, h * w, classes], in raster order. Those of a causal model are predictions from
           the condition and the tokens that come before in `order`.
         """
-        logits_BLV = self.classify(self.normed(self.hidden(codes_Bhw, condition)))
+        logits_BLV = self.classify(self.normed(self.backbone(codes_Bhw, condition)))
         return factors.joint(logits_BLV, self.config.vocabularies)
 
-    def hidden(
+    def backbone(
         self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
     ) -> jax.Array:
         """Outputs of the last layer that predict the image tokens, [B, h * w, D].
 
         `key` turns dropout on.
         """
-        B, height, width = codes_Bhw.shape
-        codes_BL, config = codes_Bhw.reshape(B, height * width), self.config
+        config, (B, height, width) = self.config, codes_Bhw.shape
+        codes_BL = codes_Bhw.reshape(B, height * width)
         if config.causal:
-            order = self.order(height, width)
-            codes_BL = codes_BL[:, order][:, :-1]
+            codes_BL = codes_BL[:, self.order(height, width)][:, :-1]
         parts = self.embed(codes_BL, condition)
         if key is not None:
             key, *keys = jax.random.split(key, 1 + len(parts))
-            parts = tuple(
-                dropout(x, config.embedding_dropout, k) for x, k in zip(parts, keys, strict=True)
-            )
-        boundary, T = parts[0].shape[1], sum(x.shape[1] for x in parts)
+            rate = config.embedding_dropout
+            parts = tuple(dropout(x, rate, k) for x, k in zip(parts, keys, strict=True))
+        T = sum(x.shape[1] for x in parts)
+        table_TK2 = self.rotations(height, width)[:T]
         mask = self.allowed(condition, jnp.arange(T), T)
-        attend: Attend = functools.partial(attention_of_parts, mask=mask)
-        if config.causal or not parts_pay():
-            # A causal model's image tokens lack the last: the condition makes them whole again.
-            cut = functools.partial(
-                attention_cut, mask=mask, boundary=0 if config.causal else boundary
-            )
-            attend = lambda *qkv: (cut(*(part for (part,) in qkv)),)  # noqa: E731
-            parts = (jnp.concatenate(parts, axis=1),)
-        fused = (
-            sharding.platform() == "tpu"
-            and mask is None
-            and attention_tpu.fits(
-                config.head_dim, config.heads, height * width, config.condition_tokens
-            )
-        )
-        made = FusedLayer if fused else Layer
-        ends = np.cumsum([x.shape[1] for x in parts])
-        tables = tuple(np.split(self.rotations(height, width)[:T], ends[:-1]))
-        parts = through_layers(
+        # A causal model has no last image token as input: with the condition, a power of two.
+        if platforms.current().splits_sequence and not config.causal:
+            return self.in_parts(parts, table_TK2, mask, key)
+        x_BTD = self.in_one(parts, table_TK2, mask, key)
+        c = config.condition_tokens
+        if config.causal:
+            return x_BTD[:, c - 1 :][:, np.argsort(self.order(height, width))]
+        return x_BTD[:, c:] if config.condition_position == "first" else x_BTD[:, :-c]
+
+    def in_one(
+        self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
+    ) -> jax.Array:
+        """All layers over the tokens joined to one array: [B, T, D]."""
+        boundary = 0 if self.config.causal else parts[0].shape[1]
+        attend = functools.partial(attention_heads_first, mask=mask, boundary=boundary)
+
+        def apply(block: Block, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
+            layer = Layer(block)
+            attention = functools.partial(layer.attention, table_SK2=table_TK2, attend=attend)
+            return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
+
+        return self.through(jnp.concatenate(parts, axis=1), apply, key)
+
+    def in_parts(
+        self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
+    ) -> jax.Array:
+        """All layers over image tokens and the condition's apart: [B, L, D] of the former."""
+        tables = np.split(table_TK2, [parts[0].shape[1]])
+        image = 1 if self.config.condition_position == "first" else 0
+        made = split_layer_for(self.config, parts[image].shape[1], mask)
+
+        def apply(block: Block, parts: Parts, key: jax.Array | None) -> Parts:
+            return made(block).over_parts(parts, tables, mask, key)
+
+        return self.through(parts, apply, key)[image]
+
+    def through(self, x: Any, apply: Callable[..., Any], key: jax.Array | None) -> Any:
+        """As `through_layers` of this model's layers."""
+        config = self.config
+        return through_layers(
             self.blocks,
-            parts,
-            lambda block, parts, key: made(block)(parts, tables, attend, key),
+            x,
+            apply,
             key,
             layers=config.layers,
             remat=config.remat,
             unroll=config.unroll,
         )
-        first, c = config.condition_position == "first", config.condition_tokens
-        if len(parts) == 2:
-            return parts[1 if first else 0]
-        (x_BTD,) = parts
-        if config.causal:
-            return x_BTD[:, c - 1 :][:, np.argsort(order)]
-        return x_BTD[:, c:] if first else x_BTD[:, :-c]
 
     def normed(self, x_BLD: jax.Array) -> jax.Array:
         """The final norm: what `classify` is affine in."""
@@ -158,13 +168,14 @@ class Llama(nnx.Module):
         x_BcD = self.embed_condition(condition).astype(config.dtype)
         B, c = x_BcD.shape[:2]
         shape = (B, config.heads, c, config.head_dim)
-        empty = jnp.zeros(shape, cache_dtype(config.dtype))
+        platform = platforms.current()
+        empty = jnp.zeros(shape, platform.cache_dtype or config.dtype)
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
         stacked = Layer(self.blocks)
         layers = [jax.tree.map(lambda p, i=i: p[i], stacked) for i in range(config.layers)]
-        if turning_pays(config.dtype):
-            layers = [layer.turned() for layer in layers]
-        # The condition is turned alike on all grids.
+        if config.dtype in platform.transposed_weights:
+            layers = [layer.transposed() for layer in layers]
+        # The condition is rotated alike on all grids.
         cache, x_BcD = self.extend(layers, cache, x_BcD, 0, condition, config.grid)
         return layers, cache, x_BcD[:, -1]
 
@@ -200,23 +211,24 @@ class Llama(nnx.Module):
         table = jnp.asarray(self.rotations(*grid))
         table_SK2 = jax.lax.dynamic_slice_in_dim(table, start, S)
         mask = self.allowed(condition, start + jnp.arange(S), T)
-        keys: list[jax.Array] = []
-        values: list[jax.Array] = []
+        updated: list[tuple[jax.Array, ...]] = []
 
-        def attend(past: Cache, queries: Parts, *new: Parts) -> Parts:
-            index = len(keys)
-            for store, old, (x_BHSK,) in zip((keys, values), past, new, strict=True):
-                x_BHSK = x_BHSK.astype(old[index].dtype)
-                store.append(jax.lax.dynamic_update_slice_in_dim(old[index], x_BHSK, start, axis=2))
-            q_BHSK = queries[0].astype(keys[-1].dtype)
-            (o_BHSK,) = attention_of_parts((q_BHSK,), (keys[-1],), (values[-1],), mask)
-            return (o_BHSK.astype(queries[0].dtype),)
+        def attend(past: list[jax.Array], q_BHSK: jax.Array, *new: jax.Array) -> jax.Array:
+            keys, values = (
+                jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), start, axis=2)
+                for old, x in zip(past, new, strict=True)
+            )
+            updated.append((keys, values))
+            queries = (q_BHSK.astype(keys.dtype),)
+            (o_BHSK,) = attention_of_parts(queries, (keys,), (values,), mask)
+            return o_BHSK.astype(q_BHSK.dtype)
 
-        multiply = product_of_turned if turning_pays(self.config.dtype) else product
-        tables = (table_SK2,)
-        for layer in layers:
-            (x_BSD,) = layer((x_BSD,), tables, functools.partial(attend, cache), multiply=multiply)
-        return Cache(tuple(keys), tuple(values)), x_BSD
+        for layer, *past in zip(layers, cache.keys, cache.values, strict=True):
+            attention = functools.partial(
+                layer.attention, table_SK2=table_SK2, attend=functools.partial(attend, past)
+            )
+            x_BSD = layer(x_BSD, attention)
+        return Cache(*zip(*updated, strict=True)), x_BSD
 
     def allowed(self, condition: Condition, queries_S: jax.Array, T: int) -> jax.Array | None:
         """Bool [B or 1, 1, S, T], true where a query may see a key; None where all may."""
@@ -227,12 +239,12 @@ class Llama(nnx.Module):
         if isinstance(condition, Features):
             c = self.config.condition_tokens
             images_BL = jnp.ones((len(condition.mask_BT), T - c), bool)
-            parts = (condition.mask_BT.astype(bool), images_BL)
+            real = (condition.mask_BT.astype(bool), images_BL)
             last = self.config.condition_position == "last"
-            shown = jnp.concatenate(parts[::-1] if last else parts, axis=1)[:, None, None]
+            real_B11T = jnp.concatenate(real[::-1] if last else real, axis=1)[:, None, None]
             # Padding sees itself, as in LlamaGen: a row without keys has no softmax.
             itself = keys_T == queries_S[:, None]
-            mask = (shown if mask is None else mask & shown) | itself
+            mask = (real_B11T if mask is None else mask & real_B11T) | itself
         return mask
 
     def embed(self, codes_BL: jax.Array, condition: Condition) -> Parts:
@@ -268,11 +280,11 @@ class Llama(nnx.Module):
         dtype = self.config.dtype
         if self.config.feature_norm:
             features_BTC = unit_rms(features_BTC)
-        hidden_BTD = features_BTC.astype(dtype) @ self.feature_in[...].astype(dtype)
-        return jax.nn.gelu(hidden_BTD, approximate=True) @ self.feature_out[...].astype(dtype)
+        x_BTD = features_BTC.astype(dtype) @ self.feature_in[...].astype(dtype)
+        return jax.nn.gelu(x_BTD, approximate=True) @ self.feature_out[...].astype(dtype)
 
     def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
-        """The condition that says nothing where `drop_B`, with the mask that it had."""
+        """The null condition where `drop_B`, with the mask that the condition had."""
         if isinstance(condition, Features):
             null_TC = self.null_features[...].astype(condition.features_BTC.dtype)
             features = jnp.where(drop_B[:, None, None], null_TC, condition.features_BTC)

@@ -7,8 +7,8 @@ layers, C width of features.
 import dataclasses
 from typing import Any
 
-from maskgil_jax.models.token_models import factors, orders
-from maskgil_jax.models.token_models.layers import check_loop, swiglu_width
+from maskgil_jax.models.token_models import config_checks, factors, orders
+from maskgil_jax.models.token_models.layers import swiglu_width
 
 # Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
 SIZES = {
@@ -60,6 +60,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# Values of the fields that choose.
+CHOICES = {
+    "rope": ("1d", "2d"),
+    "order": tuple(orders.ORDERS),
+    "condition_rope": ("zero", "identity"),
+    "condition_position": ("first", "last"),
+    "qk_norm": ("layer", "rms", "none"),
+    "post_norm": ("sandwich", "output", "none"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
     """Shape and switches of a Llama; the defaults are the paper's choices.
@@ -79,7 +90,7 @@ class LlamaConfig:
       feature_norm: features are divided by their root mean square.
       condition_tokens: of the sequence; 1 for a class.
       dropout: rate on the outputs of attention and MLP.
-      embedding_dropout: rate on the embedded tokens.
+      embedding_dropout: rate on the embedded tokens; 0.1 in LlamaGen's recipe (its token dropout).
       rope: "2d", or "1d": raster order as released, where the row of the condition stands first
         in the table even if the condition token stands last in the sequence, so that the first
         image token gets it.
@@ -92,7 +103,7 @@ class LlamaConfig:
       post_norm: "sandwich" (x + norm(f(norm(x)))), "output" (x + norm(f(x))) or "none".
       remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
         activations) or "full" (each layer).
-      unroll: layers in one turn of the compiled loop.
+      unroll: layers in one iteration of the compiled loop.
       dtype: of the computation; parameters are float32.
     """
 
@@ -125,25 +136,34 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
-        check_loop(self.remat, self.unroll)
         object.__setattr__(self, "factors", tuple(self.factors))
+        config_checks.check_run(self)
         positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
-        for field in positive + (() if self.feature_dim else ("num_classes",)):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)}, expected 1 or more")
-        if self.feature_dim and (self.num_classes or self.joint_embedding):
+        config_checks.check_counts(self, positive)
+        config_checks.check_choices(self, CHOICES)
+        factors.check(self.factors, self.codebook_size)
+        self._check_condition()
+        self._check_switches()
+
+    def _check_condition(self) -> None:
+        if not self.feature_dim:
+            config_checks.check_counts(self, ["num_classes"])
+            if self.condition_tokens != 1:
+                raise ValueError(
+                    f"condition_tokens = {self.condition_tokens}, expected 1 for a class"
+                )
+        elif self.num_classes or self.joint_embedding:
             raise ValueError(
                 f"feature_dim = {self.feature_dim} with num_classes = {self.num_classes} and "
                 f"joint_embedding = {self.joint_embedding}, expected 0 and False"
             )
-        if not self.feature_dim and self.condition_tokens != 1:
-            raise ValueError(f"condition_tokens = {self.condition_tokens}, expected 1 for a class")
+
+    def _check_switches(self) -> None:
         if self.causal and (self.mask_logit or self.condition_position == "last"):
             raise ValueError(
                 "a causal model has its condition first and no mask, but condition_position = "
                 f"{self.condition_position!r}, mask_logit = {self.mask_logit}"
             )
-        factors.check(self.factors, self.codebook_size)
         if self.factors and (self.mask_logit or self.joint_embedding):
             raise ValueError(
                 f"factors = {self.factors} with mask_logit = {self.mask_logit} and joint_embedding "
@@ -151,20 +171,6 @@ class LlamaConfig:
             )
         if self.order != "raster" and (not self.causal or self.rope == "1d"):
             raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
-        if len(self.grid) != 2 or min(self.grid) < 1:
-            raise ValueError(f"grid = {self.grid}, expected (height, width)")
-        allowed = dict(
-            rope=("1d", "2d"),
-            order=tuple(orders.ORDERS),
-            condition_rope=("zero", "identity"),
-            condition_position=("first", "last"),
-            qk_norm=("layer", "rms", "none"),
-            post_norm=("sandwich", "output", "none"),
-            dtype=("float32", "bfloat16"),
-        )
-        for field, values in allowed.items():
-            if getattr(self, field) not in values:
-                raise ValueError(f"{field} = {getattr(self, field)!r}, expected one of {values}")
         if self.dim % self.heads or (self.dim // self.heads) % 4:
             raise ValueError(
                 f"dim = {self.dim} over heads = {self.heads}: RoPE needs a whole head dimension "
@@ -183,7 +189,7 @@ class LlamaConfig:
 
     @property
     def mask_id(self) -> int:
-        """The code that stands for a hidden token."""
+        """The code that stands for a masked token."""
         return self.codebook_size
 
     @property
@@ -193,7 +199,7 @@ class LlamaConfig:
 
     @property
     def has_null_condition(self) -> bool:
-        """Whether there is a condition that says nothing, which guidance needs."""
+        """Whether there is a null condition, which guidance needs."""
         return True
 
     @property

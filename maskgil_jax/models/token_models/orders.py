@@ -29,12 +29,12 @@ def halton(height: int, width: int) -> np.ndarray:
 
 def _van_der_corput(index: np.ndarray, base: int) -> np.ndarray:
     """Digits of the index mirrored at the point, float64 in (0, 1)."""
-    found, scale = np.zeros(len(index)), 1.0
+    value, scale = np.zeros(len(index)), 1.0
     while index.any():
         index, digit = np.divmod(index, base)
         scale /= base
-        found += digit * scale
-    return found
+        value += digit * scale
+    return value
 
 
 ORDERS: dict[str, Callable[[int, int], np.ndarray]] = {"raster": raster, "halton": halton}

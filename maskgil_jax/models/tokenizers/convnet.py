@@ -27,7 +27,7 @@ def conv(
     strides: int = 1,
     padding: str | Sequence[tuple[int, int]] = "SAME",
 ) -> nnx.Conv:
-    """A convolution that keeps the size unless told."""
+    """A convolution, padded to keep the size by default."""
     return nnx.Conv(
         cin,
         cout,
@@ -37,7 +37,7 @@ def conv(
         use_bias=bias,
         kernel_init=INIT,
         dtype=dtype,
-        # Accelerators round float32 factors unless told; codes would change.
+        # Accelerators round float32 factors by default; codes would change.
         precision="highest" if dtype == "float32" else None,
         rngs=rngs,
     )
@@ -396,7 +396,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Features to `hidden`, from which `conv_out` makes pixels.
+    """Latents to `features`, from which `conv_out` makes pixels.
 
     `levels[0]` is the lowest resolution, as in LlamaGen's key order.
     """
@@ -442,7 +442,7 @@ class Decoder(nnx.Module):
         self.norm_out = group_norm(outputs[-1], dtype=dtype, rngs=rngs)
         self.conv_out = conv(outputs[-1], 3, 3, dtype=dtype, rngs=rngs)
 
-    def hidden(self, z: jax.Array) -> jax.Array:
+    def features(self, z: jax.Array) -> jax.Array:
         """[B, h, w, z_channels] -> [B, H, W, C], what the last convolution sees."""
         x = self.middle(self.conv_in(z))
         for i, level in enumerate(self.levels):

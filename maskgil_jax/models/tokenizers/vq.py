@@ -182,22 +182,22 @@ class VQTokenizer(nnx.Module):
     def entropy_loss(self, latents: jax.Array) -> jax.Array:
         """Mean entropy of the soft assignments minus the entropy of their mean, in nats."""
         if self.config.quantizer == "lookup_free":
-            of_positions, of_mean = quantizers.sign_entropies(latents)
+            each, mean = quantizers.sign_entropies(latents)
         else:
-            of_positions, of_mean = quantizers.entropies(
+            each, mean = quantizers.entropies(
                 self.comparable(latents), self._table_VC(), self.config.search_block
             )
-        return of_positions - of_mean
+        return each - mean
 
-    def hidden(self, z_BhwC: jax.Array) -> jax.Array:
+    def features(self, z_BhwC: jax.Array) -> jax.Array:
         """Codebook vectors -> what the last convolution sees, [B, H, W, channels]."""
-        return self.decoder.hidden(
+        return self.decoder.features(
             self.post_quant_conv(z_BhwC) if self.config.z_channels else z_BhwC
         )
 
-    def pixels(self, hidden: jax.Array) -> jax.Array:
+    def pixels(self, features: jax.Array) -> jax.Array:
         """The last convolution: float32 [B, H, W, 3], not clipped."""
-        y = self.decoder.conv_out(hidden).astype(jnp.float32)
+        y = self.decoder.conv_out(features).astype(jnp.float32)
         return 2 * y - 1 if self.style.unit_range else y
 
     def encode(self, images: jax.Array) -> jax.Array:
@@ -206,7 +206,7 @@ class VQTokenizer(nnx.Module):
 
     def decode(self, codes_Bhw: jax.Array) -> jax.Array:
         """int32 [B, h, w] -> float32 [B, H, W, 3], not clipped."""
-        return self.pixels(self.hidden(self.vectors(codes_Bhw)))
+        return self.pixels(self.features(self.vectors(codes_Bhw)))
 
     def comparable(self, latents: jax.Array) -> jax.Array:
         """What is compared with the rows of the codebook; the same shape."""

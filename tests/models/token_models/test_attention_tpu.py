@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from maskgil_jax.models.token_models import attention_tpu
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.models.token_models.llama_layers import Block, FusedLayer, Layer
-from maskgil_jax.models.token_models.products import attention_of_parts
+from maskgil_jax.models.token_models.llama_layers import Block
+from maskgil_jax.models.token_models.split_layers import FusedLayer, SplitLayer
 from maskgil_jax.runtime import sharding
 from tests.helpers.tiny_llama import TINY
 
@@ -34,7 +34,7 @@ def outputs_and_gradients(made, dtype, **changes):
 
     def loss(block, x):
         parts = tuple(part.astype(dtype) for part in x)
-        y = made(block)(parts, tables, attention_of_parts)
+        y = made(block).over_parts(parts, tables, None)
         weighed = [
             (p.astype(jnp.float32) * jnp.cos(jnp.arange(p.size)).reshape(p.shape)) for p in y
         ]
@@ -62,16 +62,16 @@ def largest_error(found, expected):
 )
 def test_a_fused_layer_and_its_gradients_are_those_of_a_layer(changes):
     exact, found = (
-        outputs_and_gradients(made, "float32", **changes) for made in (Layer, FusedLayer)
+        outputs_and_gradients(made, "float32", **changes) for made in (SplitLayer, FusedLayer)
     )
     assert largest_error(found, exact) < 1e-4
 
 
 def test_a_fused_layer_in_bfloat16_is_as_exact_as_a_layer():
-    exact = outputs_and_gradients(Layer, "float32")
+    exact = outputs_and_gradients(SplitLayer, "float32")
     plain, fused = (
         largest_error(outputs_and_gradients(made, "bfloat16"), exact)
-        for made in (Layer, FusedLayer)
+        for made in (SplitLayer, FusedLayer)
     )
     assert fused < 1.2 * plain < 0.03
 

@@ -147,9 +147,9 @@ def test_a_baseline_samples_and_drops_out_with_a_key_only(kind):
     codes = np.asarray(model.sample([0, 3], 0, codes=known, guidance=guidance, steps=2))
     assert (codes[:, 0] == 7).all() and (codes < 20).all()
     classes = np.array([0, 3])
-    hidden = jax.jit(lambda network, key: network.hidden(codes, classes, key))
+    hidden = jax.jit(lambda network, key: network.backbone(codes, classes, key))
     one, two = (hidden(network, key) for key in jax.random.split(jax.random.key(1)))
     assert not np.allclose(one, two)
     np.testing.assert_array_equal(hidden(network, None), hidden(network, None))
     with pytest.raises(ValueError, match="codes of .2, 2. tokens, expected .3, 4."):
-        network.hidden(codes[:, :2, :2], classes)
+        network.backbone(codes[:, :2, :2], classes)

@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from maskgil_jax.models.token_models.bert import BertConfig
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.halton import HaltonConfig
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from maskgil_jax.pretrained import networks
-from maskgil_jax.training import generator_stage
+from maskgil_jax.training import generator_loss
 
 SHAPE = dict(layers=2, dim=128, heads=4, codebook_size=512, grid=(8, 8), dropout=0.1)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=24, condition_tokens=6)
@@ -35,7 +34,6 @@ NETWORKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_losses_and_gradients_are_those_of_float32_nearly(name):
-    settings = ConfigDict(dict(label_smoothing=0.1, chunk=16))
     rng = np.random.default_rng(0)
     condition = jnp.array(rng.integers(5, size=4))
     if name == "text":
@@ -43,7 +41,7 @@ def test_losses_and_gradients_are_those_of_float32_nearly(name):
         condition = Features(features, jnp.array(rng.random((4, 6)) < 0.7))
     examples = {
         "codes": jnp.array(rng.integers(512, size=(4, 8, 8))),
-        "hidden": jnp.array(rng.random((4, 8, 8)) < 0.6),
+        "masked": jnp.array(rng.random((4, 8, 8)) < 0.6),
         "weight": jnp.ones((4, 8, 8)),
         "condition": condition,
     }
@@ -57,8 +55,8 @@ def test_losses_and_gradients_are_those_of_float32_nearly(name):
         network = jax.tree.unflatten(structure, leaves)
         found[dtype] = jax.jit(
             jax.value_and_grad(
-                lambda network: generator_stage.weighted_loss(
-                    network, examples, jax.random.key(2), settings
+                lambda network: generator_loss.weighted_loss(
+                    network, examples, jax.random.key(2), label_smoothing=0.1, chunk=16
                 )[0]
             )
         )(network)

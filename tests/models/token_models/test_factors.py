@@ -11,9 +11,9 @@ from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS
-from maskgil_jax.pretrained import generators
+from maskgil_jax.pretrained import generators, presets
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import generator_stage
+from maskgil_jax.training import generator_loss
 from tests.helpers import tiny_llama
 
 SIZES = (2, 5, 3)
@@ -60,20 +60,19 @@ def test_the_loss_is_the_cross_entropy_over_all_codes(switch):
     model = tiny_llama.built(factors=(4, 5), **switch)
     rng = np.random.default_rng(0)
     codes = jnp.array(rng.integers(0, 20, (2, 3, 4)))
-    hidden = jnp.array(rng.random((2, 3, 4)) < 0.5) if not model.config.causal else codes >= 0
+    masked = jnp.array(rng.random((2, 3, 4)) < 0.5) if not model.config.causal else codes >= 0
     examples = {
         "codes": codes,
-        "hidden": hidden,
-        "weight": hidden.astype(jnp.float32),
+        "masked": masked,
+        "weight": masked.astype(jnp.float32),
         "condition": jnp.array([0, 5]),
     }
-    settings = generator_stage.ConfigDict({"label_smoothing": 0.0, "chunk": 4})
-    loss, sums = generator_stage.weighted_loss(model, examples, None, settings)
-    inputs = codes if model.config.causal else jnp.where(hidden, model.config.mask_id, codes)
+    loss, sums = generator_loss.weighted_loss(model, examples, None, label_smoothing=0.0, chunk=4)
+    inputs = codes if model.config.causal else jnp.where(masked, model.config.mask_id, codes)
     logits = model(inputs, examples["condition"]).reshape(2, 3, 4, 20)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(loss, -(log_p * hidden).sum(), rtol=1e-5)
-    assert sums["correct"] == ((logits.argmax(axis=-1) == codes) & hidden).sum()
+    np.testing.assert_allclose(loss, -(log_p * masked).sum(), rtol=1e-5)
+    assert sums["correct"] == ((logits.argmax(axis=-1) == codes) & masked).sum()
 
 
 def test_a_causal_model_draws_the_likeliest_codes_of_its_own_logits():
@@ -121,4 +120,4 @@ def test_a_network_without_digits_refuses_them():
     with pytest.raises(
         InputError, match="config.model.factors = .128, 128., which preset besnier has not"
     ):
-        generator_stage.network_config(config.model, 16384, (16, 16))
+        presets.network_config(config.model, 16384, (16, 16))

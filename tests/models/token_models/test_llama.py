@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.models.token_models import rope
+from maskgil_jax.models.token_models import platforms, rope
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from tests.helpers import golden
@@ -127,14 +127,15 @@ def test_every_token_sees_every_token_and_the_condition(switch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_in_parts_as_on_accelerators_it_gives_the_same(switch, monkeypatch):
+def test_in_parts_as_on_tpus_it_gives_the_same(switch, monkeypatch):
     model, (codes, classes) = built(**switch), inputs()
 
     def loss(model):
         return (model(codes, classes) ** 2).mean()
 
     together = jax.value_and_grad(loss)(model)
-    monkeypatch.setattr("maskgil_jax.models.token_models.llama.parts_pay", lambda: True)
+    split = dataclasses.replace(platforms.current(), splits_sequence=True)
+    monkeypatch.setattr(platforms, "current", lambda: split)
     apart = jax.value_and_grad(loss)(model)
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -148,7 +149,7 @@ def test_neither_remat_nor_unrolling_changes_gradients(change):
 
     def loss(model):
         return (
-            model.classify(model.normed(model.hidden(codes, classes, jax.random.key(3)))) ** 2
+            model.classify(model.normed(model.backbone(codes, classes, jax.random.key(3)))) ** 2
         ).mean()
 
     plain, saved = built(dropout=0.1), built(**change, dropout=0.1)
@@ -165,9 +166,23 @@ def test_unknown_policies_are_refused(change):
 
 def test_dropout_acts_with_a_key_only():
     model, (codes, classes) = built(dropout=0.5), inputs()
-    one, two = (model.hidden(codes, classes, jax.random.key(k)) for k in (0, 1))
+    one, two = (model.backbone(codes, classes, jax.random.key(k)) for k in (0, 1))
     assert not np.allclose(one, two)
-    np.testing.assert_array_equal(model.hidden(codes, classes), model.hidden(codes, classes))
+    np.testing.assert_array_equal(model.backbone(codes, classes), model.backbone(codes, classes))
+
+
+def test_embedding_dropout_zeroes_a_share_of_the_embedded_tokens(monkeypatch):
+    """LlamaGen's token dropout, the only dropout here: its share of zeros reaches the layers."""
+    model, (codes, classes) = built(embedding_dropout=0.25, layers=1), inputs(batch=64)
+    embedded = []
+    monkeypatch.setattr(
+        Llama, "in_one", lambda self, parts, *_: embedded.append(parts) or jnp.zeros((64, 13, 32))
+    )
+    model.backbone(codes, classes)
+    model.backbone(codes, classes, jax.random.key(0))
+    kept, dropped = (np.concatenate(parts, axis=1) for parts in embedded)
+    assert (kept != 0).all() and abs((dropped == 0).mean() - 0.25) < 0.01
+    np.testing.assert_allclose(dropped[dropped != 0], (kept / 0.75)[dropped != 0], rtol=1e-6)
 
 
 def test_a_model_runs_on_grids_it_was_not_built_for():

@@ -1,0 +1,146 @@
+"""How masked tokens are decoded: options, the published rules, and the published settings."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from maskgil_jax.decoding import option_checks, schedules, token_sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to decode; `PRESETS` holds the published settings.
+
+    Attributes:
+      steps: 1 to the number of masked tokens.
+      rule: key of RULES.
+      schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square", "root" for
+        rule "maskgil"; "cosine", "arccos", "uniform", "log", "exp", "powK" for the others but
+        "halton", whose own is arccos.
+      guidance: how far the logits go from unconditional (u) to conditional (c) ones and beyond.
+      guidance_form: "scale", u + guidance (c - u), where 1 is no guidance; or "weight",
+        (1 + guidance) c - guidance u, where 0 is none. In papers both are called the CFG scale.
+      guidance_ramp: "constant"; "linear", "cosine" or "power_cosine" from none at the first step.
+      temperature: divides the logits that tokens are drawn from.
+      temperature_schedule: "constant"; "titok", times 1.3 falling to 0.5; "halton", sharpened by
+        1 rising to 1.2.
+      choice_temperature: scale of the noise on the confidence, annealed to 0.
+      top_k, top_p: classes that are drawn from, see token_sampling.filtered.
+    """
+
+    steps: int = 8
+    rule: str = "maskgil"
+    schedule: str = "arccos"
+    guidance: float = 3.0
+    guidance_form: str = "scale"
+    guidance_ramp: str = "linear"
+    temperature: float = 1.0
+    temperature_schedule: str = "constant"
+    choice_temperature: float = 4.5
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no decoding can use, whatever the number of tokens."""
+        option_checks.check_types(self)
+        for name, value, known in (
+            ("rule", self.rule, RULES),
+            ("guidance_form", self.guidance_form, schedules.GUIDANCE_FORMS),
+            ("guidance_ramp", self.guidance_ramp, schedules.GUIDANCE_RAMPS),
+            ("temperature_schedule", self.temperature_schedule, schedules.TEMPERATURES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} = {value!r}, expected one of {sorted(known)}")
+        if self.rule == "maskgil" and self.schedule not in schedules.REVEAL_CURVES:
+            known_schedules = sorted(schedules.REVEAL_CURVES)
+            raise ValueError(f"schedule = {self.schedule!r}, expected one of {known_schedules}")
+        option_checks.check_divisor("temperature", [self.temperature])
+        token_sampling.check_filter(self.top_k, self.top_p)
+
+
+class Rule(NamedTuple):
+    """What the published samplers do differently.
+
+    Attributes:
+      counts: (schedule, steps, tokens) -> tokens revealed by each step.
+      ramp: steps -> how far the guidance's ramp has come at each, 0 to 1.
+      noise: steps -> share of the choice temperature at each.
+      confidence: "log_probability" of the drawn token, its "logit" (whose noise acts on the draw as
+        well), or "order": the place in Halton's order.
+    """
+
+    counts: Callable[[str, int, int], np.ndarray]
+    ramp: Callable[[int], np.ndarray]
+    noise: Callable[[int], np.ndarray]
+    confidence: str
+
+
+def _to_last(steps: int) -> np.ndarray:
+    return np.linspace(0, 1, steps) if steps > 1 else np.ones(1)
+
+
+def _past(steps: int) -> np.ndarray:
+    return np.arange(steps) / steps
+
+
+def _left(steps: int) -> np.ndarray:
+    return 1 - np.arange(1, steps + 1) / steps
+
+
+RULES = {
+    # synbol/MaskGIL, Trainer/vit.py, and Besnier's MaskGIT-pytorch.
+    "maskgil": Rule(
+        schedules.maskgil_counts, _to_last, lambda steps: 1 - _to_last(steps), "log_probability"
+    ),
+    # google-research/maskgit, libml/parallel_decode.py.
+    "maskgit": Rule(schedules.maskgit_counts, _to_last, _left, "log_probability"),
+    # bytedance/1d-tokenizer, modeling/maskgit.py.
+    "titok": Rule(schedules.maskgit_counts, _past, _left, "logit"),
+    # markweberdev/maskbit, modeling/modules/sampling.py.
+    "maskbit": Rule(schedules.maskgit_counts, _past, _left, "log_probability"),
+    # valeoai/Halton-MaskGIT, Sampler/halton_sampler.py.
+    "halton": Rule(schedules.halton_counts, _to_last, lambda steps: np.zeros(steps), "order"),
+}
+
+# The published settings, of ImageNet at 256 pixels where there are several.
+PRESETS = {
+    "maskgil": Options(),
+    "maskgit": Options(steps=8, rule="maskgit", schedule="cosine", guidance=1.0),
+    "maskgit_512": Options(steps=12, rule="maskgit", schedule="cosine", guidance=1.0),
+    "besnier": Options(steps=8, guidance=3.0, guidance_form="weight", choice_temperature=4.5),
+    "besnier_512": Options(steps=15, guidance=2.8, guidance_form="weight", choice_temperature=7.0),
+    "halton": Options(
+        steps=32,
+        rule="halton",
+        guidance=2.0,
+        guidance_form="weight",
+        guidance_ramp="constant",
+        temperature_schedule="halton",
+    ),
+    "titok_l32": Options(
+        steps=8,
+        rule="titok",
+        guidance=4.5,
+        guidance_form="weight",
+        temperature_schedule="titok",
+        choice_temperature=9.5,
+    ),
+    "titok_s128": Options(
+        steps=64,
+        rule="titok",
+        guidance=6.9,
+        guidance_ramp="power_cosine",
+        temperature_schedule="titok",
+        choice_temperature=2.8,
+    ),
+    "maskbit": Options(
+        steps=64,
+        rule="maskbit",
+        guidance=7.1,
+        guidance_form="weight",
+        guidance_ramp="power_cosine",
+        choice_temperature=7.8,
+    ),
+}

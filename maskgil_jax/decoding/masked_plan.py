@@ -1,0 +1,128 @@
+"""What each step of masked decoding does: numbers known before compilation.
+
+Letters: B batch, S steps.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from maskgil_jax.decoding import option_checks, schedules
+from maskgil_jax.decoding.masked_options import RULES, Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What each of S steps does; hashable, so that it can be a static argument of jit.
+
+    Attributes:
+      masked: tokens that are masked before each step, of the image with most of them.
+      guidance: scale s of u + s (c - u); 1 is no guidance.
+      temperature: divides the logits.
+      choice_temperature: scale of the Gumbel noise added to the confidence.
+      confidence: as in Rule.
+      top_k, top_p: as in Options.
+    """
+
+    masked: tuple[int, ...]
+    guidance: tuple[float, ...]
+    temperature: tuple[float, ...]
+    choice_temperature: tuple[float, ...]
+    confidence: str
+    top_k: int
+    top_p: float
+
+    @property
+    def guided(self) -> bool:
+        """Whether any step needs the unconditional logits."""
+        return any(scale != 1.0 for scale in self.guidance)
+
+
+def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]:
+    """The plan to reveal masked tokens with the Options of these names.
+
+    Args:
+      tokens: masked at the start; of each image, int [B], where images differ.
+      **options: fields of Options.
+
+    Returns:
+      The plan, and the tokens that each step reveals of each image, int32 [S, B]; the last step
+      reveals all that are left.
+
+    Raises:
+      ValueError: an unknown name, or a number that no decoding can use.
+    """
+    fields = [field.name for field in dataclasses.fields(Options)]
+    if unknown := sorted(options.keys() - set(fields)):
+        raise ValueError(f"decoding options {unknown}, expected some of {', '.join(fields)}")
+    o = Options(**options)  # type: ignore[arg-type]
+    tokens_B = np.atleast_1d(tokens)
+    if not 1 <= o.steps <= max(1, tokens_B.max()):
+        raise ValueError(
+            f"steps = {o.steps}, expected 1 to {tokens_B.max()} (the number of tokens)"
+        )
+    rule = RULES[o.rule]
+    guidance = schedules.guidance_scales(
+        schedules.GUIDANCE_FORMS[o.guidance_form](o.guidance), o.guidance_ramp, rule.ramp(o.steps)
+    )
+    temperature = o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)
+    option_checks.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
+    option_checks.check_divisor("temperature", temperature)
+    counts_SB = _counts(o, tokens_B)
+    masked_SB = tokens_B - (np.cumsum(counts_SB, axis=0) - counts_SB)
+    return Plan(
+        masked=tuple(np.maximum(masked_SB.max(axis=1), 0).tolist()),
+        guidance=tuple(guidance.tolist()),
+        temperature=tuple(temperature.tolist()),
+        choice_temperature=tuple((o.choice_temperature * rule.noise(o.steps)).tolist()),
+        confidence=rule.confidence,
+        top_k=o.top_k,
+        top_p=o.top_p,
+    ), counts_SB
+
+
+def _counts(options: Options, tokens_B: np.ndarray) -> np.ndarray:
+    """Tokens that each step reveals of each image, int32 [S, B]."""
+    rule, steps = RULES[options.rule], options.steps
+    counts_by_tokens = {
+        n: rule.counts(options.schedule, steps, n) if n else np.zeros(steps, np.int32)
+        for n in np.unique(tokens_B).tolist()
+    }
+    return np.stack([counts_by_tokens[n] for n in tokens_B.tolist()], axis=1)
+
+
+class Segment(NamedTuple):
+    """Steps that one loop does, in arrays of one shape.
+
+    Attributes:
+      first, last: steps, `last` not included.
+      tokens: room for this many masked tokens.
+      guided: any of the steps is.
+    """
+
+    first: int
+    last: int
+    tokens: int
+    guided: bool
+
+
+SEGMENTS = 8
+
+
+def segments(plan: Plan) -> list[Segment]:
+    """The steps in about SEGMENTS segments at most; few steps are a segment each.
+
+    What is not masked any more needs no logits, and what is not guided no unconditional pass; but
+    each other shape is a compilation more.
+    """
+    steps, masked = len(plan.masked), plan.masked
+    length = -(-steps // SEGMENTS)
+    cuts = {*range(0, steps, length), steps}
+    cuts |= {i for i in range(1, steps) if (plan.guidance[i] == 1) != (plan.guidance[i - 1] == 1)}
+    edges = sorted(cuts)
+    return [
+        Segment(a, b, masked[a], any(scale != 1 for scale in plan.guidance[a:b]))
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        if masked[a]
+    ]

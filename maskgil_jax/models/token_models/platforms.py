@@ -1,0 +1,51 @@
+"""What the token models do differently on CPUs, GPUs and TPUs: one table, asked through `current`.
+
+Nothing here changes a result beyond its rounding; all of it changes speed or memory.
+"""
+
+import dataclasses
+
+from maskgil_jax.runtime import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """One row of the table.
+
+    Attributes:
+      splits_sequence: image tokens, a power of two, and the few of the condition run through whole
+        layers apart (split_layers.py): a token more makes every array of a TPU larger by a tile.
+        Elsewhere products of their own for the few cost more than they save.
+      fused_attention: "cudnn" (attention.py), "pallas" (attention_tpu.py) or "": none.
+      materializes_shared: what several products read is stored. Left to itself, XLA joins it with
+        each of them on TPUs, and each tile of a product then computes its rows again.
+      rounds_in_products: products, whose sums are in float32 all the same, are asked for the dtype
+        of the result. XLA fuses nothing that follows into a product of a GPU library.
+      saves_bfloat16_as_bits: for the backward pass; XLA would save them as float32 on CPUs.
+      transposed_weights: dtypes whose weights are transposed for decoding token by token, where x
+        is a few rows: in float32 XLA reads them 1.4 times as fast on CPUs, in bfloat16 it does not.
+      cache_dtype: of cached keys and values; "": that of the computation. A CPU multiplies few rows
+        of float32 three times as fast as those of bfloat16.
+    """
+
+    splits_sequence: bool = False
+    fused_attention: str = ""
+    materializes_shared: bool = False
+    rounds_in_products: bool = False
+    saves_bfloat16_as_bits: bool = False
+    transposed_weights: tuple[str, ...] = ()
+    cache_dtype: str = ""
+
+
+PLATFORMS = {
+    "cpu": Platform(
+        saves_bfloat16_as_bits=True, transposed_weights=("float32",), cache_dtype="float32"
+    ),
+    "gpu": Platform(fused_attention="cudnn", rounds_in_products=True),
+    "tpu": Platform(fused_attention="pallas", splits_sequence=True, materializes_shared=True),
+}
+
+
+def current() -> Platform:
+    """The row of the platform that what is traced now will run on."""
+    return PLATFORMS[sharding.platform()]

@@ -1,0 +1,104 @@
+"""Layers of a LLaMA over a sequence in two parts, as TPUs run them (see platforms.py).
+
+Letters: B batch, L image tokens, c tokens of the condition, s tokens of one of these parts, D
+width, H heads, K head dimension, N = H * K.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from maskgil_jax.models.token_models import attention_tpu, platforms
+from maskgil_jax.models.token_models.attention import Parts, attention_of_parts
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
+from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
+
+
+class SplitLayer(Layer):
+    """A Layer over image tokens and the condition's: only attention sees both."""
+
+    def over_parts(
+        self,
+        parts: Parts,
+        tables: Sequence[Table],
+        mask: jax.Array | None,
+        key: jax.Array | None = None,
+    ) -> Parts:
+        """The layer over a whole sequence.
+
+        Args:
+          parts: [B, s, D] each, in the order of the sequence.
+          tables: of the rotations of each part.
+          mask: as in `attention_of_parts`.
+          key: drives dropout; None is eval.
+        """
+        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
+        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(parts))]
+
+        def one(x_BsD: jax.Array, attended_BsD: jax.Array, key: jax.Array | None) -> jax.Array:
+            return self(x_BsD, lambda _: attended_BsD, key)
+
+        return tuple(map(one, parts, attended, keys))
+
+    def joint_attention(
+        self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
+    ) -> list[jax.Array]:
+        """What attention gives each part of normed tokens: `attention` of all of them."""
+        heads = [self.heads(x, table) for x, table in zip(parts, tables, strict=True)]
+        queries, keys, values = zip(*heads, strict=True)
+        return [self.output(o) for o in attention_of_parts(queries, keys, values, mask)]
+
+
+class FusedLayer(SplitLayer):
+    """A SplitLayer whose norms, rotations and attention of heads are one kernel, without mask."""
+
+    def __init__(self, block: Block):
+        super().__init__(block)
+        D, _, H, K = block.qkv.shape
+        self.qkv = nnx.Param(block.qkv[...].astype(self.config.dtype).reshape(D, 3, H * K))
+        self.norms = nnx.Param(jnp.ones((4, K)))
+        if self.config.qk_norm != "none":
+            norms = (block.query_norm, block.key_norm)  # their channels in the published order
+            self.norms = nnx.Param(jnp.concatenate([scale_and_bias(norm) for norm in norms]))
+
+    def joint_attention(
+        self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
+    ) -> list[jax.Array]:
+        """As that of a SplitLayer."""
+        order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
+        image_BLD, few_BcD = parts[order]
+        image_BNL, few_BcN = attention_tpu.attention(
+            self.multiply("BLD,DCN->BCNL", image_BLD, self.qkv[...]),
+            self.multiply("BcD,DCN->BCcN", few_BcD, self.qkv[...]),
+            self.norms[...],
+            tuple(tables[order]),
+            attention_tpu.Shape(
+                self.config.head_dim, self.config.qk_norm, self.config.condition_tokens
+            ),
+        )
+        out_ND = self.out[...].reshape(-1, self.config.dim)
+        return [
+            self.multiply("BNL,ND->BLD", image_BNL, out_ND),
+            self.multiply("BcN,ND->BcD", few_BcN, out_ND),
+        ][order]
+
+
+def scale_and_bias(norm: Any) -> jax.Array:
+    """Of a `qk_norm`, [2, K]; RMSNorm has no bias."""
+    scale_K = norm.scale[...]
+    return jnp.stack([scale_K, norm.bias[...] if hasattr(norm, "bias") else 0 * scale_K])
+
+
+def split_layer_for(
+    config: LlamaConfig, image_tokens: int, mask: jax.Array | None
+) -> type[SplitLayer]:
+    """The layer to run on this platform: the kernel's where there is one that fits."""
+    fused = (
+        platforms.current().fused_attention == "pallas"
+        and mask is None
+        and attention_tpu.fits(config.head_dim, config.heads, image_tokens, config.condition_tokens)
+    )
+    return FusedLayer if fused else SplitLayer

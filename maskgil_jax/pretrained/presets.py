@@ -1,0 +1,68 @@
+"""Presets: which network a config's `model` section describes.
+
+A preset names a published architecture; the other fields give its size.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from maskgil_jax.models.token_models import bert, halton, layers, llama_config
+from maskgil_jax.runtime.errors import InputError
+
+# Fields of config.model that other networks do not know, and their defaults.
+LLAMA_ONLY: dict[str, Any] = dict(factors=(), feature_dim=0, condition_tokens=1)
+
+
+def network_config(settings: Mapping[str, Any], codebook_size: int, grid: tuple[int, int]) -> Any:
+    """The network that `config.model` describes, over these codes.
+
+    Raises:
+      InputError: an unknown preset, or numbers that no network has.
+    """
+    arguments = dict(settings, codebook_size=codebook_size, grid=grid)
+    preset = arguments.pop("preset")
+    if arguments["feature_dim"]:
+        arguments["num_classes"] = 0
+    if preset not in NETWORKS:
+        raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
+    for field, default in LLAMA_ONLY.items():
+        if preset not in llama_config.PRESETS and arguments.pop(field) != default:
+            raise InputError(
+                f"config.model.{field} = {settings[field]}, which preset {preset} has not: "
+                f"expected {default}"
+            )
+    try:
+        return NETWORKS[preset](arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"config.model: {error}") from None
+
+
+def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:
+    def config(arguments: dict[str, Any]) -> llama_config.LlamaConfig:
+        of_paper = preset == "paper" and arguments["feature_dim"]
+        switches = llama_config.PRESETS[preset] | (
+            llama_config.PAPER_OF_FEATURES if of_paper else {}
+        )
+        return llama_config.LlamaConfig(**arguments, **switches)
+
+    return config
+
+
+def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
+    return lambda arguments: bert.BertConfig(
+        **arguments,
+        style=style,
+        mlp_dim=4 * arguments["dim"],
+        attention_dropout=arguments["dropout"],
+    )
+
+
+# Of config.model.preset: the config of a network from the other fields.
+NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    **{preset: _llama(preset) for preset in llama_config.PRESETS},
+    "besnier": _bert("besnier"),
+    "maskgit": _bert("maskgit"),
+    "halton": lambda arguments: halton.HaltonConfig(
+        **arguments, mlp_dim=layers.swiglu_width(arguments["dim"], 256)
+    ),
+}

@@ -1,0 +1,24 @@
+"""What a config says to the loop itself, checked before anything is read."""
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from maskgil_jax.data import pipeline
+from maskgil_jax.data.images.color import check_color
+from maskgil_jax.runtime import sharding
+from maskgil_jax.training import optimizer
+
+
+def check_common(config: ConfigDict) -> Mesh:
+    """The mesh that a config of either network asks for.
+
+    Raises:
+      InputError: fields of mesh, batch, images or optimizer that do not fit together, or this
+        machine.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
+    pipeline.check_crop(config.data.crop)
+    check_color(config.data.color, "config.data.color")
+    optimizer.adamw(**config.optimizer, steps=config.steps)
+    return mesh

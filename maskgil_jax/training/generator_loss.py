@@ -1,0 +1,83 @@
+"""The loss of token models: cross-entropy of codes, summed by weight.
+
+Letters: B batch, h w grid, L = h * w, n positions of a chunk, D width, V classes of a digit.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from maskgil_jax.models.token_models import factors, layers
+from maskgil_jax.models.token_models.conditions import TokenModel
+from maskgil_jax.training import objectives
+
+Examples = dict[str, Any]
+
+
+def weighted_loss(
+    model: TokenModel,
+    examples: Examples,
+    key: jax.Array | None,
+    *,
+    label_smoothing: float,
+    chunk: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Cross-entropy summed over tokens by weight, and sums for the metrics.
+
+    Sums, so that micro-batches add up to exactly the whole batch.
+
+    Args:
+      model: masked or causal.
+      examples: `codes`, `masked` (bool, to be predicted) and `weight` (float32), each [B, h, w],
+        and the `condition`.
+      key: of dropout; None is eval mode.
+      label_smoothing: share of the mass of a target that is spread over all codes.
+      chunk: positions whose logits exist at a time.
+
+    Returns:
+      The loss, and `correct` (masked tokens predicted right) and `output_norm`; float32 [].
+    """
+    inputs_Bhw = examples["codes"]
+    if not model.config.causal:
+        inputs_Bhw = jnp.where(examples["masked"], model.config.mask_id, inputs_Bhw)
+    x_BLD = model.backbone(inputs_Bhw, examples["condition"], key)
+    B, L = x_BLD.shape[:2]
+    codes_BL, masked_BL, weight_BL = (
+        examples[name].reshape(B, L) for name in ("codes", "masked", "weight")
+    )
+    loss, correct = objectives.summed_in_chunks(
+        functools.partial(_loss_of_positions, model.config.vocabularies, label_smoothing),
+        chunk,
+        layers.without_layers(model),
+        x_BLD,
+        *(codes_BL, jnp.broadcast_to(jnp.arange(L), (B, L)), masked_BL, weight_BL),
+    )
+    return loss, {
+        "correct": correct,
+        # Norm of the last layer's output, before the final norm: the paper's figure 5c.
+        "output_norm": jnp.linalg.norm(x_BLD.astype(jnp.float32), axis=-1).sum(),
+    }
+
+
+def _loss_of_positions(
+    vocabularies: tuple[int, ...],
+    label_smoothing: float,
+    head: TokenModel,
+    x_BnD: jax.Array,
+    codes_Bn: jax.Array,
+    positions_Bn: jax.Array,
+    masked_Bn: jax.Array,
+    weight_Bn: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The weighted loss of some positions, and how many masked ones are right in all digits."""
+    logits_BnV = head.classify(head.normed(x_BnD), positions_Bn)
+    loss, correct_Bn = jnp.zeros(()), masked_Bn
+    for logits, digit_Bn in zip(
+        factors.split(logits_BnV, vocabularies), factors.digits(codes_Bn, vocabularies), strict=True
+    ):
+        losses_Bn, right_Bn = objectives.cross_entropy(logits, digit_Bn, label_smoothing)
+        loss += (losses_Bn * weight_Bn).sum()
+        correct_Bn &= right_Bn
+    return loss, correct_Bn.sum().astype(jnp.float32)

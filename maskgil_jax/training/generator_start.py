@@ -1,0 +1,65 @@
+"""The weights that the training of a generator starts from: those of another, if one is named."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from maskgil_jax.conditioning import base
+from maskgil_jax.config import differences
+from maskgil_jax.pretrained import loading, networks
+from maskgil_jax.runtime import trees
+from maskgil_jax.runtime.errors import InputError
+
+# What a generator may differ in from the one that it starts from.
+MAY_DIFFER = (
+    *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
+)
+
+
+def load_start(
+    directory: str, network: Any, tokenizer: dict[str, Any], encoder: Mapping[str, Any]
+) -> Any:
+    """The trained network of a generator directory, None if `directory` is "".
+
+    Args:
+      directory: config.start_from.generator.
+      network: config of the network to train.
+      tokenizer: of the codes to train on.
+      encoder: of the text or speech to train on.
+
+    Raises:
+      InputError: not a generator, or of another network, other codes or another encoder.
+    """
+    if not directory:
+        return None
+    generator = loading.load_generator(directory)
+    trained, where = generator.network, f"config.start_from.generator = {directory}"
+    lines = differences(_arguments(trained.config), _arguments(network))
+    if lines:
+        raise InputError(f"{where} is another network than config.model:\n  " + "\n  ".join(lines))
+    like = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
+    if not trees.same_shapes(trained, like):
+        raise InputError(
+            f"{where} has learned positions for a grid of {trained.config.grid} tokens, and the "
+            f"data's is {network.grid}: expected the same, or a model with rotary positions"
+        )
+    known = generator.tokenizer.get("fingerprint")
+    if known != tokenizer["fingerprint"]:
+        raise InputError(
+            f"{where} was trained on codes of tokenizer {known}, and the data's are of "
+            f"{tokenizer['fingerprint']}: expected the same"
+        )
+    if base.identity(generator.encoder) != base.identity(encoder):
+        raise InputError(
+            f"{where} was trained on features of encoder {base.identity(generator.encoder)}, and "
+            f"the data's are of {base.identity(encoder)}: expected the same"
+        )
+    return trained
+
+
+def _arguments(network: Any) -> dict[str, Any]:
+    """What two networks must agree in, by name."""
+    arguments = {"network": type(network).__name__, **dataclasses.asdict(network)}
+    return {name: value for name, value in arguments.items() if name not in MAY_DIFFER}

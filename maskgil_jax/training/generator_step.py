@@ -1,0 +1,125 @@
+"""The training step of a generator: codes, masks, loss, update.
+
+Letters: B batch, h w grid.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from maskgil_jax.conditioning import base
+from maskgil_jax.models.tokenizers.vq import VQTokenizer
+from maskgil_jax.pretrained import networks
+from maskgil_jax.training import objectives, optimizer
+from maskgil_jax.training.generator_loss import weighted_loss
+from maskgil_jax.training.train_state import Batch, Metrics, TrainState, conclude
+
+
+class Frozen(NamedTuple):
+    """Networks that the training step reads and never changes.
+
+    Attributes:
+      tokenizer: turns images into codes; None for code shards.
+      encoder: turns prompts into features; None where there are none.
+    """
+
+    tokenizer: VQTokenizer | None = None
+    encoder: Any = None
+
+
+def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
+    """The network from `config.seed`, or with the weights of `start_from` if there is one."""
+    model = networks.init_network(network, jax.random.key(config.seed))
+    if start_from is not None:
+        # Weights only: the structure holds the grid and the computation's dtype.
+        model = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(start_from))
+    adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        model=model,
+        optimizer=adam.init(model),
+        ema=jax.tree.map(jnp.copy, model) if config.ema_decay else None,
+    )
+
+
+def step(
+    state: TrainState, frozen: Frozen, batch: Batch, config: ConfigDict
+) -> tuple[TrainState, Metrics]:
+    """One update on the codes of a batch, or of its images encoded by the frozen tokenizer."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    mask_key, drop_key, dropout_key = jax.random.split(key, 3)
+    condition = base.condition_of(batch, frozen.encoder)
+    examples = examples_of(
+        state.model, codes_of(batch, frozen.tokenizer), condition, mask_key, drop_key, config.loss
+    )
+
+    def gradients(micro_batch: Batch, index: jax.Array) -> Any:
+        loss = functools.partial(
+            weighted_loss,
+            label_smoothing=config.loss.label_smoothing,
+            chunk=config.loss.chunk,
+        )
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        return gradient(state.model, micro_batch, jax.random.fold_in(dropout_key, index)), None
+
+    ((loss, sums), grads), _ = optimizer.accumulate(gradients, examples, config.accumulate_steps)
+    model, moments, learning_rate = optimizer.update(
+        config, state.step, state.model, state.optimizer, grads
+    )
+    masked_Bhw = examples["masked"]
+    metrics = {
+        "loss": loss,
+        "accuracy": sums["correct"] / jnp.maximum(masked_Bhw.sum(), 1),
+        "masked_share": masked_Bhw.mean(),
+        "output_norm": sums["output_norm"] / masked_Bhw.size,
+        "gradient_norm": optax.tree.norm(grads),
+        "parameter_norm": optax.tree.norm(state.model),  # of what the loss is of
+        "learning_rate": learning_rate,
+    }
+    after = TrainState(state.step + 1, model, moments, state.ema)
+    return conclude(state, after, metrics, ema_decay=config.ema_decay)
+
+
+def codes_of(batch: Batch, tokenizer: VQTokenizer | None) -> jax.Array:
+    """The codes of a batch of codes, or of images uint8 [B, H, W, 3]: int32 [B, h, w]."""
+    if tokenizer is None:
+        return batch["codes"]
+    return tokenizer.encode(batch["image"].astype(jnp.float32) / 127.5 - 1)
+
+
+def examples_of(
+    model: Any,
+    codes_Bhw: jax.Array,
+    condition: Any,
+    mask_key: jax.Array,
+    drop_key: jax.Array,
+    settings: ConfigDict,
+) -> dict[str, Any]:
+    """What `weighted_loss` is of: codes, which of them are masked, weights, conditions.
+
+    Args:
+      model: of a causal one every token is predicted.
+      codes_Bhw: int32.
+      condition: of each image; of some, drawn at random, the null condition takes its place.
+      mask_key, drop_key: of the masks, and of the conditions that are dropped.
+      settings: config.loss.
+    """
+    B = codes_Bhw.shape[0]
+    if model.config.causal:
+        masked_Bhw = jnp.ones(codes_Bhw.shape, bool)
+    else:
+        shape = (B, codes_Bhw[0].size)
+        masks_BL = objectives.random_masks(mask_key, shape, settings.mask_schedule)
+        masked_Bhw = masks_BL.reshape(codes_Bhw.shape)
+    drop_B = jax.random.bernoulli(drop_key, settings.condition_dropout, (B,))
+    weight_Bhw = jnp.where(masked_Bhw, 1.0, settings.unmasked_weight)
+    return {
+        "codes": codes_Bhw,
+        "masked": masked_Bhw,
+        "weight": weight_Bhw / jnp.maximum(weight_Bhw.sum(), 1.0),
+        "condition": model.drop_condition(condition, drop_B),
+    }

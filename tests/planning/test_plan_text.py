@@ -1,0 +1,42 @@
+"""A plan in lines."""
+
+from maskgil_jax.planning import plan_text
+
+SIZE = {
+    **{"config": "configs/b.py", "topology": "v5e:2x2", "chips": 4, "batch_size": 1024},
+    **{"mesh": {"data": 2, "fsdp": 2, "tensor": 1}, "parameters": 110910720},
+}
+TIMES = {
+    **{"fits": True, "bytes_total": 3 * 2**30, "bytes_free": 2**30, "bytes": {"output": 2**30}},
+    **{"model_flops_per_step": 1e12, "hardware_flops_per_step": 2e12, "estimated_cycles": 12345},
+    **{"compute_seconds": 0.25, "kernel_seconds": 0.0, "step_seconds": 0.5, "steps": 1000},
+    "collectives": {"all-reduce": {"bytes_sent": 2e9, "seconds": 0.25, "times": 7}},
+    **{"mfu": 0.25, "mfu_of_compute": 0.5, "tokens_per_second": 4096.0, "images_per_second": 16.0},
+    **{"training_days": 1.5, "chip_hours": 144.0, "compile_seconds": 9.0, "costliest": []},
+    "unestimated": {"sort": {"times": 3, "bytes": 2e9}, "add": {"times": 1, "bytes": 4}},
+    "sampler": {"fits": False, "batch_size": 8, "bytes_total": 2**30},
+}
+
+
+def test_numbers_say_whether_they_were_counted_or_estimated():
+    text = "\n".join(plan_text.lines(SIZE | TIMES))
+    for words in (
+        "configs/b.py on v5e:2x2: 4 chips (data 2 x fsdp 2 x tensor 1), 1,024 images a step",
+        "110,910,720 (counted)",
+        "3.00 GiB reserved, fits, 1.00 GiB free",
+        "250.0 ms (estimated: 12,345 cycles)",
+        "2.000 GB sent by a chip (counted), 250.0 ms (estimated), 7 times",
+        "0.250; 0.500 where all exchanges overlap with compute (estimated)",
+        "1,000 steps: 1.50 days, 144 chip hours (estimated)",
+        "sort: 3 times, 2.00 GB",
+        "sampler, one chip     8 images, 1.00 GiB",
+    ):
+        assert words in text, words
+    assert "add" not in text and "kernels" not in text
+
+
+def test_of_a_program_that_does_not_fit_the_missing_memory_is_the_last_line():
+    refused = SIZE | {"fits": False, "bytes_total": 5 * 2**30, "bytes_free": -(2**30)}
+    assert plan_text.lines(refused)[-1].endswith(
+        "5.00 GiB reserved, DOES NOT FIT, 1.00 GiB too much"
+    )
