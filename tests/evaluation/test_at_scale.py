@@ -1,10 +1,7 @@
 """Measurements over devices and processes, and ones that were killed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -16,20 +13,14 @@ from maskgil_jax.generation import images, samplers
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
 from maskgil_jax.pretrained import pairs
 from maskgil_jax.runtime import batches
-from tests.training.test_processes import end_both, start_command
+from tests.helpers import commands
+from tests.helpers.two_processes import end_both, start_command
 
 REFERENCE = ("--reference=embedded:test", "--metrics=frechet,pr,kid,accuracy")
 
 
 def start(*options):
-    command = [sys.executable, "-m", "maskgil_jax.evaluate", *map(str, options)]
-    return subprocess.Popen(
-        command,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return commands.start("evaluate", *options)
 
 
 def content(path):

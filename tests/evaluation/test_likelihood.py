@@ -5,14 +5,14 @@ import pytest
 
 from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.evaluation import likelihood
-from tests.generation import test_hybrid as hybrid_models
+from tests.helpers import tiny_llama
 
 CODES = np.random.default_rng(0).integers(0, 20, (7, 3, 4))
 CLASSES = np.array([0, 1, 2, 3, 4, 0, 1])
 
 
 def test_the_likelihood_is_of_images_of_all_classes_of_shards_that_hold_one_after_another():
-    model = hybrid_models.model()
+    model = tiny_llama.masked()
     shape = 1, *model.grid
     rng = np.random.default_rng(0)
     shards = [
@@ -24,7 +24,7 @@ def test_the_likelihood_is_of_images_of_all_classes_of_shards_that_hold_one_afte
     assert of_three != likelihood.validation(model, shards[:3], 2, 0)
 
 
-@pytest.mark.parametrize("make", [hybrid_models.model, hybrid_models.causal])
+@pytest.mark.parametrize("make", [tiny_llama.masked, tiny_llama.causal])
 def test_the_losses_of_images_do_not_depend_on_their_batch(make):
     generator = make()
     losses = [

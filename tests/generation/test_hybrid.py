@@ -7,25 +7,13 @@ import pytest
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models import orders
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.models.token_models.llama_config import PRESETS
-from maskgil_jax.pretrained import generators
 from maskgil_jax.runtime.errors import InputError
-from tests.models.token_models import test_llama
-
-LABELS = np.array([0, 4, 4])
-
-
-def model(**changes):
-    return generators.make_generator(test_llama.built(**changes))
-
-
-def causal(**changes):
-    return model(**PRESETS["llamagen"] | changes)
+from tests.helpers.tiny_llama import LABELS, causal, masked
 
 
 @pytest.mark.parametrize("order", ["raster", "halton"])
 def test_the_prefix_is_in_the_order_of_its_model_and_stays(order):
-    first, rest = causal(order=order), model()
+    first, rest = causal(order=order), masked()
     sample = samplers.hybrid_sampler(first, rest, 0, prefix=5, prefix_options={}, steps=3)
     codes = np.asarray(sample(LABELS, 0)).reshape(3, 12)
     prefix = np.asarray(first.sample(LABELS, 0, tokens=5)).reshape(3, 12)
@@ -39,7 +27,7 @@ def test_the_prefix_is_in_the_order_of_its_model_and_stays(order):
 
 @pytest.mark.parametrize("prefix", [0, 12])
 def test_no_prefix_and_a_whole_one_are_the_two_models(prefix):
-    first, rest = causal(), model()
+    first, rest = causal(), masked()
     sample = samplers.hybrid_sampler(first, rest, 3, prefix=prefix, prefix_options={}, steps=3)
     alone = rest.sample(LABELS, 3, steps=3) if prefix == 0 else first.sample(LABELS, 3)
     np.testing.assert_array_equal(sample(LABELS, 0), alone)
@@ -47,7 +35,7 @@ def test_no_prefix_and_a_whole_one_are_the_two_models(prefix):
 
 def test_models_of_features_share_theirs():
     of_features = dict(num_classes=0, feature_dim=7, condition_tokens=2)
-    first, rest = causal(**of_features), model(**of_features)
+    first, rest = causal(**of_features), masked(**of_features)
     values = np.random.default_rng(0).standard_normal((2, 2, 7)).astype(np.float32)
     table = Features(jnp.asarray(values), jnp.ones((2, 2), bool))
     sample = samplers.hybrid_sampler(
@@ -63,11 +51,11 @@ def test_models_of_features_share_theirs():
 @pytest.mark.parametrize("change", [dict(codebook_size=21), dict(num_classes=6), dict(grid=(4, 3))])
 def test_models_that_do_not_fit_are_named(change):
     with pytest.raises(InputError, match=next(iter(change))):
-        samplers.hybrid_sampler(causal(**change), model(), 0, prefix=1, prefix_options={})
+        samplers.hybrid_sampler(causal(**change), masked(), 0, prefix=1, prefix_options={})
 
 
 def test_models_of_other_encoders_are_named():
-    first, rest = causal(), model()
+    first, rest = causal(), masked()
     first.encoder = {"path": "a", "fingerprint": "1"}
     with pytest.raises(InputError, match="do not fit: {'encoder'"):
         samplers.hybrid_sampler(first, rest, 0, prefix=1, prefix_options={})

@@ -8,7 +8,7 @@ from maskgil_jax.evaluation import image_sets
 from maskgil_jax.generation import live_speech
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.runtime.errors import InputError
-from tests.generation.test_samples import Tokenizer, names, numbered
+from tests.helpers.plain_tokenizer import Tokenizer, names, numbered
 
 FINISHED = ["grid.png", "latency.json", "samples.npz"]
 

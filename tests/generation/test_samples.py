@@ -10,16 +10,9 @@ from maskgil_jax.evaluation import image_sets
 from maskgil_jax.generation import pictures, samples
 from maskgil_jax.runtime import files
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers.plain_tokenizer import Tokenizer, names, numbered
 
 SETTINGS = {"generator": "abc", "seed": 0, "options": {"guidance": 3.0}}
-
-
-class Tokenizer:
-    """Codes to pixels without a network."""
-
-    def decode(self, codes):
-        images = np.repeat(np.repeat(codes, 2, axis=1), 2, axis=2)[..., None]
-        return np.tile(images / 128.0 - 1, (1, 1, 1, 3)).astype(np.float32)
 
 
 class Sampler:
@@ -50,16 +43,8 @@ def sample(output, sampler, *, labels=(0, 1), each=5, settings=SETTINGS, batch_s
     )
 
 
-def names(directory):
-    return sorted(path.name for path in directory.iterdir())
-
-
 def content(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def numbered(count):
-    return [f"{i:05}.png" for i in range(count)]
 
 
 @pytest.fixture

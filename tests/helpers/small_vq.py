@@ -7,15 +7,9 @@ import torch
 from maskgil_jax.interop import files, llamagen_vq, recognition
 from maskgil_jax.models.tokenizers.vq import VQConfig
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers import tiny
 
-CONFIG = VQConfig(
-    channels=32,
-    channel_multipliers=(1, 1),
-    res_blocks=1,
-    z_channels=32,
-    codebook_size=64,
-    codebook_dim=4,
-)
+CONFIG = VQConfig(**tiny.SMALL_VQ)
 
 
 def read(source, weights="", **arguments):

@@ -7,6 +7,15 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
 
+SMALL_VQ = dict(
+    channels=32,
+    channel_multipliers=(1, 1),
+    res_blocks=1,
+    z_channels=32,
+    codebook_size=64,
+    codebook_dim=4,
+)
+
 
 def tokenizer():
     config = defaults.tokenizer()
@@ -14,15 +23,7 @@ def tokenizer():
     config.log_every, config.checkpoint_every, config.pictures_every = 1, 2, 6
     config.ema_decay = 0.9
     config.data.update(source="embedded", image_size=8, flip=False, threads=2)
-    config.model.update(
-        channels=32,
-        channel_multipliers=(1, 1),
-        res_blocks=1,
-        z_channels=32,
-        codebook_size=64,
-        codebook_dim=4,
-        dtype="float32",
-    )
+    config.model.update(**SMALL_VQ, dtype="float32")
     config.discriminator.update(channels=8, layers=1)
     config.loss.update(perceptual_weight=0.0, feature_weight=1.0, adversarial_start=2)
     config.codebook.usage_window = 512

@@ -9,6 +9,7 @@ from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.pretrained.loading import Tokenizer
+from tests.helpers import tiny
 
 SMALL = dict(layers=1, dim=16, heads=2, codebook_size=16, num_classes=4, grid=(2, 3))
 
@@ -25,15 +26,7 @@ def causal() -> Generator:
 
 def tokenizer() -> Tokenizer:
     """Of 16 codes and a downsampling of 2."""
-    config = VQConfig(
-        channels=32,
-        channel_multipliers=(1, 1),
-        res_blocks=1,
-        z_channels=32,
-        codebook_size=16,
-        codebook_dim=4,
-    )
-    return Tokenizer(_tokenizer(config))
+    return Tokenizer(_tokenizer(VQConfig(**tiny.SMALL_VQ | dict(codebook_size=16))))
 
 
 @functools.cache

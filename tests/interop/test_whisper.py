@@ -14,7 +14,7 @@ from maskgil_jax.interop import conversion, engine
 from maskgil_jax.interop import whisper as table
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.runtime.errors import InputError
-from tests.models.encoders.test_whisper import TINY, torch_model
+from tests.helpers.tiny_whisper import TINY, torch_model
 
 WORDS = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "dog")
 

@@ -1,19 +1,17 @@
 """The plan of a config for TPUs that are not here, as a user asks for it."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from maskgil_jax.planning.chips import CHIPS
+from tests.helpers import commands
 
 pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
 
 
 def plan(*options):
-    command = [sys.executable, "-m", "maskgil_jax.plan", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+    return commands.call("plan", *options)
 
 
 @pytest.mark.slow

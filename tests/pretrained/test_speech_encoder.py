@@ -12,7 +12,7 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError
-from tests.models.encoders.test_whisper import TINY
+from tests.helpers.tiny_whisper import TINY
 
 PAIRS = pathlib.Path(__file__).parents[3] / "shared/data/pairs_small"
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from maskgil_jax.reporting import collect, figures, page
 from maskgil_jax.reporting.result_tables import FLOOR_NAME
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers import commands
 from tests.helpers.report_files import EVALUATION, PIXELS, TABLES, lines, with_files
 
 
@@ -29,15 +29,7 @@ def tabled(tmp_path_factory):
 def report(finished, tabled, tmp_path_factory):
     """The page of a run and of all tables, as the command writes it."""
     output = tmp_path_factory.mktemp("report") / "page"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "maskgil_jax.report"),
-            *(f"--runs={finished},{tabled}", f"--output={output}"),
-        ],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run("report", f"--runs={finished},{tabled}", f"--output={output}")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in output.iterdir()] == ["index.html"]
     return output / "index.html"

@@ -8,8 +8,7 @@ import pytest
 from maskgil_jax.runtime import directory_swap, lock_file, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.lock_file import HeldByAnother, Holder, Lock
-from tests.runtime.test_work_lock import race
-from tests.training.test_bucket import bucket  # noqa: F401
+from tests.helpers.races import race
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(lock_file, "SETTLED", 0.5)
 
 
-def test_a_lock_in_cloud_storage(bucket, quick):  # noqa: F811
+def test_a_lock_in_cloud_storage(bucket, quick):
     directory = bucket / "run"
     assert race(4, lambda: Lock(directory).acquire()) == 1
     (directory / lock_file.NAME).unlink()
@@ -35,7 +34,7 @@ def test_a_lock_in_cloud_storage(bucket, quick):  # noqa: F811
     assert not (directory / lock_file.NAME).exists()
 
 
-def test_a_run_whose_lock_was_overwritten_in_cloud_storage_stops(bucket, quick):  # noqa: F811
+def test_a_run_whose_lock_was_overwritten_in_cloud_storage_stops(bucket, quick):
     directory = bucket / "run"
     with pytest.raises(InputError, match="another run took it over .*: process 7 on"):
         with work_lock.held(directory, "--workdir"):
@@ -44,7 +43,7 @@ def test_a_run_whose_lock_was_overwritten_in_cloud_storage_stops(bucket, quick):
             time.sleep(60)
 
 
-def test_a_directory_replaces_another_in_cloud_storage(bucket):  # noqa: F811
+def test_a_directory_replaces_another_in_cloud_storage(bucket):
     directory = bucket / "run" / "model"
     for text in ("old", "new"):
         fresh = directory_swap.beside(directory, "0123456789abcdef")

@@ -76,13 +76,15 @@ def test_another_process_that_is_not_there_ends_this_one_to_be_started_again(
     assert "Traceback" not in error
 
 
+def caused_by_a_lost_process(error):
+    """The error as it is when it was raised because another process was lost."""
+    error.__cause__ = jax.errors.JaxRuntimeError(NOT_THERE[0])
+    return error
+
+
 def test_so_does_an_error_that_came_from_one(ended, monkeypatch):
-    try:
-        raise ValueError("cannot save") from jax.errors.JaxRuntimeError(NOT_THERE[0])
-    except ValueError as error:
-        cause = error
     with pytest.raises(SystemExit):
-        run(monkeypatch, in_body=cause)
+        run(monkeypatch, in_body=caused_by_a_lost_process(ValueError("cannot save")))
     assert ended == [75]
 
 
@@ -92,15 +94,11 @@ def test_other_errors_of_the_runtime_are_of_this_process(message, ended, monkeyp
     with pytest.raises(SystemExit):
         run(monkeypatch, in_body=error)
     assert ended == [1]
-    with pytest.raises(InputError, match="--distributed=127.0.0.1:1,2,0: "):
+    with pytest.raises(InputError, match="distributed=127.0.0.1:1,2,0: "):
         run(monkeypatch, at_start=error)
 
 
 def test_input_that_does_not_fit_is_of_this_process_too(ended, monkeypatch, capsys):
-    try:
-        raise InputError("no such file") from jax.errors.JaxRuntimeError(NOT_THERE[0])
-    except InputError as error:
-        cause = error
     with pytest.raises(SystemExit):
-        run(monkeypatch, in_body=cause)
+        run(monkeypatch, in_body=caused_by_a_lost_process(InputError("no such file")))
     assert ended == [1] and capsys.readouterr().err == "error: no such file\n"

@@ -19,6 +19,7 @@ from maskgil_jax.runtime.lock_file import HeldByAnother, Holder, Lock
 from maskgil_jax.workflows import run
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
+from tests.helpers.races import race
 
 
 @pytest.fixture
@@ -35,26 +36,6 @@ def leave_lock(directory, *, age=0.0, **fields):
     path.write_bytes(holder.to_bytes())
     os.utime(path, (time.time() - age,) * 2)
     return path
-
-
-def race(count, enter):
-    """How many of so many threads that start together got in."""
-    together, got = threading.Barrier(count), []
-
-    def run():
-        together.wait()
-        try:
-            enter()
-            got.append(True)
-        except HeldByAnother:
-            pass
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(got)
 
 
 def test_a_second_run_is_refused_and_told_which_is_there(tmp_path):

@@ -1,9 +1,6 @@
 """Broken tars, members, captions and images, as a user meets them: in training and tokenising."""
 
 import io
-import os
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
@@ -16,7 +13,7 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
+from tests.helpers import commands, tiny
 
 
 def encoded(image, kind, **options):
@@ -93,13 +90,7 @@ def tokenize(finished, data, output, limit):
         "batch_size": 8,
         "bad_image_limit": limit,
     }
-    return subprocess.run(
-        [sys.executable, "-m", "maskgil_jax.tokenize", *(f"--{k}={v}" for k, v in options.items())],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    return commands.call("tokenize", *(f"--{k}={v}" for k, v in options.items()))
 
 
 @pytest.mark.slow

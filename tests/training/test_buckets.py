@@ -18,7 +18,7 @@ from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
-from tests.training.test_resume import assert_same
+from tests.helpers.work_directories import assert_same
 
 SHAPES = {"square": (16, 16), "wide": (12, 24), "high": (24, 12)}
 

@@ -18,7 +18,7 @@ from maskgil_jax.training import generator_data, generator_step
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
-from tests.training.test_resume import final_state, losses
+from tests.helpers.work_directories import final_state, losses
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Two real processes of 4 devices each, over localhost, train like one process of 8."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,40 +13,11 @@ from etils import epath
 from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
-from tests.training.test_resume import final_state, losses, wait_for
+from tests.helpers import commands, tiny
+from tests.helpers.two_processes import end_both, free_port, start_command, start_training
+from tests.helpers.work_directories import final_state, losses, wait_for
 
 STEPS = 20
-
-
-def start_two(workdir, *options, config="tests/helpers/tiny.py:generator", environment=({}, {})):
-    """Both processes of a training run."""
-    options = (f"--config={config}", f"--workdir={workdir}", *options)
-    return start_command("main", *options, environment=environment)
-
-
-def start_command(module, *options, environment=({}, {})):
-    """Both processes of a command."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", f"maskgil_jax.{module}", "--heartbeat_timeout=10", *options]
-    return [
-        subprocess.Popen(
-            [*command, f"--distributed=127.0.0.1:{port},2,{i}"],
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", **environment[i]},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-
-
-def end_both(processes, seconds=300):
-    """Their exit codes and outputs."""
-    outputs = [process.communicate(timeout=seconds)[0] for process in processes]
-    return [process.returncode for process in processes], outputs
 
 
 def on_codes(finished, steps=STEPS):
@@ -57,6 +26,7 @@ def on_codes(finished, steps=STEPS):
         f"--config.data.source=arrayrecord:{finished}/codes",
         f"--config.steps={steps}",
         "--config.checkpoint_every=10",
+        "--config.evaluation.reference=",
         "--config.pictures_every=20",
     )
 
@@ -67,6 +37,7 @@ def one_process(finished, tmp_path_factory):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
+    config.evaluation.reference = ""
     run_stages(config, epath.Path(workdir))
     return workdir
 
@@ -86,7 +57,7 @@ def assert_alike(one, other):
 @pytest.mark.parametrize("mesh", [dict(data=8), dict(data=1, fsdp=4, tensor=2)], ids=str)
 def test_two_processes_train_like_one(mesh, one_process, finished, tmp_path):
     options = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
-    codes, outputs = end_both(start_two(tmp_path, *on_codes(finished), *options))
+    codes, outputs = end_both(start_training(tmp_path, *on_codes(finished), *options))
     assert codes == [0, 0], outputs
     assert_alike(one_process, tmp_path)
     # The first one draws and says where everything is; the other is silent.
@@ -102,11 +73,14 @@ def test_two_processes_train_like_one(mesh, one_process, finished, tmp_path):
 def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
     one_process, finished, tmp_path
 ):
-    codes, outputs = end_both(start_two(tmp_path, *on_codes(finished, 10), "--config.mesh.fsdp=2"))
+    codes, outputs = end_both(
+        start_training(tmp_path, *on_codes(finished, 10), "--config.mesh.fsdp=2")
+    )
     assert codes == [0, 0], outputs
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
+    config.evaluation.reference = ""
     config.mesh = dict(data=2, fsdp=2, tensor=2)
     run_stages(config, epath.Path(tmp_path))
     assert_alike(one_process, tmp_path)
@@ -115,7 +89,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
 @pytest.mark.slow
 def test_tokenizer_and_code_shards_of_two_processes(finished, tmp_path):
     """All stages; each process encodes some of the shards."""
-    codes, outputs = end_both(start_two(tmp_path, config="tests/helpers/tiny.py"))
+    codes, outputs = end_both(start_training(tmp_path, config="tests/helpers/tiny.py"))
     assert codes == [0, 0], outputs
     for part in ("tokenizer", "."):
         a, b = ([line["loss"] for line in read_log(run / part)] for run in (finished, tmp_path))
@@ -130,7 +104,9 @@ def test_tokenizer_and_code_shards_of_two_processes(finished, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("told", [0, 1])
 def test_sigterm_on_any_process_saves_on_all(told, finished, tmp_path):
-    processes = start_two(tmp_path, *on_codes(finished, 100000), "--config.checkpoint_every=100000")
+    processes = start_training(
+        tmp_path, *on_codes(finished, 100000), "--config.checkpoint_every=100000"
+    )
     wait_for(processes[0], lambda: len(read_log(tmp_path)) >= 3)
     processes[told].send_signal(signal.SIGTERM)
     codes, outputs = end_both(processes, 120)
@@ -143,7 +119,7 @@ def test_sigterm_on_any_process_saves_on_all(told, finished, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_where_one_process_dies_the_others_stop_and_say_so(killed, finished, tmp_path):
-    processes = start_two(tmp_path, *on_codes(finished, 100000))
+    processes = start_training(tmp_path, *on_codes(finished, 100000))
     wait_for(processes[0], lambda: len(read_log(tmp_path)) >= 12)
     processes[killed].kill()
     began = time.monotonic()
@@ -152,16 +128,15 @@ def test_where_one_process_dies_the_others_stop_and_say_so(killed, finished, tmp
     assert "another process of this run was lost" in outputs[1 - killed]
     assert time.monotonic() - began < 60
     # The same command goes on.
-    codes, outputs = end_both(start_two(tmp_path, *on_codes(finished, 20)))
+    codes, outputs = end_both(start_training(tmp_path, *on_codes(finished, 20)))
     assert codes == [0, 0], outputs
     assert "resuming from step" in outputs[0]
 
 
 @pytest.mark.parametrize("where", ["host", "host:1,2", "host:1,2,2", "host:1,two,0", "1,2,host:1"])
 def test_another_form_of_distributed_is_refused(where, tmp_path):
-    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/helpers/tiny.py:generator"]
-    command += [f"--workdir={tmp_path}", f"--distributed={where}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    options = ("--config=tests/helpers/tiny.py:generator", f"--workdir={tmp_path}")
+    done = commands.call("main", *options, f"--distributed={where}")
     assert done.returncode == 1 and done.stderr.startswith(
         f"error: --distributed={where}, expected"
     )
@@ -178,8 +153,8 @@ def test_shards_of_the_command_in_two_processes_are_those_of_one(finished, tmp_p
     both = start_command("tokenize", *options, f"--output={tmp_path}/two")
     codes, outputs = end_both(both)
     assert codes == [0, 0], outputs
-    command = [sys.executable, "-m", "maskgil_jax.tokenize", *options, f"--output={tmp_path}/one"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = commands.run("tokenize", *options, f"--output={tmp_path}/one")
+    assert done.returncode == 0, done.stderr
     one, two = (CodeShards(f"{tmp_path}/{name}") for name in ("one", "two"))
     assert len(one) == len(two) > 1000
     for i in range(0, len(one), 97):
@@ -189,7 +164,7 @@ def test_shards_of_the_command_in_two_processes_are_those_of_one(finished, tmp_p
 
 SKEWED = """
 import sys, time
-from maskgil_jax import processes
+from maskgil_jax.runtime import processes
 port, index = sys.argv[1:]
 with processes.joined(f"127.0.0.1:{port},2,{index}", 10):
     time.sleep(60 * int(index))
@@ -200,9 +175,7 @@ with processes.joined(f"127.0.0.1:{port},2,{index}", 10):
 @pytest.mark.slow
 def test_a_process_that_comes_too_late_ends_the_others_to_be_started_again():
     """Gloo waits 30 s for the others, whatever the heartbeat."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     both = [
         subprocess.Popen(
             [sys.executable, "-c", SKEWED, str(port), str(index)],

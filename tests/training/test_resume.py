@@ -5,44 +5,16 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
-
-TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per_second")
-
-
-def final_state(workdir, step=None):
-    """The newest checkpoint, or that of `step`, on one device, whatever it was saved on."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with ocp.training.Checkpointer(epath.Path(workdir) / "checkpoints") as checkpoints:
-        step = step or checkpoints.latest
-        leaves = checkpoints.metadata(step).metadata
-        like = {
-            k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=device) for k, v in leaves.items()
-        }
-        return {k: np.asarray(v) for k, v in checkpoints.load(step, abstract_state=like).items()}
-
-
-def losses(workdir):
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(workdir)]
-
-
-def assert_same(one, other):
-    assert losses(one) == losses(other)
-    a, b = final_state(one), final_state(other)
-    assert a.keys() == b.keys() and a["step"] == len(losses(one))
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+from tests.helpers import commands, tiny
+from tests.helpers.work_directories import assert_same, final_state, losses, wait_for
 
 
 @pytest.mark.slow
@@ -52,6 +24,7 @@ def test_resume_gives_identical_parameters_and_losses(stage, finished, tmp_path)
     straight = finished if stage == "generator" else finished / "tokenizer"
     if stage == "generator":
         config.data.source = f"arrayrecord:{finished}/codes"
+    config.evaluation.reference = ""
     config.steps = 3
     run_stages(config, epath.Path(tmp_path))
     if stage == "tokenizer":  # by a version that had this field
@@ -77,19 +50,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_pa
 
 def start(workdir, *options, steps=6):
     """The whole tiny job in a process of its own, on one device."""
-    command = [sys.executable, "-m", "maskgil_jax.main", "--config=tests/helpers/tiny.py"]
-    command += [f"--workdir={workdir}", f"--config.stages.generator.steps={steps}", *options]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for(process, condition, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.05)
+    config = ("--config=tests/helpers/tiny.py", f"--config.stages.generator.steps={steps}")
+    return commands.start("main", *config, f"--workdir={workdir}", *options)
 
 
 @pytest.mark.slow
@@ -102,13 +64,8 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(signum, code, 
     )
 
     def run(steps):
-        command = [sys.executable, "-m", "maskgil_jax.main", f"--workdir={tmp_path}", *options]
-        return subprocess.Popen(
-            [*command, f"--config.steps={steps}"],
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        where = (f"--workdir={tmp_path}", *options, f"--config.steps={steps}")
+        return commands.start("main", *where, stdout=None, stderr=subprocess.PIPE)
 
     process = run(100000)
     wait_for(process, lambda: len(read_log(tmp_path)) >= 3)
@@ -159,6 +116,7 @@ def test_micro_batches_add_up_to_the_batch(finished, tmp_path):
     for accumulate in (1, 4):
         config = tiny.generator()
         config.data.source = f"arrayrecord:{finished}/codes"
+        config.evaluation.reference = ""
         config.model.dropout = 0.0
         config.accumulate_steps = accumulate
         config.steps = 3

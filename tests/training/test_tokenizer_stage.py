@@ -167,6 +167,7 @@ def test_training_goes_on_from_trained_networks(finished, tmp_path):
     trained = finished / "tokenizer"
     config = tiny.tokenizer()
     config.steps, config.optimizer.learning_rate, config.ema_decay = 1, 0.0, 0.0
+    config.evaluation.reference = ""
     config.start_from.update(
         tokenizer=str(trained / "model"), discriminator=str(trained / "discriminator")
     )
@@ -187,6 +188,7 @@ def test_training_reads_the_lpips_directory(tmp_path):
     loading.Auxiliary(network).save(tmp_path / "lpips")
     config = tiny.tokenizer()
     config.steps, config.data.image_size = 2, 16
+    config.evaluation.reference = ""
     config.loss.update(perceptual_weight=1.0, lpips=str(tmp_path / "lpips"), lpips_dropout=True)
     run_stages(config, epath.Path(tmp_path / "run"))
     lines = (tmp_path / "run" / "training.jsonl").read_text().splitlines()

@@ -3,12 +3,12 @@ import pytest
 
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import condition_match
-from tests.generation.test_hybrid import causal, model
+from tests.helpers.tiny_llama import causal, masked
 
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("make, options", [(model, dict(steps=8, temperature=0.3)), (causal, {})])
+@pytest.mark.parametrize("make, options", [(masked, dict(steps=8, temperature=0.3)), (causal, {})])
 def test_images_sampled_of_a_class_are_likelier_under_it_and_others_are_not(make, options):
     generator, count = make(), 100
     classes = np.arange(count) % 5

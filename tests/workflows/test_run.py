@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from maskgil_jax.data import sources
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
-from tests.test_commands import run
+from tests.helpers import commands, tiny
 
 
 def losses_of(workdir):
@@ -53,14 +53,20 @@ def test_the_log_has_every_number_of_every_step(finished):
     assert log[-1]["loss"] < log[0]["loss"]
 
 
-def test_running_a_finished_job_again_changes_nothing(finished):
-    before = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
-    written = (finished / "model" / "model.json").stat().mtime
-    run_stages(tiny.get_config(), finished)
-    after = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
+@pytest.fixture
+def own(finished, tmp_path):
+    """A copy of `finished` that a test may write into."""
+    return epath.Path(shutil.copytree(finished, tmp_path / "own"))
+
+
+def test_running_a_finished_job_again_changes_nothing(own):
+    before = maskgil_jax.load(own / "model").logits(np.full((1, 4, 4), 64), [3])
+    written = (own / "model" / "model.json").stat().mtime
+    run_stages(tiny.get_config(), own)
+    after = maskgil_jax.load(own / "model").logits(np.full((1, 4, 4), 64), [3])
     np.testing.assert_array_equal(before, after)
-    assert (finished / "model" / "model.json").stat().mtime == written
-    assert [line["step"] for line in read_log(finished)] == [1, 2, 3, 4, 5, 6]
+    assert (own / "model" / "model.json").stat().mtime == written
+    assert [line["step"] for line in read_log(own)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
@@ -73,11 +79,11 @@ def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
     assert model.grid == (4, 4) and model.class_names == tuple("0123456789")
 
 
-def test_another_config_in_the_same_directory_is_refused(finished):
+def test_another_config_in_the_same_directory_is_refused(own):
     config = tiny.get_config()
     config.stages.generator.optimizer.learning_rate = 0.5
     with pytest.raises(InputError) as error:
-        run_stages(config, finished)
+        run_stages(config, own)
     assert "stages.generator.optimizer.learning_rate: 0.0001 -> 0.5" in str(error.value)
 
 
@@ -275,12 +281,14 @@ def test_a_model_of_features_trains_and_samples(kind, finished, features, tmp_pa
     if kind == "masked, of shards":
         given = [f"{features}/digit {i}.npy" for i in (0, 1)]
         out = ("--features=" + ",".join(given), "--num=2", f"--output={tmp_path}/out")
-        done = run("sample", f"--model={tmp_path}/model", *out)
+        done = commands.call("sample", f"--model={tmp_path}/model", *out)
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / "out" / "samples.npz") as samples:
             assert samples["arr_0"].shape == (4, 8, 8, 3)
             assert samples["labels"].tolist() == [0, 0, 1, 1]
-        done = run("sample", f"--model={tmp_path}/model", "--classes=1", f"--output={tmp_path}/o")
+        done = commands.call(
+            "sample", f"--model={tmp_path}/model", "--classes=1", f"--output={tmp_path}/o"
+        )
         assert done.returncode == 1 and "is conditioned on features" in done.stderr
 
 

@@ -1,10 +1,7 @@
 """A scaling study, as a user asks for it: of nine tiny runs, all but one of which are there."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -15,29 +12,19 @@ from maskgil_jax.pretrained import generators, networks, presets
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import scaling_study
 from maskgil_jax.workflows.run import keep_config
-from tests.helpers import tiny
+from tests.helpers import commands, tiny
 
 SIZES, STEPS = ((1, 16), (1, 32), (2, 32)), (2, 4, 8)
 MISSING = "1x16-4"
 
 
 def study(finished, workdir, *options):
-    return subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "maskgil_jax.scaling",
-                "--config=tests/helpers/tiny.py:generator",
-            ),
-            *(f"--config.data.source=arrayrecord:{finished}/codes", f"--workdir={workdir}"),
-            *("--sizes=1x16,1x32,2x32", "--steps=2,4,8", f"--codes={finished}/codes", "--num=64"),
-            *options,
-        ],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    return commands.call(
+        "scaling",
+        "--config=tests/helpers/tiny.py:generator",
+        *(f"--config.data.source=arrayrecord:{finished}/codes", f"--workdir={workdir}"),
+        *("--sizes=1x16,1x32,2x32", "--steps=2,4,8", f"--codes={finished}/codes", "--num=64"),
+        *options,
     )
 
 

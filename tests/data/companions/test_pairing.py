@@ -5,7 +5,6 @@ import tarfile
 
 import numpy as np
 import pytest
-from etils import epath
 from PIL import Image
 
 from maskgil_jax.conditioning import choice
@@ -13,9 +12,9 @@ from maskgil_jax.data import sources
 from maskgil_jax.data.companions.features import FeatureFiles
 from maskgil_jax.data.companions.pairing import Images, Naming
 from maskgil_jax.data.companions.recordings import Recordings, find
-from maskgil_jax.data.shards import code_records, shard_files, shard_index, shard_reader
+from maskgil_jax.data.shards import code_records, shard_reader
 from maskgil_jax.runtime.errors import InputError, Unreadable
-from tests.helpers import tiny
+from tests.helpers import tiny, tiny_shards
 
 
 def png():
@@ -42,29 +41,11 @@ def tar(path, *names):
 
 def code_shards(path, source, ids):
     """A directory of code shards of a source, without a tokenizer."""
-    index = shard_index.Index(
-        tokenizer=dict(path="", fingerprint="", codebook_size=4, downsample=8),
-        source={"name": source, "images": len(ids)},
-        image_size=16,
-        buckets="",
-        crops="center",
-        views=1,
-        seed=0,
-        encoder={},
-        caption_tokens=0,
-        features="",
-        grids=((2, 2),),
-        dtype="uint16",
-        class_names=("one",),
-        shards=("codes-00000-of-00001.array_record",),
-    )
-    path.mkdir()
     codes = np.zeros((1, 2, 2), np.uint16)
     records = [code_records.CodeRecord(codes, 0, image, (16, 16)) for image in ids]
-    shard_files.write_shard(epath.Path(path) / index.shards[0], records, index.grids)
-    counts = shard_files.counts_of(epath.Path(path), index)
-    shard_index.write_index(path, index, {**counts, "unreadable": 0, "complete": True})
-    return shard_reader.CodeShards(str(path))
+    source = {"name": source, "images": len(ids)}
+    fields = dict(source=source, image_size=4, grids=((2, 2),))
+    return shard_reader.CodeShards(str(tiny_shards.write(path, records=[records], **fields)))
 
 
 def images_of(*specs):

@@ -1,4 +1,3 @@
-import io
 import sys
 import time
 
@@ -7,21 +6,9 @@ import pytest
 
 from maskgil_jax.data.sound import audio
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers.sounds import sound, written
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
-
-
-def sound(rate, seconds=2.0):
-    """Tones below 3 kHz that swell, so that every rate can hold them: float32 [samples]."""
-    t = np.arange(int(rate * seconds)) / rate
-    tones = sum(np.sin(2 * np.pi * hertz * t) / (i + 2) for i, hertz in enumerate((220, 900, 2500)))
-    return (0.4 * tones * np.sin(np.pi * t / seconds)).astype(np.float32)
-
-
-def written(waveform, rate, kind, subtype=None):
-    file = io.BytesIO()
-    soundfile.write(file, waveform, rate, format=kind, subtype=subtype)
-    return file.getvalue()
 
 
 FORMATS = [

@@ -7,7 +7,7 @@ import pytest
 from maskgil_jax.data.companions import recordings
 from maskgil_jax.data.sound import audio, containers
 from maskgil_jax.runtime.errors import Unreadable
-from tests.data.sound.test_audio import sound, written
+from tests.helpers.sounds import sound, written
 
 TONE = sound(16_000, 0.5)
 PCM = np.round(TONE * 32767).astype("<i2").tobytes()

@@ -14,7 +14,7 @@ from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_layers import Block
 from maskgil_jax.models.token_models.split_layers import FusedLayer, SplitLayer
 from maskgil_jax.runtime import sharding
-from tests.models.token_models.test_llama import TINY
+from tests.helpers.tiny_llama import TINY
 
 CONFIG = dataclasses.replace(TINY, dim=128, heads=2, grid=(8, 16), ffn_multiple=64)
 

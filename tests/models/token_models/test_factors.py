@@ -14,7 +14,7 @@ from maskgil_jax.models.token_models.llama_config import PRESETS
 from maskgil_jax.pretrained import generators, presets
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_loss
-from tests.models.token_models import test_llama
+from tests.helpers import tiny_llama
 
 SIZES = (2, 5, 3)
 
@@ -57,7 +57,7 @@ def test_codes_are_drawn_with_their_probability():
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", [{}, PRESETS["llamagen"]])
 def test_the_loss_is_the_cross_entropy_over_all_codes(switch):
-    model = test_llama.built(factors=(4, 5), **switch)
+    model = tiny_llama.built(factors=(4, 5), **switch)
     rng = np.random.default_rng(0)
     codes = jnp.array(rng.integers(0, 20, (2, 3, 4)))
     masked = jnp.array(rng.random((2, 3, 4)) < 0.5) if not model.config.causal else codes >= 0
@@ -76,14 +76,14 @@ def test_the_loss_is_the_cross_entropy_over_all_codes(switch):
 
 
 def test_a_causal_model_draws_the_likeliest_codes_of_its_own_logits():
-    model = generators.make_generator(test_llama.built(factors=(4, 5), **PRESETS["llamagen"]))
+    model = generators.make_generator(tiny_llama.built(factors=(4, 5), **PRESETS["llamagen"]))
     codes = model.sample([0, 4], 0, temperature=0.0, guidance=1.0)
     likeliest = model.logits(codes, [0, 4]).argmax(axis=-1)
     np.testing.assert_array_equal(codes.reshape(2, -1), likeliest)
 
 
 def test_a_masked_model_draws_codes_by_its_probabilities():
-    model = generators.make_generator(test_llama.built(factors=(4, 5)))
+    model = generators.make_generator(tiny_llama.built(factors=(4, 5)))
     codes = model.sample(np.zeros(4000, int), 0, steps=1, guidance=1.0)
     hidden = np.full((1, 3, 4), model.mask_id)
     p = jax.nn.softmax(model.logits(hidden, [0]))[0]
@@ -93,7 +93,7 @@ def test_a_masked_model_draws_codes_by_its_probabilities():
 
 def test_262144_codes_need_few_parameters():
     """SPEC: 201M for the head and as many for the table at B; 3.2M each with two digits."""
-    config = dataclasses.replace(test_llama.TINY, dim=768, heads=12, codebook_size=2**18)
+    config = dataclasses.replace(tiny_llama.TINY, dim=768, heads=12, codebook_size=2**18)
     config = dataclasses.replace(config, factors=(64, 4096))
     model = jax.eval_shape(lambda: Llama(config, jax.random.key(0)))
     assert model.head.shape == (768, 4160) and model.code_embedding.shape == (4161, 768)
@@ -109,7 +109,7 @@ def test_262144_codes_need_few_parameters():
 )
 def test_digits_that_cannot_be_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(test_llama.TINY, **change)
+        dataclasses.replace(tiny_llama.TINY, **change)
 
 
 def test_a_network_without_digits_refuses_them():

@@ -9,25 +9,9 @@ from maskgil_jax.models.token_models import platforms, rope
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from tests.helpers import golden
+from tests.helpers.tiny_llama import TINY, built, inputs
 
-TINY = LlamaConfig(
-    layers=2, dim=32, heads=2, codebook_size=20, num_classes=5, grid=(3, 4), ffn_multiple=16
-)
 RULES = golden.arrays("sampling_rules")
-
-
-def built(**changes):
-    """A tiny network whose every weight is random, the head too."""
-    model = Llama(dataclasses.replace(TINY, **changes), jax.random.key(0))
-    leaves, structure = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, noise)
-
-
-def inputs(seed=0, batch=2, grid=(3, 4)):
-    rng = np.random.default_rng(seed)
-    return jnp.array(rng.integers(0, 21, (batch, *grid))), jnp.array(rng.integers(0, 6, batch))
 
 
 SIZES = {"b": (12, 768, 12), "l": (24, 1024, 16), "xl": (36, 1280, 20), "xxl": (48, 1536, 24)}

@@ -8,7 +8,7 @@ import pytest
 from maskgil_jax.models.token_models import platforms
 from maskgil_jax.models.token_models.llama_config import PRESETS
 from maskgil_jax.models.token_models.products import product, product_of_transposed
-from tests.models.token_models.test_llama import built, inputs
+from tests.helpers.tiny_llama import built, inputs
 
 
 def test_the_platform_of_this_machine_has_a_row():
