@@ -196,7 +196,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
     assert call("tokenize", tokenizer, *larger).returncode == 0
     options = ("--reference=embedded:test", f"--output={tmp_path}/o")
     done = call("compare", f"--models={finished}/model", f"--codes={tmp_path}/larger", *options)
-    assert done.returncode == 1 and "draws (4, 4) tokens, but the shards" in done.stderr
+    assert done.returncode == 1 and "samples (4, 4) tokens, but the shards" in done.stderr
 
 
 @pytest.mark.slow
@@ -287,7 +287,7 @@ def test_features_once_serve_every_evaluation(finished, tmp_path):
     done = call(
         "evaluate", *common[:1], both, "--reference=embedded", f"--output={tmp_path}/n.json"
     )
-    assert done.returncode == 1 and "names both sides: expected neither --samples" in done.stderr
+    assert done.returncode == 1 and "names both sides: expected no samples, no model" in done.stderr
 
 
 def thumbnails(images):
@@ -325,7 +325,7 @@ BAD = {
     ),
     "prefix": (
         ("sample", "--model=M", "--classes=1", "--prefix=3", "--output=O"),
-        "--prefix and --prefix_... are of --method=hybrid",
+        "--prefix=3 is an option of --method=hybrid, not of --method=masked",
     ),
     "two masked": (
         ("sample", "--model=M", "--classes=1", "--method=hybrid", "--prefix=3", "--output=O")
@@ -447,7 +447,7 @@ def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path)
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--image_size=9"], "--image_size = 9, expected a multiple of 2"),
+        (["--image_size=9"], "--image_size=9, expected a multiple of 2"),
         (["--data=folder:/nowhere"], "there is no such folder"),
         (["--tokenizers="], "--tokenizers is missing"),
         (["--tokenizers=a,other/a"], "expected names that differ"),

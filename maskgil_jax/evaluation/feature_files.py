@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from maskgil_jax.evaluation import evaluator, feature_sets, image_sets, protocols
+from maskgil_jax.evaluation import feature_sets, image_sets, protocols
+from maskgil_jax.evaluation.evaluator import Settings, make_evaluator, needed_by
 from maskgil_jax.evaluation.feature_networks import INCEPTION
 from maskgil_jax.evaluation.feature_sets import FeatureSet
 from maskgil_jax.evaluation.options import FeaturesOptions
@@ -31,7 +32,7 @@ def write_features(options: FeaturesOptions) -> None:
             f"{'both' if options.features else 'none'} given"
         )
     protocol = protocols.named(options.protocol)
-    settings = evaluator.Settings(
+    settings = Settings(
         metrics=("fid", "sfid", "is") if options.inception else ("frechet",),
         protocol=options.protocol,
         inception=options.inception,
@@ -39,17 +40,17 @@ def write_features(options: FeaturesOptions) -> None:
         batch_size=options.batch_size,
     )
     work = epath.Path(f"{options.output}.unfinished")
-    networks = evaluator.make_evaluator(settings, work)
+    evaluator = make_evaluator(settings, work)
     images = image_sets.open_images(
         options.data, options.image_size or None, protocol.crop, protocol.color
     )
-    features = networks.features_of(images, "features", statistics=False)
+    features = evaluator.features_of(images, "features", statistics=False)
     if not processes.first():
         return
-    about = features.about | {"features": networks.features(), "code": version.of_code()}
+    about = features.about | {"features": evaluator.features(), "code": version.of_code()}
     write_npz(
         options.output,
-        **arrays_of(features, evaluator.needed_by(networks.metrics.values()), options.keep),
+        **arrays_of(features, needed_by(evaluator.metrics.values()), options.keep),
         network=options.features or INCEPTION,
         about=json.dumps(about),
     )

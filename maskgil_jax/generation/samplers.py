@@ -85,8 +85,9 @@ def from_options(
     common: dict[str, Any] = dict(conditions=conditions, negative=negative, grid=grid)
     if method != "hybrid":
         if prefix:
+            name, value = next(iter(prefix.items()))
             raise InputError(
-                f"{next(iter(prefix))} is an option of method=hybrid, not of method={method}"
+                f"{name}={value} is an option of method=hybrid, not of method={method}"
             )
         return sampler(generator, seed, **common, **options)
     if prefix.get("prefix") is None or not prefix.get("prefix_model"):
