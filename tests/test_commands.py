@@ -325,7 +325,7 @@ BAD = {
     ),
     "prefix": (
         ("sample", "--model=M", "--classes=1", "--prefix=3", "--output=O"),
-        "--prefix and --prefix_... are of --method=hybrid",
+        "error: prefix is an option of --method=hybrid, not of --method=masked",
     ),
     "two masked": (
         ("sample", "--model=M", "--classes=1", "--method=hybrid", "--prefix=3", "--output=O")
@@ -447,7 +447,7 @@ def test_reconstruct_compares_tokenizers_and_evaluate_agrees(finished, tmp_path)
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--image_size=9"], "--image_size = 9, expected a multiple of 2"),
+        (["--image_size=9"], "--image_size=9, expected a multiple of 2"),
         (["--data=folder:/nowhere"], "there is no such folder"),
         (["--tokenizers="], "--tokenizers is missing"),
         (["--tokenizers=a,other/a"], "expected names that differ"),

@@ -112,7 +112,7 @@ def with_dashes(message: str, names: Any) -> str:
       names: of the flags.
     """
     known = "|".join(sorted(names, key=len, reverse=True))
-    message = re.sub(rf"(?<![\w.\-])({known})=(?=[^=\s])", r"--\1=", message)
+    message = re.sub(rf"(?<![\w.\-=])({known})=(?=[^=\s])", r"--\1=", message)
     return re.sub(rf"^({known})(?=: )", r"--\1", message)
 
 
