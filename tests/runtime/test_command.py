@@ -126,6 +126,7 @@ def test_a_bug_is_raised():
         ("config.tokenizer=3 and config: x", "config.tokenizer=3 and config: x"),
         ("--tokenizer=DIR is there", "--tokenizer=DIR is there"),
         ("my_tokenizer=3, unknown=4", "my_tokenizer=3, unknown=4"),
+        ("prompts=tokenizer=1,2: x", "--prompts=tokenizer=1,2: x"),
         ("the tokenizer is gone", "the tokenizer is gone"),
         ("tokenizer = 3", "tokenizer = 3"),
     ],

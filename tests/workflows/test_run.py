@@ -53,20 +53,14 @@ def test_the_log_has_every_number_of_every_step(finished):
     assert log[-1]["loss"] < log[0]["loss"]
 
 
-@pytest.fixture
-def own(finished, tmp_path):
-    """A copy of `finished` that a test may write into."""
-    return epath.Path(shutil.copytree(finished, tmp_path / "own"))
-
-
-def test_running_a_finished_job_again_changes_nothing(own):
-    before = maskgil_jax.load(own / "model").logits(np.full((1, 4, 4), 64), [3])
-    written = (own / "model" / "model.json").stat().mtime
-    run_stages(tiny.get_config(), own)
-    after = maskgil_jax.load(own / "model").logits(np.full((1, 4, 4), 64), [3])
+def test_running_a_finished_job_again_changes_nothing(finished):
+    before = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
+    written = (finished / "model" / "model.json").stat().mtime
+    run_stages(tiny.get_config(), finished)
+    after = maskgil_jax.load(finished / "model").logits(np.full((1, 4, 4), 64), [3])
     np.testing.assert_array_equal(before, after)
-    assert (own / "model" / "model.json").stat().mtime == written
-    assert [line["step"] for line in read_log(own)] == [1, 2, 3, 4, 5, 6]
+    assert (finished / "model" / "model.json").stat().mtime == written
+    assert [line["step"] for line in read_log(finished)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
@@ -77,6 +71,12 @@ def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
     run_stages(config, epath.Path(tmp_path))
     model = maskgil_jax.load(tmp_path / "model")
     assert model.grid == (4, 4) and model.class_names == tuple("0123456789")
+
+
+@pytest.fixture
+def own(finished, tmp_path):
+    """A copy of `finished` that a test may write into."""
+    return epath.Path(shutil.copytree(finished, tmp_path / "own"))
 
 
 def test_another_config_in_the_same_directory_is_refused(own):
