@@ -325,7 +325,7 @@ BAD = {
     ),
     "prefix": (
         ("sample", "--model=M", "--classes=1", "--prefix=3", "--output=O"),
-        "error: prefix is an option of --method=hybrid, not of --method=masked",
+        "--prefix=3 is an option of --method=hybrid, not of --method=masked",
     ),
     "two masked": (
         ("sample", "--model=M", "--classes=1", "--method=hybrid", "--prefix=3", "--output=O")
