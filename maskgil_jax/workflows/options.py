@@ -62,7 +62,6 @@ class ReconstructOptions:
         "half_up",
         choices=("half_up", "truncate"),
     )
-    head_width: int = option("width of the token model whose head is counted", 768, least=1)
     lpips: str = option("LPIPS directory, for that column", "")
     inception: str = option("Inception directory, for the column rFID", "")
 

@@ -87,7 +87,6 @@ def compare(output, *names, count=7):
             image_size=8,
             count=count,
             batch_size=3,
-            head_width=8,
         )
     )
 
