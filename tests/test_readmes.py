@@ -63,16 +63,12 @@ TINY = {
     "configs/vq16.py": _changes(_RUN, _TOKENIZER, {"model.codebook_size": 256}),
     "configs/b.py": _changes(_RUN, _GENERATOR),
     "configs/ar_b.py": _changes(_RUN, _CAUSAL),
-    "configs/small_vq.py": _changes(
-        _RUN, {"evaluation.count": 8, "codebook.usage_window": 64, "optimizer.warmup_steps": 0}
-    ),
-    "configs/small_generators.py:tokenizer": _changes(
-        _RUN, {"evaluation.count": 8, "codebook.usage_window": 64, "optimizer.warmup_steps": 0}
-    ),
+    "configs/small_generators.py:tokenizer": _changes(_RUN, _TOKENIZER),
     "configs/small_generators.py:causal": _changes(_RUN, _CAUSAL),
     "configs/small_generators.py": _changes(_RUN, _GENERATOR),
     "sample": {"size": "48x32", "steps": 2, "num": 2},
     "evaluate": {"num": 24, "steps": 2},
+    "reconstruct": {"image_size": 32},
     "compare": {"num": 24},
     "sweep": {"num": 24, "steps": 2},
 }
@@ -357,6 +353,7 @@ def small(name, argv, folder):
     }
     kept = [word for word in argv if word.partition("=")[0].removeprefix("--") not in changes]
     kept = [word.replace(f"{TEMPORARY}/", f"{folder}/") for word in kept]
+    kept = [re.sub(r"^--vary=steps=.*", "--vary=steps=1,2", word) for word in kept]
     kept = [re.sub(r"^(--vary=\w+=[^,]+,[^,]+),.*", r"\1", word) for word in kept]  # two values
     return [*kept, *(f"--{flag}={value}" for flag, value in changes.items())]
 
