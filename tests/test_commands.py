@@ -179,7 +179,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
         assert 0 <= row["validation_accuracy"] < 1 and row["pixel_frechet_distance"] > 0
     # The causal loss is that of the logits that a user gets.
     from maskgil_jax.data.shards.shard_reader import CodeShards
-    from maskgil_jax.generation.samplers import spread
+    from maskgil_jax.runtime.batches import spread
 
     shards = CodeShards(f"{finished}/codes")
     found = [shards[i] for i in spread(len(shards), 40).tolist()]
@@ -196,7 +196,7 @@ def test_compare_measures_generators_of_both_kinds(finished, causal, tmp_path):
     assert call("tokenize", tokenizer, *larger).returncode == 0
     options = ("--reference=embedded:test", f"--output={tmp_path}/o")
     done = call("compare", f"--models={finished}/model", f"--codes={tmp_path}/larger", *options)
-    assert done.returncode == 1 and "draws (4, 4) tokens, but the shards" in done.stderr
+    assert done.returncode == 1 and "samples (4, 4) tokens, but the shards" in done.stderr
 
 
 @pytest.mark.slow
@@ -287,7 +287,7 @@ def test_features_once_serve_every_evaluation(finished, tmp_path):
     done = call(
         "evaluate", *common[:1], both, "--reference=embedded", f"--output={tmp_path}/n.json"
     )
-    assert done.returncode == 1 and "names both sides: expected neither --samples" in done.stderr
+    assert done.returncode == 1 and "names both sides: expected no samples, no model" in done.stderr
 
 
 def thumbnails(images):
@@ -325,7 +325,7 @@ BAD = {
     ),
     "prefix": (
         ("sample", "--model=M", "--classes=1", "--prefix=3", "--output=O"),
-        "error: prefix is an option of --method=hybrid, not of --method=masked",
+        "--prefix=3 is an option of --method=hybrid, not of --method=masked",
     ),
     "two masked": (
         ("sample", "--model=M", "--classes=1", "--method=hybrid", "--prefix=3", "--output=O")

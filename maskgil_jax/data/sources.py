@@ -43,7 +43,7 @@ def open_source(spec: str) -> Source:
         raise InputError(
             f"data source {spec!r}: unknown kind {kind!r}, expected {known}"
             if spec
-            else f"no data source is given (config.data.source, or --data): expected {known}"
+            else f"no data source is given (config.data.source, or data): expected {known}"
         )
     _, opener = SOURCES[kind]
     source = opener(argument)

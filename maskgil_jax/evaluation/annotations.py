@@ -1,4 +1,4 @@
-"""What a file of images or features says of them besides: classes, names, codes, how it was made.
+"""What a file says of its images: their classes, names and codes, and how they were made.
 
 Letters: N images.
 """
@@ -31,22 +31,22 @@ class Annotations(NamedTuple):
     protocol: str
 
 
-def checked(path: str, found: Mapping[str, np.ndarray], count: int) -> Annotations:
+def checked(path: str, arrays: Mapping[str, np.ndarray], count: int) -> Annotations:
     """What arrays of a file say of its images.
 
     Args:
       path: of the file.
-      found: arrays by names, of KNOWN.
+      arrays: by name, of KNOWN.
       count: N.
 
     Raises:
-      InputError: they say what cannot be; names the file and the array.
+      InputError: they contradict the images or themselves; names the file and the array.
     """
-    names = texts(path, "names", found["names"], count).tolist() if "names" in found else None
+    names = texts(path, "names", arrays["names"], count).tolist() if "names" in arrays else None
     codes, size = None, 0
-    if "codes" in found:
-        size = number(path, "codebook_size", found.get("codebook_size"), least=1)
-        codes = found["codes"]
+    if "codes" in arrays:
+        size = number(path, "codebook_size", arrays.get("codebook_size"), least=1)
+        codes = arrays["codes"]
         if codes.ndim != 3 or len(codes) != count or codes.dtype.kind not in "iu":
             raise InputError(
                 f"{path}: codes is {codes.dtype} {codes.shape}, expected integers [{count}, h, w]"
@@ -56,26 +56,26 @@ def checked(path: str, found: Mapping[str, np.ndarray], count: int) -> Annotatio
                 f"{path}: codes from {codes.min()} to {codes.max()}, expected 0 to {size - 1} "
                 f"(codebook_size = {size})"
             )
-    protocol = text(path, "protocol", found["protocol"]) if "protocol" in found else ""
-    return Annotations(labels_of(path, found, count), names, codes, size, protocol)
+    protocol = text(path, "protocol", arrays["protocol"]) if "protocol" in arrays else ""
+    return Annotations(labels_of(path, arrays, count), names, codes, size, protocol)
 
 
-def labels_of(path: str, found: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
+def labels_of(path: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
     """Names of the classes of images, str [N], or None where a file does not say them.
 
     Args:
       path: of the file.
-      found: `labels` [N]: texts, which are the names, or numbers, which are places in
+      arrays: `labels` [N]: texts, which are the names, or numbers, which are places in
         `class_names` if that is there, or else stand for themselves.
       count: N.
 
     Raises:
       InputError: labels of other images, or some that have no name.
     """
-    labels, names = found.get("labels"), found.get("class_names")
+    labels, names = arrays.get("labels"), arrays.get("class_names")
     if names is not None:
         names = texts(path, "class_names", names)
-        if twice := _twice(names):
+        if twice := _repeated(names):
             raise InputError(f"{path}: class_names holds {twice!r} twice, expected each name once")
     if labels is None:
         return None
@@ -83,23 +83,23 @@ def labels_of(path: str, found: Mapping[str, np.ndarray], count: int) -> np.ndar
         raise InputError(f"{path}: labels {labels.shape} of {count} images, expected one each")
     if labels.dtype.kind in "US" and names is None:
         return texts(path, "labels", labels, count)
-    told = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} class_names)"
+    expected = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} class_names)"
     if labels.dtype.kind not in "iuf":
-        raise InputError(f"{path}: labels are {labels.dtype}, expected whole numbers, {told}")
+        raise InputError(f"{path}: labels are {labels.dtype}, expected whole numbers, {expected}")
     most = 2**53 if names is None else len(names) - 1
     with np.errstate(invalid="ignore"):
         wrong = ~((labels >= 0) & (labels <= most) & (labels == np.floor(labels)))
     if wrong.any():
         place = int(wrong.argmax())
         raise InputError(
-            f"{path}: label {labels[place]} of image {place}, expected whole numbers, {told}; "
+            f"{path}: label {labels[place]} of image {place}, expected whole numbers, {expected}; "
             f"{wrong.sum()} of {count} are not"
         )
     numbers = labels.astype(np.int64)
     return (numbers if names is None else names[numbers]).astype(str)
 
 
-def _twice(names: np.ndarray) -> str | None:
+def _repeated(names: np.ndarray) -> str | None:
     values, counts = np.unique(names, return_counts=True)
     return str(values[counts > 1][0]) if (counts > 1).any() else None
 

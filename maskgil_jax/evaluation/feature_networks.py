@@ -21,7 +21,7 @@ from maskgil_jax.runtime.errors import InputError
 
 INCEPTION = "Inception 2015-12-05"
 PIXELS = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
-TOLD = {
+RESIZE_NAMES = {
     "tf1_bilinear": "TensorFlow 1's bilinear resize",
     "clean_bicubic": "PIL's bicubic resize of floats (clean-fid)",
 }
@@ -80,12 +80,12 @@ def of_function(name: str) -> FeatureNetwork:
         ) from None
 
     def compute(images: np.ndarray) -> dict[str, np.ndarray]:
-        found = np.asarray(function(images))
-        if found.ndim != 2 or len(found) != len(images):
+        values = np.asarray(function(images))
+        if values.ndim != 2 or len(values) != len(images):
             raise InputError(
-                f"features={name} gives {found.shape} for {len(images)} images, expected [N, D]"
+                f"features={name} gives {values.shape} for {len(images)} images, expected [N, D]"
             )
-        return {"features": found}
+        return {"features": values}
 
     return FeatureNetwork(name, ("features",), {"name": name}, compute)
 
@@ -116,17 +116,17 @@ def inception(
     identity = {"fingerprint": fingerprint, "resize": resize, "stretch": stretch}
     run = _batched(compute, network, batch_size)
     return FeatureNetwork(
-        inception_told(resize, stretch),
+        inception_description(resize, stretch),
         OF_INCEPTION,
         identity,
         (lambda images: run(stretched(images))) if stretch else run,
     )
 
 
-def inception_told(resize: str, stretch: bool) -> str:
+def inception_description(resize: str, stretch: bool) -> str:
     """What results say of Inception's features."""
     before = ", each image stretched to 0 .. 255" if stretch else ""
-    return f"{INCEPTION}{before}, {TOLD[resize]} to 299"
+    return f"{INCEPTION}{before}, {RESIZE_NAMES[resize]} to 299"
 
 
 def stretched(images: np.ndarray) -> np.ndarray:
@@ -165,17 +165,17 @@ def of_pairs(names: Iterable[str], lpips: str, batch_size: int) -> FeatureNetwor
     fingerprint = ""
     if "lpips_vgg" in names:
         functions["lpips_vgg"], fingerprint = _lpips(lpips, batch_size)
-    chosen = tuple(sorted({*names} & {*functions}))
+    computed = tuple(sorted({*names} & {*functions}))
 
     def compute(pairs: np.ndarray) -> dict[str, np.ndarray]:
         reconstructions, originals = pairs[:, 0], pairs[:, 1]
         try:
-            return {name: functions[name](originals, reconstructions)[:, None] for name in chosen}
+            return {name: functions[name](originals, reconstructions)[:, None] for name in computed}
         except ValueError as error:
             raise InputError(str(error)) from None
 
-    identity = {"name": "pairs", "features": chosen, "lpips": fingerprint}
-    return FeatureNetwork("pairs", chosen, identity, compute, of_pairs=True)
+    identity = {"name": "pairs", "features": computed, "lpips": fingerprint}
+    return FeatureNetwork("pairs", computed, identity, compute, of_pairs=True)
 
 
 def _lpips(
@@ -209,17 +209,17 @@ def _batched(
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """`compute` in batches of one shape, each spread over the devices of this process."""
     mesh = sharding.local_mesh()
-    size = even_batch(batch_size, image_sets.PART, mesh.size)
+    size = even_batch(batch_size, image_sets.BLOCK, mesh.size)
     network = jax.device_put(network, sharding.replicated(mesh))
 
     def one(numbered: tuple[int, int, np.ndarray]) -> dict[str, np.ndarray]:
         _, count, batch = numbered
-        found = compute(network, jax.device_put(batch, sharding.batch(mesh)))
-        return {name: np.asarray(values)[:count] for name, values in found.items()}
+        features = compute(network, jax.device_put(batch, sharding.batch(mesh)))
+        return {name: np.asarray(values)[:count] for name, values in features.items()}
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            parts = list(pool.map(one, fixed_batches(images, size)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            batches = list(pool.map(one, fixed_batches(images, size)))
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     return run

@@ -1,6 +1,6 @@
 """What metrics are computed from: features of a set of images, or statistics of them.
 
-Letters: N images, n of a piece, D features.
+Letters: N images, n of a block, D features.
 """
 
 import logging
@@ -10,21 +10,18 @@ from typing import Any
 import numpy as np
 
 from maskgil_jax.data.images import file_kinds
-from maskgil_jax.evaluation import annotations, image_sets
-from maskgil_jax.evaluation.feature_cache import Parts
-from maskgil_jax.evaluation.feature_networks import INCEPTION, OF_INCEPTION
+from maskgil_jax.evaluation.feature_cache import CachedFeatures
 from maskgil_jax.evaluation.image_sets import ImageSet
 from maskgil_jax.metrics import frechet
 from maskgil_jax.metrics.frechet import Gaussian, Moments
-from maskgil_jax.runtime import npz
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.files import check_object, parse_json
 
 log = logging.getLogger("maskgil_jax")
 
 # Mean and covariance in a file, as OpenAI's evaluator names them, by the features that they are of.
 STATISTICS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s"), "features": ("mu", "sigma")}
 
+# Reads features [n, D], block by block in the order of the images.
 Blocks = Callable[[], Iterable[np.ndarray]]
 
 
@@ -55,7 +52,7 @@ class FeatureSet:
         codebook_size: int = 0,
         network: str = "",
     ):
-        """Take them; `blocks` gives features by name, pieces [n, D] in the order of the images."""
+        """Take them; `blocks` reads features by name."""
         self.path, self.about, self.count, self.labels = path, about, count, labels
         self.stored = dict(stored or {})
         self.codes, self.codebook_size, self.network = codes, codebook_size, network
@@ -68,7 +65,7 @@ class FeatureSet:
 
     def features(self, name: str) -> np.ndarray:
         """[N, D]; InputError where there are none of this name."""
-        return np.concatenate(list(self._pieces(name)))
+        return np.concatenate(list(self._blocks_of(name)))
 
     def gaussian(self, name: str) -> Gaussian:
         """Mean and covariance: those that came with the set, or else of its features.
@@ -77,9 +74,9 @@ class FeatureSet:
           InputError: there are no features of this name, or too few for a covariance.
         """
         if name not in self._gaussians:
-            pieces = self._pieces(name)
+            blocks = self._blocks_of(name)
             self.check_count(2, "a covariance")
-            moments = map(Moments.of, pieces)
+            moments = map(Moments.of, blocks)
             self._gaussians[name] = sum(moments, start=next(moments)).gaussian()
         return self._gaussians[name]
 
@@ -106,7 +103,7 @@ class FeatureSet:
             )
         return self._factored[name]
 
-    def _pieces(self, name: str) -> Iterator[np.ndarray]:
+    def _blocks_of(self, name: str) -> Iterator[np.ndarray]:
         if name not in self._blocks:
             held = [*self._blocks, *(f"statistics of {n}" for n in self.stored)]
             raise InputError(
@@ -133,18 +130,20 @@ def factored(path: str, name: str, gaussian: Gaussian) -> frechet.Factored:
         raise InputError(str(error)) from None
 
 
-def of_parts(
-    images: ImageSet, parts: Sequence[Parts], stored: Mapping[str, Gaussian] | None = None
+def of_cached(
+    images: ImageSet,
+    caches: Sequence[CachedFeatures],
+    stored: Mapping[str, Gaussian] | None = None,
 ) -> FeatureSet:
     """The features of images that were computed.
 
     Args:
       images: of which they are.
-      parts: the features; the first are those of the images one by one.
+      caches: of the features; the first holds those of the images one by one.
       stored: statistics that came with the images.
     """
-    count, left_out = parts[0].count(), parts[0].left_out()
-    about = images.about | {"count": count, "pixels_sha256": parts[0].sha256()}
+    count, left_out = caches[0].count(), caches[0].left_out()
+    about = images.about | {"count": count, "pixels_sha256": caches[0].sha256()}
     if left_out:
         by_kind = file_kinds.counted(image.kind for image in left_out)
         log.warning("%s: left out, since they cannot be read: %s", images.path, by_kind)
@@ -155,118 +154,9 @@ def of_parts(
         images.path,
         about,
         count,
-        {name: part.reader(name) for part in parts for name in part.kept},
-        labels=parts[0].labels(),
+        {name: cache.reader(name) for cache in caches for name in cache.names},
+        labels=caches[0].labels(),
         stored=stored,
         codes=getattr(images, "codes", None),
         codebook_size=getattr(images, "codebook_size", 0),
     )
-
-
-def is_features(path: str) -> bool:
-    """Whether a file is an npz of features or of statistics, and not of images."""
-    if not path.endswith(".npz"):
-        return False
-    names = npz.names_of_arrays(path)
-    return "arr_0" not in names and bool({*OF_INCEPTION, "features", "mu"} & {*names})
-
-
-def read_features(path: str) -> FeatureSet:
-    """Features that something else computed, or maskgil_jax.features.
-
-    Args:
-      path: npz with `network` (the name that numbers of them carry) and `features`, float [N, D],
-        or for Inception's `pool`, `spatial`, `logits`; with `labels` [N] if they are known. Or of
-        statistics alone: `mu`, `sigma` (`mu_s`, `sigma_s`), with `count`.
-
-    Raises:
-      InputError: something else, or values that are not finite.
-    """
-    found = npz.read_arrays(path)
-    arrays = {name: found[name] for name in (*OF_INCEPTION, "features") if name in found}
-    default = "" if "features" in arrays else INCEPTION
-    network = annotations.text(path, "network", found.get("network", np.array(default)))
-    if not network:
-        raise InputError(
-            f"{path} has `features` but no `network`: expected the name of what computed them, "
-            "which the numbers will carry"
-        )
-    rows = {len(values) if values.ndim else 0 for values in arrays.values()}
-    for name, values in arrays.items():
-        if values.ndim != 2 or values.dtype.kind != "f" or len(rows) > 1 or 0 in values.shape:
-            raise InputError(
-                f"{path}: {name} is {values.dtype} {values.shape}, expected floats [N, D], one N"
-            )
-        if bad := int((~np.isfinite(values).all(axis=1)).sum()):
-            raise InputError(f"{path}: {bad} of {len(values)} rows of {name} are not finite")
-    count = rows.pop() if rows else 0
-    if "count" in found:
-        said = annotations.number(path, "count", found["count"], least=2)
-        if arrays and said != count:
-            raise InputError(f"{path}: count = {said}, but there are {count} rows of features")
-        count = said
-    of = [name for name in STATISTICS if (name == "features") == (network != INCEPTION)]
-    known = (
-        _about(path, annotations.text(path, "about", found["about"])) if "about" in found else {}
-    )
-    about = {
-        "path": path,
-        "what": "features" if arrays else "mean and covariance alone",
-        "count": count or "not said in the file",
-        "network": network,
-        "sha256": image_sets.sha256_of(path),
-        **({"of": known} if known else {}),
-    }
-    return FeatureSet(
-        path,
-        about,
-        count,
-        {name: _once(values) for name, values in arrays.items()},
-        labels=annotations.labels_of(path, found, count) if arrays else None,
-        stored=_statistics(path, found, of),
-        network=network,
-    )
-
-
-def _about(path: str, text: str) -> dict[str, Any]:
-    """What maskgil_jax.features says of its file; InputError where it is something else."""
-    where = f"{path}: about"
-    known = parse_json(text.encode(errors="replace"), where)
-    check_object(known, {}, where)
-    made = known.get("features", [])
-    if not isinstance(made, list) or not all(isinstance(name, str) for name in made):
-        raise InputError(f"{where}: field 'features' is no list of texts")
-    return known
-
-
-def stored_statistics(path: str) -> dict[str, Gaussian]:
-    """Statistics of Inception's features that came with the images of a file F.npz, if any did."""
-    if not path.endswith(".npz"):
-        return {}
-    only = [name for pair in STATISTICS.values() for name in pair]
-    return _statistics(path, npz.read_arrays(path, only), OF_INCEPTION)
-
-
-def _statistics(
-    path: str, found: Mapping[str, np.ndarray], of: Iterable[str]
-) -> dict[str, Gaussian]:
-    """Means and covariances among arrays; InputError where they are none."""
-    gaussians = {}
-    for name in of:
-        arrays = STATISTICS.get(name, ("", ""))
-        mean, covariance = (found.get(array) for array in arrays)
-        if mean is None and covariance is None:
-            continue
-        if mean is None or covariance is None:
-            missing, held = arrays if mean is None else arrays[::-1]
-            raise InputError(f"{path} holds {held} but no {missing}: expected [D] and [D, D]")
-        gaussians[name] = Gaussian(mean, covariance)
-        try:
-            frechet.check_gaussian(gaussians[name], *arrays)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}") from None
-    return gaussians
-
-
-def _once(values: np.ndarray) -> Blocks:
-    return lambda: [values]

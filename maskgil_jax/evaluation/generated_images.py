@@ -1,4 +1,4 @@
-"""Images that a generator draws while they are measured."""
+"""Images that are generated while they are measured."""
 
 import functools
 import hashlib
@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from maskgil_jax.evaluation import image_sets
-from maskgil_jax.evaluation.image_sets import Piece
+from maskgil_jax.evaluation.image_sets import Block
 from maskgil_jax.generation import samplers
-from maskgil_jax.generation.images import Sample, draw_images
+from maskgil_jax.generation.images import generate_images
+from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import sharding
@@ -32,19 +33,19 @@ class Models:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What tells them from any others."""
+        """Of both, by name."""
         return {
             "generator": self.generator.fingerprint,
             "tokenizer": self.tokenizer.fingerprint,
         }
 
 
-class Drawn:
+class GeneratedImages:
     """One image for each label; none is ever written as a file."""
 
     def __init__(
         self,
-        sample: Sample,
+        sampler: Sampler,
         models: Models,
         labels: np.ndarray,
         *,
@@ -53,22 +54,22 @@ class Drawn:
         path: str = "samples",
         about: dict[str, Any] | None = None,
     ):
-        """Nothing is drawn yet.
+        """Nothing is generated yet.
 
         Args:
-          sample: draws codes, with the models' generator and draw.split_over_devices of conditions.
-          models: that it draws with.
-          labels: int [N], class ids or rows, as `sample` takes them.
+          sampler: of the models' generator and of samplers.split_over_devices of conditions.
+          models: the generator and its tokenizer.
+          labels: int [N], class ids or rows, as the sampler takes them.
           names: of the class of each label, by label; None: not known.
-          batch_size: images drawn at once, at most, spread over the devices of this process.
+          batch_size: images generated at once, at most, spread over the devices of this process.
           path: how messages call the set.
-          about: JSON-able: how they are drawn: seed, options, and all else that they depend on.
+          about: JSON-able: what they depend on beside the models: seed, options, conditions.
         """
         generator, self._tokenizer = models.generator, models.tokenizer
         self.path = path
-        self._sample, self._labels = sample, labels
+        self._sampler, self._labels = sampler, labels
         self._mesh = sharding.local_mesh()
-        total = min(image_sets.PART, len(labels))
+        total = min(image_sets.BLOCK, len(labels))
         self._batch_size = even_batch(batch_size, total, self._mesh.size)
         height, width = generator.grid
         self._size = height * self._tokenizer.downsample, width * self._tokenizer.downsample
@@ -92,25 +93,25 @@ class Drawn:
         """(H, W)."""
         return self._size
 
-    def read(self, start: int, stop: int) -> Piece:
-        """Draw images start .. stop - 1; which are drawn together makes no difference."""
+    def read(self, start: int, stop: int) -> Block:
+        """Generate images start .. stop - 1; which are generated together makes no difference."""
         labels = self._labels[start:stop]
         with jax.set_mesh(self._mesh):
-            images = draw_images(
-                lambda batch, at: self._sample(batch, start + at),
+            images = generate_images(
+                lambda batch, at: self._sampler(batch, start + at),
                 self._tokenizer,
                 labels,
                 self._batch_size,
             )
-        return Piece(images, None if self._names is None else self._names[labels])
+        return Block(images, None if self._names is None else self._names[labels])
 
     def seconds_per_image(self) -> float:
-        """Of drawing the codes of a batch, after one that compiles; `timing` says so."""
+        """Of sampling the codes of a batch, after one that compiles; `timing` says so."""
         _, _, batch = next(fixed_batches(self._labels, self._batch_size))
         with jax.set_mesh(self._mesh):
-            jax.block_until_ready(self._sample(batch, 0))
+            jax.block_until_ready(self._sampler(batch, 0))
             start = time.perf_counter()
-            jax.block_until_ready(self._sample(batch, 0))
+            jax.block_until_ready(self._sampler(batch, 0))
         return (time.perf_counter() - start) / len(batch)
 
     @property

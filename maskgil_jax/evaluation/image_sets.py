@@ -1,6 +1,6 @@
-"""Sets of images that are measured: files, folders, tars, or drawn on the way, read in pieces.
+"""Sets of images that are measured: files, folders, tars, or generated meanwhile; read in blocks.
 
-Letters: n images of a piece, H W image.
+Letters: n images of a block, H W image.
 """
 
 import functools
@@ -26,16 +26,16 @@ from maskgil_jax.runtime.regular_files import open_regular
 
 log = logging.getLogger("maskgil_jax")
 
-PART = 256  # images that are read, and their features written, at once
+BLOCK = 256  # images that are read, and whose features are written, at once
 
 
-class Piece(NamedTuple):
-    """Some images of a set.
+class Block(NamedTuple):
+    """Some images of a set, one after another.
 
     Attributes:
       images: uint8 [n, H, W, 3]; of pairs [n, 2, H, W, 3].
       labels: names of their classes, str [n], or None where they are not known.
-      left_out: images that are not among them, since they cannot be read: with their reasons.
+      left_out: images that are not among them, since they cannot be read, with the reasons.
     """
 
     images: np.ndarray
@@ -48,7 +48,7 @@ class ImageSet(Protocol):
 
     Attributes:
       path: how messages call it.
-      identity: JSON-able: what tells it from any other, so that work on it can be taken up again.
+      identity: JSON-able: differs from that of any other set, so that work on it can be resumed.
     """
 
     path: str
@@ -68,7 +68,7 @@ class ImageSet(Protocol):
     def size(self) -> tuple[int, int]:
         """(H, W)."""
 
-    def read(self, start: int, stop: int) -> Piece:
+    def read(self, start: int, stop: int) -> Block:
         """Images start .. stop - 1, without those that cannot be read."""
 
 
@@ -94,14 +94,14 @@ class Npz:
             checksum = archive.checksum("arr_0")
             if by_column:
                 raise ValueError("arr_0 is stored by column (Fortran order), expected C order")
-            known = {
+            arrays = {
                 name: archive.read(name) for name in annotations.KNOWN if name in archive.names
             }
         if len(self._shape) != 4 or self._shape[3] != 3 or dtype != np.uint8:
             raise InputError(f"{path}: arr_0 is {dtype} {self._shape}, expected uint8 [N, H, W, 3]")
         if 0 in self._shape:
             raise InputError(f"{path}: arr_0 is uint8 {self._shape}, expected images")
-        about = annotations.checked(path, known, len(self))
+        about = annotations.checked(path, arrays, len(self))
         self.labels, self.names = about.labels, about.names
         self.codes, self.codebook_size = about.codes, about.codebook_size
         self._protocol = about.protocol
@@ -111,8 +111,8 @@ class Npz:
     @functools.cached_property
     def about(self) -> dict[str, Any]:
         """What it is; the whole file is read for its hash."""
-        known = {"protocol": self._protocol} if self._protocol else {}
-        return {"path": self.path, "count": len(self), **known, "sha256": sha256_of(self.path)}
+        protocol = {"protocol": self._protocol} if self._protocol else {}
+        return {"path": self.path, "count": len(self), **protocol, "sha256": sha256_of(self.path)}
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -122,7 +122,7 @@ class Npz:
         """(H, W)."""
         return self._shape[1], self._shape[2]
 
-    def read(self, start: int, stop: int) -> Piece:
+    def read(self, start: int, stop: int) -> Block:
         """Images start .. stop - 1; fast where no read goes back behind the one before.
 
         Raises:
@@ -142,7 +142,7 @@ class Npz:
                 raise ValueError(f"arr_0 goes on after its {stop} images")
         # A copy, which may be written to: networks of users may want to.
         images = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:]).copy()
-        return Piece(images, None if self.labels is None else self.labels[start:stop])
+        return Block(images, None if self.labels is None else self.labels[start:stop])
 
 
 # How images of a source become squares, and how results call it.
@@ -175,9 +175,9 @@ class Files:
         self._side, self._crop, self._color = size, CROPS[crop][0], color
         self.path = path
         self._size = (size, size) if size else self._first_size()
-        told = f"{CROPS[crop][1]} to {size}" if size else "as they are"
-        self.about = {"path": path, "count": len(self), "protocol": told, "color": color}
-        self.identity = {"path": path, "images": len(self), "crop": told, "color": color}
+        cropped = f"{CROPS[crop][1]} to {size}" if size else "as they are"
+        self.about = {"path": path, "count": len(self), "protocol": cropped, "color": color}
+        self.identity = {"path": path, "images": len(self), "crop": cropped, "color": color}
 
     def __len__(self) -> int:
         return len(self._source)
@@ -204,7 +204,7 @@ class Files:
                 reasons.append(str(error))
         raise InputError(image_records.none_readable(self.path, len(reasons), reasons))
 
-    def read(self, start: int, stop: int) -> Piece:
+    def read(self, start: int, stop: int) -> Block:
         """Images start .. stop - 1, without those that cannot be read.
 
         Raises:
@@ -212,11 +212,11 @@ class Files:
         """
         with ThreadPoolExecutor() as pool:
             loaded = list(pool.map(self._load, range(start, stop)))
-        found = [item for item in loaded if not isinstance(item, image_records.Named)]
-        images = [image for image, _ in found]
+        readable = [item for item in loaded if not isinstance(item, image_records.Named)]
+        images = [image for image, _ in readable]
         stacked = np.stack(images) if images else np.zeros((0, *self._size, 3), np.uint8)
         left_out = tuple(item for item in loaded if isinstance(item, image_records.Named))
-        return Piece(stacked, self._classes[[label for _, label in found]], left_out)
+        return Block(stacked, self._classes[[label for _, label in readable]], left_out)
 
     def _load(self, index: int) -> tuple[np.ndarray, int] | image_records.Named:
         record = self._source[index]
@@ -238,7 +238,8 @@ class Pairs:
     """Two sets of the same images, such as reconstructions and originals, side by side.
 
     Attributes:
-      paired: "by name" or "by position".
+      first, second: the sets.
+      pairing: "by name" or "by position".
     """
 
     def __init__(self, first: ImageSet, second: ImageSet):
@@ -254,37 +255,37 @@ class Pairs:
                 f"{len(second)} of {second.size}: expected as many of the same size, in the same "
                 "order"
             )
-        self.paired = paired(first, second)
-        self._first, self._second = first, second
+        self.pairing = pairing_of(first, second)
+        self.first, self.second = first, second
         self.path = f"{first.path} and {second.path}"
         self.names = first.names
         self.about: dict[str, Any] = {"path": self.path, "count": len(first)}
         self.identity = {"first": first.identity, "second": second.identity}
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.first)
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W)."""
-        return self._first.size
+        return self.first.size
 
-    def read(self, start: int, stop: int) -> Piece:
+    def read(self, start: int, stop: int) -> Block:
         """Pairs start .. stop - 1.
 
         Raises:
           InputError: one of the two cannot be read.
         """
-        pieces = [images.read(start, stop).images for images in (self._first, self._second)]
-        if len(pieces[0]) != len(pieces[1]):
+        first, second = (images.read(start, stop).images for images in (self.first, self.second))
+        if len(first) != len(second):
             raise InputError(
-                f"{self.path}: of images {start} to {stop - 1}, {len(pieces[0])} and "
-                f"{len(pieces[1])} can be read: expected pairs"
+                f"{self.path}: of images {start} to {stop - 1}, {len(first)} and {len(second)} "
+                "can be read: expected pairs"
             )
-        return Piece(np.stack(pieces, axis=1), None)
+        return Block(np.stack([first, second], axis=1), None)
 
 
-def paired(first: ImageSet, second: ImageSet) -> str:
+def pairing_of(first: ImageSet, second: ImageSet) -> str:
     """How image i of two sets is known to be the same: "by name" or "by position".
 
     Two sets without names have the order alone, in which one program wrote them. Where one has
@@ -312,8 +313,8 @@ def paired(first: ImageSet, second: ImageSet) -> str:
     if len({*ours}) < len(ours):
         twice = next(name for name, times in Counter(ours).items() if times > 1)
         raise InputError(
-            f"{first.path} has several images {twice!r} (without suffix), so that pairs cannot be "
-            "told: expected each name once"
+            f"{first.path} has several images {twice!r} (without suffix), so that pairs are "
+            "ambiguous: expected each name once"
         )
     return "by name"
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,17 +24,17 @@ class Metric(NamedTuple):
 
     Attributes:
       values: (samples, reference) -> numbers by name; ValueError where these sets cannot give them.
-      told: how they are computed.
+      description: how they are computed.
       features: names of those that it needs.
       paired: sample i belongs to image i of the reference, so that halves of one set give nothing.
-      of: name of the features of which mean and covariance are all that it needs, or "".
+      covariance_of: name of the features of which it needs mean and covariance alone, or "".
     """
 
     values: Callable[[FeatureSet, FeatureSet], Values]
-    told: str
+    description: str
     features: tuple[str, ...] = ()
     paired: bool = False
-    of: str = ""
+    covariance_of: str = ""
 
 
 INCEPTION_METRICS = ("fid", "rfid", "sfid", "is", "pr", "kid", "dc")
@@ -48,8 +48,8 @@ class Available:
     """What metrics can be made of.
 
     Attributes:
-      inception: what is said of the Inception network, or "" where there is none.
-      own: what is said of another network, which then takes the place of pixels, or "".
+      inception: description of the Inception network, or "" where there is none.
+      own: name of another network, which then takes the place of pixels, or "".
       logits: whether that gives logits too.
       lpips: whether there is an LPIPS network.
     """
@@ -60,7 +60,7 @@ class Available:
     lpips: bool = False
 
 
-def chosen(names: Sequence[str], protocol: Protocol, available: Available) -> dict[str, Metric]:
+def metrics_of(names: Sequence[str], protocol: Protocol, available: Available) -> dict[str, Metric]:
     """The metrics of these names.
 
     Args:
@@ -74,37 +74,39 @@ def chosen(names: Sequence[str], protocol: Protocol, available: Available) -> di
     """
     inception = _of_inception(protocol, available.inception)
     if available.own:
-        key, prefix, told = "features", short(available.own), available.own
+        key, prefix, network = "features", short(available.own), available.own
     else:
-        key, prefix, told = "pixels", "pixel", feature_networks.PIXELS
-    any_features = _of_any(key, f"{prefix}_", protocol, told)
+        key, prefix, network = "pixels", "pixel", feature_networks.PIXELS
+    any_features = _of_any(key, f"{prefix}_", protocol, network)
     if available.logits:
-        any_features["is"] = _score(f"{prefix}_", protocol, told)
-    table = {}
+        any_features["is"] = _score(f"{prefix}_", protocol, network)
+    of_images = {
+        name: metric for name, metric in _OF_IMAGES.items() if name != "lpips" or available.lpips
+    }
+    table = any_features | of_images
+    if available.inception and not available.own:
+        table |= inception
     for name in names:
-        if name == "lpips" and not available.lpips:
-            raise InputError(
-                "metric 'lpips' needs lpips=DIR (from maskgil_jax.convert import --format=lpips)"
-            )
-        if name in inception and available.inception and not available.own:
-            table[name] = inception[name]
-        elif name in any_features:
-            table[name] = any_features[name]
-        elif name in _OF_IMAGES:
-            table[name] = _OF_IMAGES[name]
-        elif name in inception and available.own:
-            raise InputError(
-                f"metric {name!r} is of Inception's features, but these are of {available.own}: "
-                f"expected some of {', '.join(any_features)}"
-            )
-        elif name in inception:
-            raise InputError(
-                f"metric {name!r} needs inception=DIR (in a config evaluation.inception; made "
-                "by maskgil_jax.convert import --format=fid-inception)"
-            )
-        else:
-            raise InputError(f"metric {name!r}, expected some of {', '.join(KNOWN)}")
-    return table
+        if name not in table:
+            raise InputError(f"metric {name!r}{_why_not(name, available, any_features)}")
+    return {name: table[name] for name in names}
+
+
+def _why_not(name: str, available: Available, any_features: Iterable[str]) -> str:
+    """Why there is no such metric, as the rest of a message."""
+    if name == "lpips":
+        return " needs lpips=DIR (from maskgil_jax.convert import --format=lpips)"
+    if name in INCEPTION_METRICS and available.own:
+        return (
+            f" is of Inception's features, but these are of {available.own}: expected some of "
+            f"{', '.join(any_features)}"
+        )
+    if name in INCEPTION_METRICS:
+        return (
+            " needs inception=DIR (in a config evaluation.inception; made by maskgil_jax.convert "
+            "import --format=fid-inception)"
+        )
+    return f", expected some of {', '.join(KNOWN)}"
 
 
 def default_names(protocol: Protocol, available: Available) -> tuple[str, ...]:
@@ -123,37 +125,38 @@ def short(network: str) -> str:
     return re.sub(r"\W+", "_", network.rpartition(":")[2]).strip("_").lower()
 
 
-def _of_inception(protocol: Protocol, told: str) -> dict[str, Metric]:
-    pool = f"pool_3, 2048; {told}"
+def _of_inception(protocol: Protocol, network: str) -> dict[str, Metric]:
+    pool = f"pool_3, 2048; {network}"
     table = {
         "fid": _frechet("pool", "fid", pool),
         "rfid": _frechet("pool", "rfid", f"reconstructions against their originals; {pool}"),
-        "sfid": _frechet("spatial", "sfid", f"mixed_6/conv, 17x17x7; {told}"),
-        "is": _score("", protocol, f"1,008 logits without bias; {told}"),
+        "sfid": _frechet("spatial", "sfid", f"mixed_6/conv, 17x17x7; {network}"),
+        "is": _score("", protocol, f"1,008 logits without bias; {network}"),
         **_of_any("pool", "", protocol, pool),
     }
     table["rfid"] = table["rfid"]._replace(paired=True)
     return {name: table[name] for name in INCEPTION_METRICS}
 
 
-def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, Metric]:
+def _of_any(key: str, prefix: str, protocol: Protocol, network: str) -> dict[str, Metric]:
     """The metrics that any features give, under the name of those."""
     chunks = f", means over {protocol.chunks} parts of both" if protocol.chunks > 1 else ""
 
     def overlap(measure: Overlap, k: int, *names: str) -> Metric:
         def values(samples: FeatureSet, reference: FeatureSet) -> Values:
-            sets = (found.features(key) for found in (reference, samples))
-            pieces = zip(*(np.array_split(x, protocol.chunks) for x in sets), strict=True)
-            found = np.mean([measure(real, drawn, k) for real, drawn in pieces], axis=0)
-            return {f"{prefix}{name}": float(x) for name, x in zip(names, found, strict=True)}
+            real = np.array_split(reference.features(key), protocol.chunks)
+            generated = np.array_split(samples.features(key), protocol.chunks)
+            shares = [measure(x, y, k) for x, y in zip(real, generated, strict=True)]
+            means = np.mean(shares, axis=0)
+            return {f"{prefix}{name}": float(x) for name, x in zip(names, means, strict=True)}
 
-        return Metric(values, f"k = {k}{chunks}; {told}", (key,))
+        return Metric(values, f"k = {k}{chunks}; {network}", (key,))
 
     def kid(samples: FeatureSet, reference: FeatureSet) -> Values:
-        real, drawn = reference.features(key), samples.features(key)
-        size = min(protocol.kid_subset_size, len(real), len(drawn))
+        real, generated = reference.features(key), samples.features(key)
+        size = min(protocol.kid_subset_size, len(real), len(generated))
         mean, deviation = kernel.kernel_distance(
-            real, drawn, protocol.kid_subsets, size, protocol.kid_seed
+            real, generated, protocol.kid_subsets, size, protocol.kid_seed
         )
         return {f"{prefix}kid": mean, f"{prefix}kid_deviation": deviation}
 
@@ -162,37 +165,37 @@ def _of_any(key: str, prefix: str, protocol: Protocol, told: str) -> dict[str, M
             raise ValueError("samples and reference need labels")
         if unknown := sorted({*samples.labels.tolist()} - {*reference.labels.tolist()}):
             raise ValueError(f"the reference has no images of classes {unknown[:5]}")
-        real, drawn = reference.features(key), samples.features(key)
-        found = features.class_accuracy(real, reference.labels, drawn, samples.labels)
-        return {f"{prefix}class_accuracy": found}
+        real, generated = reference.features(key), samples.features(key)
+        share = features.class_accuracy(real, reference.labels, generated, samples.labels)
+        return {f"{prefix}class_accuracy": share}
 
     return {
-        "frechet": _frechet(key, f"{prefix}frechet_distance", told),
+        "frechet": _frechet(key, f"{prefix}frechet_distance", network),
         "pr": overlap(manifolds.precision_recall, protocol.k, "precision", "recall"),
         "kid": Metric(
             kid,
             f"unbiased, cubic kernel, {protocol.kid_subsets} subsets of {protocol.kid_subset_size} "
-            f"(or all, where there are fewer), seed {protocol.kid_seed}; {told}",
+            f"(or all, where there are fewer), seed {protocol.kid_seed}; {network}",
             (key,),
         ),
         "dc": overlap(manifolds.density_coverage, protocol.density_k, "density", "coverage"),
-        "accuracy": Metric(accuracy, f"5 nearest neighbours in the reference; {told}", (key,)),
+        "accuracy": Metric(accuracy, f"5 nearest neighbours in the reference; {network}", (key,)),
     }
 
 
-def _frechet(key: str, name: str, told: str) -> Metric:
+def _frechet(key: str, name: str, network: str) -> Metric:
     def values(samples: FeatureSet, reference: FeatureSet) -> Values:
-        real, drawn = reference.factored(key), samples.factored(key)
-        if real.mean.shape != drawn.mean.shape:
+        real, generated = reference.factored(key), samples.factored(key)
+        if real.mean.shape != generated.mean.shape:
             raise ValueError(
-                f"{len(drawn.mean)} features against {len(real.mean)}, expected as many"
+                f"{len(generated.mean)} features against {len(real.mean)}, expected as many"
             )
-        return {name: frechet.distance(real, drawn)}
+        return {name: frechet.distance(real, generated)}
 
-    return Metric(values, told, (key,), of=key)
+    return Metric(values, network, (key,), covariance_of=key)
 
 
-def _score(prefix: str, protocol: Protocol, told: str) -> Metric:
+def _score(prefix: str, protocol: Protocol, network: str) -> Metric:
     def values(samples: FeatureSet, reference: FeatureSet) -> Values:
         logits = samples.features("logits")[protocol.order(samples.count)]
         mean, deviation = inception_score(logits, protocol.split_size, protocol.splits)
@@ -204,7 +207,7 @@ def _score(prefix: str, protocol: Protocol, told: str) -> Metric:
     if protocol.shuffle is not None:
         kind = "RandomState" if protocol.legacy_shuffle else "default_rng"
         order = f"shuffled by numpy's {kind}({protocol.shuffle})"
-    return Metric(values, f"{split}, {order}; {told}", ("logits",))
+    return Metric(values, f"{split}, {order}; {network}", ("logits",))
 
 
 def _mean_of(*names: str) -> Callable[[FeatureSet, FeatureSet], Values]:

@@ -1,4 +1,4 @@
-"""What users may ask of an evaluation: options of the commands that measure."""
+"""How images are measured: options of `evaluate` and `features`, and those that others share."""
 
 import dataclasses
 
@@ -8,17 +8,17 @@ from maskgil_jax.runtime.options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """What a generator draws while it is measured; without a condition all classes in turn."""
+class Generating:
+    """What a generator generates to be measured; without a condition all classes in turn."""
 
-    classes: tuple[str, ...] = option("class ids that it draws; default: all, as many of each", ())
+    classes: tuple[str, ...] = option("class ids of its images; default: all, as many of each", ())
     prompts: str = option("file of prompts, one a line, for a model of text", "")
     speech: str = option(
         "folder of recordings, or of a sub-folder of them for each class, for a model of speech",
         "",
     )
-    batch_size: int = option("images drawn at once, at most 256", 64, least=1)
-    seed: int = option("of all draws", 0)
+    batch_size: int = option("images generated at once, at most 256", 64, least=1)
+    seed: int = option("of all images", 0)
     companions: Companions
     decoding: Decoding
 
@@ -64,9 +64,9 @@ class EvaluateOptions:
     samples: str = option("F.npz (images, or features), a folder, or a data source", "")
     reference: str = option("the same", "")
     output: str = option("JSON file to write")
-    model: str = option("generator directory, which draws the samples", "")
-    num: int = option("images that it draws", 50_000, least=2)
-    drawing: Drawing
+    model: str = option("generator directory, which generates the samples", "")
+    num: int = option("images that it generates", 50_000, least=2)
+    generating: Generating
     measuring: Measuring
     processes: Processes
 

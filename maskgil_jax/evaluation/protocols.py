@@ -5,7 +5,7 @@ protocol says nothing.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Protocol:
 
     Attributes:
       note: which published numbers it reproduces, and what their reference is.
-      metrics: that are computed where none are asked for.
+      metrics: the default ones.
       resize: to the network's input, key of models.inception.RESIZES.
       stretch: each image's range to 0 .. 255 first, of both sides.
       crop: of a reference that is not an npz, key of image_sets.CROPS.
@@ -78,7 +78,7 @@ PROTOCOLS = {
         "guided-diffusion's evaluator with VIRTUAL_imagenet256_labeled.npz, whose statistics are "
         "of the training set and whose 10,000 images serve precision and recall. Reproduces "
         "ADM's own figures (FID 3.94 for ADM-G, ADM-U), LlamaGen's (5.46 for LlamaGen-B) and, it "
-        "seems, the paper's Table 3 (5.64 for MaskGIL-B), whose protocol is not told. The official "
+        "seems, the paper's Table 3 (5.64 for MaskGIL-B), whose protocol is unknown. The official "
         "program splits the Inception Score in the order of the file (is_order=file), and "
         "computes distances in float16, which moves its precision and recall by up to 0.01",
         ("fid", "sfid", "is", "pr"),
@@ -168,44 +168,64 @@ def cautions(
     Raises:
       InputError: the Inception Score of images that are sorted by class.
     """
-    found = []
+    return [
+        *_too_few_images(samples, reference, covariances),
+        *_other_sample_count(name, samples, protocol),
+        *_other_statistics(name, reference, protocol),
+        *(_unknown_order(samples, protocol) if scored else ()),
+    ]
+
+
+def _too_few_images(
+    samples: FeatureSet, reference: FeatureSet, covariances: Mapping[str, str]
+) -> Iterator[str]:
     for metric, feature in covariances.items():
         width = len(samples.factored(feature).mean)
         counts = [samples.count] + ([] if feature in reference.stored else [reference.count])
         if (least := min(counts)) <= width:
-            found.append(
+            yield (
                 f"{metric} of {least:,} images: a covariance of {width:,} features needs more, so "
                 "that the number is too high, and to be compared at this count alone"
             )
+
+
+def _other_sample_count(name: str, samples: FeatureSet, protocol: Protocol) -> Iterator[str]:
     if protocol.samples and samples.count != protocol.samples:
-        found.append(
+        yield (
             f"{samples.count:,} samples: the published numbers of {name} are of "
             f"{protocol.samples:,}, and these are comparable with none of them"
         )
+
+
+def _other_statistics(name: str, reference: FeatureSet, protocol: Protocol) -> Iterator[str]:
     if protocol.statistics == "expected" and not reference.stored:
-        found.append(
+        yield (
             f"{reference.path} holds no statistics (mu, sigma): they were computed of its "
             f"{reference.count:,} images. The published numbers of {name} are against the training "
             "set's, stored in VIRTUAL_imagenet256_labeled.npz; validation images give others (6.13 "
             "instead of 5.46 for LlamaGen-B)"
         )
     if protocol.resize != "tf1_bilinear" and reference.stored and "of" not in reference.about:
-        found.append(
+        yield (
             f"{reference.path} does not say by which resize its statistics were made: {name} "
             f"expects {protocol.resize}"
         )
-    if scored and protocol.shuffle is None:
-        if samples.labels is None:
-            found.append(
-                "Inception Score in the order of the file, whose classes are not known: splits of "
-                "images sorted by class would score far too low"
-            )
-        elif sorted_by_class(samples.labels):
-            raise InputError(
-                f"is_order=file: {samples.path} is sorted by class, so that its splits would "
-                "hold a few classes each and score far too low: expected is_order=shuffled"
-            )
-    return found
+
+
+def _unknown_order(samples: FeatureSet, protocol: Protocol) -> Iterator[str]:
+    """Of an Inception Score in the order of the file."""
+    if protocol.shuffle is not None:
+        return
+    if samples.labels is None:
+        yield (
+            "Inception Score in the order of the file, whose classes are not known: splits of "
+            "images sorted by class would score far too low"
+        )
+    elif sorted_by_class(samples.labels):
+        raise InputError(
+            f"is_order=file: {samples.path} is sorted by class, so that its splits would "
+            "hold a few classes each and score far too low: expected is_order=shuffled"
+        )
 
 
 def sorted_by_class(labels: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""What maskgil_jax.evaluate does: samples, or what a generator draws, against a reference."""
+"""What maskgil_jax.evaluate does: samples, or what a generator generates, against a reference."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from etils import epath
 from maskgil_jax.data.companions import recordings
 from maskgil_jax.data.sound import audio
 from maskgil_jax.evaluation import evaluation
-from maskgil_jax.evaluation.evaluation import Settings
-from maskgil_jax.evaluation.generated_images import Drawn, Models
-from maskgil_jax.evaluation.options import Drawing, EvaluateOptions, Measuring
-from maskgil_jax.generation import methods, prompts, requests, samplers
+from maskgil_jax.evaluation.evaluator import Settings
+from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
+from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
+from maskgil_jax.generation import prompts, requests, samplers
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import pairs
 from maskgil_jax.pretrained.generators import Generator
@@ -33,11 +33,13 @@ def evaluate(options: EvaluateOptions) -> None:
       InputError: options that name no samples, or several; inputs that do not fit together.
     """
     samples, reference = sides(options)
-    images: str | Drawn = samples
+    images: str | GeneratedImages = samples
     if not samples:
-        models = load_models(options.model, options.drawing)
-        request, about = requested(models.generator, options.drawing)
-        images = drawn(models, request, about, options.num, options.drawing, options.model)
+        models = load_models(options.model, options.generating)
+        request, about = read_request(models.generator, options.generating)
+        images = generated_images(
+            models, request, about, options.num, options.generating, options.model
+        )
     work = epath.Path(f"{options.output}.unfinished")
     content = evaluation.evaluate(images, reference, settings_of(options.measuring), work)
     if processes.first():
@@ -49,7 +51,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 
 def sides(options: EvaluateOptions) -> tuple[str, str]:
-    """Paths of samples ("" for what a model draws) and reference.
+    """Paths of samples ("" for those of a model) and reference.
 
     Raises:
       InputError: options that name none, or one twice.
@@ -70,7 +72,7 @@ def sides(options: EvaluateOptions) -> tuple[str, str]:
         return files[0], files[1]
     if bool(options.samples) == bool(options.model):
         raise InputError(
-            "one of samples (images or features) and model (a generator, which draws them) is "
+            "one of samples (images or features) and model (a generator of them) is "
             f"expected, {'both' if options.samples else 'none'} given"
         )
     if not options.reference:
@@ -92,89 +94,93 @@ def settings_of(measuring: Measuring) -> Settings:
     )
 
 
-def load_models(model: str, drawing: Drawing) -> Models:
+def load_models(model: str, options: Generating) -> Models:
     """A generator and its tokenizer, on all devices of this process."""
-    beside = drawing.companions
-    return Models(*pairs.load_pair(model, beside.tokenizer, beside.verify))
+    companions = options.companions
+    return Models(*pairs.load_pair(model, companions.tokenizer, companions.verify))
 
 
-def drawn(
+def generated_images(
     models: Models,
     request: Request,
     about: Mapping[str, Any],
     count: int,
-    drawing: Drawing,
+    options: Generating,
     path: str,
     changes: Mapping[str, Any] | None = None,
-) -> Drawn:
-    """The images that are asked for, none of them drawn yet.
+) -> GeneratedImages:
+    """The images that are requested, none of which is generated yet.
 
     Args:
-      models: that draw.
-      request, about: as `requested` gives them.
+      models: the generator and its tokenizer.
+      request, about: as `read_request` gives them.
       count: images, of the labels in turn.
-      drawing: options.
+      options: how they are generated.
       path: how messages call the set.
-      changes: decoding options by name, over those of `drawing`.
+      changes: decoding options by name, which take the place of those of `options`.
 
     Raises:
       InputError: options that do not fit the model or one another.
     """
-    given = drawing.decoding.given() | dict(changes or {})
-    sampler = methods.chosen_sampler(
+    decoding = options.decoding.given() | dict(changes or {})
+    sampler = samplers.from_options(
         models.generator,
-        given,
-        drawing.seed,
+        decoding,
+        options.seed,
         samplers.split_over_devices(request.conditions),
-        verify=drawing.companions.verify,
+        verify=options.companions.verify,
         placed=samplers.over_devices,
     )
-    return Drawn(
+    return GeneratedImages(
         sampler,
         models,
         request.labels[np.arange(count) % len(request.labels)],
         names=request.names,
-        batch_size=drawing.batch_size,
+        batch_size=options.batch_size,
         path=path,
-        about={"seed": drawing.seed, "options": given, **about},
+        about={"seed": options.seed, "options": decoding, **about},
     )
 
 
-def requested(generator: Generator, drawing: Drawing) -> tuple[Request, dict[str, Any]]:
-    """What a generator is asked for, and what results say of it.
+def read_request(generator: Generator, options: Generating) -> tuple[Request, dict[str, Any]]:
+    """The request that options make, and what results say of it.
 
     Raises:
-      InputError: a condition that it does not take, or more than one.
+      InputError: a condition that the generator does not take, or more than one.
     """
-    beside = drawing.companions
-    given = [name for name in ("classes", "prompts", "speech") if getattr(drawing, name)]
+    companions = options.companions
+    given = [name for name in ("classes", "prompts", "speech") if getattr(options, name)]
     if len(given) > 1:
         raise InputError(f"{given[0]} and {given[1]} are given, expected one of them")
-    if drawing.prompts:
-        lines = prompts.read_prompts(drawing.prompts)
-        request = requests.of_prompts(generator, lines, beside.encoder, beside.verify)
+    if options.prompts:
+        lines = prompts.read_prompts(options.prompts)
+        request = requests.of_prompts(generator, lines, companions.encoder, companions.verify)
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-        about = {"prompts": f"{len(lines)} of {drawing.prompts}, in turn", "sha256": digest}
+        about = {"prompts": f"{len(lines)} of {options.prompts}, in turn", "sha256": digest}
         return request._replace(names=None), about
-    if drawing.speech:
-        return _of_folder(generator, drawing)
+    if options.speech:
+        return _read_recordings(generator, options)
     if not generator.num_classes:
         raise InputError(
             "the generator is not conditioned on classes: expected prompts=FILE, one a line, or "
             "speech=FOLDER of recordings, by what it was trained on"
         )
-    classes: Any = list(drawing.classes) or "all, as many of each, in turn"
-    return requests.of_classes(generator, drawing.classes), {"classes": classes}
+    classes: Any = list(options.classes) or "all, as many of each, in turn"
+    return requests.of_classes(generator, options.classes), {"classes": classes}
 
 
-def _of_folder(generator: Generator, drawing: Drawing) -> tuple[Request, dict[str, Any]]:
+def _read_recordings(generator: Generator, options: Generating) -> tuple[Request, dict[str, Any]]:
     """The recordings of a folder, all of which are checked; sub-folders are classes."""
-    named = recordings.find(drawing.speech)
+    named = recordings.find(options.speech)
     paths = [path for path, _ in named]
     class_names = [name for _, name in named]
-    beside = drawing.companions
+    companions = options.companions
     request = requests.of_recordings(
-        generator, paths, beside.encoder, beside.verify, class_names if all(class_names) else None
+        generator,
+        paths,
+        companions.encoder,
+        companions.verify,
+        class_names if all(class_names) else None,
     )
     digest = hashlib.sha256()
     for path in paths:
@@ -184,5 +190,5 @@ def _of_folder(generator: Generator, drawing: Drawing) -> tuple[Request, dict[st
         except Unreadable as error:
             raise InputError(f"speech: {path}: {error}") from None
         digest.update(hashlib.sha256(data).digest())
-    about = {"speech": f"{len(paths)} of {drawing.speech}, in turn", "sha256": digest.hexdigest()}
+    about = {"speech": f"{len(paths)} of {options.speech}, in turn", "sha256": digest.hexdigest()}
     return request, about

@@ -1,33 +1,31 @@
 """Codes to images and back, batch by batch, one compiled shape."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from maskgil_jax.data.images.pixel_levels import to_uint8
+from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.batches import fixed_batches
 
-# (labels [B], index of the first) -> codes [B, h, w].
-Sample = Callable[[np.ndarray, int], Any]
 
-
-def draw_images(
-    sample: Sample, tokenizer: Tokenizer, labels: np.ndarray, batch_size: int
+def generate_images(
+    sampler: Sampler, tokenizer: Tokenizer, labels: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """An image for each label or row: uint8 [N, H, W, 3]. The batch size changes no image.
+    """An image for each label: uint8 [N, H, W, 3]. The batch size changes no image.
 
     Args:
-      sample: draws the codes; `sampler` makes one of a generator.
-      tokenizer: turns them into images.
+      sampler: labels to codes, such as `samplers.sampler` makes of a generator.
+      tokenizer: codes to images.
       labels: int [N].
-      batch_size: images drawn at once.
+      batch_size: images at once.
     """
-    parts = []
-    for start, count, batch in fixed_batches(labels, batch_size):
-        parts.append(pixels(tokenizer, sample(batch, start))[:count])
-    return np.concatenate(parts)
+    batches = [
+        pixels(tokenizer, sampler(batch, start))[:count]
+        for start, count, batch in fixed_batches(labels, batch_size)
+    ]
+    return np.concatenate(batches)
 
 
 def pixels(tokenizer: Tokenizer, codes: Any) -> np.ndarray:
@@ -44,16 +42,16 @@ def reconstruct(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encode and decode uint8 [N, H, W, 3]: uint8 [N, H, W, 3] and codes int32 [N, h, w]."""
     codes = encode(tokenizer, images, batch_size)
-    parts = [
+    batches = [
         pixels(tokenizer, batch)[:count] for _, count, batch in fixed_batches(codes, batch_size)
     ]
-    return np.concatenate(parts), codes
+    return np.concatenate(batches), codes
 
 
 def encode(tokenizer: Tokenizer, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """Codes of uint8 [N, H, W, 3]: int32 [N, h, w]."""
-    parts = [
+    batches = [
         np.asarray(tokenizer.encode(batch.astype(np.float32) / 127.5 - 1))[:count]
         for _, count, batch in fixed_batches(images, batch_size)
     ]
-    return np.concatenate(parts)
+    return np.concatenate(batches)

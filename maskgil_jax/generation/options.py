@@ -1,4 +1,4 @@
-"""What users may ask of a generator: options of the commands that draw."""
+"""How images are generated: options of `sample`, and those that other commands share with it."""
 
 import dataclasses
 from typing import Any
@@ -28,10 +28,10 @@ class Decoding:
     temperature: float | None = option("divides the logits; 0: greedy, token by token (1)", None)
     temperature_schedule: str | None = option("constant, titok, halton (constant)", None)
     choice_temperature: float | None = option("scale of the noise on the confidence (4.5)", None)
-    top_k: int | None = option("codes drawn from; 0: all (0)", None)
+    top_k: int | None = option("how many of the likeliest codes are sampled from; 0: all (0)", None)
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
     prefix_model: str | None = option("causal generator directory, for hybrid decoding", None)
-    prefix: int | None = option("tokens drawn one by one, for hybrid decoding", None)
+    prefix: int | None = option("tokens sampled one by one, for hybrid decoding", None)
     prefix_guidance: float | None = option("of the prefix (2)", None)
     prefix_guidance_interval: int | None = option("of the prefix (-1)", None)
     prefix_temperature: float | None = option("of the prefix (1)", None)
@@ -55,16 +55,18 @@ class Companions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """What maskgil_jax.sample draws."""
+    """What maskgil_jax.sample generates, and how."""
 
     model: str = option("generator directory")
     output: str = option("directory for the images")
     classes: tuple[str, ...] = option("class ids", ())
     prompts: str = option("instead of classes: file of prompts, one a line", "")
-    negative_prompt: str | None = option("that guidance goes away from, for all prompts", None)
+    negative_prompt: str | None = option(
+        "what images should not show: guidance leads away from it; for all prompts", None
+    )
     speech: tuple[str, ...] = option(
         "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
-        "input (16-bit, mono, 16 kHz), of which each utterance is drawn when it has ended",
+        "input (16-bit, mono, 16 kHz), of which each utterance becomes images when it has ended",
         (),
     )
     silence: float = option("seconds that end an utterance", 0.6, least=0.02)
@@ -78,7 +80,7 @@ class SampleOptions:
         "",
     )
     num: int = option("images per class, prompt or file", 8, least=1)
-    batch_size: int = option("images drawn at once", 64, least=1)
-    seed: int = option("of all draws", 0)
+    batch_size: int = option("images generated at once", 64, least=1)
+    seed: int = option("of all images", 0)
     companions: Companions
     decoding: Decoding

@@ -1,8 +1,7 @@
-"""PNG files that a person looks at: grids and pairs of images."""
+"""Pictures for people to look at: grids and pairs of images, as PNG files."""
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -18,13 +17,6 @@ def save(path: epath.PathLike, picture: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as a PNG, atomically."""
     content = io.BytesIO()
     Image.fromarray(picture).save(content, "PNG")
-    files.write_bytes(path, content.getvalue())
-
-
-def save_figure(path: epath.PathLike, figure: Any, dpi: int) -> None:
-    """Write a figure of matplotlib as a PNG, atomically."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi)
     files.write_bytes(path, content.getvalue())
 
 
@@ -45,15 +37,15 @@ def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.
     body = _tile(images.reshape(len(names), columns, *images.shape[1:]))
     canvas = Image.new("RGB", (margin + body.shape[1], body.shape[0]), "white")
     canvas.paste(Image.fromarray(body), (margin, 0))
-    draw = ImageDraw.Draw(canvas)
+    pen = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):
         middle = (row + 0.5) * body.shape[0] / len(names)
-        draw.text((8, middle), name, fill="black", font=font, anchor="lm")
+        pen.text((8, middle), name, fill="black", font=font, anchor="lm")
     return np.asarray(canvas)
 
 
 def label(name: str) -> str:
-    """One line of at most LONGEST_LABEL characters that can be drawn, of any name."""
+    """Any name as one printable line of at most LONGEST_LABEL characters."""
     words = name[: 10 * LONGEST_LABEL].split()
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(words))
     cut = len(line) > LONGEST_LABEL or len(name) > 10 * LONGEST_LABEL

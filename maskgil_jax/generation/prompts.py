@@ -43,11 +43,11 @@ def read_prompts(path: str) -> list[str]:
 
 def _ranges(numbers: Sequence[int], most: int = 20) -> str:
     """Ascending numbers such as 1-3, 7."""
-    parts: list[list[int]] = []
+    ranges: list[list[int]] = []
     for number in numbers:
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
         else:
-            parts.append([number, number])
-    texts = [f"{first}-{last}" if last > first else f"{first}" for first, last in parts[:most]]
-    return ", ".join(texts) + (", ..." if len(parts) > most else "")
+            ranges.append([number, number])
+    texts = [f"{first}-{last}" if last > first else f"{first}" for first, last in ranges[:most]]
+    return ", ".join(texts) + (", ..." if len(ranges) > most else "")

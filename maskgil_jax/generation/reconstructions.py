@@ -1,4 +1,4 @@
-"""Reconstructions of images by a tokenizer, batch by batch on disk, so that a stop loses one batch.
+"""Reconstructions of images by a tokenizer, batch by batch on disk: a stop loses one batch.
 
 Letters: N images, B of a batch, H W image, h w grid.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger("maskgil_jax")
 
 
 class Reconstructions:
-    """What a tokenizer makes of images, a file for each batch."""
+    """What a tokenizer reconstructs of images, a file for each batch."""
 
     def __init__(
         self,
@@ -84,18 +84,18 @@ class Reconstructions:
           InputError: a file that is damaged, or pixels that are not finite.
         """
         images, codes = [], []
-        there = len(list(self._directory.glob("*.npz"))) if self._directory.exists() else 0
-        if there:
-            log.info("%s: %d of %d batches are there", title, there, self._batches)
+        done = len(list(self._directory.glob("*.npz"))) if self._directory.exists() else 0
+        if done:
+            log.info("%s: %d of %d batches are there", title, done, self._batches)
         with Progress(len(self._originals), "image", f"reconstructing by {title}") as progress:
             for start, count, batch in fixed_batches(self._originals, self._batch_size):
                 path = self._directory / f"{start:06}.npz"
                 if worked := not path.exists():
                     files.write_npz(path, **self._batch(title, batch))
-                part = npz.read_kept(str(path))
-                images.append(part["images"][:count])
-                codes.append(part["codes"][:count])
-                self._seconds.append(tuple(part["seconds"].tolist()))
+                arrays = npz.read_kept(str(path))
+                images.append(arrays["images"][:count])
+                codes.append(arrays["codes"][:count])
+                self._seconds.append(tuple(arrays["seconds"].tolist()))
                 progress.update(count, worked=worked)
         return np.concatenate(images), np.concatenate(codes)
 

@@ -1,4 +1,4 @@
-"""What a generator is asked to draw: class ids, prompts, recordings, or features of files."""
+"""What images are requested of a generator: by class ids, prompts, recordings or features."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -98,7 +98,7 @@ def of_recordings(
     verify: bool = True,
     class_names: Sequence[str] | None = None,
 ) -> Request:
-    """Images of speech; a recording is read when its image is drawn.
+    """Images of speech; a recording is read when its image is generated.
 
     Args:
       generator: the model.

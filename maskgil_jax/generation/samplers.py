@@ -1,11 +1,12 @@
 """Samplers: labels to codes, by a generator and decoding options.
 
+`from_options` makes the one that a user asks for: masked, token by token, or a hybrid of both.
 Letters: B batch, h w grid.
 """
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,15 +15,19 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
-from maskgil_jax.generation.images import Sample
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.pretrained import generators
+from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.loading import load_generator
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 
+# (labels, int [B], and the index of the first among all images) -> codes, int32 [B, h, w].
+Sampler = Callable[[np.ndarray, int], Any]
 # Labels, int [B], to their conditions: the class ids that they are, or features.
 Conditions = Callable[[np.ndarray], Any]
+
+METHODS = {"masked": "masked", "causal": "autoregressive"}  # of a model of each kind
 
 
 def by_class(labels: np.ndarray) -> np.ndarray:
@@ -48,24 +53,105 @@ def split_over_devices(conditions: Conditions) -> Conditions:
     return lambda labels: jax.device_put(conditions(labels), split)
 
 
+def from_options(
+    generator: Generator,
+    given: Mapping[str, Any],
+    seed: int,
+    conditions: Conditions = by_class,
+    negative: Conditions | None = None,
+    grid: tuple[int, int] | None = None,
+    *,
+    verify: bool = True,
+    placed: Callable[[Generator], Generator] = lambda model: model,
+) -> Sampler:
+    """The sampler that the options of a command ask for.
+
+    Args:
+      generator: the model.
+      given: fields of options.Decoding that are not None, by name.
+      seed: of all images.
+      conditions, negative: as in `sampler`.
+      grid: (height, width) in tokens; None: the model's own.
+      verify: compare the fingerprint of `prefix_model` with what is read.
+      placed: puts `prefix_model` on the devices where `generator` is.
+
+    Raises:
+      InputError: options that do not fit the model or one another.
+    """
+    method, options = _method_of(generator, dict(given))
+    prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
+    if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
+        raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
+    common: dict[str, Any] = dict(conditions=conditions, negative=negative, grid=grid)
+    if method != "hybrid":
+        if prefix:
+            name, value = next(iter(prefix.items()))
+            raise InputError(
+                f"{name}={value} is an option of method=hybrid, not of method={method}"
+            )
+        return sampler(generator, seed, **common, **options)
+    if prefix.get("prefix") is None or not prefix.get("prefix_model"):
+        raise InputError(
+            "method=hybrid needs prefix=N (tokens sampled one by one) and prefix_model=DIR"
+        )
+    tokens = prefix.pop("prefix")
+    causal = placed(load_generator(prefix.pop("prefix_model"), verify))
+    return hybrid_sampler(
+        causal,
+        generator,
+        seed,
+        prefix=tokens,
+        prefix_options={name.removeprefix("prefix_"): value for name, value in prefix.items()},
+        **common,
+        **options,
+    )
+
+
+def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method, and the options with those of a preset among them."""
+    method = given.pop("method", METHODS[generator.kind])
+    needed = "causal" if method == "autoregressive" else "masked"
+    if generator.kind != needed:
+        raise InputError(f"method={method} needs a {needed} model, but it is {generator.kind}")
+    preset = given.pop("preset", "")
+    if not preset:
+        return method, given
+    if method == "autoregressive" or preset not in masked_options.PRESETS:
+        raise InputError(
+            f"preset={preset}: expected one of {', '.join(masked_options.PRESETS)}, for masked "
+            "decoding"
+        )
+    return method, dataclasses.asdict(masked_options.PRESETS[preset]) | given
+
+
+def description(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What images depend on besides models and conditions, JSON-able: the seed and the options."""
+    about: dict[str, Any] = {"seed": seed, "options": dict(given)}
+    if prefix_model := given.get("prefix_model"):
+        about["prefix_model"] = model_directory.read_description(prefix_model).get(
+            "fingerprint", ""
+        )
+    return about
+
+
 def sampler(
     generator: Generator,
     seed: int,
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
     **options: Any,
-) -> Sample:
+) -> Sampler:
     """A sampler that calls `Generator.sample`: image i depends on the seed, on i and on its label.
 
     Args:
-      generator: draws.
-      seed: of all draws.
+      generator: the model.
+      seed: of all images.
       conditions: of the sampler's labels.
       negative: conditions of the negative prompts of the labels; None: the null condition.
       **options: as `Generator.sample` takes them.
 
     Raises:
-      InputError: options that no decoding with this generator can use; before anything is drawn.
+      InputError: options that no decoding with this generator can use; before anything is sampled.
     """
     decoding = {name: value for name, value in options.items() if name not in ("grid", "tokens")}
     generator.check_options(decoding, options.get("grid"), negative=negative is not None)
@@ -89,13 +175,13 @@ def hybrid_sampler(
     negative: Conditions | None = None,
     grid: tuple[int, int] | None = None,
     **options: Any,
-) -> Sample:
-    """A sampler that draws the first `prefix` tokens one by one, the rest by masked decoding.
+) -> Sampler:
+    """A sampler of the first `prefix` tokens one by one, and of the rest by masked decoding.
 
     Args:
-      causal: draws the prefix, in its order.
-      generator: draws the rest.
-      seed: of all draws.
+      causal: generator of the prefix, in its order.
+      generator: of the rest.
+      seed: of all images.
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
@@ -122,7 +208,7 @@ def hybrid_sampler(
 
 
 def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int] | None) -> None:
-    """Raise InputError unless the first model can draw a prefix for the second."""
+    """Raise InputError unless the first model can sample a prefix for the second."""
     kinds = causal.kind, generator.kind
     if kinds != ("causal", "masked"):
         raise InputError(f"hybrid decoding of models {kinds}, expected causal and masked")

@@ -1,6 +1,6 @@
-"""Draws as files: a PNG each, a grid to look at, and samples.npz, which is written last.
+"""Samples as files: a PNG each, a grid to look at, and samples.npz, which is written last.
 
-Until that is there, the directory is marked as unfinished (runtime/unfinished.py); the same draw
+Until that is there, the directory is marked as unfinished (runtime/unfinished.py); the same command
 then goes on with the images that are missing. Letters: N images, H W image.
 """
 
@@ -17,7 +17,8 @@ from etils import epath
 from PIL import Image
 
 from maskgil_jax.generation import pictures
-from maskgil_jax.generation.images import Sample, pixels
+from maskgil_jax.generation.images import pixels
+from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import files, npz, unfinished, version
@@ -32,7 +33,7 @@ INDEX = "samples.npz"
 
 
 def write_samples(
-    sample: Sample,
+    sampler: Sampler,
     tokenizer: Tokenizer,
     output: epath.PathLike,
     *,
@@ -43,54 +44,70 @@ def write_samples(
     per_label: int,
     batch_size: int,
 ) -> None:
-    """Draw `per_label` images of each label; one that was stopped goes on.
+    """Generate `per_label` images of each label; after a stop, those that are missing.
 
     Writes OUTPUT/00000.png ..., OUTPUT/grid.png (a labelled row per label, at most 16 columns) and
     OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`, and `settings` in JSON).
-    What an earlier draw of other settings wrote there is removed.
+    Samples of other settings that lie there are removed.
 
     Args:
-      sample: draws the codes.
-      tokenizer: turns codes into images.
+      sampler: labels to codes.
+      tokenizer: codes to images.
       output: directory, made if needed.
       settings: JSON-able, all that image i depends on besides i and its label; see `settings_of`.
       size: (height, width) of the images in pixels.
-      labels: int [N], class ids or rows, as `sample` takes them.
+      labels: int [K], class ids or rows, as the sampler takes them.
       names: of all classes or rows.
       per_label: images of each.
-      batch_size: images drawn at once.
+      batch_size: images generated at once.
 
     Raises:
-      InputError: a directory that cannot be written, or images that cannot be drawn.
+      InputError: a directory that cannot be written, or images that cannot be generated.
     """
-    output, labels = epath.Path(output), np.repeat(labels, per_label)
+    output = epath.Path(output)
+    row_names = [names[label] for label in labels]
+    labels = np.repeat(labels, per_label)
     settings = {
         **settings,
         "images": len(labels),
         "size": size,
         "labels": labels.tolist(),
-        "names": [names[label] for label in labels[::per_label]],
+        "names": row_names,
     }
-    goes_on = unfinished.begin(output, written(settings, len(labels)), _finished(output))
-    if goes_on:
-        there = sum((output / _name(i)).exists() for i in range(len(labels)))
-        log.info("%s: %d of %d images are there", output, there, len(labels))
-    parts = []
-    with Progress(len(labels), "image", "drawing") as progress:
-        # By whole batches, as without a stop: the same program then makes the same pixels.
+    resumed = unfinished.begin(output, written(settings, len(labels)), _finished(output))
+    if resumed:
+        done = sum((output / _name(i)).exists() for i in range(len(labels)))
+        log.info("%s: %d of %d images are there", output, done, len(labels))
+    images = _generate(sampler, tokenizer, output, labels, size, batch_size, resumed)
+    finish(output, images, labels, names, per_label, settings)
+
+
+def _generate(
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    output: epath.Path,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    batch_size: int,
+    resumed: bool,
+) -> np.ndarray:
+    """Write the images that are missing in a directory; returns all, uint8 [N, H, W, 3]."""
+    batches = []
+    with Progress(len(labels), "image", "sampling") as progress:
+        # By whole batches, as without a stop: the same program then gives the same pixels.
         for start, count, batch in fixed_batches(labels, batch_size):
-            images = read_images(output, start, count, size) if goes_on else None
+            images = read_images(output, start, count, size) if resumed else None
             worked = images is None
             if images is None:
-                images = pixels(tokenizer, sample(batch, start))[:count]
+                images = pixels(tokenizer, sampler(batch, start))[:count]
                 write_images(output, images, start)
-            parts.append(images)
+            batches.append(images)
             progress.update(count, worked=worked)
-    finish(output, np.concatenate(parts), labels, names, per_label, settings)
+    return np.concatenate(batches)
 
 
 def settings_of(generator: Generator, tokenizer: Tokenizer, **others: Any) -> dict[str, Any]:
-    """What drawn images depend on: the models, the code, the device, and `others`, JSON-able."""
+    """What samples depend on: the models, the code, the device, and `others`, JSON-able."""
     return {
         "generator": generator.fingerprint,
         "network": dataclasses.asdict(generator.network.config),
@@ -103,12 +120,12 @@ def settings_of(generator: Generator, tokenizer: Tokenizer, **others: Any) -> di
 
 
 def written(settings: Mapping[str, Any] | None, count: int) -> Written:
-    """The files of a draw of so many images."""
+    """The files of so many samples."""
     return Written(settings, [*map(_name, range(count)), "grid.png", "latency.json", INDEX])
 
 
-def begin_anew(output: epath.PathLike) -> None:
-    """Mark a directory for a draw that cannot go on; removes what an earlier one wrote there."""
+def begin_from_start(output: epath.PathLike) -> None:
+    """Mark a directory for samples that cannot be resumed; removes those that lie there."""
     unfinished.begin(output, written(None, 0), _finished(epath.Path(output)))
 
 
@@ -147,17 +164,17 @@ def finish(
     """Write OUTPUT/grid.png and then OUTPUT/samples.npz, and take the mark off.
 
     Args:
-      output: directory of the draw.
+      output: directory of the samples.
       images: uint8 [N, H, W, 3].
       labels: int [N].
       names: as in `write_samples`.
       per_label: images of each label.
       settings: as in `write_samples`, with `images`, their number.
     """
-    shown = min(per_label, 16)
-    first = images.reshape(-1, per_label, *images.shape[1:])[:, :shown]
+    columns = min(per_label, 16)
+    first = images.reshape(-1, per_label, *images.shape[1:])[:, :columns]
     row_names = [names[label] for label in labels[::per_label]]
-    grid = pictures.labelled_rows(np.concatenate(first), row_names, shown)
+    grid = pictures.labelled_rows(np.concatenate(first), row_names, columns)
     pictures.save(output / "grid.png", grid)
     files.write_npz(
         output / INDEX,
@@ -174,14 +191,14 @@ def _name(index: int) -> str:
 
 
 def _finished(output: epath.Path) -> Written | None:
-    """What a draw that was finished has written; None where none of ours lies there."""
+    """The files of finished samples in a directory; None where none of ours lie there."""
     path = output / INDEX
     if not path.exists():
         return None
     try:
-        said = npz.read_arrays(str(path), only=["settings"])["settings"]
-        settings = json.loads(str(said))
+        text = npz.read_arrays(str(path), only=["settings"])["settings"]
+        settings = json.loads(str(text))
         return written(settings, int(settings["images"]))
     except (InputError, ValueError, KeyError, TypeError):
-        log.warning("%s is not of a draw of this version: what lies beside it stays", path)
+        log.warning("%s is not of samples of this version: what lies beside it stays", path)
         return None

@@ -1,20 +1,14 @@
-"""What maskgil_jax.sample does: conditions in, images in a directory out."""
+"""What maskgil_jax.sample does: conditions to images in a directory."""
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maskgil_jax.data.sound import audio, utterances
-from maskgil_jax.generation import (
-    live_speech,
-    methods,
-    prompts,
-    requests,
-    samplers,
-    samples,
-)
+from maskgil_jax.generation import live_speech, prompts, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
+from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import model_directory, pairs
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
@@ -26,7 +20,7 @@ CONDITIONS = ("classes", "prompts", "speech", "features")  # options of which on
 
 
 def sample(options: SampleOptions) -> None:
-    """Draw what is asked for; see samples.write_samples for the files.
+    """Generate the images that are requested; see samples.write_samples for the files.
 
     Raises:
       InputError: no condition or several, one that the model does not take, or models and options
@@ -34,31 +28,43 @@ def sample(options: SampleOptions) -> None:
     """
     condition = check_condition(options)
     lines = prompts.read_prompts(options.prompts) if options.prompts else []
-    speech = heard(options.speech, options.silence) if options.speech else None
-    beside = options.companions
-    generator, tokenizer = pairs.load_pair(options.model, beside.tokenizer, beside.verify)
+    speech = open_utterances(options.speech, options.silence) if options.speech else None
+    companions = options.companions
+    generator, tokenizer = pairs.load_pair(options.model, companions.tokenizer, companions.verify)
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
     if speech is not None:
-        draw_speech(options, generator, tokenizer, speech, grid)
-        return
-    request, about = requested(options, condition, generator, lines)
-    given = options.decoding.given()
-    sampler = methods.chosen_sampler(
+        sample_speech(options, generator, tokenizer, speech, grid)
+    else:
+        request, about = read_request(options, condition, generator, lines)
+        sample_request(options, generator, tokenizer, request, about, grid)
+
+
+def sample_request(
+    options: SampleOptions,
+    generator: Generator,
+    tokenizer: Tokenizer,
+    request: Request,
+    about: Mapping[str, Any],
+    grid: tuple[int, int] | None,
+) -> None:
+    """Generate images of classes, prompts or features; `request` and `about` as `read_request`."""
+    decoding = options.decoding.given()
+    sampler = samplers.from_options(
         generator,
-        given,
+        decoding,
         options.seed,
         request.conditions,
         request.negative,
         grid,
-        verify=beside.verify,
+        verify=options.companions.verify,
     )
-    about |= methods.description(given, options.seed)
+    settings = {**about, **samplers.description(decoding, options.seed)}
     height, width = grid or generator.grid
     samples.write_samples(
         sampler,
         tokenizer,
         options.output,
-        settings=samples.settings_of(generator, tokenizer, **about),
+        settings=samples.settings_of(generator, tokenizer, **settings),
         size=(height * tokenizer.downsample, width * tokenizer.downsample),
         labels=request.labels,
         names=request.names or [],
@@ -87,13 +93,15 @@ def check_condition(options: SampleOptions) -> str:
     return given[0]
 
 
-def requested(
+def read_request(
     options: SampleOptions, condition: str, generator: Generator, lines: Sequence[str]
-) -> tuple[requests.Request, dict[str, Any]]:
-    """What is asked of a generator, and what of it the images depend on, besides the labels."""
-    beside, negative = options.companions, options.negative_prompt
+) -> tuple[Request, dict[str, Any]]:
+    """The request that options make, and what of it the images depend on, besides the labels."""
+    companions, negative = options.companions, options.negative_prompt
     if condition == "prompts":
-        request = requests.of_prompts(generator, lines, beside.encoder, beside.verify, negative)
+        request = requests.of_prompts(
+            generator, lines, companions.encoder, companions.verify, negative
+        )
         return request, {"prompts": list(lines), "negative_prompt": negative}
     if condition == "features":
         table = requests.read_features(generator, options.features)
@@ -102,7 +110,9 @@ def requested(
     return requests.of_classes(generator, options.classes), {}
 
 
-def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, utterances.Utterance]]:
+def open_utterances(
+    paths: Sequence[str], silence: float
+) -> Iterator[tuple[str, utterances.Utterance]]:
     """Recordings, or with "-" the utterances of raw sound at the standard input, one by one.
 
     Raises:
@@ -121,29 +131,30 @@ def heard(paths: Sequence[str], silence: float) -> Iterator[tuple[str, utterance
     return iter(recordings)
 
 
-def draw_speech(
+def sample_speech(
     options: SampleOptions,
     generator: Generator,
     tokenizer: Tokenizer,
     speech: Iterator[tuple[str, utterances.Utterance]],
     grid: tuple[int, int] | None,
 ) -> None:
-    """Draw utterances as they end."""
-    beside, given = options.companions, options.decoding.given()
+    """Generate images of utterances as they end."""
+    companions, decoding = options.companions, options.decoding.given()
 
-    def sampler(conditions: samplers.Conditions) -> Any:
-        return methods.chosen_sampler(
-            generator, given, options.seed, conditions, grid=grid, verify=beside.verify
+    def sampler_of(conditions: samplers.Conditions) -> samplers.Sampler:
+        return samplers.from_options(
+            generator, decoding, options.seed, conditions, grid=grid, verify=companions.verify
         )
 
-    about = methods.description(given, options.seed)
-    live_speech.draw_spoken(
+    listener = live_speech.listener_of(
+        generator, companions.encoder, options.recognizer, companions.verify
+    )
+    settings = samplers.description(decoding, options.seed)
+    live_speech.sample_utterances(
         speech,
-        live_speech.hearing(generator, beside.encoder, options.recognizer, beside.verify),
-        sampler,
-        tokenizer,
+        live_speech.SpeechModel(listener, sampler_of, tokenizer),
         options.output,
-        settings=samples.settings_of(generator, tokenizer, **about),
+        settings=samples.settings_of(generator, tokenizer, **settings),
         count=options.num,
         live=options.speech == ("-",),
     )

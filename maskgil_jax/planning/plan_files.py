@@ -6,11 +6,11 @@ from typing import Any
 
 from etils import epath
 
-from maskgil_jax.generation import pictures
+from maskgil_jax.generation import figures
+from maskgil_jax.generation.figures import COLOURS
 from maskgil_jax.planning import estimates
 from maskgil_jax.runtime.files import write_json
 from maskgil_jax.workflows import tables
-from maskgil_jax.workflows.plots import COLOURS
 
 NOTES = {
     "counted": "parameters; model FLOPs (matrix products of one forward and two backward passes); "
@@ -62,27 +62,27 @@ def write(output: epath.PathLike, plans: Sequence[Mapping[str, Any]]) -> None:
 
 def _plot(path: epath.Path, plans: Sequence[Mapping[str, Any]]) -> None:
     """Speed and MFU against the number of chips, a line for each kind of TPU."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    speed, use = figure.subplots(1, 2)
-    by_generation: dict[str, list[Mapping[str, Any]]] = {}
-    for plan in sorted(plans, key=lambda plan: plan["chips"]):
-        by_generation.setdefault(plan["topology"].partition(":")[0], []).append(plan)
-    for (generation, ours), color in zip(sorted(by_generation.items()), itertools.cycle(COLOURS)):
-        chips = [plan["chips"] for plan in ours]
-        for axes, key, style, label in (
-            (speed, "tokens_per_second", "o-", generation),
-            (use, "mfu", "o-", generation),
-            (use, "mfu_of_compute", "o:", f"{generation}, exchanges overlapped"),
+    with figures.figure(9, 3.8) as figure:
+        speed, use = figure.subplots(1, 2)
+        by_generation: dict[str, list[Mapping[str, Any]]] = {}
+        for plan in sorted(plans, key=lambda plan: plan["chips"]):
+            by_generation.setdefault(plan["topology"].partition(":")[0], []).append(plan)
+        for (generation, ours), color in zip(
+            sorted(by_generation.items()), itertools.cycle(COLOURS)
         ):
-            axes.plot(chips, [plan[key] for plan in ours], style, color=color, label=label)
-    speed.set(xscale="log", yscale="log", xlabel="chips", ylabel="image tokens per second")
-    use.set(xscale="log", xlabel="chips", ylabel="MFU", ylim=(0, None))
-    for axes in (speed, use):
-        axes.legend(frameon=False, fontsize=8)
-        axes.set_xticks(sorted({plan["chips"] for plan in plans}))
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.minorticks_off()
-    figure.suptitle(f"{plans[0]['config']}: estimated by the TPU's compiler, not measured")
-    pictures.save_figure(path, figure, dpi=120)
+            chips = [plan["chips"] for plan in ours]
+            for axes, key, style, label in (
+                (speed, "tokens_per_second", "o-", generation),
+                (use, "mfu", "o-", generation),
+                (use, "mfu_of_compute", "o:", f"{generation}, exchanges overlapped"),
+            ):
+                axes.plot(chips, [plan[key] for plan in ours], style, color=color, label=label)
+        speed.set(xscale="log", yscale="log", xlabel="chips", ylabel="image tokens per second")
+        use.set(xscale="log", xlabel="chips", ylabel="MFU", ylim=(0, None))
+        for axes in (speed, use):
+            axes.legend()
+            axes.set_xticks(sorted({plan["chips"] for plan in plans}))
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.minorticks_off()
+        figure.suptitle(f"{plans[0]['config']}: estimated by the TPU's compiler, not measured")
+        figures.save(path, figure)

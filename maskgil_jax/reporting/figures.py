@@ -1,15 +1,15 @@
 """Training curves of runs as SVG, to be read in print and by the colour-blind."""
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskgil_jax.generation import figures as plots
+from maskgil_jax.generation.figures import COLOURS
 from maskgil_jax.reporting.collect import Run
 from maskgil_jax.reporting.formatting import number
-from maskgil_jax.workflows.plots import COLOURS
 
 MOST_POINTS = 1000  # of a curve: more look the same, and would make the page heavy
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2, 2, 2)))
@@ -151,20 +151,14 @@ def _points(runs: Sequence[Run], panel: Panel) -> Lines:
 
 def _svg(panels: Mapping[Panel, Lines], styles: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Panels in rows of three, and a legend of all lines below them."""
-    import matplotlib
-    from matplotlib import figure as drawing
-
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     width = {1: 7.5, 2: 10.5, 3: 11.4}[columns]
     names = [name for name in styles if any(name in lines for lines in panels.values())]
     labels = {name: _label(name, panels) for name in names}
     in_row = max(1, min(len(names), int(width * 11 / (8 + max(map(len, labels.values()))))))
-    # Letters become paths, since fonts of the reader's machine may differ.
-    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": "maskgil_jax", "font.size": 9}
-    with matplotlib.rc_context(settings):
-        height = (3.6 if columns == 1 else 3.0) * rows + 0.25 * -(-len(names) // in_row)
-        figure = drawing.Figure(figsize=(width, height), layout="constrained")
+    height = (3.6 if columns == 1 else 3.0) * rows + 0.25 * -(-len(names) // in_row)
+    with plots.figure(width, height) as figure:
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         handles: dict[str, Any] = {}
         for axes, (panel, lines) in zip(grid, panels.items(), strict=False):
@@ -172,9 +166,7 @@ def _svg(panels: Mapping[Panel, Lines], styles: Mapping[str, Mapping[str, Any]])
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         _draw_legend(figure, [handles[name] for name in names], list(labels.values()), in_row)
-        content = io.BytesIO()
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+        return plots.svg(figure)
 
 
 def _draw_panel(
@@ -184,13 +176,11 @@ def _draw_panel(
     handles = {}
     for name, (points_N2, _) in lines.items():
         marker = "." if len(points_N2) <= 30 else None
-        (handles[name],) = axes.plot(*points_N2.T, **styles[name], marker=marker, lw=1.4)
+        (handles[name],) = axes.plot(*points_N2.T, **styles[name], marker=marker)
     values = np.concatenate([points_N2[:, 1] for points_N2, _ in lines.values()])
     if panel.logarithmic and np.nanmin(values) > 0:
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel=panel.label)
-    axes.grid(alpha=0.25, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
     return handles
 
 
@@ -200,7 +190,6 @@ def _draw_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], in_
         labels,
         loc="outside lower left",
         ncols=in_row,
-        frameon=False,
         handlelength=3.5,
     )
     for label in legend.get_texts():

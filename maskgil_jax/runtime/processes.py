@@ -55,7 +55,7 @@ def joined(where: str, timeout: int) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         if is_lost(error):
             _leave(error, timeout)
-        raise InputError(f"--distributed={where}: {error}") from None
+        raise InputError(f"distributed={where}: {error}") from None
     if not first():
         log.setLevel(logging.WARNING)
     try:
@@ -77,7 +77,7 @@ def _parse(where: str) -> dict[str, Any]:
         processes = index = -1
     if ":" not in address or not 0 <= index < processes:
         raise InputError(
-            f"--distributed={where}, expected auto, or HOST:PORT,PROCESSES,INDEX with INDEX from 0 "
+            f"distributed={where}, expected auto, or HOST:PORT,PROCESSES,INDEX with INDEX from 0 "
             "to PROCESSES - 1"
         )
     return dict(coordinator_address=address, num_processes=processes, process_id=index)

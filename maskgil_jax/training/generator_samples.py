@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base
 from maskgil_jax.generation import pictures, samplers
-from maskgil_jax.generation.images import draw_images
+from maskgil_jax.generation.images import generate_images
 from maskgil_jax.pretrained import generators
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.batches import spread
@@ -86,7 +86,7 @@ def sample_pictures(
         return {}
     columns = config.samples.per_class
     try:
-        images = draw_images(
+        images = generate_images(
             samplers.sampler(
                 generator_of(data, weights), config.seed, conditions.conditions, **options
             ),

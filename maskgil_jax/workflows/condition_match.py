@@ -1,4 +1,4 @@
-"""Whether a generator heeds its condition: images under their own against those of others.
+"""Whether a generator heeds its condition: codes under their own against those of others.
 
 Letters: N images, h w grid.
 """
@@ -25,7 +25,7 @@ log = logging.getLogger("maskgil_jax")
 
 
 def match(options: MatchOptions) -> None:
-    """Measure, print what came out, and write it to a file where one is named.
+    """Measure, print the result, and write it to a file where one is named.
 
     Raises:
       InputError: shards that do not fit the model, or too few images with a condition.
@@ -56,12 +56,12 @@ def match(options: MatchOptions) -> None:
 
 def check_codes(generator: Generator, shards: CodeShards, options: MatchOptions) -> None:
     """Raise InputError unless shards hold codes and classes as the generator was trained on."""
-    made_by = shards.index.tokenizer["fingerprint"]
-    if generator.tokenizer.get("fingerprint") != made_by:
+    tokenizer = shards.index.tokenizer["fingerprint"]
+    if generator.tokenizer.get("fingerprint") != tokenizer:
         raise InputError(
             f"model={options.model} was trained on codes of "
             f"{generator.tokenizer.get('fingerprint')}, but the shards in codes={options.codes} "
-            f"are of {made_by}"
+            f"are of {tokenizer}"
         )
     if generator.num_classes not in (0, len(shards.class_names)):
         raise InputError(
@@ -82,9 +82,9 @@ def read_pairs(
     # Of one grid, the most frequent: losses of others are not comparable.
     places = np.flatnonzero(shards.grids == np.bincount(shards.grids).argmax())
     # Spread, since shards may hold one class after another.
-    chosen = places[spread(len(places), options.num)].tolist()
+    places = places[spread(len(places), options.num)]
     codes, examples = [], []
-    for place, record in readable(shards, chosen):
+    for place, record in readable(shards, places.tolist()):
         try:
             rng = np.random.default_rng((options.seed, place))
             examples.append(conditioning.read(record, rng))

@@ -11,9 +11,10 @@ from typing import Any
 import tqdm
 from etils import epath
 
-from maskgil_jax.evaluation import evaluation
-from maskgil_jax.evaluation.generated_images import Drawn
-from maskgil_jax.evaluation.requests import drawn, load_models, requested, settings_of
+from maskgil_jax.evaluation import evaluation, requests
+from maskgil_jax.evaluation.evaluator import Evaluator, Settings
+from maskgil_jax.evaluation.feature_sets import FeatureSet
+from maskgil_jax.evaluation.generated_images import GeneratedImages
 from maskgil_jax.generation.options import Decoding
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
@@ -23,27 +24,30 @@ from maskgil_jax.workflows.options import SweepOptions
 
 log = logging.getLogger("maskgil_jax")
 
-Setting = Mapping[str, Any]
+Setting = Mapping[str, Any]  # decoding options that vary, and their values
+SettingImages = tuple[Setting, GeneratedImages]
 
 
 def sweep(options: SweepOptions) -> None:
-    """Measure every setting that is asked for, write and print the table.
+    """Measure every setting, write and print the table.
 
     Raises:
       InputError: options that there are not, or that do not fit the model.
     """
     settings = combinations(options.vary)
-    models = load_models(options.model, options.drawing)
+    models = requests.load_models(options.model, options.generating)
     # Once: it may read an encoder and many recordings.
-    request, about = requested(models.generator, options.drawing)
+    request, about = requests.read_request(models.generator, options.generating)
     sets = [
         (
             setting,
-            drawn(models, request, about, options.num, options.drawing, options.model, setting),
+            requests.generated_images(
+                models, request, about, options.num, options.generating, options.model, setting
+            ),
         )
         for setting in settings
     ]
-    write_sweep(sets, options.reference, options.output, settings_of(options.measuring))
+    write_sweep(sets, options.reference, options.output, requests.settings_of(options.measuring))
     if processes.first():
         print((epath.Path(options.output) / "sweep.md").read_text(), end="")
         log.info("wrote table and plots to %s", options.output)
@@ -85,12 +89,12 @@ def _of_kind(kind: type, text: str) -> Any:
 
 
 def write_sweep(
-    sets: Sequence[tuple[Setting, Drawn]],
+    sets: Sequence[SettingImages],
     reference: str,
     output: epath.PathLike,
-    settings: evaluation.Settings,
+    settings: Settings,
 ) -> None:
-    """Draw each set, measure it, and write what came out; a sweep that was cut short goes on.
+    """Generate each set, measure it, and write the results; a sweep that was cut short is resumed.
 
     Writes OUTPUT/settings/NAME.json (of each what maskgil_jax.evaluate writes),
     OUTPUT/sweep.{json,csv,md} and figures: for each option of numbers OUTPUT/NAME.png (each metric
@@ -98,7 +102,7 @@ def write_sweep(
     figures 8 and 9) and OUTPUT/precision_recall.png. With several processes all of them call this.
 
     Args:
-      sets: options that vary, the same in all, and the images drawn with them.
+      sets: options that vary, the same in all, and the images generated with them.
       reference: as evaluation.open_side takes it.
       output: directory, made if needed.
       settings: what is measured.
@@ -109,35 +113,58 @@ def write_sweep(
     output = epath.Path(output)
     (output / "settings").mkdir(parents=True, exist_ok=True)
     work = output / "unfinished"
-    measure, real = evaluation.against(reference, sets[0][1], settings, work)
-    rows, content = [], {}
-    for setting, images in tqdm.tqdm(sets, unit="setting", disable=not processes.first()):
-        path = output / "settings" / f"{_name(setting)}.json"
-        if not path.exists():
-            features = measure.features_of(images, _name(setting))
-            seconds = images.seconds_per_image()
-            if processes.first():
-                result = measure.result(features, real) | {"seconds_per_image": seconds}
-                write_json(path, result)
-            processes.wait(f"setting {_name(setting)}")
-        content = read_setting(path)
-        _check_same(path, content, images, real.about, measure.told())
-        rows.append({**setting, "seconds_per_image": content["seconds_per_image"]})
-        rows[-1] |= content["metrics"]
-    if not processes.first():
-        return
+    evaluator, features = evaluation.evaluator_against(reference, sets[0][1], settings, work)
+    results = [
+        measured(setting, images, evaluator, features, output)
+        for setting, images in tqdm.tqdm(sets, unit="setting", disable=not processes.first())
+    ]
+    if processes.first():
+        write_tables(sets, results, output)
+        work.rmtree(missing_ok=True)
+
+
+def measured(
+    setting: Setting,
+    images: GeneratedImages,
+    evaluator: Evaluator,
+    reference: FeatureSet,
+    output: epath.Path,
+) -> dict[str, Any]:
+    """The content of OUTPUT/settings/NAME.json, which is measured where it is not there yet."""
+    name = _name(setting)
+    path = output / "settings" / f"{name}.json"
+    if not path.exists():
+        features = evaluator.features_of(images, name)
+        seconds = images.seconds_per_image()
+        if processes.first():
+            result = evaluator.result(features, reference)
+            write_json(path, result | {"seconds_per_image": seconds})
+        processes.wait(f"setting {name}")
+    result = read_setting(path)
+    _check_same(path, result, images, reference.about, evaluator.description())
+    return result
+
+
+def write_tables(
+    sets: Sequence[SettingImages], results: Sequence[Mapping[str, Any]], output: epath.Path
+) -> None:
+    """Write OUTPUT/sweep.{json,csv,md} and the figures of results, one for each set."""
+    rows = [
+        {**setting, "seconds_per_image": result["seconds_per_image"], **result["metrics"]}
+        for (setting, _), result in zip(sets, results, strict=True)
+    ]
+    (first_setting, first_images), last = sets[0], results[-1]
     summary = {
-        "protocol": content["protocol"] | {"seconds_per_image": sets[0][1].timing},
-        "samples": {key: value for key, value in sets[0][1].about.items() if key != "options"},
-        "reference": content["reference"],
-        "real_to_real": content["real_to_real"],
-        "warnings": content["warnings"],
+        "protocol": last["protocol"] | {"seconds_per_image": first_images.timing},
+        "samples": {key: value for key, value in first_images.about.items() if key != "options"},
+        "reference": last["reference"],
+        "real_to_real": last["real_to_real"],
+        "warnings": last["warnings"],
     }
     write_json(output / "sweep.json", summary | {"rows": rows})
     tables.write(output / "sweep", rows)
-    varied, measured = list(sets[0][0]), list(content["metrics"])
-    plots.of_sweep(rows, varied, measured, content["real_to_real"], title(summary), output)
-    work.rmtree(missing_ok=True)
+    metrics, floor = list(last["metrics"]), last["real_to_real"]
+    plots.of_sweep(rows, list(first_setting), metrics, floor, title(summary), output)
 
 
 _FIELDS: dict[str, Types] = {
@@ -174,19 +201,16 @@ def title(summary: Mapping[str, Any]) -> str:
 def _check_same(
     path: epath.Path,
     content: Mapping[str, Any],
-    images: Drawn,
+    images: GeneratedImages,
     reference: Mapping[str, Any],
     protocol: Mapping[str, Any],
 ) -> None:
     """Raise InputError unless a file is of these images and this reference."""
-    there = [content.get("samples", {}), content.get("reference"), content.get("protocol")]
-    here = [images.about, reference, protocol]
-    names = [*images.about, "reference", "protocol"]
-    pairs = [
-        *((there[0].get(name), value) for name, value in images.about.items()),
-        *zip(there[1:], here[1:], strict=True),
-    ]
-    differing = [name for name, (a, b) in zip(names, pairs, strict=True) if a != _as_json(b)]
+    samples = content.get("samples", {})
+    pairs = {name: (samples.get(name), value) for name, value in images.about.items()}
+    pairs["reference"] = content.get("reference"), reference
+    pairs["protocol"] = content.get("protocol"), protocol
+    differing = [name for name, (theirs, ours) in pairs.items() if theirs != _as_json(ours)]
     if differing:
         raise InputError(
             f"{path} is of another sweep (it differs in {', '.join(differing)}): choose "

@@ -10,7 +10,7 @@ from etils import epath
 
 from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.evaluation import evaluation, generated_images
-from maskgil_jax.evaluation.generated_images import Drawn, Models
+from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.likelihood import spread_records, validation
 from maskgil_jax.evaluation.requests import settings_of
 from maskgil_jax.generation import pictures, samplers
@@ -27,7 +27,7 @@ from maskgil_jax.workflows.tokenizer_comparison import name_of
 
 log = logging.getLogger("maskgil_jax")
 
-SHOWN = 10  # images in a row of the picture
+COLUMNS = 10  # images in a row of the picture
 
 
 class Compared(NamedTuple):
@@ -37,17 +37,17 @@ class Compared(NamedTuple):
       name: in tables.
       directory: of the model.
       models: the generator and its tokenizer, on all devices.
-      images: that it draws.
+      images: that it generates.
     """
 
     name: str
     directory: str
     models: Models
-    images: Drawn
+    images: GeneratedImages
 
 
 def compare(options: CompareOptions) -> None:
-    """Measure generators of one tokenizer and write what came out.
+    """Measure generators of one tokenizer and write the results.
 
     Writes OUTPUT/generators.{json,csv,md}, OUTPUT/generators.png (each metric against seconds per
     image), OUTPUT/samples.png and, for work directories of training, OUTPUT/curves.png.
@@ -64,7 +64,7 @@ def compare(options: CompareOptions) -> None:
     summary = summary_of(content, rows, compared[0].images, options)
     write_json(output / "generators.json", summary | {"generators": rows})
     tables.write(output / "generators", rows)
-    draw_pictures(
+    write_pictures(
         compared, rows, content, title(summary | {"samples": {"count": options.num}}), output
     )
     (output / "unfinished").rmtree(missing_ok=True)
@@ -88,7 +88,7 @@ def load(options: CompareOptions, shards: CodeShards) -> list[Compared]:
     for name, (generator, _) in zip(names, loaded, strict=True):
         check_generator(name, generator, shards, options.codes)
     return [
-        Compared(name, directory, models, drawn(models, directory, options))
+        Compared(name, directory, models, images_of(models, directory, options))
         for name, directory, models in zip(
             names, options.models, (Models(*pair) for pair in loaded), strict=True
         )
@@ -97,11 +97,11 @@ def load(options: CompareOptions, shards: CodeShards) -> list[Compared]:
 
 def check_generator(name: str, generator: Generator, shards: CodeShards, codes: str) -> None:
     """Raise InputError unless the likelihood of these shards under a generator means something."""
-    made_by = shards.index.tokenizer["fingerprint"]
-    if generator.tokenizer["fingerprint"] != made_by:
+    tokenizer = shards.index.tokenizer["fingerprint"]
+    if generator.tokenizer["fingerprint"] != tokenizer:
         raise InputError(
             f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
-            f"shards in {codes} are of {made_by}"
+            f"shards in {codes} are of {tokenizer}"
         )
     if not generator.num_classes:
         raise InputError(f"{name} is conditioned on features, expected models of classes")
@@ -112,16 +112,16 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
         )
     if generator.grid != shards.index.grid:
         raise InputError(
-            f"{name} draws {generator.grid} tokens, but the shards in {codes} hold "
+            f"{name} samples {generator.grid} tokens, but the shards in {codes} hold "
             f"{shards.index.grid}: tokenize at the size that it was trained at"
         )
 
 
-def drawn(models: Models, directory: str, options: CompareOptions) -> Drawn:
-    """What a generator draws: all classes in turn, by the default decoding of its kind."""
+def images_of(models: Models, directory: str, options: CompareOptions) -> GeneratedImages:
+    """The images of a generator: all classes in turn, by the default decoding of its kind."""
     generator = models.generator
     conditions = samplers.split_over_devices(samplers.by_class)
-    return Drawn(
+    return GeneratedImages(
         samplers.sampler(generator, options.seed, conditions),
         models,
         generated_images.balanced(options.num, generator.num_classes),
@@ -137,22 +137,17 @@ def measured(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row of the table for each generator, and what the evaluation of the last one says."""
     records = spread_records(shards, options.num)
-    measure, real = evaluation.against(
+    evaluator, reference = evaluation.evaluator_against(
         options.reference, compared[0].images, settings_of(options.measuring), work
     )
     rows, content = [], {}
-    for name, directory, models, images in compared:
-        seconds = images.seconds_per_image()
-        content = measure.result(measure.features_of(images, name), real)
-        loss, accuracy = validation(models.generator, records, options.batch_size, options.seed)
-        lines = read_log(epath.Path(directory).parent)
-        leaves = jax.tree.leaves(models.generator.network)
+    for one in compared:
+        seconds = one.images.seconds_per_image()
+        content = evaluator.result(evaluator.features_of(one.images, one.name), reference)
+        loss, accuracy = validation(one.models.generator, records, options.batch_size, options.seed)
         rows.append(
             {
-                "generator": name,
-                "kind": models.generator.kind,
-                "parameters": sum(leaf.size for leaf in leaves),
-                **({"steps": lines[-1]["step"]} if lines else {}),
+                **facts_of(one),
                 "validation_loss": loss,
                 "validation_accuracy": accuracy,
                 **content["metrics"],
@@ -167,10 +162,22 @@ def measured(
     return rows, content
 
 
+def facts_of(one: Compared) -> dict[str, Any]:
+    """What is known of a generator without measuring it: its first columns of the table."""
+    lines = read_log(epath.Path(one.directory).parent)
+    generator = one.models.generator
+    return {
+        "generator": one.name,
+        "kind": generator.kind,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(generator.network)),
+        **({"steps": lines[-1]["step"]} if lines else {}),
+    }
+
+
 def summary_of(
     content: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    images: Drawn,
+    images: GeneratedImages,
     options: CompareOptions,
 ) -> dict[str, Any]:
     """What holds for all rows: the protocol, the reference, the floor, warnings, the code."""
@@ -183,7 +190,7 @@ def summary_of(
     return {"protocol": protocol, **{name: content[name] for name in names}}
 
 
-def draw_pictures(
+def write_pictures(
     compared: Sequence[Compared],
     rows: Sequence[Mapping[str, Any]],
     content: Mapping[str, Any],
@@ -200,7 +207,7 @@ def draw_pictures(
         output / "generators.png",
         options=["generator"],
     )
-    examples = [one.images.read(0, min(SHOWN, len(one.images))).images for one in compared]
+    examples = [one.images.read(0, min(COLUMNS, len(one.images))).images for one in compared]
     names = [one.name for one in compared]
     grid = pictures.labelled_rows(np.concatenate(examples), names, len(examples[0]))
     pictures.save(output / "samples.png", grid)

@@ -1,8 +1,8 @@
-"""What users may ask of comparisons, sweeps and studies: options of their commands."""
+"""Options of runs, comparisons, sweeps and studies: those of their commands."""
 
 import dataclasses
 
-from maskgil_jax.evaluation.options import Drawing, Measuring
+from maskgil_jax.evaluation.options import Generating, Measuring
 from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.config_files import Config
 from maskgil_jax.runtime.options import option
@@ -76,9 +76,9 @@ class CompareOptions:
     codes: str = option("code shards that none of them was trained on")
     reference: str = option("F.npz, a folder of images, or a data source")
     output: str = option("directory for table and pictures")
-    num: int = option("images drawn, and codes of the likelihood", 1000, least=2)
+    num: int = option("images generated, and codes of the likelihood", 1000, least=2)
     batch_size: int = option("images at once", 64, least=1)
-    seed: int = option("of draws and masks", 0)
+    seed: int = option("of images and masks", 0)
     measuring: Measuring
 
 
@@ -101,15 +101,15 @@ class MatchOptions:
 class SweepOptions:
     """What maskgil_jax.sweep varies and measures."""
 
-    model: str = option("generator directory, which draws the samples")
+    model: str = option("generator directory, which generates the samples")
     vary: tuple[str, ...] = option(
         "NAME=VALUE,VALUE of a decoding flag, as in --vary=guidance=1,2; several multiply",
         repeated=True,
     )
     reference: str = option("F.npz, a folder of images, or a data source")
     output: str = option("directory for table and plots")
-    num: int = option("images that it draws", 1000, least=2)
-    drawing: Drawing
+    num: int = option("images that it generates", 1000, least=2)
+    generating: Generating
     measuring: Measuring
     processes: Processes
 

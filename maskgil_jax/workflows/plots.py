@@ -1,17 +1,15 @@
-"""Figures of measurements, for print: named axes, lines told apart without colour too."""
+"""Figures of measurements, for print: named axes, and lines that differ in more than colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from maskgil_jax.generation import pictures
+from maskgil_jax.generation import figures
+from maskgil_jax.generation.figures import COLOURS, MARKERS
 
 Row = Mapping[str, Any]
 
-# Okabe and Ito's colours, which the colour-blind tell apart; yellow is too light for white paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 SPELLED = {
     "fid": "FID",
@@ -22,7 +20,7 @@ SPELLED = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
 }
-NOT_SHOWN = ("_deviation",)
+NOT_PLOTTED = ("_deviation",)
 
 
 def of_sweep(
@@ -46,7 +44,7 @@ def of_sweep(
       title: of all figures.
       output: directory.
     """
-    measured = [name for name in measured if not name.endswith(NOT_SHOWN)]
+    measured = [name for name in measured if not name.endswith(NOT_PLOTTED)]
     numbers = [
         name
         for name in varied
@@ -89,35 +87,27 @@ def panels(
       floor: what real images give against real ones, of those where this is known.
       title: of the figure.
       path: of the PNG.
-      options: names of what tells the rows apart: those of one line differ in `along` alone.
+      options: names in which rows differ: those of one line differ in `along` alone.
       along: the option along which points are joined, and which is written beside them where it is
         not the axis; None: every row is a point by itself.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     columns = min(len(measured), 3)
     lines = -(-len(measured) // columns)
-    figure, panes = plt.subplots(
-        lines, columns, figsize=(max(4.2 * columns, 6), 3.4 * lines + 0.4), squeeze=False
-    )
-    for pane in panes.flat[len(measured) :]:
-        pane.remove()
-    for pane, name in zip(panes.flat, measured, strict=False):
-        _plot_lines(pane, rows, axis, name, options, along)
-        if name in floor:
-            pane.axhline(floor[name], color="0.4", linestyle=":", label="real against real")
-        _label_axes(pane, axis, name, [row[axis] for row in rows])
-    handles, labels = panes[0][0].get_legend_handles_labels()
-    if len(labels) > 1 or floor:
-        _legend_below(figure, handles, labels)
-    note = f"\nnumbers beside points: {spelled(along)}" if along and axis != along else ""
-    figure.suptitle(title + note, fontsize=9, wrap=True)
-    figure.set_layout_engine("constrained")
-    pictures.save_figure(path, figure, dpi=200)
-    plt.close(figure)
+    with figures.figure(max(4.2 * columns, 6), 3.4 * lines + 0.4) as figure:
+        panes = figure.subplots(lines, columns, squeeze=False)
+        for pane in panes.flat[len(measured) :]:
+            pane.remove()
+        for pane, name in zip(panes.flat, measured, strict=False):
+            _plot_lines(pane, rows, axis, name, options, along)
+            if name in floor:
+                pane.axhline(floor[name], color="0.4", linestyle=":", label="real against real")
+            _label_axes(pane, axis, name, [row[axis] for row in rows])
+        handles, labels = panes[0][0].get_legend_handles_labels()
+        if len(labels) > 1 or floor:
+            _legend_below(figure, handles, labels)
+        note = f"\nnumbers beside points: {spelled(along)}" if along and axis != along else ""
+        figure.suptitle(title + note, wrap=True)
+        figures.save(path, figure)
 
 
 def _plot_lines(
@@ -139,8 +129,6 @@ def _plot_lines(
             marker=MARKERS[i % len(MARKERS)],
             linestyle=DASHES[i // len(COLOURS) % len(DASHES)] if along else "none",
             label=line,
-            markersize=4.5,
-            linewidth=1.4,
         )
         if along and axis != along:
             _beside(pane, x, y, [f"{row[along]:g}" for row in points])
@@ -156,7 +144,6 @@ def _label_axes(pane: Any, axis: str, name: str, positions: Sequence[float]) -> 
         pane.xaxis.set_major_formatter("{x:g}")
         pane.xaxis.set_minor_formatter(ticker.NullFormatter())
     pane.set(xlabel=spelled(axis), ylabel=spelled(name))
-    pane.grid(alpha=0.3, linewidth=0.6)
     pane.margins(0.12)
 
 
@@ -167,21 +154,14 @@ def scatter(
     path: epath.PathLike,
 ) -> None:
     """Plot named points (x, y), x on a logarithmic axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name, (x, y) in points.items():
-        axis.scatter(x, y)
-        axis.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
-    axis.set(xscale="log", xlabel=axes[0], ylabel=axes[1])
-    axis.set_title(title, fontsize=9)
-    axis.margins(0.2)
-    figure.tight_layout()
-    pictures.save_figure(path, figure, dpi=150)
-    plt.close(figure)
+    with figures.figure(6, 4) as figure:
+        pane = figure.subplots()
+        for name, (x, y) in points.items():
+            pane.scatter(x, y)
+            pane.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points")
+        pane.set(xscale="log", xlabel=axes[0], ylabel=axes[1], title=title)
+        pane.margins(0.2)
+        figures.save(path, figure)
 
 
 def spelled(name: str) -> str:
@@ -204,9 +184,7 @@ def _setting(row: Row, names: Sequence[str]) -> str:
 def _legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """In as many columns, up to 4, as the figure has room for."""
     for columns in range(min(4, len(labels)), 0, -1):
-        legend = figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, fontsize=9
-        )
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
             return
         legend.remove()

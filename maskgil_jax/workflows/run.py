@@ -5,12 +5,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
 from maskgil_jax.data import sources
 from maskgil_jax.evaluation import evaluation
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import images, pictures, samplers, samples
 from maskgil_jax.metrics import reconstruction
 from maskgil_jax.pretrained import loading, model_directory, pairs
@@ -18,12 +20,13 @@ from maskgil_jax.runtime import leftovers, paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
+from maskgil_jax.training.generator_samples import SampleConditions
 from maskgil_jax.workflows import code_shards, preview
 from maskgil_jax.workflows.options import RunOptions
 
 log = logging.getLogger("maskgil_jax")
 
-Made = dict[str, epath.Path]  # what: where
+Results = dict[str, epath.Path]  # what a stage leaves, and where
 
 
 def run_and_print(options: RunOptions) -> None:
@@ -35,10 +38,10 @@ def run_and_print(options: RunOptions) -> None:
             print(f"  {what:16} {path}")
 
 
-def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
-    """Run the stages of a config in order; returns what lies where, for each stage.
+def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Results]:
+    """Run the stages of a config in order; returns the results of each stage.
 
-    With several processes, the first draws the samples and measures; the others get nothing back.
+    With several processes, the first generates the samples and measures; the others get no results.
     """
     stages = defaults.stages_of(config)
     # The last stage has the work directory itself, those before it a folder in it.
@@ -50,15 +53,15 @@ def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Made]:
     else:  # which looks at the rest itself before it trains
         defaults.check_values(stages[last])
 
-    made = {}
+    results = {}
     with work_lock.held(workdir, "workdir"):
         keep_config(config, workdir)
         for name, stage in stages.items():
             log.info("stage %s in %s", name, directories[name])
             directories[name].mkdir(parents=True, exist_ok=True)
             leftovers.clear(directories[name])
-            made[name] = RUNS[name](stage, directories[name])
-    return made
+            results[name] = RUNS[name](stage, directories[name])
+    return results
 
 
 def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
@@ -106,101 +109,131 @@ def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     return copy
 
 
-def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Made:
-    """Train a tokenizer, show and measure its reconstructions."""
-
-    settings = config.evaluation
-    reference = settings.reference or config.data.source
+def run_tokenizer(config: ConfigDict, workdir: epath.Path) -> Results:
+    """Train a tokenizer, picture and measure its reconstructions."""
+    reference = config.evaluation.reference or config.data.source
     source = sources.open_source(reference)
-    if settings.reference:
+    if config.evaluation.reference:
         source.census.announce(reference)
     tokenizer_stage.run(config, workdir)
     tokenizer = loading.load_tokenizer(workdir / "model")
     if not processes.first():
         return {}
     originals, _ = sources.center_crops(
-        source, config.data.image_size, settings.count, config.data.color, reference
+        source, config.data.image_size, config.evaluation.count, config.data.color, reference
     )
+    return training_results(workdir, "tokenizer") | reconstruct(
+        tokenizer, originals, reference, config.samples.count, workdir
+    )
+
+
+def reconstruct(
+    tokenizer: loading.Tokenizer,
+    originals: np.ndarray,
+    reference: str,
+    pictured: int,
+    workdir: epath.Path,
+) -> Results:
+    """Write a picture of the first reconstructions, and the metrics of all of them.
+
+    Args:
+      tokenizer: reconstructs.
+      originals: uint8 [N, H, W, 3].
+      reference: where they come from.
+      pictured: images in the picture.
+      workdir: of the tokenizer.
+    """
     reconstructions, codes = images.reconstruct(tokenizer, originals)
-    shown = config.samples.count
-    pictures.save(
-        workdir / "samples" / "reconstructions.png",
-        pictures.pairs(originals[:shown], reconstructions[:shown]),
-    )
-    write_json(
-        workdir / "metrics.json",
-        {
-            "reference": {
-                "path": reference,
-                "count": len(originals),
-            },
-            "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",
-            **reconstruction.summary(originals, reconstructions, codes, tokenizer.codebook_size),
-        },
-    )
-    return _common_results(workdir, "tokenizer") | {
-        "reconstructions": workdir / "samples" / "reconstructions.png",
-        "metrics": workdir / "metrics.json",
+    picture, metrics = workdir / "samples" / "reconstructions.png", workdir / "metrics.json"
+    pictures.save(picture, pictures.pairs(originals[:pictured], reconstructions[:pictured]))
+    content = {
+        "reference": {"path": reference, "count": len(originals)},
+        "protocol": "ADM centre crop, uint8 rounded half up, data range 255, mean over images",
+        **reconstruction.summary(originals, reconstructions, codes, tokenizer.codebook_size),
     }
+    write_json(metrics, content)
+    return {"reconstructions": picture, "metrics": metrics}
 
 
-def run_codes(config: ConfigDict, workdir: epath.Path) -> Made:
+def run_codes(config: ConfigDict, workdir: epath.Path) -> Results:
     """Encode images to code shards."""
-
     code_shards.run(config, workdir)
     return {"code shards": workdir}
 
 
-def run_generator(config: ConfigDict, workdir: epath.Path) -> Made:
-    """Train a generator, draw samples, measure them."""
-
-    wanted = preview.check_evaluation(config)
-    shown = generator_stage.run(config, workdir)
-    made = {} if not processes.first() else _common_results(workdir, "generator")
-    trained_with = model_directory.read_description(workdir / "model")["tokenizer"]
-    if not (config.tokenizer or epath.Path(trained_with["path"]).exists()):
-        return made
-    settings = config.samples
-    generator, tokenizer = pairs.load_pair(workdir / "model", config.tokenizer)
-    options = samplers.checked_options(settings, generator.network.config)
-    if processes.first():
-        height, width = generator.grid
-        about = dict(seed=config.seed, options=options, data=config.data.to_dict())
-        samples.write_samples(
-            samplers.sampler(generator, config.seed, shown.conditions, **options),
-            tokenizer,
-            workdir / "samples",
-            settings=samples.settings_of(generator, tokenizer, **about),
-            size=(height * tokenizer.downsample, width * tokenizer.downsample),
-            labels=shown.labels,
-            names=shown.names,
-            per_label=config.evaluation.per_class,
-            batch_size=settings.batch_size,
-        )
-        made["samples"] = workdir / "samples"
-        made["grid of samples"] = workdir / "samples" / "grid.png"
-    processes.wait("samples are drawn")
+def run_generator(config: ConfigDict, workdir: epath.Path) -> Results:
+    """Train a generator, generate samples, measure them; without a tokenizer only train."""
+    settings = preview.check_evaluation(config)
+    conditions = generator_stage.run(config, workdir)
+    results = training_results(workdir, "generator") if processes.first() else {}
+    if not has_tokenizer(config, workdir):
+        return results
+    results |= generate_samples(config, conditions, workdir)
+    processes.wait("samples are written")
     if config.evaluation.reference:
-        unfinished = workdir / "metrics.unfinished"
-        metrics = evaluation.evaluate(
-            str(workdir / "samples"), config.evaluation.reference, wanted, unfinished
-        )
-        if processes.first():
-            write_json(workdir / "metrics.json", metrics)
-            unfinished.rmtree(missing_ok=True)
-            made["metrics"] = workdir / "metrics.json"
-    return made
+        results |= measure_samples(config.evaluation.reference, settings, workdir)
+    return results
 
 
-RUNS: dict[str, Callable[[ConfigDict, epath.Path], Made]] = {
+def has_tokenizer(config: ConfigDict, workdir: epath.Path) -> bool:
+    """Whether the trained generator's codes can become images."""
+    trained_with = model_directory.read_description(workdir / "model")["tokenizer"]
+    return bool(config.tokenizer) or epath.Path(trained_with["path"]).exists()
+
+
+def generate_samples(
+    config: ConfigDict, conditions: SampleConditions, workdir: epath.Path
+) -> Results:
+    """Write WORKDIR/samples; with several processes all of them check, and the first generates.
+
+    Args:
+      config: of the generator.
+      conditions: that samples are of.
+      workdir: with the trained model.
+
+    Raises:
+      InputError: a tokenizer or options that do not fit the generator.
+    """
+    generator, tokenizer = pairs.load_pair(workdir / "model", config.tokenizer)
+    options = samplers.checked_options(config.samples, generator.network.config)
+    if not processes.first():
+        return {}
+    height, width = generator.grid
+    about = dict(seed=config.seed, options=options, data=config.data.to_dict())
+    samples.write_samples(
+        samplers.sampler(generator, config.seed, conditions.conditions, **options),
+        tokenizer,
+        workdir / "samples",
+        settings=samples.settings_of(generator, tokenizer, **about),
+        size=(height * tokenizer.downsample, width * tokenizer.downsample),
+        labels=conditions.labels,
+        names=conditions.names,
+        per_label=config.evaluation.per_class,
+        batch_size=config.samples.batch_size,
+    )
+    return {"samples": workdir / "samples", "grid of samples": workdir / "samples" / "grid.png"}
+
+
+def measure_samples(reference: str, settings: Settings, workdir: epath.Path) -> Results:
+    """Write WORKDIR/metrics.json; with several processes all of them call this."""
+    metrics, unfinished = workdir / "metrics.json", workdir / "metrics.unfinished"
+    content = evaluation.evaluate(str(workdir / "samples"), reference, settings, unfinished)
+    if not processes.first():
+        return {}
+    write_json(metrics, content)
+    unfinished.rmtree(missing_ok=True)
+    return {"metrics": metrics}
+
+
+RUNS: dict[str, Callable[[ConfigDict, epath.Path], Results]] = {
     "tokenizer": run_tokenizer,
     "codes": run_codes,
     "generator": run_generator,
 }
 
 
-def _common_results(workdir: epath.Path, name: str) -> Made:
-
+def training_results(workdir: epath.Path, name: str) -> Results:
+    """What training leaves, and its curves, which are plotted here."""
     curves.write({name: workdir}, workdir / "curves.png")
     return {
         "model": workdir / "model",

@@ -75,9 +75,9 @@ class Fit:
     @property
     def determined(self) -> bool:
         """Whether each exponent's interval is narrower than its value, and within EXPONENTS."""
-        found = [self.exponent(i) for i in range(len(self.middle_M))]
+        exponents = [self.exponent(i) for i in range(len(self.middle_M))]
         return all(
-            one.high - one.low < one.value and one.high < 0.99 * EXPONENTS[1] for one in found
+            one.high - one.low < one.value and one.high < 0.99 * EXPONENTS[1] for one in exponents
         )
 
     def _number(self, of: Callable[[np.ndarray], np.ndarray]) -> Number:
@@ -127,8 +127,8 @@ def fit(x_PM: np.ndarray, losses_P: np.ndarray, seed: int) -> Fit:
     middle_M = log_x_PM.mean(axis=0)
     centred_PM = log_x_PM - middle_M
     starts_SJ = _starts(log_P, variables)
-    found_SJ, squares_S = _closest(starts_SJ, centred_PM, np.tile(log_P, (len(starts_SJ), 1)))
-    best_J = found_SJ[squares_S.argmin()]
+    fitted_SJ, squares_S = _closest(starts_SJ, centred_PM, np.tile(log_P, (len(starts_SJ), 1)))
+    best_J = fitted_SJ[squares_S.argmin()]
     free = points - 1 - 2 * variables
     scale = np.sqrt(squares_S.min() / free)
     rng = np.random.default_rng(seed)
@@ -176,12 +176,14 @@ def _closest(
         terms_SPI = _terms(numbers_SJ[:, None], centred_PM)
         shares_SPI = special.softmax(terms_SPI, axis=-1)
         exponents_SM = np.exp(numbers_SJ[:, 1 + variables :])
-        of_exponents_SPM = -shares_SPI[..., 1:] * exponents_SM[:, None] * centred_PM
-        slopes_SPJ = np.concatenate([shares_SPI, of_exponents_SPM], axis=-1)
-        curvature_SJJ = slopes_SPJ.mT @ slopes_SPJ + damping_S[:, None, None] * np.eye(len(low_J))
-        pulls_SJ = slopes_SPJ.mT @ residuals_SP[..., None]
+        d_exponents_SPM = -shares_SPI[..., 1:] * exponents_SM[:, None] * centred_PM
+        d_numbers_SPJ = np.concatenate([shares_SPI, d_exponents_SPM], axis=-1)
+        curvature_SJJ = d_numbers_SPJ.mT @ d_numbers_SPJ + damping_S[:, None, None] * np.eye(
+            len(low_J)
+        )
+        gradient_SJ = d_numbers_SPJ.mT @ residuals_SP[..., None]
         moved_SJ = np.clip(
-            numbers_SJ - np.linalg.solve(curvature_SJJ, pulls_SJ)[..., 0], low_J, high_J
+            numbers_SJ - np.linalg.solve(curvature_SJJ, gradient_SJ)[..., 0], low_J, high_J
         )
         moved_SP = _log_loss(moved_SJ[:, None], centred_PM) - log_SP
         better_S = (moved_SP**2).sum(axis=-1) < (residuals_SP**2).sum(axis=-1)

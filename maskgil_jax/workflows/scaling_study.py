@@ -67,7 +67,7 @@ def study(options: ScalingOptions) -> None:
     ]
     shards = CodeShards(options.codes)
     check_codes(config, shards)
-    rows = [known(run, shards.index) for run in runs]
+    rows = [facts_of(run, shards.index) for run in runs]
     scaling_laws.check_points(scaling_tables.columns(rows, ("parameters", "tokens")))
     plans = [plan for path in options.plans for plan in scaling_tables.read_plans(path)]
     for run in runs:
@@ -118,10 +118,10 @@ def parse_steps(texts: Sequence[str]) -> list[int]:
 
 def parse_sizes(texts: Sequence[str]) -> list[tuple[int, int]]:
     """`["2x64", "4x128"]` as layers and widths, each once, in order."""
-    found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text) for text in texts]
-    if not texts or not all(found):
+    sizes = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text) for text in texts]
+    if not texts or not all(sizes):
         raise InputError(f"sizes={','.join(texts)}: expected LAYERSxWIDTH, as 2x64,4x128")
-    return sorted({(int(size[1]), int(size[2])) for size in found if size})
+    return sorted({(int(size[1]), int(size[2])) for size in sizes if size})
 
 
 def planned_run(config: ConfigDict, size: tuple[int, int], steps: int, workdir: epath.Path) -> Run:
@@ -162,11 +162,11 @@ def check_codes(config: ConfigDict, validation: CodeShards) -> None:
         if ours != theirs:
             raise InputError(
                 f"codes: has {what} {theirs}, but {config.data.source} has {ours}: expected codes "
-                "made alike"
+                "made in the same way"
             )
 
 
-def known(run: Run, index: Index) -> dict[str, Any]:
+def facts_of(run: Run, index: Index) -> dict[str, Any]:
     """What is known of a run before it starts: its row of the table, without the loss."""
 
     network = presets.network_config(run.config.model, index.tokenizer["codebook_size"], index.grid)
@@ -192,11 +192,11 @@ def check_directory(run: Run) -> None:
     path = run.directory / "config.json"
     if not path.exists():
         return
-    there = read_json(path, {})
-    here = json.loads(run.config.to_json_best_effort())
-    lines = defaults.differences(there, here)
-    if there.get("steps") != run.config.steps:
-        lines.append(f"steps: {there.get('steps')} -> {run.config.steps}")
+    theirs = read_json(path, {})
+    ours = json.loads(run.config.to_json_best_effort())
+    lines = defaults.differences(theirs, ours)
+    if theirs.get("steps") != run.config.steps:
+        lines.append(f"steps: {theirs.get('steps')} -> {run.config.steps}")
     if lines:
         raise InputError(
             f"{run.directory} holds a run of another config; choose another workdir, or the same "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from maskgil_jax.generation import pictures
+from maskgil_jax.generation import figures
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, check_object, read_json, write_bytes, write_json
 from maskgil_jax.workflows import scaling_laws, tables
@@ -24,7 +24,7 @@ NOTES = {
     "image counted again each time",
     "training_flops": "of matrix products, in one forward and two backward passes over them, a "
     "multiply and an add as 2; attention of all pairs; norms, look-ups and recomputation not",
-    "validation_loss": "mean of -log p in nats of hidden tokens (arccos masks, the same for all) "
+    "validation_loss": "mean of -log p in nats of masked tokens (arccos masks, the same for all) "
     "given the visible, or of each token given those before it in a causal model; no smoothing",
     "laws": "loss = E + A / parameters^a + B / tokens^b of all runs; loss = E + K / "
     "training_flops^c of the frontier: runs that no other with as little compute or less beats",
@@ -131,11 +131,12 @@ def write_study(
         output / "scaling.json", {"notes": notes, "runs": rows, "fits": fits, "plans": plans}
     )
     write_bytes(output / "scaling.csv", tables.as_csv(rows).encode())
-    parts = [tables.as_markdown(rows, RUN_COLUMNS), tables.as_markdown(fits, FIT_COLUMNS)]
+    sections = [tables.as_markdown(rows, RUN_COLUMNS), tables.as_markdown(fits, FIT_COLUMNS)]
     if plans:
-        parts.append(tables.as_markdown(plans, PLAN_COLUMNS))
-    parts.append("".join(f"- {name.replace('_', ' ')}: {text}\n" for name, text in notes.items()))
-    write_bytes(output / "scaling.md", "\n".join(parts).encode())
+        sections.append(tables.as_markdown(plans, PLAN_COLUMNS))
+    listed = [f"- {name.replace('_', ' ')}: {text}\n" for name, text in notes.items()]
+    sections.append("".join(listed))
+    write_bytes(output / "scaling.md", "\n".join(sections).encode())
     _plot(output / "scaling.png", rows, joint, compute)
 
 
@@ -222,39 +223,56 @@ PLAN_COLUMNS: dict[str, Callable[[Any], str]] = {
 
 def _plot(path: epath.Path, rows: Sequence[Row], joint: Fit, compute: Fit | None) -> None:
     """Loss against each variable, with the laws and their intervals."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
     # By variable: what the runs of one line share, and the law of a value for a run of that line.
     panels: dict[str, tuple[str, Callable[[float, Row], Number] | None]] = {
         "parameters": ("steps", lambda n, row: joint.loss((n, row["tokens"]))),
         "tokens": ("size", lambda n, row: joint.loss((row["parameters"], n))),
         "training_flops": ("size", None),
     }
-    all_axes = figure.subplots(1, len(panels), sharey=True)
-    for axes, (variable, (shared, law)) in zip(all_axes, panels.items(), strict=True):
-        values = columns(rows, [variable])
-        span = np.geomspace(values.min() / 1.2, values.max() * 1.2, 40)
-        lines = list(dict.fromkeys(row[shared] for row in rows))
-        colors = colormaps["viridis"](np.linspace(0, 0.9, len(lines)))
-        for name, color in zip(lines, colors, strict=True):
-            ours = [row for row in rows if row[shared] == name]
-            points = columns(ours, (variable, "validation_loss"))
-            label = f"{name} steps" if shared == "steps" else name
-            axes.plot(*points.T, "o", color=color, label=label)
-            if law:
-                _band(axes, span, [law(n, ours[0]) for n in span], color)
-        axes.set(xscale="log", xlabel=variable.replace("_", " "))
-        axes.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
-        axes.legend(frameon=False, fontsize=8)
-    if compute:
-        _band(all_axes[-1], span, [compute.loss([n]) for n in span], "black")
-    all_axes[0].set_ylabel("validation loss (nats)")
-    pictures.save_figure(path, figure, dpi=100)
+    with figures.figure(12, 3.8) as figure:
+        panes = figure.subplots(1, len(panels), sharey=True)
+        for pane, (variable, (shared, law)) in zip(panes, panels.items(), strict=True):
+            _plot_runs(pane, rows, variable, shared, law)
+        if compute:
+            span = _span(rows, "training_flops")
+            _band(panes[-1], span, [compute.loss([n]) for n in span], "black")
+        panes[0].set_ylabel("validation loss (nats)")
+        figures.save(path, figure)
 
 
-def _band(axes: Any, x: np.ndarray, losses: Sequence[Number], color: Any) -> None:
-    axes.plot(x, [one.value for one in losses], "-", color=color, linewidth=1)
+def _plot_runs(
+    pane: Any,
+    rows: Sequence[Row],
+    variable: str,
+    shared: str,
+    law: Callable[[float, Row], Number] | None,
+) -> None:
+    """Runs as points, in one colour those of one value of `shared`, each with its law."""
+    from matplotlib import colormaps
+
+    span = _span(rows, variable)
+    values = list(dict.fromkeys(row[shared] for row in rows))
+    colours = colormaps["viridis"](np.linspace(0, 0.9, len(values)))
+    for value, colour in zip(values, colours, strict=True):
+        ours = [row for row in rows if row[shared] == value]
+        points = columns(ours, (variable, "validation_loss"))
+        label = f"{value} steps" if shared == "steps" else value
+        pane.plot(*points.T, "o", color=colour, label=label)
+        if law:
+            _band(pane, span, [law(n, ours[0]) for n in span], colour)
+    pane.set(xscale="log", xlabel=variable.replace("_", " "))
+    pane.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
+    pane.legend()
+
+
+def _span(rows: Sequence[Row], variable: str) -> np.ndarray:
+    """Values of a variable, from a little below its smallest to a little above its largest."""
+    values = columns(rows, [variable])
+    return np.geomspace(values.min() / 1.2, values.max() * 1.2, 40)
+
+
+def _band(pane: Any, x: np.ndarray, losses: Sequence[Number], colour: Any) -> None:
+    """A law as a line, and its interval as a band around it."""
+    pane.plot(x, [one.value for one in losses], "-", color=colour, linewidth=1)
     low, high = [one.low for one in losses], [one.high for one in losses]
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    pane.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)

@@ -11,6 +11,7 @@ from etils import epath
 
 from maskgil_jax.data import sources
 from maskgil_jax.evaluation import evaluation, image_sets
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import pictures, reconstructions
 from maskgil_jax.metrics import reconstruction
 from maskgil_jax.pretrained.loading import Tokenizer, load_tokenizer
@@ -43,20 +44,20 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
     "encode_mebibytes": "{:,.0f}".format,
     "decode_mebibytes": "{:,.0f}".format,
 }
-SHOWN = 8  # images in the picture
+PICTURED = 8  # images in the picture
 
 
 def compare(options: ReconstructOptions) -> None:
-    """Reconstruct images with each tokenizer and write what came out.
+    """Reconstruct images with each tokenizer and write the results.
 
-    One that was stopped goes on with the batches that are missing, and what an earlier one of other
-    images or tokenizers wrote there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz
+    After a stop it goes on with the batches that are missing, and a comparison of other images or
+    tokenizers that lies there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz
     (what maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1
     and Table 5) and OUTPUT/reconstructions.png. A tokenizer is named after its directory, or after
     the one above a `model`; the images are the first of the source that can be read.
 
     Raises:
-      InputError: a directory, a name or a size that does not do.
+      InputError: a directory, a name or a size that cannot be used.
     """
     tokenizers = load(options.tokenizers, options.image_size)
     originals = read_originals(options)
@@ -65,19 +66,19 @@ def compare(options: ReconstructOptions) -> None:
     crop = f"{options.data}, first {len(originals)}, ADM centre crop to {options.image_size}"
     write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
     real = image_sets.Npz(str(output / "originals.npz"))
-    measure, reference = evaluation.against(real.path, real, settings_of(options), work)
-    rows, examples = [], [originals[:SHOWN]]
+    evaluator, reference = evaluation.evaluator_against(real.path, real, settings_of(options), work)
+    rows, examples = [], [originals[:PICTURED]]
     for name, tokenizer in tokenizers.items():
         images, row = reconstructed(tokenizer, name, originals, crop, output, options)
-        written = image_sets.Npz(str(output / f"{name}.npz"))
-        row |= measure.values(measure.features_of(written, name, real), reference)
+        samples = image_sets.Npz(str(output / f"{name}.npz"))
+        row |= evaluator.values(evaluator.features_of(samples, name, real), reference)
         rows.append({"tokenizer": name, **row})
-        examples.append(images[:SHOWN])
+        examples.append(images[:PICTURED])
     dtype = next(iter(tokenizers.values())).network.config.dtype
-    protocol = protocol_of(crop, dtype, options) | measure.told()
+    protocol = protocol_of(crop, dtype, options) | evaluator.description()
     write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
     tables.write(output / "tokenizers", rows, COLUMNS)
-    draw_pictures(rows, examples, len(originals), options, output)
+    write_pictures(rows, examples, len(originals), options, output)
     work.rmtree(missing_ok=True)
     unfinished.end(output)
     print((output / "tokenizers.md").read_text(), end="")
@@ -122,7 +123,7 @@ def begin(
     originals: np.ndarray,
     options: ReconstructOptions,
 ) -> None:
-    """Mark the directory as unfinished; what is there of another comparison is removed."""
+    """Mark the directory as unfinished; the files of another comparison are removed."""
     about = {
         "originals": hashlib.sha256(originals.tobytes()).hexdigest(),
         "tokenizers": [tokenizer.fingerprint for tokenizer in tokenizers.values()],
@@ -132,11 +133,11 @@ def begin(
     unfinished.begin(output, Written(about, files_of(list(tokenizers))), _finished(output))
 
 
-def settings_of(options: ReconstructOptions) -> evaluation.Settings:
+def settings_of(options: ReconstructOptions) -> Settings:
     """LPIPS and rFID where their networks are given."""
     networks = {"lpips": options.lpips, "rfid": options.inception}
     metrics = [name for name, directory in networks.items() if directory] or ["codebook"]
-    return evaluation.Settings(metrics, inception=options.inception, lpips=options.lpips)
+    return Settings(metrics, inception=options.inception, lpips=options.lpips)
 
 
 def reconstructed(
@@ -148,10 +149,10 @@ def reconstructed(
     options: ReconstructOptions,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Reconstruct and write OUTPUT/NAME.npz: the images, and the row of the table."""
-    parts = reconstructions.Reconstructions(
+    batches = reconstructions.Reconstructions(
         tokenizer, originals, options.batch_size, options.rounding, output / "unfinished"
     )
-    images, codes = parts.compute(name)
+    images, codes = batches.compute(name)
     write_npz(
         output / f"{name}.npz",
         arr_0=images,
@@ -159,7 +160,7 @@ def reconstructed(
         codebook_size=tokenizer.codebook_size,
         protocol=f"{crop}, reconstructed, uint8 by {options.rounding}",
     )
-    row = row_of(tokenizer, originals, images, codes) | parts.cost()
+    row = row_of(tokenizer, originals, images, codes) | batches.cost()
     row["head_parameters"] = options.head_width * tokenizer.codebook_size
     return images, row
 
@@ -178,7 +179,7 @@ def protocol_of(crop: str, dtype: str, options: ReconstructOptions) -> dict[str,
     }
 
 
-def draw_pictures(
+def write_pictures(
     rows: Sequence[Mapping[str, Any]],
     examples: Sequence[np.ndarray],
     count: int,
@@ -205,7 +206,7 @@ def files_of(names: Sequence[str]) -> list[str]:
 
 
 def _finished(output: epath.Path) -> Written | None:
-    """What a comparison that was finished has written; None where there is none."""
+    """The files of a finished comparison in a directory; None where there is none."""
     path = output / "tokenizers.json"
     if not path.exists():
         return None

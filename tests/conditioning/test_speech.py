@@ -15,7 +15,8 @@ from maskgil_jax.data import sources
 from maskgil_jax.data.companions import recordings
 from maskgil_jax.data.companions.recordings import Recordings
 from maskgil_jax.data.sound import audio, utterances
-from maskgil_jax.generation.live_speech import Stages
+from maskgil_jax.generation import live_speech
+from maskgil_jax.generation.live_speech import Timings
 from maskgil_jax.models.encoders.whisper import Whisper, WhisperConfig
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -301,8 +302,10 @@ def test_bad_recordings_are_refused_by_name(content, message, trained, tmp_path)
 
 def test_a_model_of_speech_needs_no_recogniser(trained, encoder):
     model = maskgil_jax.load(trained / "model")
-    with pytest.raises(InputError, match="speech itself: expected no --recognizer"):
-        choice.hearing(model, "", str(encoder))
+    with pytest.raises(
+        InputError, match="recognizer=.*: the generator is conditioned on speech itself"
+    ):
+        live_speech.listener_of(model, "", str(encoder))
 
 
 def test_a_model_of_text_hears_what_a_recogniser_writes_down(whisper_tiny, encoder, tmp_path):
@@ -310,14 +313,14 @@ def test_a_model_of_text_hears_what_a_recogniser_writes_down(whisper_tiny, encod
     text_encoder.save(tmp_path / "gemma")
     model = tiny_llama.masked(num_classes=0, feature_dim=32, condition_tokens=12)
     model.encoder = maskgil_jax.load(tmp_path / "gemma").provenance
-    with pytest.raises(InputError, match="conditioned on text: expected --recognizer=DIR"):
-        choice.hearing(model, "", None)
-    with pytest.raises(InputError, match="--recognizer=.* is no encoder of speech"):
-        choice.hearing(model, "", str(tmp_path / "gemma"))
-    hear = choice.hearing(model, "", str(whisper_tiny))
-    stages = Stages()
-    features, said = hear(tone(440, 1.0), stages)
-    assert list(stages.seconds) == ["recognising", "features"]
+    with pytest.raises(InputError, match="conditioned on text: expected recognizer=DIR"):
+        live_speech.listener_of(model, "", None)
+    with pytest.raises(InputError, match="recognizer=.* is no encoder of speech"):
+        live_speech.listener_of(model, "", str(tmp_path / "gemma"))
+    listener = live_speech.listener_of(model, "", str(whisper_tiny))
+    timings = Timings()
+    features, said = listener(tone(440, 1.0), timings)
+    assert list(timings.seconds) == ["recognising", "features"]
     assert said == maskgil_jax.load(whisper_tiny).transcribe(tone(440, 1.0))
     expected = text_encoder.features([said], 12)
     np.testing.assert_allclose(features.features_BTC, expected.features_BTC, atol=1e-5)

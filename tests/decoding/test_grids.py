@@ -47,7 +47,7 @@ def test_a_grid_that_the_known_codes_do_not_have_is_refused():
 def test_a_size_is_width_and_height_in_pixels():
     assert requests.grid_of("512x256", 16) == (16, 32)
     for text in ("512", "512x", "0x256", "axb", "1x2x3"):
-        with pytest.raises(InputError, match=f"--size={text}, expected WIDTHxHEIGHT in pixels"):
+        with pytest.raises(InputError, match=f"size={text}, expected WIDTHxHEIGHT in pixels"):
             requests.grid_of(text, 16)
-    with pytest.raises(InputError, match="--size=500x256, expected multiples of 16"):
+    with pytest.raises(InputError, match="size=500x256, expected multiples of 16"):
         requests.grid_of("500x256", 16)

@@ -27,25 +27,25 @@ def content(path):
     return json.loads(path.read_text())
 
 
-def test_images_are_the_same_drawn_on_8_devices(finished):
+def test_images_are_the_same_generated_on_8_devices(finished):
     assert jax.device_count() == 8
     pair = pairs.load_pair(finished / "model", "")
     models = generated_images.Models(*pair)
     conditions = samplers.split_over_devices(samplers.by_class)
     labels = generated_images.balanced(36, 10)
     assert len(conditions(labels[:16]).sharding.device_set) == 8
-    drawn = generated_images.Drawn(
+    generated = generated_images.GeneratedImages(
         samplers.sampler(models.generator, 3, conditions, steps=3),
         models,
         labels,
         names=models.generator.names_of_classes,
         batch_size=12,
     )
-    found = drawn.read(5, 36)
-    expected = images.draw_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
-    assert np.abs(found.images.astype(int) - expected).max() <= 1
-    assert found.labels.tolist() == [str(label) for label in labels[5:]]
-    assert drawn.seconds_per_image() > 0
+    ours = generated.read(5, 36)
+    expected = images.generate_images(samplers.sampler(pair[0], 3, steps=3), pair[1], labels, 9)[5:]
+    assert np.abs(ours.images.astype(int) - expected).max() <= 1
+    assert ours.labels.tolist() == [str(label) for label in labels[5:]]
+    assert generated.seconds_per_image() > 0
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_features_are_the_same_on_8_devices(monkeypatch, tmp_path):
     )
     loading.Auxiliary(network).save(tmp_path / "model")
     images = np.random.default_rng(0).integers(256, size=(11, 8, 8, 3), dtype=np.uint8)
-    found = feature_networks.inception(str(tmp_path / "model"), 8).compute(images)
+    ours = feature_networks.inception(str(tmp_path / "model"), 8).compute(images)
     expected = jax.jit(lambda n, x: n(x))(network, images)._asdict()
     for name, values in expected.items():
         scale = float(np.abs(values).max())
-        np.testing.assert_allclose(found[name], values, atol=1e-4 * scale, err_msg=name)
+        np.testing.assert_allclose(ours[name], values, atol=1e-4 * scale, err_msg=name)
 
 
 @pytest.mark.slow
@@ -103,12 +103,12 @@ def test_one_that_was_killed_goes_on(finished, tmp_path):
     parts = {path: path.stat().st_mtime_ns for path in unfinished.glob("*/*.npz")}
     assert 4 <= len(parts) < 6 and not (tmp_path / "killed.json").exists()
     again = start(*options, *REFERENCE, output)
-    told = again.communicate(timeout=300)[0]
-    assert again.returncode == 0, told
-    assert "reference: 2 of 2 parts are there" in told
-    assert f"samples: {len(parts) - 2} of 4 parts are there" in told
+    log = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, log
+    assert "reference: 2 of 2 blocks are there" in log
+    assert f"samples: {len(parts) - 2} of 4 blocks are there" in log
     whole = start(*options, *REFERENCE, f"--output={tmp_path}/whole.json")
     assert whole.communicate(timeout=300) and whole.returncode == 0
-    found, expected = content(tmp_path / "killed.json"), content(tmp_path / "whole.json")
-    assert found["metrics"] == expected["metrics"] and not unfinished.exists()
-    assert found["samples"]["pixels_sha256"] == expected["samples"]["pixels_sha256"]
+    ours, expected = content(tmp_path / "killed.json"), content(tmp_path / "whole.json")
+    assert ours["metrics"] == expected["metrics"] and not unfinished.exists()
+    assert ours["samples"]["pixels_sha256"] == expected["samples"]["pixels_sha256"]

@@ -12,7 +12,7 @@ from PIL import Image
 from maskgil_jax import metrics
 from maskgil_jax.data import sources
 from maskgil_jax.evaluation import evaluation, feature_networks, image_sets, protocols
-from maskgil_jax.evaluation.evaluation import Settings
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.pretrained import loading
@@ -60,11 +60,11 @@ def test_lpips_is_that_of_the_network_it_is_given(pair, tmp_path):
     config = LPIPSConfig(channels=(4, 4, 4, 4, 4))
     network = jax.jit(lambda: LPIPS(config, jax.random.key(0)))()
     loading.Auxiliary(network).save(tmp_path / "lpips")
-    found = evaluate(*pair, tmp_path, "lpips", lpips=str(tmp_path / "lpips"))
+    measured = evaluate(*pair, tmp_path, "lpips", lpips=str(tmp_path / "lpips"))
     x, y = (a / np.float32(127.5) - 1 for a in (NOISY, ORIGINALS))
     expected = jax.jit(lambda n, x, y: n(x, y))(network, x, y).mean()
-    np.testing.assert_allclose(found["metrics"]["lpips_vgg"], expected, rtol=1e-5)
-    assert found["real_to_real"] == {}
+    np.testing.assert_allclose(measured["metrics"]["lpips_vgg"], expected, rtol=1e-5)
+    assert measured["real_to_real"] == {}
     with pytest.raises(InputError, match="metric 'lpips' needs lpips=DIR"):
         evaluate(*pair, tmp_path, "lpips")
     with pytest.raises(InputError, match="metric .codebook. of .*: the samples have no codes"):
@@ -77,15 +77,15 @@ def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
     names = ("fid", "rfid", "sfid", "is", "pr", "dc", "kid", "frechet")
     result = evaluate(*pair, tmp_path, *names, inception=directory)
     extract = jax.jit(lambda n, x: n(x))
-    drawn, real = extract(network, NOISY), extract(network, ORIGINALS)
-    precision, recall = metrics.precision_recall(real.pool, drawn.pool)
-    density, coverage = metrics.density_coverage(real.pool, drawn.pool)
+    generated, real = extract(network, NOISY), extract(network, ORIGINALS)
+    precision, recall = metrics.precision_recall(real.pool, generated.pool)
+    density, coverage = metrics.density_coverage(real.pool, generated.pool)
     order = np.random.default_rng(0).permutation(len(NOISY))
     expected = {
-        "fid": metrics.frechet_distance(real.pool, drawn.pool),
-        "rfid": metrics.frechet_distance(real.pool, drawn.pool),
-        "sfid": metrics.frechet_distance(real.spatial, drawn.spatial),
-        "inception_score": metrics.inception_score(np.asarray(drawn.logits)[order])[0],
+        "fid": metrics.frechet_distance(real.pool, generated.pool),
+        "rfid": metrics.frechet_distance(real.pool, generated.pool),
+        "sfid": metrics.frechet_distance(real.spatial, generated.spatial),
+        "inception_score": metrics.inception_score(np.asarray(generated.logits)[order])[0],
         "precision": precision,
         "recall": recall,
         "density": density,
@@ -99,8 +99,12 @@ def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
     ]
     assert "pixel_frechet_distance" in result["metrics"]
     assert "rfid" not in result["real_to_real"] and "fid" in result["real_to_real"]
-    assert any("no dc between halves of the reference: 4" in told for told in result["warnings"])
-    assert any("fid of 9 images: a covariance of 2,048" in told for told in result["warnings"])
+    assert any(
+        "no dc between halves of the reference: 4" in warning for warning in result["warnings"]
+    )
+    assert any(
+        "fid of 9 images: a covariance of 2,048" in warning for warning in result["warnings"]
+    )
     with pytest.raises(InputError, match="metric 'fid' needs inception=DIR"):
         evaluate(*pair, tmp_path, "fid")
 
@@ -108,7 +112,7 @@ def test_inception_metrics_are_those_of_its_features(inception, pair, tmp_path):
 @pytest.mark.slow
 def test_a_protocol_changes_what_it_says_and_nothing_else(inception, pair, tmp_path):
     network, directory = inception
-    found = {
+    measured = {
         name: evaluate(*pair, tmp_path, "fid", protocol=name, inception=directory)
         for name in ("adm", "clean-fid", "maskgil-released")
     }
@@ -123,17 +127,19 @@ def test_a_protocol_changes_what_it_says_and_nothing_else(inception, pair, tmp_p
     }
     for name, features in expected.items():
         distance = metrics.frechet_distance(*(f.pool for f in features))
-        np.testing.assert_allclose(found[name]["metrics"]["fid"], distance, rtol=1e-4)
-        assert found[name]["protocol"]["name"] == name
-    assert len({round(result["metrics"]["fid"], 3) for result in found.values()}) == 3
-    assert any("holds no statistics" in told for told in found["adm"]["warnings"])
-    assert any("9 samples: the published numbers" in told for told in found["adm"]["warnings"])
+        np.testing.assert_allclose(measured[name]["metrics"]["fid"], distance, rtol=1e-4)
+        assert measured[name]["protocol"]["name"] == name
+    assert len({round(result["metrics"]["fid"], 3) for result in measured.values()}) == 3
+    assert any("holds no statistics" in warning for warning in measured["adm"]["warnings"])
+    assert any(
+        "9 samples: the published numbers" in warning for warning in measured["adm"]["warnings"]
+    )
 
 
 def test_stretching_is_of_each_image_and_truncates():
     images = np.array([[10, 20, 31], [7, 7, 7], [0, 128, 255]], np.uint8).reshape(3, 1, 1, 3)
-    found = feature_networks.stretched(images).reshape(3, 3).tolist()
-    assert found == [[0, 121, 255], [0, 0, 0], [0, 128, 255]]
+    measured = feature_networks.stretched(images).reshape(3, 3).tolist()
+    assert measured == [[0, 121, 255], [0, 0, 0], [0, 128, 255]]
 
 
 def adm_reference(path, inception, images=ORIGINALS, **arrays):
@@ -157,20 +163,20 @@ def test_stored_statistics_are_the_reference_of_fid_and_images_that_of_recall(
     network, directory = inception
     stored = adm_reference(tmp_path / "reference.npz", network)
     options = dict(protocol="adm", inception=directory)
-    found = evaluate(pair[0], tmp_path / "reference.npz", tmp_path, **options)
-    assert list(found["metrics"]) == [
+    measured = evaluate(pair[0], tmp_path / "reference.npz", tmp_path, **options)
+    assert list(measured["metrics"]) == [
         *("fid", "sfid", "inception_score", "inception_score_deviation", "precision", "recall")
     ]
-    drawn, own = (jax.jit(lambda n, x: n(x))(network, x) for x in (NOISY, ORIGINALS))
+    generated, own = (jax.jit(lambda n, x: n(x))(network, x) for x in (NOISY, ORIGINALS))
     for name, i in (("fid", 0), ("sfid", 1)):
-        expected = metrics.frechet_distance(stored[i], drawn[i])
-        np.testing.assert_allclose(found["metrics"][name], expected, rtol=1e-4)
-    expected = metrics.precision_recall(own.pool, drawn.pool)
-    assert (found["metrics"]["precision"], found["metrics"]["recall"]) == expected
-    reference = found["reference"]
+        expected = metrics.frechet_distance(stored[i], generated[i])
+        np.testing.assert_allclose(measured["metrics"][name], expected, rtol=1e-4)
+    expected = metrics.precision_recall(own.pool, generated.pool)
+    assert (measured["metrics"]["precision"], measured["metrics"]["recall"]) == expected
+    reference = measured["reference"]
     assert reference["sha256"] == image_sets.sha256_of(str(tmp_path / "reference.npz"))
     assert reference["count"] == 9 and reference["statistics"] == "of the file, not of its images"
-    assert "fid" not in found["real_to_real"] and "precision" in found["real_to_real"]
+    assert "fid" not in measured["real_to_real"] and "precision" in measured["real_to_real"]
 
     for name in ("rfid-val", "torch-fidelity", "maskgil-released"):
         with pytest.raises(InputError, match=f"protocol={name}: .*holds statistics"):
@@ -232,8 +238,8 @@ def test_classes_are_compared_by_name(tmp_path):
                 shade = (90 * i + j, 0, 0)
                 Image.new("RGB", (8, 8), shade).save(tmp_path / folder / name / f"{j}.png")
     whole, few = tmp_path / "all", tmp_path / "few"
-    found = evaluate(few, whole, tmp_path, "accuracy")
-    assert found["metrics"]["pixel_class_accuracy"] == 1.0
+    measured = evaluate(few, whole, tmp_path, "accuracy")
+    assert measured["metrics"]["pixel_class_accuracy"] == 1.0
     with pytest.raises(InputError, match="the reference has no images of classes .'ant'."):
         evaluate(whole, few, tmp_path, "accuracy")
 
@@ -245,17 +251,17 @@ def test_another_network_gives_features_under_its_own_name(tmp_path):
         np.savez(tmp_path / f"{name}.npz", arr_0=part)
     distances = []
     for name in ("other", "broken"):
-        drawn, real = tmp_path / f"{name}.npz", tmp_path / "real.npz"
-        found = evaluate(drawn, real, tmp_path, "frechet", network=spec)
-        assert found["features"] == [spec]
-        distances.append(found["metrics"].pop("efficientnet_lite0_frechet_distance"))
-        assert not found["metrics"]
+        generated, real = tmp_path / f"{name}.npz", tmp_path / "real.npz"
+        measured = evaluate(generated, real, tmp_path, "frechet", network=spec)
+        assert measured["features"] == [spec]
+        distances.append(measured["metrics"].pop("efficientnet_lite0_frechet_distance"))
+        assert not measured["metrics"]
     assert distances[0] < distances[1]
     for bad in ("tests.helpers.efficientnet", "tests.none:f", "tests.helpers.efficientnet:none"):
         with pytest.raises(InputError, match=f"features={bad}: .*expected MODULE:FUNCTION"):
-            evaluate(drawn, real, tmp_path, "frechet", network=bad)
+            evaluate(generated, real, tmp_path, "frechet", network=bad)
     with pytest.raises(InputError, match="metric 'fid' is of Inception's features, but these are"):
-        evaluate(drawn, real, tmp_path, "fid", network=spec)
+        evaluate(generated, real, tmp_path, "fid", network=spec)
 
 
 def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path):
@@ -269,7 +275,7 @@ def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path
             tmp_path / f"{name}.npz", features=features, network="lab/Net-7", labels=labels, **extra
         )
     a, b = tmp_path / "a.npz", tmp_path / "b.npz"
-    found = evaluate(a, b, tmp_path, "frechet", "pr", "dc", "kid", "accuracy", "is")
+    measured = evaluate(a, b, tmp_path, "frechet", "pr", "dc", "kid", "accuracy", "is")
     precision, recall = metrics.precision_recall(sets["b"], sets["a"])
     expected = {
         "lab_net_7_frechet_distance": metrics.frechet_distance(sets["b"], sets["a"]),
@@ -279,10 +285,10 @@ def test_features_of_something_else_serve_every_metric_but_never_as_fid(tmp_path
         "lab_net_7_kid": metrics.kernel_distance(sets["b"], sets["a"], subset_size=300)[0],
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(found["metrics"][name], value, rtol=1e-9, err_msg=name)
-    assert {name.startswith("lab_net_7_") for name in found["metrics"]} == {True}
-    assert found["features"] == ["lab/Net-7"]
-    assert found["reference"]["sha256"] == image_sets.sha256_of(str(b))
+        np.testing.assert_allclose(measured["metrics"][name], value, rtol=1e-9, err_msg=name)
+    assert {name.startswith("lab_net_7_") for name in measured["metrics"]} == {True}
+    assert measured["features"] == ["lab/Net-7"]
+    assert measured["reference"]["sha256"] == image_sets.sha256_of(str(b))
     with pytest.raises(InputError, match="other side images: expected features too, or features="):
         np.savez(tmp_path / "images.npz", arr_0=ORIGINALS)
         evaluate(tmp_path / "images.npz", b, tmp_path)
@@ -299,7 +305,7 @@ def test_features_of_another_resize_than_the_protocols_are_refused(tmp_path):
     """As maskgil_jax.features leaves them: it says by which resize they were made."""
     pool = np.random.default_rng(0).normal(size=(50, 6))
     for name, resize in (("tf1", "tf1_bilinear"), ("clean", "clean_bicubic")):
-        about = json.dumps({"features": [feature_networks.inception_told(resize, False)]})
+        about = json.dumps({"features": [feature_networks.inception_description(resize, False)]})
         np.savez(
             tmp_path / f"{name}.npz", pool=pool, network=feature_networks.INCEPTION, about=about
         )
@@ -404,10 +410,10 @@ def test_what_was_cut_short_goes_on(tmp_path, monkeypatch):
         evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
     assert computed == [256, 256]
     computed.append("again")
-    found = evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
+    measured = evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
     assert computed == [256, 256, "again", 48, 256, 256, 48]  # the reference, then the samples
-    assert found["metrics"] == expected["metrics"]
-    assert found["samples"]["pixels_sha256"] == expected["samples"]["pixels_sha256"]
+    assert measured["metrics"] == expected["metrics"]
+    assert measured["samples"]["pixels_sha256"] == expected["samples"]["pixels_sha256"]
 
 
 def test_an_npz_is_never_held_whole(tmp_path):
@@ -420,9 +426,9 @@ def test_an_npz_is_never_held_whole(tmp_path):
     for name in ("stored", "packed"):
         tracemalloc.start()
         read = image_sets.Npz(str(tmp_path / f"{name}.npz"))
-        for start in range(0, 2000, image_sets.PART):
-            piece = read.read(start, min(start + image_sets.PART, 2000)).images
-            assert (piece[:, 0, 0, 0] == images[start : start + image_sets.PART, 0, 0, 0]).all()
+        for start in range(0, 2000, image_sets.BLOCK):
+            piece = read.read(start, min(start + image_sets.BLOCK, 2000)).images
+            assert (piece[:, 0, 0, 0] == images[start : start + image_sets.BLOCK, 0, 0, 0]).all()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < images.nbytes / 2, name
@@ -434,19 +440,19 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
         for i in range(6):
             Image.fromarray(DIGITS[i]).save(tmp_path / "images" / name / f"{i}.png")
     (tmp_path / "images" / "a" / "3.png").write_bytes(b"no image")
-    found = evaluate(tmp_path / "images", tmp_path / "images", tmp_path, "accuracy", "pr")
-    assert found["samples"]["count"] == 11
+    measured = evaluate(tmp_path / "images", tmp_path / "images", tmp_path, "accuracy", "pr")
+    assert measured["samples"]["count"] == 11
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "b" / "5.png")
     with pytest.raises(InputError, match="5.png is 9 x 9 pixels, but the images of"):
         evaluate(tmp_path / "images", tmp_path / "images", tmp_path / "again")
 
 
 def test_results_name_what_they_are_of(pair, tmp_path):
-    found = evaluate(*pair, tmp_path, "frechet")
-    assert json.loads(json.dumps(found)) == found
-    assert found["samples"]["count"] == 9 and found["reference"]["path"] == str(pair[1])
-    assert found["code"].startswith("0.1.0") and found["protocol"]["name"] == "none"
-    assert found["reference"]["sha256"] != found["samples"]["sha256"]
+    measured = evaluate(*pair, tmp_path, "frechet")
+    assert json.loads(json.dumps(measured)) == measured
+    assert measured["samples"]["count"] == 9 and measured["reference"]["path"] == str(pair[1])
+    assert measured["code"].startswith("0.1.0") and measured["protocol"]["name"] == "none"
+    assert measured["reference"]["sha256"] != measured["samples"]["sha256"]
     with pytest.raises(InputError, match="protocol=fid50k: expected one of adm, torch-fidelity"):
         evaluate(*pair, tmp_path, protocol="fid50k")
 

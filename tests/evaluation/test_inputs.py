@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data import sources
-from maskgil_jax.evaluation import evaluation, feature_sets, image_sets
-from maskgil_jax.evaluation.evaluation import Settings
+from maskgil_jax.evaluation import evaluation, image_sets, stored_features
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -131,13 +131,13 @@ def test_statistics_that_are_none_are_refused_on_both_sides(arrays, message, tmp
 def test_half_of_statistics_and_features_of_another_count_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", mu=np.zeros(4), network="net")
     with pytest.raises(InputError, match="x.npz holds mu but no sigma"):
-        feature_sets.read_features(str(tmp_path / "x.npz"))
+        stored_features.read_features(str(tmp_path / "x.npz"))
     np.savez(tmp_path / "x.npz", features=FEATURES, network="net", count=50)
     with pytest.raises(InputError, match="x.npz: count = 50, but there are 40 rows"):
-        feature_sets.read_features(str(tmp_path / "x.npz"))
+        stored_features.read_features(str(tmp_path / "x.npz"))
     np.savez(tmp_path / "x.npz", features=FEATURES + 0j, network="net")
     with pytest.raises(InputError, match="x.npz: features is complex64"):
-        feature_sets.read_features(str(tmp_path / "x.npz"))
+        stored_features.read_features(str(tmp_path / "x.npz"))
 
 
 def test_statistics_without_what_a_metric_needs_are_refused(tmp_path):
@@ -201,12 +201,12 @@ def test_a_set_of_which_no_image_can_be_read_is_refused_with_the_reasons(tmp_pat
 def test_images_left_out_are_counted_in_the_result(tmp_path):
     some = folder(tmp_path / "some", map("{}.png".format, range(9)))
     (some / "3.png").write_bytes(b"")
-    found = evaluate(
+    measured = evaluate(
         some, folder(tmp_path / "many", map("{}.png".format, range(9))), tmp_path, "pr"
     )
-    assert (found["samples"]["count"], found["samples"]["unreadable"]) == (8, 1)
-    assert found["samples"]["unreadable_by_kind"] == "1 x an empty file"
-    assert found["reference"]["count"] == 9 and "unreadable" not in found["reference"]
+    assert (measured["samples"]["count"], measured["samples"]["unreadable"]) == (8, 1)
+    assert measured["samples"]["unreadable_by_kind"] == "1 x an empty file"
+    assert measured["reference"]["count"] == 9 and "unreadable" not in measured["reference"]
 
 
 COUNTED = [f"{i}.png" for i in range(12)]
@@ -232,17 +232,17 @@ def test_pairs_of_other_names_are_refused(samples, reference, message, tmp_path)
 @pytest.mark.parametrize("reference", [COUNTED, [f"{i}.webp" for i in range(12)]])
 def test_pairs_are_told_by_their_names_without_suffix(reference, tmp_path):
     folder(tmp_path / "a", COUNTED), folder(tmp_path / "b", reference)
-    found = evaluate(tmp_path / "a", f"folder:{tmp_path}/b/", tmp_path, "psnr")
-    assert found["paired"] == "by name"
+    measured = evaluate(tmp_path / "a", f"folder:{tmp_path}/b/", tmp_path, "psnr")
+    assert measured["paired"] == "by name"
     if reference == COUNTED:
-        assert found["metrics"]["psnr"] > 60
+        assert measured["metrics"]["psnr"] > 60
 
 
 def test_files_without_names_are_paired_by_position_and_say_so(tmp_path):
     for name in ("a", "b"):
         np.savez(tmp_path / f"{name}.npz", arr_0=IMAGES)
-    found = evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path, "psnr")
-    assert found["paired"] == "by position" and found["metrics"]["psnr"] > 60
+    measured = evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path, "psnr")
+    assert measured["paired"] == "by position" and measured["metrics"]["psnr"] > 60
     assert "paired" not in evaluate(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path, "pr")
 
 
@@ -254,5 +254,5 @@ def test_a_file_without_names_is_no_pair_of_a_folder(tmp_path):
             evaluate(*sides, tmp_path, "psnr")
     order = sorted(range(12), key=str)  # of a folder: 0, 1, 10, 11, 2 ...
     np.savez(tmp_path / "b.npz", arr_0=IMAGES[order], names=np.array([str(i) for i in order]))
-    found = evaluate(tmp_path / "a", tmp_path / "b.npz", tmp_path, "psnr")
-    assert found["paired"] == "by name" and found["metrics"]["psnr"] > 60
+    measured = evaluate(tmp_path / "a", tmp_path / "b.npz", tmp_path, "psnr")
+    assert measured["paired"] == "by name" and measured["metrics"]["psnr"] > 60

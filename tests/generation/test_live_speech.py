@@ -1,4 +1,4 @@
-"""What is said is drawn at once; its directory is marked as unfinished until all is drawn."""
+"""Speech becomes images at once; their directory is marked as unfinished until all are there."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from tests.helpers.plain_tokenizer import Tokenizer, names, numbered
 FINISHED = ["grid.png", "latency.json", "samples.npz"]
 
 
-def hear(waveform, stages):
-    with stages("features"):
+def listener(waveform, timings):
+    with timings("features"):
         return Features(np.full((1, 1, 1), waveform[0]), np.ones((1, 1), bool)), f"{waveform[0]:g}"
 
 
-def sampler(conditions):
+def sampler_of(conditions):
     return lambda labels, start: np.broadcast_to(
         conditions(labels)[0][..., None].astype(int)[:, :, 0], (len(labels), 2, 3)
     )
@@ -31,32 +31,31 @@ def said(*values, then=None):
         raise then
 
 
-def draw(output, utterances, live=False):
-    live_speech.draw_spoken(
-        utterances, hear, sampler, Tokenizer(), output, settings={"a": 1}, count=2, live=live
-    )
+def sample(output, utterances, live=False):
+    model = live_speech.SpeechModel(listener, sampler_of, Tokenizer())
+    live_speech.sample_utterances(utterances, model, output, settings={"a": 1}, count=2, live=live)
 
 
-def test_a_draw_of_fewer_removes_the_rest_of_the_first(tmp_path):
-    draw(tmp_path, said(3, 9, 4))
+def test_samples_of_fewer_remove_the_rest_of_the_first(tmp_path):
+    sample(tmp_path, said(3, 9, 4))
     assert names(tmp_path) == [*numbered(6), *FINISHED]
-    draw(tmp_path, said(3))
+    sample(tmp_path, said(3))
     assert names(tmp_path) == [*numbered(2), *FINISHED]
     assert len(image_sets.open_images(str(tmp_path))) == 2
 
 
 def test_a_microphone_ends_by_ctrl_c_and_files_do_not(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        draw(tmp_path / "live", said(3, 9, then=KeyboardInterrupt()), live=True)
+        sample(tmp_path / "live", said(3, 9, then=KeyboardInterrupt()), live=True)
     assert names(tmp_path / "live") == [*numbered(4), *FINISHED]
     for stop in (KeyboardInterrupt(), InputError("not finite")):
         with pytest.raises(type(stop)):
-            draw(tmp_path / "files", said(3, 9, 5, then=stop))
+            sample(tmp_path / "files", said(3, 9, 5, then=stop))
         assert names(tmp_path / "files") == [*numbered(6), "latency.json", "unfinished.json"]
         with pytest.raises(InputError, match="is unfinished"):
             image_sets.open_images(str(tmp_path / "files"))
 
 
 def test_silence_leaves_no_mark(tmp_path):
-    draw(tmp_path, said())
+    sample(tmp_path, said())
     assert names(tmp_path) == ["latency.json"]

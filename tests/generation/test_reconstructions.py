@@ -12,6 +12,7 @@ from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import unfinished
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import tokenizer_comparison
+from maskgil_jax.workflows.options import ReconstructOptions
 from tests.helpers import tiny_models
 
 ORIGINALS = np.random.default_rng(0).integers(256, size=(7, 8, 8, 3), dtype=np.uint8)
@@ -78,15 +79,16 @@ def test_pixels_that_are_not_finite_are_said(tmp_path):
 
 
 def compare(output, *names, count=7):
-    tokenizer_comparison.write_comparison(
-        [str(output.parent / name) for name in names],
-        "embedded:test",
-        output,
-        image_size=8,
-        count=count,
-        batch_size=3,
-        rounding="half_up",
-        head_width=8,
+    tokenizer_comparison.compare(
+        ReconstructOptions(
+            tokenizers=tuple(str(output.parent / name) for name in names),
+            data="embedded:test",
+            output=str(output),
+            image_size=8,
+            count=count,
+            batch_size=3,
+            head_width=8,
+        )
     )
 
 

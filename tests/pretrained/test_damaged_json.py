@@ -10,12 +10,12 @@ from etils import epath
 
 import maskgil_jax
 from maskgil_jax.data.shards import code_records, shard_index
-from maskgil_jax.evaluation import feature_sets
+from maskgil_jax.evaluation import stored_features
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.reporting import collect, facts, figures, page, result_tables, results
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.unreadable_images import known_unreadable
-from maskgil_jax.workflows import decoding_sweep, scaling_study
+from maskgil_jax.workflows import decoding_sweep, scaling_tables
 from maskgil_jax.workflows.run import keep_config, run_stages
 from tests.helpers import tiny
 
@@ -85,7 +85,7 @@ READERS = {
     "config.json of a run": ("config.json", read_config),
     "config.json in a report": ("config.json", read_report),
     "metrics.json in a report": ("metrics.json", read_report),
-    "a plan": (PLAN, lambda path: scaling_study.read_plans(str(path))),
+    "a plan": (PLAN, lambda path: scaling_tables.read_plans(str(path))),
     "a plan in a report": (PLAN, read_report),
     "a setting of a sweep": (SETTING, lambda path: decoding_sweep.read_setting(epath.Path(path))),
     "unreadable images": ([1, 5], lambda path: known_unreadable(epath.Path(path), 10)),
@@ -196,7 +196,7 @@ def test_what_is_damaged_about_features_is_named(about, tmp_path):
     path = tmp_path / "features.npz"
     np.savez(path, features=np.ones((4, 2)), network="mine", about=about)
     with pytest.raises(InputError, match=f"{path}: about"):
-        feature_sets.read_features(str(path))
+        stored_features.read_features(str(path))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", '"x"', "[" * 100_000, b"\xff\x00"])

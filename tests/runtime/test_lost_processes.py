@@ -94,7 +94,7 @@ def test_other_errors_of_the_runtime_are_of_this_process(message, ended, monkeyp
     with pytest.raises(SystemExit):
         run(monkeypatch, in_body=error)
     assert ended == [1]
-    with pytest.raises(InputError, match="--distributed=127.0.0.1:1,2,0: "):
+    with pytest.raises(InputError, match="distributed=127.0.0.1:1,2,0: "):
         run(monkeypatch, at_start=error)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from maskgil_jax.data.shards import shard_files
+from maskgil_jax.data.shards import shard_files, shard_index, shard_reader
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import code_shards
@@ -20,7 +20,7 @@ from tests.helpers import tiny
 @pytest.fixture
 def damaged(finished, tmp_path):
     """Two shards of 32 examples: three of the first are damaged, and the second is cut in half."""
-    whole, path = shard_files.CodeShards(f"{finished}/codes"), epath.Path(tmp_path) / "codes"
+    whole, path = shard_reader.CodeShards(f"{finished}/codes"), epath.Path(tmp_path) / "codes"
     path.mkdir()
     records = [
         whole[i]._replace(codes=whole[i].codes.astype(np.uint16), id=f"images/{i}.png")
@@ -33,7 +33,7 @@ def damaged(finished, tmp_path):
     for number, name in enumerate(names):
         shard_files.write_shard(path / name, records[32 * number : 32 * (number + 1)], index.grids)
     counts = shard_files.counts_of(path, index)
-    shard_files.write_index(path, index, counts | {"unreadable": 0, "complete": True})
+    shard_index.write_index(path, index, counts | {"unreadable": 0, "complete": True})
     data = (path / names[0]).read_bytes()
     (path / names[0]).write_bytes(data.replace(b"images/7.png", b"images/8.png"))
     data = (path / names[1]).read_bytes()
@@ -77,7 +77,7 @@ def test_tokenizing_again_writes_damaged_shards_again(damage, finished, tmp_path
     config.update(tokenizer=f"{finished}/tokenizer/model", source="embedded:test", shard_size=200)
     output = epath.Path(tmp_path)
     code_shards.run(config, output)
-    whole = [(output / name).read_bytes() for name in shard_files.read_index(output)[0].shards]
+    whole = [(output / name).read_bytes() for name in shard_index.read_index(output)[0].shards]
     path = output / "codes-00001-of-00002.array_record"
     broken = path.with_name(path.name + ".grids.npy") if "grids" in damage else path
     data = broken.read_bytes()
@@ -87,7 +87,7 @@ def test_tokenizing_again_writes_damaged_shards_again(damage, finished, tmp_path
     caplog.clear()
     code_shards.run(config, output)
     assert (f"{path} is damaged and written again: " in caplog.text) == (damage != "missing")
-    codes = shard_files.CodeShards(str(output))
+    codes = shard_reader.CodeShards(str(output))
     assert len(codes) == 360 and codes.lost == 0
     assert json.loads((output / "index.json").read_text())["complete"] is True
     ids = [codes[i].id for i in range(360)]

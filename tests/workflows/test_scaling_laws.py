@@ -1,4 +1,4 @@
-"""Laws are found again from noisy points that obey them."""
+"""Laws are recovered from noisy points that obey them."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def noisy(losses_P, noise, seed):
 
 def test_a_law_without_noise_is_found_exactly():
     fit = scaling_laws.fit(GRID_PM, loss_of(GRID_PM), seed=0)
-    found = [fit.floor, fit.exponent(0), fit.exponent(1), fit.factor(0), fit.factor(1)]
-    np.testing.assert_allclose([one.value for one in found], (2.5, 0.3, 0.4, 30, 200), rtol=1e-3)
+    fitted = [fit.floor, fit.exponent(0), fit.exponent(1), fit.factor(0), fit.factor(1)]
+    np.testing.assert_allclose([one.value for one in fitted], (2.5, 0.3, 0.4, 30, 200), rtol=1e-3)
     assert fit.determined and fit.scale < 1e-6
 
 
@@ -31,11 +31,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     held = []
     for seed in range(12):
         fit = scaling_laws.fit(GRID_PM, noisy(loss_of(GRID_PM), 1e-3, seed), seed)
-        found = (fit.floor, fit.exponent(0), fit.exponent(1), fit.loss(far))
-        held.append([one.low <= t <= one.high for one, t in zip(found, truth, strict=True)])
+        fitted = (fit.floor, fit.exponent(0), fit.exponent(1), fit.loss(far))
+        held.append([one.low <= t <= one.high for one, t in zip(fitted, truth, strict=True)])
         assert fit.determined
         # They are of some use: the exponents are known to a third, the loss to a twentieth.
-        assert found[1].high - found[1].low < 0.1 and found[3].high - found[3].low < 0.15
+        assert fitted[1].high - fitted[1].low < 0.1 and fitted[3].high - fitted[3].low < 0.15
     assert np.mean(held) >= 0.85
 
 
@@ -45,8 +45,8 @@ def test_a_law_of_one_variable():
     for seed in range(12):
         losses_P = noisy(2.5 + (1e9 / x_P1[:, 0]) ** 0.3, 1e-3, seed)
         fit = scaling_laws.fit(x_P1, losses_P, seed)
-        found, truth = (fit.floor, fit.exponent(0)), (2.5, 0.3)
-        held.append([one.low <= t <= one.high for one, t in zip(found, truth, strict=True)])
+        fitted, truth = (fit.floor, fit.exponent(0)), (2.5, 0.3)
+        held.append([one.low <= t <= one.high for one, t in zip(fitted, truth, strict=True)])
     assert np.mean(held) >= 0.8
 
 

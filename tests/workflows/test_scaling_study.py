@@ -112,7 +112,7 @@ def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
     config.model.preset = "besnier"
     run = scaling_study.planned_run(config, (1, 32), 5, tmp_path)
     with pytest.raises(InputError, match="expected a LLaMA"):
-        scaling_study.known(run, CodeShards(f"{finished}/codes").index)
+        scaling_study.facts_of(run, CodeShards(f"{finished}/codes").index)
 
 
 def test_a_run_of_other_steps_in_its_place_is_refused(finished, runs):

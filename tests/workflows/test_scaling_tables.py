@@ -23,12 +23,12 @@ SPEED = {"mfu": 0.33, "tokens_per_second": 1e6, "chip_hours": 1500.0}
 
 def rows(noise):
     rng = np.random.default_rng(0)
-    found = []
+    table = []
     for steps in (100, 200, 400, 800):
         for size, parameters in (("1x32", 10**5), ("2x64", 3 * 10**5), ("3x96", 10**6)):
             tokens = steps * 2048
             loss = 2.5 + 30 / parameters**0.3 + 200 / tokens**0.4
-            found.append(
+            table.append(
                 {
                     "run": f"{size}-{steps}",
                     "size": size,
@@ -39,7 +39,7 @@ def rows(noise):
                     "validation_loss": loss * np.exp(noise * rng.standard_normal()),
                 }
             )
-    return found
+    return table
 
 
 def test_a_determined_law_is_extended_to_plans_and_said_not_to_be_measured(tmp_path):
@@ -75,10 +75,10 @@ def test_a_law_that_the_runs_leave_open_is_not_extended(tmp_path):
 
 def test_the_frontier_holds_what_no_cheaper_run_beats():
     points = [(4, 2.0), (1, 3.0), (2, 3.5), (3, 2.5), (5, 2.2)]
-    found = scaling_tables.frontier(
+    table = scaling_tables.frontier(
         [{"training_flops": c, "validation_loss": y} for c, y in points]
     )
-    assert [row["training_flops"] for row in found] == [1, 3, 4]
+    assert [row["training_flops"] for row in table] == [1, 3, 4]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"plans": [{"config": "configs/b.py"}]}', None])

@@ -18,7 +18,7 @@ from maskgil_jax.runtime.regular_files import read_regular_file
 log = logging.getLogger("maskgil_jax")
 
 EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
-WHAT = "recordings (config.data.speech, --speech)"
+WHAT = "recordings (config.data.speech, or speech)"
 
 
 def find(folder: str) -> list[tuple[pathlib.Path, str]]:
@@ -31,13 +31,13 @@ def find(folder: str) -> list[tuple[pathlib.Path, str]]:
     paths = sorted(_recordings_below(top), key=lambda path: path.split(os.sep))
     if not paths:
         raise InputError(
-            f"--speech={folder}: expected recordings ({', '.join(EXTENSIONS)}), or sub-folders of "
+            f"speech={folder}: expected recordings ({', '.join(EXTENSIONS)}), or sub-folders of "
             "them; there are none"
         )
     if direct := [path for path in paths if os.sep not in path]:
         if unused := len(paths) - len(direct):
             log.warning(
-                "--speech=%s: %d recordings in sub-folders are not used, since %d lie beside these",
+                "speech=%s: %d recordings in sub-folders are not used, since %d lie beside these",
                 *(folder, unused, len(direct)),
             )
         return [(top / path, "") for path in direct]
