@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import maskgil_jax
-from maskgil_jax.pretrained import loading, model_directory, pairs
+from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.runtime import trees
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers import tiny_gemma, tiny_models
@@ -63,7 +63,7 @@ def test_what_is_whole_is_loaded_with_its_fingerprint(saved):
         recorded = json.loads((saved / name / "model.json").read_text())["fingerprint"]
         loaded = maskgil_jax.load(saved / name)
         assert loaded.fingerprint == recorded == model_directory.fingerprint(loaded.network)
-    pairs.load_pair(saved / "generator", "")
+    loading.load_pair(saved / "generator", "")
 
 
 def test_one_changed_bit_of_a_weight_is_refused_unless_told_otherwise(model, capfd):
@@ -76,7 +76,7 @@ def test_one_changed_bit_of_a_weight_is_refused_unless_told_otherwise(model, cap
     with pytest.raises(InputError) as raised:
         maskgil_jax.load(model)
     recorded = json.loads((model / "model.json").read_text())["fingerprint"]
-    for part in (str(model), recorded, "is damaged or was changed", "--noverify"):
+    for part in (str(model), recorded, "is damaged or was changed", "verify=false"):
         assert part in str(raised.value)
     assert maskgil_jax.load(model, verify=False).fingerprint == recorded
 
@@ -108,7 +108,7 @@ def test_damaged_values_are_one_message(kind, saved, tmp_path, capfd, caplog):
     model = shutil.copytree(saved / "tokenizer", tmp_path / "tokenizer")
     DAMAGE[kind](largest(model / "params"))
     with pytest.raises(InputError, match=str(model)):
-        pairs.load_pair(saved / "generator", str(model))
+        loading.load_pair(saved / "generator", str(model))
     assert "Traceback" not in capfd.readouterr().err and not caplog.records
 
 

@@ -15,9 +15,9 @@ from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
-from maskgil_jax.generation import prompts, requests, samplers
+from maskgil_jax.generation import requests, samplers
 from maskgil_jax.generation.requests import Request
-from maskgil_jax.pretrained import pairs
+from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -97,7 +97,7 @@ def settings_of(measuring: Measuring) -> Settings:
 def load_models(model: str, options: Generating) -> Models:
     """A generator and its tokenizer, on all devices of this process."""
     companions = options.companions
-    return Models(*pairs.load_pair(model, companions.tokenizer, companions.verify))
+    return Models(*loading.load_pair(model, companions.tokenizer, companions.verify))
 
 
 def generated_images(
@@ -153,7 +153,7 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
     if len(given) > 1:
         raise InputError(f"{given[0]} and {given[1]} are given, expected one of them")
     if options.prompts:
-        lines = prompts.read_prompts(options.prompts)
+        lines = requests.read_prompts(options.prompts)
         request = requests.of_prompts(generator, lines, companions.encoder, companions.verify)
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         about = {"prompts": f"{len(lines)} of {options.prompts}, in turn", "sha256": digest}

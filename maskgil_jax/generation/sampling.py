@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maskgil_jax.data.sound import audio, utterances
-from maskgil_jax.generation import live_speech, prompts, requests, samplers, samples
+from maskgil_jax.generation import live_speech, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
 from maskgil_jax.generation.requests import Request
-from maskgil_jax.pretrained import model_directory, pairs
+from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -27,10 +27,10 @@ def sample(options: SampleOptions) -> None:
         that do not fit together.
     """
     condition = check_condition(options)
-    lines = prompts.read_prompts(options.prompts) if options.prompts else []
+    lines = requests.read_prompts(options.prompts) if options.prompts else []
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
-    generator, tokenizer = pairs.load_pair(options.model, companions.tokenizer, companions.verify)
+    generator, tokenizer = loading.load_pair(options.model, companions.tokenizer, companions.verify)
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
     if speech is not None:
         sample_speech(options, generator, tokenizer, speech, grid)

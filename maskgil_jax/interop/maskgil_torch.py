@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 def load(path: str) -> "MaskGIL":
-    """The model of a .safetensors or .pt file that `convert export --format=maskgil` wrote."""
+    """The model of a .safetensors or .pt file of `maskgil_jax.convert export --format=maskgil`."""
     if path.endswith(".safetensors"):
         from safetensors import safe_open
 

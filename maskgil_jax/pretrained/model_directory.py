@@ -142,7 +142,7 @@ def load_params(
                 f"{directory} is damaged or was changed: its files ({files}) have the fingerprint "
                 f"{actual}, but its model.json says {expected}; copy or convert the model again "
                 "(training writes its own again once the directory is removed), or read it as it "
-                "is with --noverify (sample, evaluate) or load(..., verify=False)"
+                "is with verify=false, which load, sample and evaluate take"
             )
     _warn_of_what_is_not_finite(directory, flat)
     device = jax.local_devices()[0]

@@ -14,7 +14,7 @@ from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.likelihood import spread_records, validation
 from maskgil_jax.evaluation.requests import settings_of
 from maskgil_jax.generation import pictures, samplers
-from maskgil_jax.pretrained import pairs
+from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import write_json
@@ -84,7 +84,7 @@ def load(options: CompareOptions, shards: CodeShards) -> list[Compared]:
             f"models={','.join(options.models)} are called {', '.join(names)}: expected names that "
             "differ"
         )
-    loaded = [pairs.load_pair(directory, options.tokenizer) for directory in options.models]
+    loaded = [loading.load_pair(directory, options.tokenizer) for directory in options.models]
     for name, (generator, _) in zip(names, loaded, strict=True):
         check_generator(name, generator, shards, options.codes)
     return [

@@ -15,7 +15,7 @@ from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import images, pictures, samplers, samples
 from maskgil_jax.metrics import reconstruction
-from maskgil_jax.pretrained import loading, model_directory, pairs
+from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.runtime import leftovers, paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
@@ -194,7 +194,7 @@ def generate_samples(
     Raises:
       InputError: a tokenizer or options that do not fit the generator.
     """
-    generator, tokenizer = pairs.load_pair(workdir / "model", config.tokenizer)
+    generator, tokenizer = loading.load_pair(workdir / "model", config.tokenizer)
     options = samplers.checked_options(config.samples, generator.network.config)
     if not processes.first():
         return {}

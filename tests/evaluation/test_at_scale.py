@@ -11,7 +11,7 @@ import pytest
 from maskgil_jax.evaluation import feature_networks, generated_images
 from maskgil_jax.generation import images, samplers
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
-from maskgil_jax.pretrained import pairs
+from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import batches
 from tests.helpers import commands
 from tests.helpers.two_processes import end_both, start_command
@@ -29,7 +29,7 @@ def content(path):
 
 def test_images_are_the_same_generated_on_8_devices(finished):
     assert jax.device_count() == 8
-    pair = pairs.load_pair(finished / "model", "")
+    pair = loading.load_pair(finished / "model", "")
     models = generated_images.Models(*pair)
     conditions = samplers.split_over_devices(samplers.by_class)
     labels = generated_images.balanced(36, 10)

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from maskgil_jax.generation import prompts
+from maskgil_jax.generation import requests
 from maskgil_jax.runtime.errors import InputError
 
 
 def read(folder, data):
     (folder / "prompts.txt").write_bytes(data)
-    return prompts.read_prompts(str(folder / "prompts.txt"))
+    return requests.read_prompts(str(folder / "prompts.txt"))
 
 
 @pytest.mark.parametrize(
