@@ -264,8 +264,8 @@ def test_prompts_of_a_file_are_drawn_at_any_size_away_from_another(trained, tmp_
     "options, message",
     [
         (["--prompts=none.txt"], "--prompts=none.txt"),
-        (["--prompts=none.txt", "--classes=1"], "--classes and --prompts given"),
-        (["--classes=1", "--negative_prompt=x"], "--negative_prompt goes with --prompts"),
+        (["--prompts=none.txt", "--classes=1"], "classes and prompts given"),
+        (["--classes=1", "--negative_prompt=x"], "goes with prompts, not with classes"),
         (["--speech=none.wav"], "--speech=none.wav"),
         (["--speech={folder}/a.wav"], "expected --recognizer=DIR"),
     ],
