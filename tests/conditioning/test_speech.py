@@ -89,6 +89,7 @@ def test_a_model_of_speech_trains_and_knows_its_encoder(trained, encoder):
     assert (trained / "samples" / "grid.png").exists()
 
 
+@pytest.mark.slow
 def test_log_mel_frames_need_no_encoder(finished, spoken, tmp_path):
     run_stages(config_of(finished, speech.LOG_MEL, spoken, 320), epath.Path(tmp_path))
     model = maskgil_jax.load(tmp_path / "model")
@@ -142,6 +143,7 @@ def test_what_does_not_fit_is_named_before_training(
         run_stages(config, epath.Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_unusable_recordings_are_passed_over_and_counted(finished, encoder, tmp_path):
     source, folder = sources.open_source("embedded"), tmp_path / "spoken"
     folder.mkdir()
@@ -308,6 +310,7 @@ def test_a_model_of_speech_needs_no_recogniser(trained, encoder):
         live_speech.listener_of(model, "", str(encoder))
 
 
+@pytest.mark.slow
 def test_a_model_of_text_hears_what_a_recogniser_writes_down(whisper_tiny, encoder, tmp_path):
     text_encoder = tiny_gemma.encoder()
     text_encoder.save(tmp_path / "gemma")

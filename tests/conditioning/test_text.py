@@ -170,6 +170,7 @@ def test_shards_without_captions_and_of_another_encoder_are_refused(
         run_stages(config, epath.Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_images_without_usable_captions_are_left_out_and_counted(
     finished, encoder, tmp_path, caplog
 ):
@@ -199,6 +200,7 @@ def test_images_without_usable_captions_are_left_out_and_counted(
         shards(finished, folder, tmp_path / "few", encoder=str(encoder), bad_image_limit=0.1)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_split_over_devices_like_the_rest(
     trained, pairs, encoder, finished, tmp_path
 ):

@@ -104,6 +104,7 @@ def test_weights_are_cast_once(network, causal):
         assert cast.count(shape) == 1 and not cast.count(shape[1:])
 
 
+@pytest.mark.slow
 def test_as_many_compilations_as_shapes(network):
     """Seeds, classes, known codes and places in the batch are no shapes."""
     generator = generators.make_generator(network)

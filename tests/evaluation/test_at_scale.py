@@ -27,6 +27,7 @@ def content(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_images_are_the_same_generated_on_8_devices(finished):
     assert jax.device_count() == 8
     pair = loading.load_pair(finished / "model", "")

@@ -121,6 +121,7 @@ def test_a_damaged_model_bin_is_refused(ctranslate2, tmp_path):
         imported(tmp_path, tmp_path, "whisper-ctranslate2")
 
 
+@pytest.mark.slow
 def test_real_features_are_those_of_transformers(whisper_tiny):
     model = maskgil_jax.load(whisper_tiny)
     config = model.network.config

@@ -35,6 +35,7 @@ def test_shapes_dtypes_and_names(tokenizer, generator):
     assert logits.shape == (2, 16, 64) and logits.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_seed_index_and_class_not_on_its_batch(generator):
     classes = np.arange(10)
     together = generator.sample(classes, 5, steps=4)
@@ -45,6 +46,7 @@ def test_an_image_depends_on_seed_index_and_class_not_on_its_batch(generator):
     assert together.shape == (10, 4, 4) and int(together.max()) < 64
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_the_number_of_devices(generator):
     mesh = sharding.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
     network = jax.device_put(generator.network, sharding.replicated(mesh))
@@ -54,6 +56,7 @@ def test_images_do_not_depend_on_the_number_of_devices(generator):
     np.testing.assert_array_equal(spread, generator.sample(np.arange(8), 3))
 
 
+@pytest.mark.slow
 def test_known_codes_stay_and_only_the_others_are_drawn(generator):
     known = generator.sample(np.arange(3), 0)
     hidden = known.at[0, 1:3, 1:3].set(generator.mask_id).at[1, :, 2:].set(generator.mask_id)
@@ -68,6 +71,7 @@ def test_known_codes_stay_and_only_the_others_are_drawn(generator):
         generator.sample(np.arange(3), 1, codes=hidden[:2])
 
 
+@pytest.mark.slow
 def test_guidance_one_is_no_guidance(generator):
     """The unconditional pass is then left out, and nothing changes."""
     classes = np.arange(4)

@@ -67,6 +67,7 @@ def trained(codes, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_every_mesh_gives_the_same_losses_and_each_shape_is_compiled_once(
     trained, codes, tmp_path, monkeypatch, caplog
 ):

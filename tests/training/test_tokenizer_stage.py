@@ -38,6 +38,7 @@ def largest_difference(a, b):
     return max(jax.tree.leaves(differences))
 
 
+@pytest.mark.slow
 def test_adversarial_training_starts_at_its_step():
     config = tiny.tokenizer()
     config.loss.update(adversarial_start=1)
@@ -51,6 +52,7 @@ def test_adversarial_training_starts_at_its_step():
     assert metrics["discriminator_loss"] > 0
 
 
+@pytest.mark.slow
 def test_dead_codes_restart_at_latents_of_the_batch():
     config = tiny.tokenizer()
     config.codebook.update(restart_every=2, usage_window=64)  # the codes of one batch

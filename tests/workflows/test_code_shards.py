@@ -78,6 +78,7 @@ def photos(tmp_path_factory):
 LUMINA_8 = buckets.named("lumina", 8, 2)
 
 
+@pytest.mark.slow
 def test_each_image_becomes_codes_of_the_bucket_that_fits_it(finished, photos, tmp_path):
     source = sources.open_source(f"folder:{photos}")
     config = config_for(finished, source=f"folder:{photos}", buckets="lumina", shard_size=16)

@@ -63,6 +63,7 @@ def test_its_model_loads_and_predicts_what_it_did(kept):
     assert generator.fingerprint == "ddea22ef0f8e15ca"
 
 
+@pytest.mark.slow
 def test_its_run_goes_on_as_it_did(kept):
     run_stages(config(), kept)
     for found, expected in zip(read_log(kept)[2:], AFTERWARDS, strict=True):

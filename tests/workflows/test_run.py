@@ -63,6 +63,7 @@ def test_running_a_finished_job_again_changes_nothing(finished):
     assert [line["step"] for line in read_log(finished)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
     config = tiny.generator()
     config.steps = 2

@@ -67,6 +67,7 @@ def test_a_fused_layer_and_its_gradients_are_those_of_a_layer(changes):
     assert largest_error(found, exact) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_fused_layer_in_bfloat16_is_as_exact_as_a_layer():
     exact = outputs_and_gradients(SplitLayer, "float32")
     plain, fused = (

@@ -87,6 +87,7 @@ SWITCHES = [
 ]
 
 
+@pytest.mark.slow
 def test_every_switch_changes_the_network():
     codes, classes = inputs()
     outputs = [np.asarray(built(**switch)(codes, classes)) for switch in SWITCHES]
