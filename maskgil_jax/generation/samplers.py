@@ -50,7 +50,13 @@ def over_devices(model: Any) -> Any:
 def split_over_devices(conditions: Conditions) -> Conditions:
     """The same conditions, split over the devices of this process."""
     split = sharding.batch(sharding.local_mesh())
-    return lambda labels: jax.device_put(conditions(labels), split)
+
+    def split_conditions(labels: np.ndarray) -> Any:
+        with jax.set_mesh(sharding.first_device()):  # where encoders are
+            computed = conditions(labels)
+        return jax.device_put(computed, split)
+
+    return split_conditions
 
 
 def from_options(

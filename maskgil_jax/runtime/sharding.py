@@ -173,6 +173,11 @@ def batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
+def first_device() -> Mesh:
+    """The first device of this process, which holds what is not sharded."""
+    return make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.local_devices()[:1])
+
+
 def local_mesh() -> Mesh:
     """The devices of this process, each of which holds the whole model."""
     return make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())
