@@ -72,11 +72,11 @@ def sides(options: EvaluateOptions) -> tuple[str, str]:
         return files[0], files[1]
     if bool(options.samples) == bool(options.model):
         raise InputError(
-            "one of samples (images or features) and model (a generator of them) is "
+            "one of samples=DIR (images or features) and model=DIR (a generator of them) is "
             f"expected, {'both' if options.samples else 'none'} given"
         )
     if not options.reference:
-        raise InputError("reference: is missing (what the samples are compared with)")
+        raise InputError("reference: expected what the samples are compared with, none given")
     return options.samples, options.reference
 
 
@@ -165,7 +165,7 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
             "the generator is not conditioned on classes: expected prompts=FILE, one a line, or "
             "speech=FOLDER of recordings, by what it was trained on"
         )
-    classes: Any = list(options.classes) or "all, as many of each, in turn"
+    classes: Any = list(map(str, options.classes)) or "all, as many of each, in turn"
     return requests.of_classes(generator, options.classes), {"classes": classes}
 
 

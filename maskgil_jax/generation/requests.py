@@ -37,7 +37,7 @@ class Request(NamedTuple):
     negative: samplers.Conditions | None = None
 
 
-def of_classes(generator: Generator, texts: Sequence[str]) -> Request:
+def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
     """Images of class ids; of all classes where no ids are given.
 
     Raises:
@@ -46,19 +46,10 @@ def of_classes(generator: Generator, texts: Sequence[str]) -> Request:
     last = generator.num_classes - 1
     if last < 0:
         raise InputError("the generator is conditioned on features, not on classes")
-    classes = np.array([_class_id(text) for text in texts], np.int64)
-    if not len(classes):
-        classes = np.arange(generator.num_classes)
+    classes = np.array(ids or range(generator.num_classes), np.int64)
     if not 0 <= min(classes) <= max(classes) <= last:
         raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
     return Request(classes, samplers.by_class, generator.names_of_classes)
-
-
-def _class_id(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"classes: {text!r} is not a class id (a whole number)") from None
 
 
 def of_prompts(

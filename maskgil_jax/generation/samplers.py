@@ -234,13 +234,8 @@ def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int]
 
 def options_of(causal: bool) -> tuple[str, ...]:
     """Names of the decoding options of a model."""
-    return tuple(defaults_of(causal))
-
-
-def defaults_of(causal: bool) -> dict[str, Any]:
-    """The decoding options of a model by name, with their defaults."""
     kind = autoregressive.Options if causal else masked_options.Options
-    return {field.name: field.default for field in dataclasses.fields(kind)}
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
@@ -253,8 +248,7 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     Raises:
       InputError: options that no decoding with this network can use.
     """
-    defaults = defaults_of(network.causal)
-    options = {name: settings.get(name, default) for name, default in defaults.items()}
+    options = {name: settings[name] for name in options_of(network.causal)}
     try:
         if network.causal:
             generators.options_of_causal(options)

@@ -53,8 +53,8 @@ def flags_of(options: type, argv: Sequence[str] = ()) -> flags.FlagValues:
     """The flags of a dataclass of options, none of them parsed.
 
     Args:
-      options: bool, int, float, str, `tuple[str, ...]` (with commas in between) and
-        `config_files.Config` are the types that its fields may have, and None beside them.
+      options: bool, int, float, str, `tuple[int, ...]`, `tuple[str, ...]` (with commas in between)
+        and `config_files.Config` are the types that its fields may have, and None beside them.
       argv: the command line, in which a config's flag looks for changes of its fields.
     """
     values = flags.FlagValues()
@@ -91,7 +91,7 @@ def parsed(options: type[Options], values: flags.FlagValues, positional: str = "
       positional: the value of its positional field, if it has one.
 
     Raises:
-      InputError: a flag that has to be given is missing.
+      InputError: a flag that has to be given is missing, or a list is not of whole numbers.
     """
     given = {field.name: _value(field, values, positional) for field in _fields(options)}
     chosen: Options = _built(options, given)
@@ -137,9 +137,18 @@ def _value(field: Field, values: flags.FlagValues, positional: str) -> Any:
         raise InputError(f"--{field.name} is missing ({field.meaning.text})")
     if field.kind is config_files.Config:
         return config_files.of_flag(flag)
-    if isinstance(flag.value, str):
-        return os.path.expanduser(flag.value)
-    return tuple(flag.value) if isinstance(flag.value, list) else flag.value
+    if isinstance(flag.value, list):
+        if field.kind == tuple[int, ...]:
+            return _whole_numbers(field.name, flag.value)
+        return tuple(map(os.path.expanduser, flag.value))
+    return os.path.expanduser(flag.value) if isinstance(flag.value, str) else flag.value
+
+
+def _whole_numbers(name: str, texts: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, texts))
+    except ValueError:
+        raise InputError(f"--{name}={','.join(texts)}: expected whole numbers") from None
 
 
 def _built(options: Any, given: dict[str, Any]) -> Any:

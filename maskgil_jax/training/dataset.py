@@ -15,15 +15,15 @@ class Dataset:
 
     Attributes:
       load: (index, rng) -> example (see data/pipeline.py).
-      parts: examples of one source and one bucket (see data/pipeline.py).
+      pools: examples of one source and one bucket (see data/order.py).
       grids: (height, width) in tokens of each bucket.
       name_of: index -> what messages call the example, and why it cannot be read, if so.
     """
 
     load: pipeline.Load
-    parts: Sequence[Pool]
+    pools: Sequence[Pool]
     grids: Sequence[Size]
     name_of: Callable[[int], Named]
 
     def __len__(self) -> int:
-        return examples_in(self.parts)
+        return examples_in(self.pools)

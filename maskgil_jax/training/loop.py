@@ -128,7 +128,7 @@ def train(
     config, clock = run.config, Clock()
     step_fn = jax.jit(step, donate_argnums=0, out_shardings=(run.shardings, None))
     frozen = jax.device_put(frozen, sharding.state_shardings(frozen, run.mesh))
-    order = Order(run.dataset.parts, config.batch_size, config.seed)
+    order = Order(run.dataset.pools, config.batch_size, config.seed)
     skips = Skips(run.dataset.name_of, order, config.skips_allowed, run.checkpoints)
     with contextlib.closing(_device_batches(run, order, clock)) as batches:
         for number, batch in batches:

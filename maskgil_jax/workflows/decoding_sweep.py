@@ -1,10 +1,8 @@
 """A generator's quality and speed under several settings of decoding."""
 
-import dataclasses
 import itertools
 import json
 import logging
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +17,7 @@ from maskgil_jax.generation.options import Decoding
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, is_number, read_json, write_json
+from maskgil_jax.runtime.options import flags_of
 from maskgil_jax.workflows import plots, tables
 from maskgil_jax.workflows.options import SweepOptions
 
@@ -72,20 +71,15 @@ def varied_option(text: str) -> tuple[str, list[Any]]:
       InputError: no such option, or values that it does not take.
     """
     name, _, values = text.partition("=")
-    kinds = {field.name: typing.get_args(field.type)[0] for field in dataclasses.fields(Decoding)}
-    if name not in kinds or not values:
-        raise InputError(f"vary={text}: expected NAME=VALUE,VALUE with one of {', '.join(kinds)}")
+    known = flags_of(Decoding)
+    if name not in known or not values:
+        raise InputError(f"vary={text}: expected NAME=VALUE,VALUE with one of {', '.join(known)}")
+    parser = known[name].parser
     try:
-        return name, [_of_kind(kinds[name], value) for value in values.split(",")]
-    except (KeyError, ValueError):
-        expected = {int: "whole numbers", float: "numbers", bool: "true or false"}[kinds[name]]
+        return name, [parser.parse(value) for value in values.split(",")]
+    except ValueError:
+        expected = {"int": "whole numbers", "float": "numbers"}[parser.flag_type()]
         raise InputError(f"vary={text}: expected {expected}") from None
-
-
-def _of_kind(kind: type, text: str) -> Any:
-    if kind is bool:
-        return {"true": True, "false": False}[text.lower()]
-    return kind(text)
 
 
 def write_sweep(

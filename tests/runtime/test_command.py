@@ -26,6 +26,7 @@ class Options:
     fast: bool = option("hurry", False)
     order: str = option("of lines", "file", choices=("file", "random"))
     pair: tuple[str, ...] = option("NAME=VALUE", (), repeated=True)
+    ids: tuple[int, ...] = option("class ids", ())
     inner: Inner
 
 
@@ -43,7 +44,15 @@ def chosen(*arguments):
 
 def test_options_are_what_the_flags_say(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    flags = ["--output=~/a", "--steps=3", "--kinds=p,q", "--pair=a=1", "--pair=b=2,3", "--nofast"]
+    flags = [
+        "--output=~/a",
+        "--steps=3",
+        "--kinds=p,~/q",
+        "--pair=a=1",
+        "--pair=b=2,3",
+        "--nofast",
+        "--ids=3,7",
+    ]
     assert chosen("do", *flags) == (
         0,
         [
@@ -51,7 +60,8 @@ def test_options_are_what_the_flags_say(monkeypatch):
                 verb="do",
                 output="/home/me/a",
                 pair=("a=1", "b=2,3"),
-                inner=Inner(steps=3, kinds=("p", "q")),
+                ids=(3, 7),
+                inner=Inner(steps=3, kinds=("p", "/home/me/q")),
             )
         ],
     )
@@ -70,6 +80,7 @@ def test_options_are_what_the_flags_say(monkeypatch):
         (["do", "--output=a", "--steps=many"], "--steps=many: "),
         (["do", "--output=a", "--order=size"], "--order=size: "),
         (["do", "--output=a", "--ratio=x"], "--ratio=x: "),
+        (["do", "--output=a", "--ids=3,cat"], "--ids=3,cat: expected whole numbers"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line_and_no_job_is_done(arguments, message, capsys):

@@ -126,13 +126,13 @@ def test_the_shape_of_an_image_is_read_from_its_header(finished, photos):
     config.tokenizer = f"{finished}/tokenizer/model"
     data = generator_data.open_data(config)
     found = {
-        data.dataset.grids[part.bucket]: {
-            data.record(i).id.split("/")[-1][:4] for i in part.members
+        data.dataset.grids[pool.bucket]: {
+            data.record(i).id.split("/")[-1][:4] for i in pool.members
         }
-        for part in data.dataset.parts
+        for pool in data.dataset.pools
     }
     assert found == {(4, 4): {"squa"}, (2, 4): {"wide"}, (4, 2): {"high"}}
-    example = data.dataset.load(int(data.dataset.parts[0].members[0]), np.random.default_rng(0))
+    example = data.dataset.load(int(data.dataset.pools[0].members[0]), np.random.default_rng(0))
     assert example["image"].shape == (4, 8, 3)
 
 
@@ -144,7 +144,7 @@ def test_shards_are_mixed_by_weight(codes, finished, photos, tmp_path):
     mixture = ((f"arrayrecord:{codes}", 1.0), (f"arrayrecord:{tmp_path}", 3))
     data = generator_data.open_data(config_for("", source="", mixture=mixture))
     assert len(data.dataset) == 120
-    order = Order(data.dataset.parts, 8, 0)
+    order = Order(data.dataset.pools, 8, 0)
     drawn = np.concatenate([order.examples(step) for step in range(1, 201)])
     assert abs((drawn >= 60).mean() - 0.75) < 0.02
     batch = next(pipeline.batches(data.dataset.load, order, threads=1))
