@@ -66,7 +66,8 @@ def batches(
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1))
     data = grain.MapDataset.source(mine).batch(len(mine.rows)).to_iter_dataset(reading)
     if workers:
-        if not flags.FLAGS.is_parsed():  # outside a command; Grain asks for flags of its own
+        if not flags.FLAGS.is_parsed():
+            # Grain hands its own flags to its workers, and absl gives none before all are parsed.
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
         data = data.mp_prefetch(options, worker_init_fn=_ignore_interrupts)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.generation import samplers
+from maskgil_jax.generation.options import Decoding
 from maskgil_jax.models.token_models import orders
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.runtime.errors import InputError
@@ -61,3 +62,25 @@ def test_models_of_other_encoders_are_named():
         samplers.hybrid_sampler(first, rest, 0, prefix=1, prefix_options={})
     rest.encoder = {"path": "b", "fingerprint": "1"}
     samplers.hybrid_sampler(first, rest, 0, prefix=1, prefix_options={})
+
+
+def test_options_of_the_prefix_are_of_the_model_that_samples_it(tmp_path):
+    first, rest = causal(), masked()
+    first.save(tmp_path / "first")
+    decoding = Decoding(
+        method="hybrid",
+        steps=3,
+        prefix=5,
+        prefix_model=str(tmp_path / "first"),
+        prefix_guidance=1.5,
+        prefix_guidance_interval=2,
+        prefix_temperature=0.5,
+        prefix_top_k=3,
+    )
+    codes = samplers.from_options(rest, decoding.given(), 0)(LABELS, 0)
+    options = dict(guidance=1.5, guidance_interval=2, temperature=0.5, top_k=3)
+    expected = samplers.hybrid_sampler(first, rest, 0, prefix=5, prefix_options=options, steps=3)
+    np.testing.assert_array_equal(codes, expected(LABELS, 0))
+    for name in ("prefix_guidance", "prefix_temperature", "prefix_top_k"):
+        with pytest.raises(InputError, match=f"{name}=1 is an option of method=hybrid, not of"):
+            samplers.from_options(rest, {name: 1}, 0)

@@ -128,10 +128,10 @@ class Llama(nnx.Module):
         """All layers over image tokens and the condition's apart: [B, L, D] of the former."""
         tables = np.split(table_TK2, [parts[0].shape[1]])
         image = 1 if self.config.condition_position == "first" else 0
-        made = split_layer_for(self.config, parts[image].shape[1], mask)
+        layer_class = split_layer_for(self.config, parts[image].shape[1], mask)
 
         def apply(block: Block, parts: Parts, key: jax.Array | None) -> Parts:
-            return made(block).over_parts(parts, tables, mask, key)
+            return layer_class(block).over_parts(parts, tables, mask, key)
 
         return self.through(parts, apply, key)[image]
 
