@@ -16,7 +16,7 @@ FLAX = (".msgpack", "_checkpoint")
 KINDS = ((".safetensors",), TORCH, FLAX)  # in order of preference within a directory
 INDEX = ".index.json"
 NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")  # as model-00001-of-00002.safetensors
-# Kinds of files, as data/kinds.py names them, that stand where weights were not downloaded.
+# What stands where weights were not downloaded, as data/images/file_kinds.py calls it.
 NOT_WEIGHTS = {
     *("a Git LFS pointer (run git lfs pull)", "an HTML page", "an XML document", "JSON"),
 }
