@@ -194,7 +194,7 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
-            "(leave it out)"
+            "(sampler=false leaves it out)"
         )
     options = samplers.checked_options(config.samples, network)
     B = config.samples.batch_size

@@ -64,7 +64,7 @@ def run(
     if {*usage.VERSION} & {*argv[1:]}:
         return usage.show(usage.version_text())
     try:
-        with _logging_to_terminal():
+        with _logging_to_terminal(values):
             chosen = _parsed(kind, values, argv)
             with _joined(getattr(chosen, "processes", None)):
                 job(chosen)
@@ -128,9 +128,9 @@ def _joined(processes: Processes | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _logging_to_terminal() -> Iterator[None]:
-    """What the package logs goes to the terminal while this context lasts."""
-    handler = _BesideTheBar()
+def _logging_to_terminal(names: Any) -> Iterator[None]:
+    """In this context the package logs to the terminal; `names` as in `with_dashes`."""
+    handler = _BesideTheBar(names)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("maskgil_jax")
     before = log.handlers, log.propagate, log.level, absl_logging.get_verbosity()
@@ -147,7 +147,11 @@ def _logging_to_terminal() -> Iterator[None]:
 
 
 class _BesideTheBar(logging.StreamHandler):
-    """Writes lines above a progress bar instead of into it."""
+    """Writes messages above a progress bar instead of into it, as `with_dashes`."""
+
+    def __init__(self, names: Any):
+        super().__init__()
+        self._names = names
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(with_dashes(self.format(record), self._names), file=sys.stderr)

@@ -149,8 +149,8 @@ def test_messages_of_the_library_get_the_dashes_of_flags(message, expected):
 def test_what_is_logged_goes_to_the_terminal_while_the_command_runs(capsys):
     log = logging.getLogger("maskgil_jax")
     before = log.handlers, log.propagate, log.level
-    assert command.run(["x"], Nothing, lambda _: log.info("half way"), "") == 0
-    assert capsys.readouterr().err == "half way\n"
+    assert command.run(["x"], Nothing, lambda _: log.info("half way, size=8"), "") == 0
+    assert capsys.readouterr().err == "half way, --size=8\n"
     assert (log.handlers, log.propagate, log.level) == before
 
 
