@@ -27,6 +27,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 import pytest
 from etils import epath
 
+pytest.register_assert_rewrite("tests.helpers")
+
 from maskgil_jax.interop import conversion
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, two_processes

@@ -12,7 +12,10 @@ BAD = {
         ("sample", "--model=M", "--classes=10", "--output=O"),
         "class ids from 10 to 10",
     ),
-    "no number": (("sample", "--model=M", "--classes=cat", "--output=O"), "'cat' is not a class"),
+    "no number": (
+        ("sample", "--model=M", "--classes=cat", "--output=O"),
+        "--classes=cat: expected whole numbers",
+    ),
     "swapped": (("sample", "--model=T", "--classes=1", "--output=O"), "holds a tokenizer"),
     "method": (
         ("sample", "--model=M", "--classes=1", "--method=autoregressive", "--output=O"),

@@ -307,6 +307,11 @@ def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
     done = call("sample", *options)
     assert done.returncode == 1 and "is no longer at /gone; give --tokenizer=DIR" in done.stderr
     assert call("sample", *options, f"--tokenizer={path}").returncode == 0
+    options = (f"--models={tmp_path}/model", f"--codes={finished}/codes", "--num=8")
+    options += ("--reference=embedded:test", "--metrics=frechet", f"--output={tmp_path}/table")
+    done = call("compare", *options)
+    assert done.returncode == 1 and "is no longer at /gone; give --tokenizer=DIR" in done.stderr
+    assert call("compare", *options, f"--tokenizer={path}").returncode == 0
 
 
 @pytest.mark.slow

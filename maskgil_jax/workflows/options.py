@@ -2,10 +2,13 @@
 
 import dataclasses
 
+from maskgil_jax import config as defaults
 from maskgil_jax.evaluation.options import Generating, Measuring
 from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.config_files import Config
 from maskgil_jax.runtime.options import option
+
+CODES = defaults.codes()  # what the stage of this name does unless it is told otherwise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,25 +27,25 @@ class TokenizeOptions:
     tokenizer: str = option("tokenizer directory")
     data: str = option("source of images: embedded, folder:PATH, tar:PATTERN, ...")
     output: str = option("directory for the shards")
-    crops: str = option("center (1), flip (2), ten (10) or random (--views) per image", "center")
-    encoder: str = option("text encoder directory: keeps the captions' token ids", "")
-    features: bool = option("keeps the captions' features too", False)
-    caption_tokens: int = option("kept of a caption", 256, least=1)
-    views: int = option("of each image, for --crops=random", 1, least=1)
-    seed: int = option("of random crops", 0, least=0)
+    crops: str = option("center (1), flip (2), ten (10) or random (--views) per image", CODES.crops)
+    encoder: str = option("text encoder directory: keeps the captions' token ids", CODES.encoder)
+    features: bool = option("keeps the captions' features too", CODES.features)
+    caption_tokens: int = option("kept of a caption", CODES.caption_tokens, least=1)
+    views: int = option("of each image, for --crops=random", CODES.views, least=1)
+    seed: int = option("of random crops", CODES.seed, least=0)
     color: str = option(
-        "srgb: converted from ICC profiles; ignore: pixels as they are stored", "srgb"
+        "srgb: converted from ICC profiles; ignore: pixels as they are stored", CODES.color
     )
-    image_size: int = option("pixels: side of the squares", 256, least=1)
+    image_size: int = option("pixels: side of the squares", CODES.image_size, least=1)
     buckets: str = option(
         "pixart or lumina: each image becomes the size of that list that fits it best; default: "
         "all become squares",
-        "",
+        CODES.buckets,
     )
-    batch_size: int = option("images encoded at once", 64, least=1)
-    shard_size: int = option("images per file", 4096, least=1)
+    batch_size: int = option("images encoded at once", CODES.batch_size, least=1)
+    shard_size: int = option("images per file", CODES.shard_size, least=1)
     bad_image_limit: float = option(
-        "largest share of unreadable images; unless 0, one is allowed", 0.01
+        "largest share of unreadable images; unless 0, one is allowed", CODES.bad_image_limit
     )
     processes: Processes
 
