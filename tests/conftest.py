@@ -48,7 +48,7 @@ def least_to_clear():
 def forget_programs(least_to_clear):
     """Programs are kept from module to module, which share many, until they fill the memory."""
     yield
-    gc.freeze()  # or each collection walks through all programs again, and tracing takes 5 times as long
+    gc.freeze()  # or each collection walks through all programs, and tracing takes 5 times as long
     if resident_bytes() > least_to_clear[0]:
         gc.unfreeze()
         jax.clear_caches()
