@@ -72,7 +72,9 @@ def read(source: str) -> Content:
     if not settings_path and description.KEY not in content.metadata:
         raise InputError(f"source={source} has no {SETTINGS}, which says what tensors do not show")
     if not beside:
-        log.warning("%s has no %s: prompts have to be arrays of ids. %s", source, VOCABULARY, ADVICE)
+        log.warning(
+            "%s has no %s: prompts have to be arrays of ids. %s", source, VOCABULARY, ADVICE
+        )
     if settings.get("mask_image_logits"):
         log.warning("%s: mask_image_logits is set, which is not done here", settings_path)
     _say_what_cannot_draw(source, content.tensors)
