@@ -32,6 +32,8 @@ def sample(options: SampleOptions) -> None:
     companions = options.companions
     generator, tokenizer = loading.load_pair(options.model, companions.tokenizer, companions.verify)
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
+    if grid:
+        requests.check_listed(generator, options.size, grid)
     if speech is not None:
         sample_speech(options, generator, tokenizer, speech, grid)
     else:
@@ -56,6 +58,7 @@ def sample_request(
         request.conditions,
         request.negative,
         grid,
+        texts=request.texts,
         verify=options.companions.verify,
     )
     settings = {**about, **samplers.description(decoding, options.seed)}

@@ -1,6 +1,6 @@
 """Lumina-mGPT and Chameleon, of Hugging Face: snapshots of safetensors with their config.json.
 
-Half-split rotations: of a head's channels, pair p is p and p + K / 2 there, 2 p and 2 p + 1 in ours.
+Half-split rotations: pair p of a head's channels is p and p + K / 2 there, 2 p and 2 p + 1 in ours.
 """
 
 import logging

@@ -6,6 +6,7 @@ Letters: B prompts, T tokens.
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from maskgil_jax.models.token_models import lumina_sequence
@@ -60,7 +61,7 @@ def batch(rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> 
         whole = [*row, *opening]
         ids_BT[b, -len(whole) :] = whole
         mask_BT[b, -len(whole) :] = True
-    return Text(ids_BT, mask_BT)
+    return Text(jnp.asarray(ids_BT), jnp.asarray(mask_BT))
 
 
 def padded_length(tokens: int) -> int:

@@ -1,11 +1,17 @@
 """Snapshots of Lumina-mGPT as they are downloaded, of the smallest size."""
 
+import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
 from maskgil_jax.models.token_models import lumina_sequence
+from maskgil_jax.models.token_models.llama import Llama
+from maskgil_jax.models.token_models.llama_config import CHAMELEON, LlamaConfig
+from maskgil_jax.pretrained.prompted import PromptedGenerator
 from tests.helpers import golden
 
 WORDS = ["Ġred", "Ġapple", "Ġgreen", "pear", "Ċ"]
@@ -31,6 +37,7 @@ def of_golden(name, folder, **settings):
     return snapshot(folder, golden.weights(name), golden.spec(name)["config"], 2, **settings)
 
 
+@functools.cache
 def vocabulary():
     """A tokenizer.json of bytes, a few words and all names that Lumina-mGPT's has."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
@@ -45,3 +52,29 @@ def vocabulary():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
     return tokenizer.to_str().encode()
+
+
+@functools.cache
+def generator(**changes):
+    """A generator whose every weight is random, of 4 heads that share keys and sizes about 96."""
+    config = LlamaConfig(
+        **CHAMELEON | changes,
+        layers=2,
+        dim=32,
+        heads=4,
+        kv_heads=2,
+        qk_norm_rows=(2, 2),
+        vocabulary=9300,
+        mlp_dim=48,
+        grid=(6, 6),
+    )
+    rng = np.random.default_rng(3)
+
+    def drawn(path, like):
+        noise = rng.standard_normal(like.shape)
+        of_norm = jax.tree_util.keystr(path).endswith(".scale.value")
+        return jnp.asarray(1.0 + 0.1 * noise if of_norm else 0.4 * noise, like.dtype)
+
+    shapes = jax.eval_shape(lambda: Llama(config, jax.random.key(0)))
+    network = jax.tree.map_with_path(drawn, shapes)
+    return PromptedGenerator(network, vocabulary=vocabulary())

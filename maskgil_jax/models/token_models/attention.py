@@ -1,7 +1,7 @@
 """Softmax attention made of products, over a sequence that may be split into parts.
 
-Letters: B batch, H heads, G heads of keys, K head dimension, T tokens of the sequence, S queries of it, s and t
-queries and keys of one part.
+Letters: B batch, H heads, G heads of keys, K head dimension, T tokens of the sequence, S queries of
+it, s and t queries and keys of one part.
 """
 
 import functools

@@ -1,9 +1,11 @@
-"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, or causal, as LlamaGen; or
-over a vocabulary of text and image tokens, as Chameleon and Lumina-mGPT.
+"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, or causal, as LlamaGen.
+
+With a vocabulary of text and image tokens it is Chameleon, and Lumina-mGPT.
 
 Letters: B batch, h w grid, L = h * w image tokens, c condition tokens, T tokens of the sequence, S
-of them that are run, D width, H heads, G heads of keys and values, K head dimension, F hidden units of the MLP, V classes of
-the head (the sum of several, where codes have digits), N layers, C width of features.
+of them that are run, D width, H heads, G heads of keys and values, K head dimension, F hidden units
+of the MLP, V classes of the head (the sum of several, where codes have digits), N layers, C width
+of features.
 """
 
 import functools

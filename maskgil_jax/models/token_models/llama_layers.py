@@ -1,7 +1,7 @@
 """The layers of a LLaMA: as they are trained and stored, and as they run.
 
-Letters: B batch, S tokens, D width, H heads, G heads of keys and values, K head dimension, R rows of
-norms, F hidden units of the MLP.
+Letters: B batch, S tokens, D width, H heads, G heads of keys and values, K head dimension, F hidden
+units of the MLP.
 """
 
 import functools

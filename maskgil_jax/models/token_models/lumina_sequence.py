@@ -44,7 +44,7 @@ def name_of_code(code: int) -> str:
 
 
 def has_meaning(token: int) -> bool:
-    """Whether an id is not of text, but says where texts and images begin, end and what is drawn."""
+    """Whether an id is not of text, but of an image, or says where it or a text begins or ends."""
     of_image = FIRST_CODE <= token <= BEGIN_OF_IMAGE
     return of_image or token in (START, END_OF_TURN) or END_OF_LINE <= token < SMALLEST_VOCABULARY
 
