@@ -90,7 +90,7 @@ def of_prompts(
     if isinstance(generator, PromptedGenerator):
         if encoder:
             raise InputError(f"encoder={encoder}: the generator reads prompts itself")
-        generator.ids([*prompts, *([negative_prompt] if given else [])], generator.grid)
+        generator.ids([*prompts, *against(labels[:1])], generator.grid)
         return Request(labels, texts, prompts, of_texts.negative, of_texts)
     text_encoder = choice.encoder_of(generator, encoder, verify)
     if not isinstance(text_encoder, TextEncoder):

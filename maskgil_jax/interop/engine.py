@@ -34,9 +34,9 @@ class Entry:
         missing and is written as `value` in `dtype`.
       split: shape that the foreign axes are split into, before `axes`; None leaves them.
       axes: permutation that gives our axes; None leaves them.
-      joined: our shape, where axes that were split are one in ours; None leaves them.
       slot: index of this tensor within our array, where several foreign tensors make one of ours.
       value, dtype: of a buffer that we have no use for.
+      joined: our shape, where axes that were split are one in ours; None leaves them.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Entry:
     path: str
     split: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None = None
-    joined: tuple[int, ...] | None = None
     slot: tuple[Any, ...] = ()
     value: float | tuple[float, ...] = 0.0
     dtype: str = "float32"
+    joined: tuple[int, ...] | None = None
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
         """The foreign tensor with our axes."""

@@ -137,25 +137,22 @@ def entries(config: LlamaConfig) -> list[Entry]:
 def _layer(config: LlamaConfig, i: int) -> list[Entry]:
     D, H, G, K, F = config.dim, config.heads, config.key_heads, config.head_dim, config.ffn_dim
     layer, every = f"model.layers.{i}", slice(None)
+    places: dict[str, tuple[str, tuple[Any, ...]]]
     if H == G:
         places = {name: ("blocks/qkv", (i, every, slot)) for slot, name in enumerate("qkv")}
     else:
-        places = {"q": ("blocks/query", (i,))} | {
-            name: ("blocks/key_value", (i, every, slot)) for slot, name in enumerate("kv")
-        }
+        places = {name: ("blocks/key_value", (i, every, slot)) for slot, name in enumerate("kv")}
+        places["q"] = ("blocks/query", (i,))
 
     def projection(name: str, heads: int) -> Entry:
         path, slot = places[name]
-        # Values are not rotated.
-        split, axes = (heads, K, D), (2, 0, 1)
-        if name != "v":
-            split, axes = (heads, 2, K // 2, D), (3, 0, 2, 1)
+        halves = 1 if name == "v" else 2  # values are not rotated
         return Entry(
             f"{layer}.self_attn.{name}_proj.weight",
             (heads * K, D),
             path,
-            split=split,
-            axes=axes,
+            split=(heads, halves, K // halves, D),
+            axes=(3, 0, 2, 1),
             slot=slot,
             joined=(D, heads, K),
         )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import lumina_sequence
@@ -33,6 +33,8 @@ class PromptedGenerator(CausalGenerator):
     Prompts are texts, or integer arrays [T] of ids from the start to the end of the turn; what
     begins an image, its height and its width among it, is added to them.
     """
+
+    network: Llama
 
     def __init__(self, network: Llama, *, vocabulary: bytes = b"", **known: Any):
         """Take a network, the content of its tokenizer.json, and what Generator takes by name."""
@@ -129,26 +131,39 @@ class PromptedGenerator(CausalGenerator):
         against = None if negative is None else self.ids(negative, grid)
         if against is not None and len(against) != len(rows):
             raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
-        pairs = list(zip(rows, against or rows, strict=True))
-        lengths_B = np.array([prompts.padded_length(max(map(len, pair))) for pair in pairs])
-        groups = [np.flatnonzero(lengths_B == length) for length in np.unique(lengths_B)]
-        drawn = []
-        for places in groups:
-            length = int(lengths_B[places[0]])
-            text, negative_text = (
-                source and self._placed(prompts.batch([source[i] for i in places], grid, length))
-                for source in (rows, against)
-            )
-            index_B = jnp.asarray(start + places, jnp.int32)
-            chosen = DEFAULTS | options
-            drawn.append(
-                self._drawn(text, negative_text or None, rng, index_B, grid, tokens, chosen)
-            )
-        sampled_Bhw = drawn[0]
-        if len(groups) > 1:
-            sampled_Bhw = jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]
+        sampled_Bhw = self._in_groups(rows, against, rng, start, grid, tokens, DEFAULTS | options)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
+
+    def _in_groups(
+        self,
+        rows: Sequence[Sequence[int]],
+        against: Sequence[Sequence[int]] | None,
+        rng: jax.Array | int,
+        start: int,
+        grid: tuple[int, int],
+        tokens: int | None,
+        options: Mapping[str, Any],
+    ) -> jax.Array:
+        """`sample` of ids, those together that are padded to one length."""
+        pairs = zip(rows, against or rows, strict=True)
+        lengths_B = np.array([prompts.padded_length(max(map(len, pair))) for pair in pairs])
+        lengths = np.unique(lengths_B)
+        groups = [np.flatnonzero(lengths_B == length) for length in lengths]
+        drawn = []
+        for length, places in zip(lengths, groups, strict=True):
+
+            def text(
+                source: Sequence[Sequence[int]], places: Any = places, to: Any = length
+            ) -> Any:
+                return self._placed(prompts.batch([source[i] for i in places], grid, int(to)))
+
+            negative = None if against is None else text(against)
+            index_B = jnp.asarray(start + places, jnp.int32)
+            drawn.append(self._drawn(text(rows), negative, rng, index_B, grid, tokens, options))
+        if len(groups) == 1:
+            return drawn[0]
+        return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]
 
     def check_options(
         self,
@@ -200,7 +215,7 @@ class PromptedGenerator(CausalGenerator):
     def _placed(self, batch: Any) -> Any:
         """Arrays [B, ...] on the devices that the network is spread over."""
         layout = getattr(self.network.head[...], "sharding", None)
-        if not isinstance(layout, NamedSharding):
+        if not isinstance(layout, NamedSharding) or not isinstance(layout.mesh, Mesh):
             return batch
         shards = layout.mesh.shape["data"] * layout.mesh.shape["fsdp"]
         divides = len(jax.tree.leaves(batch)[0]) % shards == 0

@@ -143,10 +143,10 @@ class Llama(nnx.Module):
         return self.through(jnp.concatenate(parts, axis=1), apply, key)
 
     def in_parts(
-        self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
+        self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
     ) -> jax.Array:
         """All layers over image tokens and the condition's apart: [B, L, D] of the former."""
-        tables = np.split(table_TK2, [parts[0].shape[1]])
+        tables = np.split(np.asarray(table_TK2), [parts[0].shape[1]])
         image = 1 if self.config.condition_position == "first" else 0
         layer_class = split_layer_for(self.config, parts[image].shape[1], mask)
 
@@ -349,10 +349,10 @@ class Llama(nnx.Module):
         self, codes: jax.Array, grid: tuple[int, int], index: jax.Array | None = None
     ) -> jax.Array:
         """Codes of the sequence, [B, S], or of its place `index`, [B], with the ends of lines."""
-        end = self.order(*grid) < 0
-        if not end.any():
+        ends_S = self.order(*grid) < 0
+        if not ends_S.any():
             return codes
-        end = jnp.asarray(end) if index is None else jnp.asarray(end)[index]
+        end = jnp.asarray(ends_S)[slice(None) if index is None else index]
         return jnp.where(end, lumina_sequence.END_OF_LINE - lumina_sequence.FIRST_CODE, codes)
 
     def table(
