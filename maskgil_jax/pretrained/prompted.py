@@ -68,7 +68,7 @@ class PromptedGenerator(CausalGenerator):
         grid = self._checked_grid(checked.shape[1:])
         rows = self.ids(condition, grid)
         longest = prompts.padded_length(max(map(len, rows)))
-        return super().logits(checked, self._placed(prompts.batch(rows, grid, longest)))
+        return super().logits(checked, self._text(rows, grid, longest))
 
     def null_condition(self, batch: int) -> Text:
         """What begins images of the model's own grid, and nothing before it."""
@@ -83,6 +83,8 @@ class PromptedGenerator(CausalGenerator):
         """
         if isinstance(given, str):
             raise InputError(f"prompts are one text {given[:40]!r}, expected a list of them")
+        if not len(given):
+            raise InputError("there are no prompts, expected one or more")
         config, rows = self.network.config, []
         for i, prompt in enumerate(given):
             name = f"prompt {i}"
@@ -152,18 +154,19 @@ class PromptedGenerator(CausalGenerator):
         groups = [np.flatnonzero(lengths_B == length) for length in lengths]
         drawn = []
         for length, places in zip(lengths, groups, strict=True):
-
-            def text(
-                source: Sequence[Sequence[int]], places: Any = places, to: Any = length
-            ) -> Any:
-                return self._placed(prompts.batch([source[i] for i in places], grid, int(to)))
-
-            negative = None if against is None else text(against)
+            text = self._text([rows[i] for i in places.tolist()], grid, length)
+            negative = None
+            if against is not None:
+                negative = self._text([against[i] for i in places.tolist()], grid, length)
             index_B = jnp.asarray(start + places, jnp.int32)
-            drawn.append(self._drawn(text(rows), negative, rng, index_B, grid, tokens, options))
+            drawn.append(self._drawn(text, negative, rng, index_B, grid, tokens, options))
         if len(groups) == 1:
             return drawn[0]
         return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]
+
+    def _text(self, rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> Text:
+        """Prompts as the network takes them, on its devices."""
+        return self._placed(prompts.batch(rows, grid, length))
 
     def check_options(
         self,

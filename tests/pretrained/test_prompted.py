@@ -104,6 +104,7 @@ def test_several_devices_draw_the_same(axes, model, drawn):
         ([[[1]]], {}, "prompt 0 is int64 .1, 1., expected a text or integer ids"),
         ([[1], [9300]], {}, "prompt 1 has ids from 9300 to 9300, expected 0 to 9299"),
         ("a", {}, "prompts are one text 'a', expected a list"),
+        ([], {}, "there are no prompts"),
         ([[5] * 4090], {}, "prompt 0 has 4090 tokens, expected at most 4050: an image of 6 x 6"),
         (["a"], dict(tokens=40), "tokens = 40, expected 0 to 36"),
         (["a"], dict(negative=["b", "c"]), "2 negative prompts for 1 prompts"),
