@@ -125,7 +125,7 @@ def test_the_command_draws_prompts(model, tokenizer):
     [
         (
             dict(size="256x96"),
-            "size=256x96 is none of the .* sizes about 96x96.*nearest are 128x64",
+            "size=256x96 is none of the .* sizes about 96x96.*the nearest are 96x96, 128x64",
         ),
         (dict(prompts="", classes=(1,)), "the generator is conditioned on prompts, not on classes"),
         (

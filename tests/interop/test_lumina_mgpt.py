@@ -52,7 +52,7 @@ def test_logits_are_the_official_ones(name, imported):
             golden.check(name, f"lse_{which}", lse, expected[f"lse_{which}"])
 
 
-@pytest.mark.parametrize("run", ["p0", "p1"])
+@pytest.mark.parametrize("run", ["p0", pytest.param("p1", marks=pytest.mark.slow)])
 def test_greedy_draws_are_the_official_ones(run, imported):
     name = "lumina_mgpt_sampling"
     model, expected = maskgil_jax.load(imported(name)), golden.arrays(name)

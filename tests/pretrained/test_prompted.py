@@ -63,6 +63,7 @@ def test_codes_are_drawn_from_the_logits_of_the_whole_sequences(model):
     np.testing.assert_allclose(logits, with_prompt[places - 1, 4:8196], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_negative_prompt_takes_the_place_of_none(model):
     same = model.sample(["pear"], 0, negative=["pear"], **OPTIONS)
     plain = model.sample(["pear"], 0, **OPTIONS | dict(guidance=1.0))
