@@ -17,6 +17,7 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.text_encoder import TextEncoder
@@ -180,16 +181,35 @@ def grid_of(size: str, downsample: int) -> tuple[int, int]:
     return height // downsample, width // downsample
 
 
-def check_listed(generator: Generator, size: str, grid: tuple[int, int]) -> None:
-    """Raise InputError where a model was tuned on a list of sizes and this is none of them.
+def check_prompted(directory: epath.PathLike, prompts: Sequence[str], size: str) -> None:
+    """Refuse, before weights are read, what a generator that reads prompts itself would refuse.
 
     Args:
-      generator: the model; one that was tuned on no list draws all sizes.
+      directory: of a generator of any kind.
+      prompts: for it; none where something else is given.
+      size: of the images, as in `grid_of`; "": the generator's own.
+
+    Raises:
+      InputError: a size that is not listed, or as PromptedGenerator.ids.
+    """
+    generator = loading.generator_without_weights(directory)
+    if not isinstance(generator, PromptedGenerator):
+        return
+    grid = grid_of(size, lumina_sequence.PIXELS) if size else generator.grid
+    if size:
+        check_listed(generator, size, grid)
+    if prompts:
+        generator.ids(prompts, grid)
+
+
+def check_listed(generator: PromptedGenerator, size: str, grid: tuple[int, int]) -> None:
+    """Raise InputError where a size is none of those that a model was tuned on.
+
+    Args:
+      generator: the model.
       size: as the user gave it.
       grid: of it, (height, width) in tokens.
     """
-    if not isinstance(generator, PromptedGenerator):
-        return
     pixels = lumina_sequence.PIXELS
     side = pixels * max(generator.grid)
     grids = buckets.named("lumina", side, pixels).grids(pixels)

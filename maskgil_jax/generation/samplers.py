@@ -19,7 +19,7 @@ from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.pretrained.loading import load_generator
+from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
@@ -127,7 +127,9 @@ def from_options(
             f"prefix={tokens}, expected 0 to {height * width}: an image has {height} x {width} "
             "tokens"
         )
-    causal = placed(load_generator(prefix.pop("prefix_model"), verify))
+    directory = prefix.pop("prefix_model")
+    _check_hybrid(generator_without_weights(directory), generator, grid)
+    causal = placed(load_generator(directory, verify))
     return hybrid_sampler(
         causal,
         generator,
@@ -236,6 +238,11 @@ def hybrid_sampler(
         if texts is None:
             raise InputError("the model of the prefix reads prompts: expected prompts")
         first = texts
+        if not causal.tokenizer or not generator.tokenizer:
+            log.warning(
+                "%s or %s names no tokenizer: that codes of one fit the other is not verified",
+                *(model.path or f"the {model.kind} model" for model in (causal, generator)),
+            )
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
@@ -278,11 +285,6 @@ def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int]
         raise InputError(
             f"hybrid decoding of models that do not fit: {differing or fingerprints} (tokens of "
             "the prefix, then the others)"
-        )
-    if not all(fingerprints) and isinstance(causal, PromptedGenerator):
-        log.warning(
-            "%s names no tokenizer: that it draws codes of that of %s is not verified",
-            *(model.path or model.kind for model in (causal, generator)),
         )
 
 

@@ -30,10 +30,9 @@ def sample(options: SampleOptions) -> None:
     lines = requests.read_prompts(options.prompts) if options.prompts else []
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
+    requests.check_prompted(options.model, lines, options.size)
     generator, tokenizer = loading.load_pair(options.model, companions.tokenizer, companions.verify)
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
-    if grid:
-        requests.check_listed(generator, options.size, grid)
     if speech is not None:
         sample_speech(options, generator, tokenizer, speech, grid)
     else:

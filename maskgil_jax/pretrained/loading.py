@@ -50,24 +50,42 @@ def load(
     directory = paths.absolute(directory)
     description = model_directory.read_description(directory)
     like = _described(directory, description, dtype)
-    beside = {
-        name: model_directory.read_beside(directory, name)
-        for kind, name in VOCABULARIES
-        if isinstance(like, kind)
-    }
-    recorded = description.get("fingerprint", "")
+    beside, recorded = _beside(directory, like), description.get("fingerprint", "")
     if verify and not recorded:
         log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
-    if _reads_prompts(like) and (directory / prompts.VOCABULARY).exists():
-        beside[prompts.VOCABULARY] = model_directory.read_beside(directory, prompts.VOCABULARY)
     network = model_directory.load_params(directory, like, recorded if verify else "", beside)
     known = str(directory), recorded or None
-    provenance = {
+    return wrap(network, beside, _provenance(description), *known)
+
+
+def generator_without_weights(directory: epath.PathLike) -> Generator:
+    """A generator with shapes in the place of weights, for what is known before these are read.
+
+    Raises:
+      InputError: no model directory, or one of something else.
+    """
+    directory = paths.absolute(directory)
+    description = model_directory.read_description(directory)
+    like = _described(directory, description, None)
+    model = wrap(like, _beside(directory, like), _provenance(description), str(directory))
+    return _checked_generator(model, directory)
+
+
+def _beside(directory: epath.Path, network: Any) -> dict[str, bytes]:
+    """Contents of the files that belong to a network, by name."""
+    names = [name for kind, name in VOCABULARIES if isinstance(network, kind)]
+    if _reads_prompts(network) and (directory / prompts.VOCABULARY).exists():
+        names.append(prompts.VOCABULARY)
+    return {name: model_directory.read_beside(directory, name) for name in names}
+
+
+def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Generator keeps of what it was trained with."""
+    return {
         "tokenizer": description.get("tokenizer", {}),
         "class_names": tuple(description.get("class_names", ())),
         "encoder": description.get("encoder", {}),
     }
-    return wrap(network, beside, provenance, *known)
 
 
 def _described(directory: epath.Path, description: Mapping[str, Any], dtype: str | None) -> Any:
@@ -130,7 +148,10 @@ def load_tokenizer(directory: epath.PathLike, verify: bool = True) -> Tokenizer:
 
 def load_generator(directory: epath.PathLike, verify: bool = True) -> Generator:
     """Read a generator directory, as `load`; InputError where it holds something else."""
-    model = load(directory, verify=verify)
+    return _checked_generator(load(directory, verify=verify), directory)
+
+
+def _checked_generator(model: Any, directory: epath.PathLike) -> Generator:
     if not isinstance(model, Generator):
         raise InputError(f"{directory} holds a {model.kind}, expected a generator")
     return model
@@ -165,7 +186,7 @@ def load_pair(
     Raises:
       InputError: another kind of model, or a tokenizer with other weights.
     """
-    generator = load_generator(model, verify)
+    generator = generator_without_weights(model)
     known = generator.tokenizer
     tokenizer = tokenizer or known.get("path", "")
     if not tokenizer:
@@ -186,4 +207,4 @@ def load_pair(
             f"tokenizer={tokenizer} has {decoder.codebook_size} codes, but {model} has "
             f"{generator.codebook_size}"
         )
-    return generator, decoder
+    return load_generator(model, verify), decoder

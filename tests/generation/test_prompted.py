@@ -3,6 +3,7 @@
 import copy
 import functools
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -146,3 +147,20 @@ def test_every_size_of_the_list_is_taken():
         grid = requests.grid_of(size, 16)
         requests.check_listed(generator, size, grid)
         generator.check_options({}, grid)
+
+
+def test_what_cannot_be_drawn_is_named_before_weights_are_read(model, tmp_path):
+    """The weights are not there."""
+    shutil.copytree(model / "lumina", tmp_path / "lumina")
+    shutil.rmtree(tmp_path / "lumina" / "params")
+    (tmp_path / "long.txt").write_text("pear " * 1500)
+    bare = dict(model=str(tmp_path / "lumina"))
+    with pytest.raises(InputError, match="size=256x96 is none of the 7 sizes"):
+        sampling.sample(options(model, **bare, size="256x96"))
+    with pytest.raises(InputError, match="prompt 0 has .* an image of 4 x 8 codes takes 40 and"):
+        sampling.sample(options(model, **bare, prompts=str(tmp_path / "long.txt")))
+    decoding = dict(method="hybrid", prefix=5, prefix_model=str(tmp_path / "lumina"))
+    rest = copy.copy(of_text())
+    rest.tokenizer = {"path": "b", "fingerprint": "2"}
+    with pytest.raises(InputError, match="models that do not fit"):
+        samplers.from_options(rest, decoding, 0, by_row, grid=GRID)
