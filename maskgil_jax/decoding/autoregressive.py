@@ -1,6 +1,6 @@
 """Decoding token by token with a cache of keys and values, all in one jitted function.
 
-Letters: B batch, L = height * width tokens, V codes.
+Letters: B batch, L = height * width tokens, n tokens of the sequence, V codes.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from maskgil_jax.decoding import option_checks, token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
@@ -18,6 +19,7 @@ from maskgil_jax.models.token_models.llama import Cache, Llama
 from maskgil_jax.models.token_models.llama_layers import Layer
 
 GROWTH = 64  # tokens drawn between two growths of the cache
+MOST_GROWTHS = 16  # of long sequences, since each is compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,9 @@ def sample_codes(
     network = cast_once(network)
     B = jax.tree.leaves(condition)[0].shape[0]
     keys_B = token_sampling.image_keys(key, start, B)
-    draw = functools.partial(draw_codes, network, keys_B, options)
+    draw = functools.partial(draw_codes, network, keys_B, options, grid)
+    # Of the sequence, ends of lines among them.
+    tokens = int(np.flatnonzero(network.order(*grid) >= 0)[tokens - 1]) + 1
     with_guidance = options.guidance != 1.0
     both = with_negative(network, condition, negative) if with_guidance else condition
     layers, cache, x_BD = network.start(both)
@@ -91,11 +95,16 @@ def sample_codes(
 
 
 def draw_codes(
-    network: Llama, keys_B: jax.Array, options: Options, x_BD: jax.Array, index: jax.Array | int
+    network: Llama,
+    keys_B: jax.Array,
+    options: Options,
+    grid: tuple[int, int],
+    x_BD: jax.Array,
+    index: jax.Array | int,
 ) -> jax.Array:
     """Codes of the token at `index`, int32 [B], from the features that predict it.
 
-    Features are [B, D], or where there is guidance [2 B, D].
+    Features are [B, D], or where there is guidance [2 B, D]. Ends of lines are not drawn but given.
     """
     x_BD = network.normed(x_BD[:, None])[:, 0]
     if len(x_BD) > len(keys_B):
@@ -114,7 +123,8 @@ def draw_codes(
         top_k=options.top_k,
         top_p=options.top_p,
     )
-    return token_sampling.with_step(codes_B, index)
+    codes_B = token_sampling.with_step(codes_B, index)
+    return network.with_line_ends(codes_B, grid, jnp.asarray(index))
 
 
 State = tuple[Cache, jax.Array]  # and the last codes, int32 [B]
@@ -154,9 +164,10 @@ def decode_tokens(
 
     # A cache that grows now and then is read faster than one with room for all.
     drawn = [jnp.zeros((0, len(state[1])), jnp.int32)]
-    for begin in range(first, last, GROWTH):
-        end = min(begin + GROWTH, last)
-        state = (state[0].with_room(network.config.condition_tokens + end), state[1])
+    growth = max(GROWTH, -(-(last - first) // MOST_GROWTHS))
+    for begin in range(first, last, growth):
+        end = min(begin + growth, last)
+        state = (state[0].with_room(network.length_of(condition) + end), state[1])
         state, drawn_nB = jax.lax.scan(step, state, jnp.arange(begin, end))
         drawn.append(drawn_nB)
     return state, jnp.concatenate(drawn)
@@ -166,5 +177,6 @@ def on_grid(network: Llama, codes_Bn: jax.Array, grid: tuple[int, int]) -> jax.A
     """The first n codes of the network's order on a grid, int32 [B, h, w]; mask_id elsewhere."""
     (B, n), (height, width) = codes_Bn.shape, grid
     codes_BL = jnp.full((B, height * width), network.config.mask_id, jnp.int32)
-    codes_BL = codes_BL.at[:, network.order(height, width)[:n]].set(codes_Bn)
+    order = network.order(height, width)[:n]
+    codes_BL = codes_BL.at[:, order[order >= 0]].set(codes_Bn[:, order >= 0])
     return codes_BL.reshape(B, height, width)

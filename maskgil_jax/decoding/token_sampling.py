@@ -85,7 +85,8 @@ def code(
       logits: float32 [..., sum of sizes], of each digit.
       sizes: of the vocabularies of the digits; one is of all codes.
       divisor: of the logits that are drawn from.
-      top_k, top_p: see `filtered`; of each digit.
+      top_k: see `filtered`; of each digit, before the division.
+      top_p: after it.
 
     Returns:
       int32 [...], NOT_DRAWN where the divided logits are not finite; its log-probability, float32
@@ -96,7 +97,8 @@ def code(
     for f, digit_logits in enumerate(factors.split(logits, sizes)):
         divided = digit_logits / divisor
         finite &= jnp.isfinite(divided).all(axis=-1)
-        digit, digit_log_p = categorical(uniform_F[..., f], filtered(divided, top_k, top_p))
+        kept = filtered(digit_logits, top_k) / divisor
+        digit, digit_log_p = categorical(uniform_F[..., f], filtered(kept, top_p=top_p))
         digits.append(digit)
         log_p += digit_log_p
         logit += jnp.take_along_axis(digit_logits, digit[..., None], axis=-1)[..., 0]
@@ -104,8 +106,9 @@ def code(
 
 
 def image_keys(key: jax.Array, start: jax.Array | int, batch: int) -> jax.Array:
-    """A key for each image of a batch, [B], by its index, the first being `start`."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(batch))
+    """A key for each image of a batch, [B], by its index: from `start` on, or `start`, int [B]."""
+    index_B = start if jnp.ndim(start) else start + jnp.arange(batch)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index_B)
 
 
 def with_step(codes: jax.Array, step: jax.Array | int) -> jax.Array:

@@ -128,6 +128,7 @@ def generated_images(
         decoding,
         options.seed,
         samplers.split_over_devices(request.conditions),
+        texts=request.texts,
         verify=options.companions.verify,
         placed=samplers.over_devices,
     )

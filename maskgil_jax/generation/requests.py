@@ -1,6 +1,7 @@
 """What images are requested of a generator: by class ids, prompts, recordings or features."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,11 +11,15 @@ from etils import epath
 
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data.companions import features
+from maskgil_jax.data.images import buckets
 from maskgil_jax.data.records import captions
 from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import samplers
+from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
@@ -29,12 +34,14 @@ class Request(NamedTuple):
       conditions: of labels.
       names: of all labels, by label; None: not known.
       negative: conditions of negative prompts; None: the null condition.
+      texts: of labels, where they are prompts.
     """
 
     labels: np.ndarray
     conditions: samplers.Conditions
     names: Sequence[str] | None
     negative: samplers.Conditions | None = None
+    texts: samplers.Texts | None = None
 
 
 def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
@@ -45,7 +52,8 @@ def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
     """
     last = generator.num_classes - 1
     if last < 0:
-        raise InputError("the generator is conditioned on features, not on classes")
+        kind = "prompts" if isinstance(generator, PromptedGenerator) else "features"
+        raise InputError(f"the generator is conditioned on {kind}, not on classes")
     classes = np.array(ids or range(generator.num_classes), np.int64)
     if not 0 <= min(classes) <= max(classes) <= last:
         raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
@@ -71,19 +79,32 @@ def of_prompts(
     Raises:
       InputError: the generator is not conditioned on text, or its encoder is not there.
     """
+
+    def texts(labels: np.ndarray) -> list[str]:
+        return [prompts[label] for label in labels]
+
+    def against(labels: np.ndarray) -> list[str]:
+        return [negative_prompt or ""] * len(labels)
+
+    labels, given = np.arange(len(prompts)), negative_prompt is not None
+    of_texts = samplers.Texts(texts, against if given else None)
+    if isinstance(generator, PromptedGenerator):
+        if encoder:
+            raise InputError(f"encoder={encoder}: the generator reads prompts itself")
+        generator.ids([*prompts, *against(labels[:1])], generator.grid)
+        return Request(labels, texts, prompts, of_texts.negative, of_texts)
     text_encoder = choice.encoder_of(generator, encoder, verify)
     if not isinstance(text_encoder, TextEncoder):
         raise InputError("prompts: the generator is conditioned on speech, expected recordings")
     tokens = generator.network.config.condition_tokens
 
     def conditions(labels: np.ndarray) -> Features:
-        return text_encoder.features([prompts[label] for label in labels], tokens)
+        return text_encoder.features(texts(labels), tokens)
 
     def negative(labels: np.ndarray) -> Features:
-        return text_encoder.features([negative_prompt or ""] * len(labels), tokens)
+        return text_encoder.features(against(labels), tokens)
 
-    labels = np.arange(len(prompts))
-    return Request(labels, conditions, prompts, None if negative_prompt is None else negative)
+    return Request(labels, conditions, prompts, negative if given else None, of_texts)
 
 
 def of_recordings(
@@ -127,6 +148,8 @@ def read_features(generator: Generator, paths: Sequence[str]) -> Features:
     config = generator.network.config
     if generator.num_classes:
         raise InputError("the generator is conditioned on classes, not on features: expected ids")
+    if isinstance(generator, PromptedGenerator):
+        raise InputError("the generator reads prompts itself, not features: expected prompts")
     try:
         arrays = [
             features.read_file(path, config.condition_tokens, config.feature_dim) for path in paths
@@ -156,6 +179,51 @@ def grid_of(size: str, downsample: int) -> tuple[int, int]:
             f"size={size}, expected multiples of {downsample} (the tokenizer's downsampling)"
         )
     return height // downsample, width // downsample
+
+
+def check_prompted(directory: epath.PathLike, prompts: Sequence[str], size: str) -> None:
+    """Refuse, before weights are read, what a generator that reads prompts itself would refuse.
+
+    Args:
+      directory: of a generator of any kind.
+      prompts: for it; none where something else is given.
+      size: of the images, as in `grid_of`; "": the generator's own.
+
+    Raises:
+      InputError: a size that is not listed, or as PromptedGenerator.ids.
+    """
+    generator = loading.generator_without_weights(directory)
+    if not isinstance(generator, PromptedGenerator):
+        return
+    grid = grid_of(size, lumina_sequence.PIXELS) if size else generator.grid
+    if size:
+        check_listed(generator, size, grid)
+    if prompts:
+        generator.ids(prompts, grid)
+
+
+def check_listed(generator: PromptedGenerator, size: str, grid: tuple[int, int]) -> None:
+    """Raise InputError where a size is none of those that a model was tuned on.
+
+    Args:
+      generator: the model.
+      size: as the user gave it.
+      grid: of it, (height, width) in tokens.
+    """
+    pixels = lumina_sequence.PIXELS
+    side = pixels * max(generator.grid)
+    grids = buckets.named("lumina", side, pixels).grids(pixels)
+    if grid in grids:
+        return
+
+    def distance(other: tuple[int, int]) -> float:
+        return sum(abs(math.log(a / b)) for a, b in zip(grid, other, strict=True))
+
+    nearest = [f"{w * pixels}x{h * pixels}" for h, w in sorted(grids, key=distance)[:3]]
+    raise InputError(
+        f"size={size} is none of the {len(grids)} sizes about {side}x{side} pixels that the model "
+        f"was tuned on, the nearest are {', '.join(nearest)}"
+    )
 
 
 def read_prompts(path: str) -> list[str]:

@@ -6,8 +6,9 @@ Letters: B batch, h w grid.
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,14 +19,30 @@ from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.pretrained.loading import load_generator
+from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
+from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 
 # (labels, int [B], and the index of the first among all images) -> codes, int32 [B, h, w].
 Sampler = Callable[[np.ndarray, int], Any]
-# Labels, int [B], to their conditions: the class ids that they are, or features.
+# Labels, int [B], to their conditions: the class ids that they are, features, or a list of texts.
 Conditions = Callable[[np.ndarray], Any]
+
+log = logging.getLogger("maskgil_jax")
+
+
+class Texts(NamedTuple):
+    """What a model that reads prompts itself takes.
+
+    Attributes:
+      prompts: of labels.
+      negative: negative prompts of labels; None: there are none.
+    """
+
+    prompts: Conditions
+    negative: Conditions | None = None
+
 
 METHODS = {"masked": "masked", "causal": "autoregressive"}  # of a model of each kind
 
@@ -54,6 +71,8 @@ def split_over_devices(conditions: Conditions) -> Conditions:
     def split_conditions(labels: np.ndarray) -> Any:
         with jax.set_mesh(sharding.first_device()):  # where encoders are
             computed = conditions(labels)
+        if isinstance(computed, list):  # texts, which their model puts on devices
+            return computed
         return jax.device_put(computed, split)
 
     return split_conditions
@@ -67,6 +86,7 @@ def from_options(
     negative: Conditions | None = None,
     grid: tuple[int, int] | None = None,
     *,
+    texts: Texts | None = None,
     verify: bool = True,
     placed: Callable[[Generator], Generator] = lambda model: model,
 ) -> Sampler:
@@ -78,6 +98,7 @@ def from_options(
       seed: of all images.
       conditions, negative: as in `sampler`.
       grid: (height, width) in tokens; None: the model's own.
+      texts: of the same labels, for a `prefix_model` that reads prompts itself.
       verify: compare the fingerprint of `prefix_model` with what is read.
       placed: puts `prefix_model` on the devices where `generator` is.
 
@@ -100,13 +121,21 @@ def from_options(
         raise InputError(
             "method=hybrid needs prefix=N (tokens sampled one by one) and prefix_model=DIR"
         )
-    tokens = prefix.pop("prefix")
-    causal = placed(load_generator(prefix.pop("prefix_model"), verify))
+    tokens, (height, width) = prefix.pop("prefix"), grid or generator.grid
+    if not 0 <= tokens <= height * width:
+        raise InputError(
+            f"prefix={tokens}, expected 0 to {height * width}: an image has {height} x {width} "
+            "tokens"
+        )
+    directory = prefix.pop("prefix_model")
+    _check_hybrid(generator_without_weights(directory), generator, grid)
+    causal = placed(load_generator(directory, verify))
     return hybrid_sampler(
         causal,
         generator,
         seed,
         prefix=tokens,
+        texts=texts,
         prefix_options={name.removeprefix("prefix_"): value for name, value in prefix.items()},
         **common,
         **options,
@@ -179,6 +208,7 @@ def hybrid_sampler(
     prefix_options: dict[str, Any],
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
+    texts: Texts | None = None,
     grid: tuple[int, int] | None = None,
     **options: Any,
 ) -> Sampler:
@@ -191,6 +221,8 @@ def hybrid_sampler(
       prefix: tokens, 0 to all.
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
+      texts: of the same labels, for a prefix's model that reads prompts itself: codes are all that
+        passes from one model to the other.
       grid: (height, width) in tokens; None: that of the models.
       **options: fields of decoding.masked_options.Options.
 
@@ -201,14 +233,37 @@ def hybrid_sampler(
     Source: the paper's section on hybrid generation, figures 7 to 9.
     """
     _check_hybrid(causal, generator, grid)
+    first = Texts(conditions, negative)
+    if isinstance(causal, PromptedGenerator):
+        if texts is None:
+            raise InputError("the model of the prefix reads prompts: expected prompts")
+        first = texts
+        if not causal.tokenizer or not generator.tokenizer:
+            log.warning(
+                "%s or %s names no tokenizer: that codes of one fit the other is not verified",
+                *(model.path or f"the {model.kind} model" for model in (causal, generator)),
+            )
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
     def sample(labels: np.ndarray, start: int) -> Any:
-        common: dict[str, Any] = dict(negative=negative(labels) if negative else None, start=start)
-        condition = conditions(labels)
-        codes = causal.sample(condition, seed, tokens=prefix, grid=grid, **common, **prefix_options)
-        return generator.sample(condition, seed, codes=codes, **common, **options)
+        codes = causal.sample(
+            first.prompts(labels),
+            seed,
+            negative=first.negative(labels) if first.negative else None,
+            tokens=prefix,
+            grid=grid,
+            start=start,
+            **prefix_options,
+        )
+        return generator.sample(
+            conditions(labels),
+            seed,
+            negative=negative(labels) if negative else None,
+            codes=codes,
+            start=start,
+            **options,
+        )
 
     return sample
 
@@ -222,7 +277,8 @@ def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int]
         name: (getattr(causal, name), getattr(generator, name))
         for name in ("codebook_size", "num_classes", *(() if grid else ("grid",)))
     }
-    pairs["encoder"] = identity(causal.encoder), identity(generator.encoder)
+    if not isinstance(causal, PromptedGenerator):
+        pairs["encoder"] = identity(causal.encoder), identity(generator.encoder)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     fingerprints = [model.tokenizer.get("fingerprint") for model in (causal, generator)]
     if differing or (all(fingerprints) and len(set(fingerprints)) > 1):

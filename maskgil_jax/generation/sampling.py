@@ -30,6 +30,7 @@ def sample(options: SampleOptions) -> None:
     lines = requests.read_prompts(options.prompts) if options.prompts else []
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
+    requests.check_prompted(options.model, lines, options.size)
     generator, tokenizer = loading.load_pair(options.model, companions.tokenizer, companions.verify)
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
     if speech is not None:
@@ -56,6 +57,7 @@ def sample_request(
         request.conditions,
         request.negative,
         grid,
+        texts=request.texts,
         verify=options.companions.verify,
     )
     settings = {**about, **samplers.description(decoding, options.seed)}

@@ -19,6 +19,7 @@ from maskgil_jax.interop import (
     llamagen_gpt,
     llamagen_vq,
     lpips,
+    lumina_mgpt,
     maskgil,
     maskgil_gpt,
     maskgit,
@@ -32,7 +33,6 @@ from maskgil_jax.interop import (
     whisper_ctranslate2,
 )
 from maskgil_jax.pretrained import loading, networks
-from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -54,6 +54,7 @@ FORMATS: dict[str, ModuleType] = {
     "llamagen-discriminator": llamagen_discriminator,
     "lpips": lpips,
     "fid-inception": fid_inception,
+    "lumina-mgpt": lumina_mgpt,
     "gemma": gemma,
     "whisper": whisper,
     "whisper-ctranslate2": whisper_ctranslate2,
@@ -75,7 +76,8 @@ def import_model(
         directory of them, or their index; what else a format comes in, its module says.
       output: directory that is not there yet.
       arguments: settings that the tensors do not show, such as {"heads": 4}; {"weights": "ema"}
-        chooses among the sets of weights that a file holds.
+        chooses among the sets of weights that a file holds; {"tokenizer": DIR} is the tokenizer of
+        the codes, where a format takes one.
       allow_nonfinite: whether weights may be NaN or infinite.
 
     Raises:
@@ -87,6 +89,11 @@ def import_model(
     recognition.check_arguments(format_name, family, arguments)
     settings = dict(arguments)
     weights = settings.pop("weights", "")
+    provenance = {
+        name: loading.load_tokenizer(settings.pop(name)).provenance
+        for name in recognition.companions(family)
+        if name in settings
+    }
     content = _read(family, source, weights)
     recognised = recognition.recognise(format_name, family, source, content, settings, weights)
     log.info("%s", recognised.config)
@@ -101,10 +108,8 @@ def import_model(
         )
     except InputError as error:
         raise InputError(f"source={source}: {error}") from None
-    model = loading.wrap(network, content.beside)
-    if isinstance(model, Generator):
-        model = make_generator(network, **recognised.provenance)
-    model.save(output)
+    provenance = dict(recognised.provenance) | provenance
+    loading.wrap(network, content.beside, provenance).save(output)
     log.info("wrote %s", output)
 
 
@@ -163,7 +168,7 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
         if re.fullmatch(r"-?\d+|\d+x\d+", value):
             numbers = tuple(int(number) for number in value.split("x"))
             arguments[name] = numbers if "x" in value else numbers[0]
-        elif name and re.fullmatch(r"[A-Za-z_][\w./-]*", value):
+        elif name and re.fullmatch(r"[A-Za-z_./][\w./-]*", value):
             arguments[name] = value
         else:
             raise InputError(f"arg={pair}: expected NAME=NUMBER, NAME=HxW or NAME=WORD")

@@ -36,6 +36,7 @@ class Entry:
       axes: permutation that gives our axes; None leaves them.
       slot: index of this tensor within our array, where several foreign tensors make one of ours.
       value, dtype: of a buffer that we have no use for.
+      joined: our shape, where axes that were split are one in ours; None leaves them.
     """
 
     name: str
@@ -46,14 +47,18 @@ class Entry:
     slot: tuple[Any, ...] = ()
     value: float | tuple[float, ...] = 0.0
     dtype: str = "float32"
+    joined: tuple[int, ...] | None = None
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
         """The foreign tensor with our axes."""
         x = tensor.reshape(self.split or self.shape)
-        return x if self.axes is None else x.transpose(self.axes)
+        x = x if self.axes is None else x.transpose(self.axes)
+        return x if self.joined is None else x.reshape(self.joined)
 
     def to_foreign(self, array: np.ndarray) -> np.ndarray:
         """Our array, or the slot of it, with the foreign axes."""
+        if self.joined is not None and self.axes and self.split:
+            array = array.reshape([self.split[axis] for axis in self.axes])
         x = array if self.axes is None else array.transpose(np.argsort(self.axes))
         return np.ascontiguousarray(x.reshape(self.shape))
 

@@ -59,6 +59,7 @@ def shape_of(tensors: Tensors, heads: int, grid: tuple[int, int]) -> dict:
 
 def blocks(config: LlamaConfig) -> list[Entry]:
     """The table of the layers and the final norm; LlamaGen's names, and more for more switches."""
+    check_same("this format", config, dict(vocabulary=0))  # text has formats of its own
     D, H, K, F = config.dim, config.heads, config.head_dim, config.ffn_dim
     table: list[Entry] = []
     for i in range(config.layers):

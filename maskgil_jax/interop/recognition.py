@@ -38,7 +38,7 @@ class Recognised(NamedTuple):
 def check_arguments(format_name: str, family: ModuleType, arguments: Mapping[str, Any]) -> None:
     """Raise InputError for an argument of a name or a kind of value that a format does not take."""
     taken = _taken(family)
-    known = sorted([*taken, "weights"])
+    known = sorted([*taken, "weights", *companions(family)])
     for name, value in arguments.items():
         if name not in known:
             raise InputError(f"arg: unknown {name!r}, {format_name} takes {', '.join(known)}")
@@ -120,6 +120,11 @@ def _log_assumptions(
             source,
             " ".join(assumed),
         )
+
+
+def companions(family: ModuleType) -> tuple[str, ...]:
+    """Names of arguments of a format that are model directories."""
+    return getattr(family, "COMPANIONS", ())
 
 
 def arguments_of(family: ModuleType, config: Any) -> dict[str, str]:

@@ -51,7 +51,9 @@ def read(path: str) -> tuple[Tensors, dict[str, str]]:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(size))
         header.pop("__metadata__", None)
-        tensors = {name: _tensor(path, 8 + size, name, x) for name, x in header.items()}
+        # Mapped: a tensor is read when it is used, and takes no memory that others need.
+        data = np.memmap(path, np.uint8, "r")[8 + size :]
+        tensors = {name: _tensor(path, data, name, x) for name, x in header.items()}
     except (safetensors.SafetensorError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
@@ -76,11 +78,10 @@ def write(path: str, tensors: Tensors, metadata: dict[str, str]) -> None:
     os.chmod(path, mode)
 
 
-def _tensor(path: str, start: int, name: str, about: dict[str, Any]) -> np.ndarray:
+def _tensor(path: str, data: np.ndarray, name: str, about: dict[str, Any]) -> np.ndarray:
     if about["dtype"] not in DTYPES:
         raise InputError(
             f"source={path}: {name} is {about['dtype']}, expected one of {', '.join(DTYPES)}"
         )
     dtype, (begin, end) = np.dtype(DTYPES[about["dtype"]]), about["data_offsets"]
-    count = (end - begin) // dtype.itemsize
-    return np.fromfile(path, dtype, count, offset=start + begin).reshape(about["shape"])
+    return np.asarray(data[begin:end]).view(dtype).reshape(about["shape"])

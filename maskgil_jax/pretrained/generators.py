@@ -27,6 +27,7 @@ class Generator:
     """
 
     kind = "masked"
+    beside: Mapping[str, bytes] = {}  # contents of the other files of its directory, by name
 
     def __init__(
         self,
@@ -47,9 +48,9 @@ class Generator:
 
     @property
     def fingerprint(self) -> str:
-        """Names the weights."""
+        """Names the weights, and the files beside them."""
         if self._fingerprint is None:
-            self._fingerprint = model_directory.fingerprint(self.network)
+            self._fingerprint = model_directory.fingerprint(self.network, self.beside)
         return self._fingerprint
 
     @property
@@ -197,7 +198,7 @@ class Generator:
             "class_names": self.class_names,
             "encoder": self.encoder,
         }
-        networks.save(directory, self.kind, self.network, known)
+        networks.save(directory, self.kind, self.network, known, self.beside)
 
     def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
         checked = self._checked_condition(condition, None)
@@ -296,7 +297,23 @@ class CausalGenerator(Generator):
           InputError: as Generator.sample.
         """
         condition, negative = self._checked_pair(condition, negative)
-        height, width = self._checked_grid(grid)
+        grid = self._checked_grid(grid)
+        sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, options)
+        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
+        return sampled_Bhw
+
+    def _drawn(
+        self,
+        condition: Condition,
+        negative: Condition | None,
+        rng: jax.Array | int,
+        start: jax.Array | int,
+        grid: tuple[int, int],
+        tokens: int | None,
+        options: Mapping[str, Any],
+    ) -> jax.Array:
+        """`sample` of what was checked; `start` may be the index of each image."""
+        height, width = grid
         most = height * width
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
@@ -305,18 +322,16 @@ class CausalGenerator(Generator):
         if not tokens:
             B = jax.tree.leaves(condition)[0].shape[0]
             return jnp.full((B, height, width), self.mask_id, jnp.int32)
-        sampled_Bhw = autoregressive.sample_codes(
+        return autoregressive.sample_codes(
             self.network,
             condition,
             _key(rng),
             start,
             negative,
             options=chosen,
-            grid=(height, width),
+            grid=grid,
             tokens=tokens,
         )
-        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
-        return sampled_Bhw
 
     def check_options(
         self,

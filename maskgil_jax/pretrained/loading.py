@@ -8,10 +8,12 @@ from etils import epath
 
 from maskgil_jax.models.encoders.gemma import Gemma
 from maskgil_jax.models.encoders.whisper import Whisper
+from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
-from maskgil_jax.pretrained import model_directory, networks, speech_encoder, text_encoder
+from maskgil_jax.pretrained import model_directory, networks, prompts, speech_encoder, text_encoder
 from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.pretrained.networks import Auxiliary
+from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.pretrained.tokenizers import Tokenizer
@@ -48,27 +50,42 @@ def load(
     directory = paths.absolute(directory)
     description = model_directory.read_description(directory)
     like = _described(directory, description, dtype)
-    beside = {
-        name: model_directory.read_beside(directory, name)
-        for kind, name in VOCABULARIES
-        if isinstance(like, kind)
-    }
-    recorded = description.get("fingerprint", "")
+    beside, recorded = _beside(directory, like), description.get("fingerprint", "")
     if verify and not recorded:
         log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
     network = model_directory.load_params(directory, like, recorded if verify else "", beside)
     known = str(directory), recorded or None
-    if isinstance(network, VQTokenizer):
-        return Tokenizer(network, *known)
-    if isinstance(network, Gemma):
-        return TextEncoder(network, beside[text_encoder.VOCABULARY], *known)
-    if isinstance(network, Whisper):
-        return SpeechEncoder(network, beside[speech_encoder.VOCABULARY], *known)
-    if hasattr(network, "classify"):
-        class_names = tuple(description.get("class_names", ()))
-        tokenizer, encoder = (description.get(name, {}) for name in ("tokenizer", "encoder"))
-        return make_generator(network, tokenizer, class_names, encoder, *known)
-    return Auxiliary(network)
+    return wrap(network, beside, _provenance(description), *known)
+
+
+def generator_without_weights(directory: epath.PathLike) -> Generator:
+    """A generator with shapes in the place of weights, for what is known before these are read.
+
+    Raises:
+      InputError: no model directory, or one of something else.
+    """
+    directory = paths.absolute(directory)
+    description = model_directory.read_description(directory)
+    like = _described(directory, description, None)
+    model = wrap(like, _beside(directory, like), _provenance(description), str(directory))
+    return _checked_generator(model, directory)
+
+
+def _beside(directory: epath.Path, network: Any) -> dict[str, bytes]:
+    """Contents of the files that belong to a network, by name."""
+    names = [name for kind, name in VOCABULARIES if isinstance(network, kind)]
+    if _reads_prompts(network) and (directory / prompts.VOCABULARY).exists():
+        names.append(prompts.VOCABULARY)
+    return {name: model_directory.read_beside(directory, name) for name in names}
+
+
+def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Generator keeps of what it was trained with."""
+    return {
+        "tokenizer": description.get("tokenizer", {}),
+        "class_names": tuple(description.get("class_names", ())),
+        "encoder": description.get("encoder", {}),
+    }
 
 
 def _described(directory: epath.Path, description: Mapping[str, Any], dtype: str | None) -> Any:
@@ -84,17 +101,41 @@ def _described(directory: epath.Path, description: Mapping[str, Any], dtype: str
     return networks.shapes_of(networks.config_of(name, arguments, where), where)
 
 
+def _reads_prompts(network: Any) -> bool:
+    return isinstance(network, Llama) and bool(network.config.vocabulary)
+
+
 def wrap(
-    network: Any, beside: Mapping[str, bytes] | None = None
+    network: Any,
+    beside: Mapping[str, bytes] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    path: str = "",
+    fingerprint: str | None = None,
 ) -> Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary:
-    """A network, with the contents of the files that belong to it, as `load` would give it."""
+    """A network as `load` would give it.
+
+    Args:
+      network: of any kind.
+      beside: contents of the files that belong to it, by name.
+      provenance: what a Generator keeps of what it was trained with.
+      path, fingerprint: of its directory.
+    """
+    beside, provenance = beside or {}, provenance or {}
+    known = path, fingerprint
     if isinstance(network, VQTokenizer):
-        return Tokenizer(network)
+        return Tokenizer(network, *known)
     if isinstance(network, Gemma):
-        return TextEncoder(network, (beside or {})[text_encoder.VOCABULARY])
+        return TextEncoder(network, beside[text_encoder.VOCABULARY], *known)
     if isinstance(network, Whisper):
-        return SpeechEncoder(network, (beside or {})[speech_encoder.VOCABULARY])
-    return make_generator(network) if hasattr(network, "classify") else Auxiliary(network)
+        return SpeechEncoder(network, beside[speech_encoder.VOCABULARY], *known)
+    if _reads_prompts(network):
+        vocabulary = beside.get(prompts.VOCABULARY, b"")
+        return PromptedGenerator(
+            network, **provenance, path=path, fingerprint=fingerprint, vocabulary=vocabulary
+        )
+    if hasattr(network, "classify"):
+        return make_generator(network, **provenance, path=path, fingerprint=fingerprint)
+    return Auxiliary(network)
 
 
 def load_tokenizer(directory: epath.PathLike, verify: bool = True) -> Tokenizer:
@@ -107,7 +148,10 @@ def load_tokenizer(directory: epath.PathLike, verify: bool = True) -> Tokenizer:
 
 def load_generator(directory: epath.PathLike, verify: bool = True) -> Generator:
     """Read a generator directory, as `load`; InputError where it holds something else."""
-    model = load(directory, verify=verify)
+    return _checked_generator(load(directory, verify=verify), directory)
+
+
+def _checked_generator(model: Any, directory: epath.PathLike) -> Generator:
     if not isinstance(model, Generator):
         raise InputError(f"{directory} holds a {model.kind}, expected a generator")
     return model
@@ -142,7 +186,7 @@ def load_pair(
     Raises:
       InputError: another kind of model, or a tokenizer with other weights.
     """
-    generator = load_generator(model, verify)
+    generator = generator_without_weights(model)
     known = generator.tokenizer
     tokenizer = tokenizer or known.get("path", "")
     if not tokenizer:
@@ -163,4 +207,4 @@ def load_pair(
             f"tokenizer={tokenizer} has {decoder.codebook_size} codes, but {model} has "
             f"{generator.codebook_size}"
         )
-    return generator, decoder
+    return load_generator(model, verify), decoder

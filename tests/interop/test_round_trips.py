@@ -20,7 +20,12 @@ from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig
 from maskgil_jax.models.perceptual.lpips import LPIPSConfig
 from maskgil_jax.models.token_models.bert import BertConfig
 from maskgil_jax.models.token_models.halton import HaltonConfig
-from maskgil_jax.models.token_models.llama_config import PAPER_OF_FEATURES, PRESETS, LlamaConfig
+from maskgil_jax.models.token_models.llama_config import (
+    CHAMELEON,
+    PAPER_OF_FEATURES,
+    PRESETS,
+    LlamaConfig,
+)
 from maskgil_jax.models.tokenizers.vq import VQConfig
 from maskgil_jax.pretrained import loading, networks
 from maskgil_jax.pretrained.generators import make_generator
@@ -51,6 +56,11 @@ CASES = {
     ),
     "maskgil halton": LlamaConfig(**LLAMA | dict(order="halton"), **PRESETS["llamagen"]),
     "maskgil output": LlamaConfig(**LLAMA, post_norm="output", qk_norm="none", rope="1d"),
+    "lumina-mgpt": LlamaConfig(
+        **CHAMELEON | dict(post_norm="output"), layers=2, dim=16, heads=4, kv_heads=2, grid=(6, 6),
+        qk_norm_rows=(2, 1), vocabulary=8900, mlp_dim=24, context=99, norm_eps=1e-4, rope_base=5e3,
+        param_dtype="bfloat16",
+    ),
     "maskgit-pytorch": BertConfig(**BERT, grid=(2, 5), attention_dropout=0.2),
     "halton-maskgit": HaltonConfig(**BERT, grid=(3, 2), registers=2),
     "maskgit": BertConfig(**BERT | dict(dropout=0.0), grid=(2, 3), style="maskgit"),
@@ -130,7 +140,8 @@ def there_and_back(case, suffix, folder, **arguments):
 def suffixes(case):
     if case.split()[0] in ("maskgit", "maskgit-vq"):
         return ["msgpack"]
-    return ["safetensors", "pt"] if "gpt" in case or case == "maskgil" else ["safetensors"]
+    bare = case == "lumina-mgpt" or ("gpt" not in case and case != "maskgil")
+    return ["safetensors"] if bare else ["safetensors", "pt"]
 
 
 @pytest.mark.parametrize("case, suffix", [(case, s) for case in CASES for s in suffixes(case)])

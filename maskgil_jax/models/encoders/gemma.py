@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models.token_models import rope
-from maskgil_jax.models.token_models.attention import attention_of_parts
+from maskgil_jax.models.token_models.attention import grouped_attention
 from maskgil_jax.models.token_models.layers import through_layers, unit_rms
 from maskgil_jax.models.token_models.products import product
 
@@ -129,8 +129,7 @@ class Block(nnx.Module):
 
     def attention(self, x_BTD: jax.Array, table_TK2: jax.Array, mask_B1TT: jax.Array) -> jax.Array:
         """Several heads of queries share one of keys and values."""
-        B, T, _ = x_BTD.shape
-        H, G, K = self.config.heads, self.config.kv_heads, self.config.head_dim
+        K = self.config.head_dim
         q_BTHK = product("BTD,DHK->BTHK", x_BTD, self._cast(self.query))
         kv_BTCGK = product("BTD,DCGK->BTCGK", x_BTD, self._cast(self.key_value))
         k_BTGK, v_BTGK = kv_BTCGK[:, :, 0], kv_BTCGK[:, :, 1]
@@ -138,14 +137,10 @@ class Block(nnx.Module):
             q_BTHK, k_BTGK = self.query_norm(q_BTHK), self.key_norm(k_BTGK)
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTGK, v_BTGK))
         q_BHTK, k_BGTK = rope.rotate(q_BHTK, table_TK2), rope.rotate(k_BGTK, table_TK2)
-        # attention_of_parts divides scores by the square root of K.
+        # The attention divides scores by the square root of K.
         q_BHTK = q_BHTK * (K / self.config.query_pre_attn_scalar) ** 0.5
-        # The heads that share keys are further rows of one product.
-        q_BGSK = q_BHTK.reshape(B, G, H // G * T, K)
-        mask_B1ST = jnp.tile(mask_B1TT, (1, 1, H // G, 1))
-        (o_BGSK,) = attention_of_parts((q_BGSK,), (k_BGTK,), (v_BGTK,), mask_B1ST)
-        o_BTHK = o_BGSK.reshape(B, H, T, K).transpose(0, 2, 1, 3)
-        return product("BTHK,HKD->BTD", o_BTHK, self._cast(self.out))
+        o_BHTK = grouped_attention(q_BHTK, k_BGTK, v_BGTK, mask_B1TT)
+        return product("BTHK,HKD->BTD", o_BHTK.transpose(0, 2, 1, 3), self._cast(self.out))
 
     def mlp(self, x_BTD: jax.Array) -> jax.Array:
         """GeGLU, with the approximation of GELU by tanh."""

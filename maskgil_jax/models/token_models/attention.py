@@ -1,7 +1,7 @@
 """Softmax attention made of products, over a sequence that may be split into parts.
 
-Letters: B batch, H heads, K head dimension, T tokens of the sequence, S queries of it, s and t
-queries and keys of one part.
+Letters: B batch, H heads, G heads of keys, K head dimension, T tokens of the sequence, S queries of
+it, s and t queries and keys of one part.
 """
 
 import functools
@@ -35,15 +35,34 @@ def attention_heads_first(
     """Softmax attention by what is fastest on the platform, [B, H, T, K].
 
     Args:
-      q_BHTK, k_BHTK, v_BHTK: queries, keys and values.
+      q_BHTK, k_BHTK, v_BHTK: queries, keys and values; without a boundary these may have fewer
+        heads, as in `grouped_attention`.
       mask: as in `attention_of_parts`.
       boundary: between the image tokens and the few others, where to split; 0: nowhere.
     """
     if cudnn_fits(q_BHTK, mask):
         return fused_attention(q_BHTK, k_BHTK, v_BHTK, mask)
-    boundaries = [boundary] if boundary else []
-    parts = (tuple(jnp.split(x, boundaries, axis=2)) for x in (q_BHTK, k_BHTK, v_BHTK))
+    if not boundary:
+        return grouped_attention(q_BHTK, k_BHTK, v_BHTK, mask)
+    parts = (tuple(jnp.split(x, [boundary], axis=2)) for x in (q_BHTK, k_BHTK, v_BHTK))
     return jnp.concatenate(attention_of_parts(*parts, mask), axis=2)
+
+
+def grouped_attention(
+    q_BHSK: jax.Array, k_BGTK: jax.Array, v_BGTK: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Softmax attention, [B, H, S, K], where H / G heads of queries share one of keys and values.
+
+    Args:
+      q_BHSK, k_BGTK, v_BGTK: queries, keys and values.
+      mask: as in `attention_of_parts`.
+    """
+    (B, H, S, K), G = q_BHSK.shape, k_BGTK.shape[1]
+    if H != G:  # the heads that share keys are further rows of one product
+        q_BHSK = q_BHSK.reshape(B, G, H // G * S, K)
+        mask = None if mask is None else jnp.tile(mask, (1, 1, H // G, 1))
+    (o_BHSK,) = attention_of_parts((q_BHSK,), (k_BGTK,), (v_BGTK,), mask)
+    return o_BHSK.reshape(B, H, S, K)
 
 
 def cudnn_fits(q_BHTK: jax.Array, mask: jax.Array | None) -> bool:

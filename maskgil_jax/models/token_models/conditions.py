@@ -17,7 +17,19 @@ class Features(NamedTuple):
     mask_BT: jax.Array
 
 
-Condition = jax.Array | Features  # int32 [B] class ids, or features
+class Text(NamedTuple):
+    """Token ids of text and of what begins an image, of any lengths, padded on the left.
+
+    Attributes:
+      ids_BT: int32 [B, T]; the last ones begin the image (lumina_sequence.opening).
+      mask_BT: bool [B, T], false at padding.
+    """
+
+    ids_BT: jax.Array
+    mask_BT: jax.Array
+
+
+Condition = jax.Array | Features | Text  # int32 [B] class ids, or features, or token ids
 
 
 class TokenModel(Protocol):

@@ -24,6 +24,13 @@ def check_choices(config: Any, choices: Mapping[str, Collection[str]]) -> None:
             )
 
 
+def check_same(config: Any, values: Mapping[str, Any]) -> None:
+    """Check that these fields have these values."""
+    for field, value in values.items():
+        if getattr(config, field) != value:
+            raise ValueError(f"{field} = {getattr(config, field)!r}, expected {value!r}")
+
+
 def check_run(config: Any) -> None:
     """Check the grid, and how the layers are run: remat, unroll and dtype."""
     if len(config.grid) != 2 or min(config.grid) < 1:

@@ -30,13 +30,16 @@ def forward_flops(config: LlamaConfig, images: int = 1) -> dict[str, int]:
         config.ffn_dim,
         config.condition_tokens,
     )
+    if config.order == "lines":
+        L += config.grid[0]
     T = c + L - config.causal  # nothing is predicted from the last token of a causal model
-    weights = 4 * D * D + 3 * D * F  # queries, keys, values, output; gate, up, down
+    keys = D * config.key_heads * config.head_dim
+    weights = 2 * D * D + 2 * keys + 3 * D * F  # queries, output; keys, values; gate, up, down
     features = c * (config.feature_dim * D + D * D) if config.feature_dim else 0
     return {
         "layers": 2 * images * (config.layers * T * weights + features),
         "attention": 2 * images * config.layers * 2 * T * T * D,
-        "head": 2 * images * L * D * config.output_size,
+        "head": 2 * images * L * D * sum(config.vocabularies),
     }
 
 

@@ -25,9 +25,9 @@ def unit_rms(x: jax.Array, eps: float = 1e-5) -> jax.Array:
 class RMSNorm(nnx.Module):
     """x / rms(x), computed in float32 and cast before the scale, as LlamaGen does."""
 
-    def __init__(self, dim: int, eps: float = 1e-5):
+    def __init__(self, dim: int, eps: float = 1e-5, dtype: str = "float32"):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones(dim))
+        self.scale = nnx.Param(jnp.ones(dim, dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise the last axis."""

@@ -1,8 +1,11 @@
 """LLaMA over image tokens: bidirectional, the token model of MaskGIL, or causal, as LlamaGen.
 
+With a vocabulary of text and image tokens it is Chameleon, and Lumina-mGPT.
+
 Letters: B batch, h w grid, L = h * w image tokens, c condition tokens, T tokens of the sequence, S
-of them that are run, D width, H heads, K head dimension, F hidden units of the MLP, V classes of
-the head (the sum of several, where codes have digits), N layers, C width of features.
+of them that are run, D width, H heads, G heads of keys and values, K head dimension, F hidden units
+of the MLP, V classes of the head (the sum of several, where codes have digits), N layers, C width
+of features.
 """
 
 import functools
@@ -15,22 +18,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models.token_models import factors, orders, platforms, rope
+from maskgil_jax.models.token_models import (
+    factors,
+    lumina_sequence,
+    orders,
+    platforms,
+    rope,
+)
 from maskgil_jax.models.token_models.attention import (
     Parts,
     attention_heads_first,
-    attention_of_parts,
+    grouped_attention,
 )
-from maskgil_jax.models.token_models.conditions import Condition, Features
+from maskgil_jax.models.token_models.conditions import Condition, Features, Text
 from maskgil_jax.models.token_models.layers import RMSNorm, dropout, through_layers, unit_rms
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.models.token_models.llama_layers import Block, Layer
+from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
 from maskgil_jax.models.token_models.products import product
 from maskgil_jax.models.token_models.split_layers import split_layer_for
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens that a causal model has seen, [B, H, T, K] of each layer."""
+    """Keys and values of the tokens that a causal model has seen, [B, G, T, K] of each layer."""
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
@@ -46,7 +55,7 @@ class Llama(nnx.Module):
 
     def __init__(self, config: LlamaConfig, key: jax.Array):
         keys = jax.random.split(key, 5)
-        normal = nnx.initializers.normal(0.02)
+        normal = nnx.initializers.normal(0.02, config.param_dtype)
         self.config = config
         classes = config.num_classes + 1
         if config.joint_embedding:
@@ -59,19 +68,19 @@ class Llama(nnx.Module):
             self.feature_out = nnx.Param(normal(keys[3], (D, D)))
             null = jax.random.normal(keys[4], (config.condition_tokens, C)) * C**-0.5
             self.null_features = nnx.Param(null)
-        elif not config.joint_embedding:
+        elif not config.joint_embedding and not config.vocabulary:
             self.class_embedding = nnx.Param(normal(keys[1], (classes, config.dim)))
         self.blocks = jax.vmap(lambda k: Block(config, k))(jax.random.split(keys[2], config.layers))
-        self.norm = RMSNorm(config.dim)
+        self.norm = RMSNorm(config.dim, config.norm_eps, config.param_dtype)
         # Zero, as in LlamaGen and MaskGIL: training starts from a uniform prediction.
-        self.head = nnx.Param(jnp.zeros((config.dim, config.output_size)))
+        self.head = nnx.Param(jnp.zeros((config.dim, config.output_size), config.param_dtype))
 
     def __call__(self, codes_Bhw: jax.Array, condition: Condition) -> jax.Array:
         """Logits in eval mode.
 
         Args:
           codes_Bhw: int32, 0 .. codebook_size - 1, or mask_id where masked.
-          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features.
+          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features, or Text.
 
         Returns:
           float32 [B, h * w, classes], in raster order. Those of a causal model are predictions from
@@ -90,26 +99,37 @@ class Llama(nnx.Module):
         config, (B, height, width) = self.config, codes_Bhw.shape
         codes_BL = codes_Bhw.reshape(B, height * width)
         if config.causal:
-            codes_BL = codes_BL[:, self.order(height, width)][:, :-1]
+            codes_BL = self.in_sequence(codes_BL, (height, width))[:, :-1]
         parts = self.embed(codes_BL, condition)
         if key is not None:
             key, *keys = jax.random.split(key, 1 + len(parts))
             rate = config.embedding_dropout
             parts = tuple(dropout(x, rate, k) for x, k in zip(parts, keys, strict=True))
         T = sum(x.shape[1] for x in parts)
-        table_TK2 = self.rotations(height, width)[:T]
+        table_TK2 = self.table(condition, (height, width), 0, T)
         mask = self.allowed(condition, jnp.arange(T), T)
         # A causal model has no last image token as input: with the condition, a power of two.
         if platforms.current().splits_sequence and not config.causal:
             return self.in_parts(parts, table_TK2, mask, key)
         x_BTD = self.in_one(parts, table_TK2, mask, key)
-        c = config.condition_tokens
+        c = self.length_of(condition)
         if config.causal:
-            return x_BTD[:, c - 1 :][:, np.argsort(self.order(height, width))]
+            return x_BTD[:, c - 1 :][:, self.places(height, width)]
         return x_BTD[:, c:] if config.condition_position == "first" else x_BTD[:, :-c]
 
+    def token_logits(self, ids_BS: jax.Array) -> jax.Array:
+        """Logits of the whole vocabulary after each token, in eval mode: float32 [B, S, V].
+
+        Of a model with a vocabulary; ids_BS, int32 [B, S], begin at position 0.
+        """
+        S, text = ids_BS.shape[1], Text(ids_BS, jnp.ones(ids_BS.shape, bool))
+        mask, table = self.allowed(text, jnp.arange(S), S), self.table(text, (0, 0), 0, S)
+        x_BSD = self.embed_condition(text).astype(self.config.dtype)
+        x_BSD = self.normed(self.in_one((x_BSD,), table, mask, None))
+        return product("BnD,DV->BnV", x_BSD, self.head[...].astype(self.config.dtype), jnp.float32)
+
     def in_one(
-        self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
+        self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
     ) -> jax.Array:
         """All layers over the tokens joined to one array: [B, T, D]."""
         boundary = 0 if self.config.causal else parts[0].shape[1]
@@ -123,10 +143,10 @@ class Llama(nnx.Module):
         return self.through(jnp.concatenate(parts, axis=1), apply, key)
 
     def in_parts(
-        self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
+        self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
     ) -> jax.Array:
         """All layers over image tokens and the condition's apart: [B, L, D] of the former."""
-        tables = np.split(table_TK2, [parts[0].shape[1]])
+        tables = np.split(np.asarray(table_TK2), [parts[0].shape[1]])
         image = 1 if self.config.condition_position == "first" else 0
         layer_class = split_layer_for(self.config, parts[image].shape[1], mask)
 
@@ -153,8 +173,14 @@ class Llama(nnx.Module):
         return self.norm(x_BLD)
 
     def classify(self, x_BnD: jax.Array, positions_Bn: jax.Array | None = None) -> jax.Array:
-        """The head, the same at all positions: float32 [B, n, V]; of all digits side by side."""
+        """The head, the same at all positions: float32 [B, n, V]; of all digits side by side.
+
+        Of a vocabulary only image codes are classified.
+        """
         head_DV = self.head[...].astype(self.config.dtype)
+        if self.config.vocabulary:
+            first = lumina_sequence.FIRST_CODE
+            head_DV = head_DV[:, first : first + self.config.codebook_size]
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
 
     def start(self, condition: Condition) -> tuple[list[Layer], Cache, jax.Array]:
@@ -167,7 +193,7 @@ class Llama(nnx.Module):
         config = self.config
         x_BcD = self.embed_condition(condition).astype(config.dtype)
         B, c = x_BcD.shape[:2]
-        shape = (B, config.heads, c, config.head_dim)
+        shape = (B, config.key_heads, c, config.head_dim)
         platform = platforms.current()
         empty = jnp.zeros(shape, platform.cache_dtype or config.dtype)
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
@@ -193,7 +219,7 @@ class Llama(nnx.Module):
         The cache needs room for it.
         """
         x_B1D = self.embed_codes(codes_B[:, None]).astype(self.config.dtype)
-        start = self.config.condition_tokens + index
+        start = self.length_of(condition) + index
         cache, x_B1D = self.extend(layers, cache, x_B1D, start, condition, grid)
         return cache, x_B1D[:, 0]
 
@@ -208,8 +234,7 @@ class Llama(nnx.Module):
     ) -> tuple[Cache, jax.Array]:
         """Run tokens `start` .. `start` + S - 1 of a grid, given the cache of those before."""
         S, T = x_BSD.shape[1], cache.keys[0].shape[2]
-        table = jnp.asarray(self.rotations(*grid))
-        table_SK2 = jax.lax.dynamic_slice_in_dim(table, start, S)
+        table_SK2 = self.table(condition, grid, start, S)
         mask = self.allowed(condition, start + jnp.arange(S), T)
         updated: list[tuple[jax.Array, ...]] = []
 
@@ -219,8 +244,7 @@ class Llama(nnx.Module):
                 for old, x in zip(past, new, strict=True)
             )
             updated.append((keys, values))
-            queries = (q_BHSK.astype(keys.dtype),)
-            (o_BHSK,) = attention_of_parts(queries, (keys,), (values,), mask)
+            o_BHSK = grouped_attention(q_BHSK.astype(keys.dtype), keys, values, mask)
             return o_BHSK.astype(q_BHSK.dtype)
 
         for layer, *past in zip(layers, cache.keys, cache.values, strict=True):
@@ -236,8 +260,8 @@ class Llama(nnx.Module):
         mask = None
         if self.config.causal:
             mask = (keys_T <= queries_S[:, None])[None, None]
-        if isinstance(condition, Features):
-            c = self.config.condition_tokens
+        if isinstance(condition, Features | Text):
+            c = self.length_of(condition)
             images_BL = jnp.ones((len(condition.mask_BT), T - c), bool)
             real = (condition.mask_BT.astype(bool), images_BL)
             last = self.config.condition_position == "last"
@@ -258,6 +282,8 @@ class Llama(nnx.Module):
         """Rows of the table of codes, the sum of one for each digit: [B, L, D]."""
         table = self.embedding if self.config.joint_embedding else self.code_embedding
         sizes = self.config.factors
+        if self.config.vocabulary:
+            return table[lumina_sequence.FIRST_CODE + codes_BL]
         if not sizes:
             return table[codes_BL]
         starts = jnp.array([0, *itertools.accumulate(sizes[:-1])])
@@ -271,6 +297,8 @@ class Llama(nnx.Module):
         """The condition's tokens, [B, c, D]."""
         if isinstance(condition, Features):
             return self.project(condition.features_BTC)
+        if isinstance(condition, Text):
+            return self.code_embedding[condition.ids_BT]
         if self.config.joint_embedding:
             return self.embedding[self.config.table_size + condition][:, None]
         return self.class_embedding[condition][:, None]
@@ -284,16 +312,65 @@ class Llama(nnx.Module):
         return jax.nn.gelu(x_BTD, approximate=True) @ self.feature_out[...].astype(dtype)
 
     def drop_condition(self, condition: Condition, drop_B: jax.Array) -> Condition:
-        """The null condition where `drop_B`, with the mask that the condition had."""
+        """The null condition where `drop_B`, with the mask that the condition had.
+
+        That of Text is what begins an image, without anything before it.
+        """
+        if isinstance(condition, Text):
+            c = self.length_of(condition)
+            opening_T = jnp.arange(c) >= c - lumina_sequence.OPENING
+            return Text(condition.ids_BT, condition.mask_BT & (opening_T | ~drop_B[:, None]))
         if isinstance(condition, Features):
             null_TC = self.null_features[...].astype(condition.features_BTC.dtype)
             features = jnp.where(drop_B[:, None, None], null_TC, condition.features_BTC)
             return Features(features, condition.mask_BT)
         return jnp.where(drop_B, self.config.num_classes, condition)
 
+    def length_of(self, condition: Condition) -> int:
+        """c."""
+        if isinstance(condition, Text):
+            return condition.ids_BT.shape[1]
+        return self.config.condition_tokens
+
     def order(self, height: int, width: int) -> np.ndarray:
-        """Raster positions in the order of a causal model's tokens, [L]."""
+        """Raster positions in the order of a causal model's tokens; -1: the end of a line."""
         return orders.ORDERS[self.config.order](height, width)
+
+    def places(self, height: int, width: int) -> np.ndarray:
+        """Where in that order the raster positions stand, [L]."""
+        order = self.order(height, width)
+        return np.argsort(order)[(order < 0).sum() :]
+
+    def in_sequence(self, codes_BL: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        """Codes in raster order as a causal model takes them: in its order, with ends of lines."""
+        return self.with_line_ends(codes_BL[:, self.order(*grid)], grid)
+
+    def with_line_ends(
+        self, codes: jax.Array, grid: tuple[int, int], index: jax.Array | None = None
+    ) -> jax.Array:
+        """Codes of the sequence, [B, S], or of its place `index`, [B], with the ends of lines."""
+        ends_S = self.order(*grid) < 0
+        if not ends_S.any():
+            return codes
+        end = jnp.asarray(ends_S)[slice(None) if index is None else index]
+        return jnp.where(end, lumina_sequence.END_OF_LINE - lumina_sequence.FIRST_CODE, codes)
+
+    def table(
+        self, condition: Condition, grid: tuple[int, int], start: jax.Array | int, S: int
+    ) -> Table:
+        """The rotations of tokens `start` .. `start` + S - 1 of the sequence of a grid."""
+        if not isinstance(condition, Text):
+            table = self.rotations(*grid)
+            if isinstance(start, int):
+                return table[start : start + S]
+            return jax.lax.dynamic_slice_in_dim(jnp.asarray(table), start, S)
+        config = self.config
+        length = self.length_of(condition) + len(self.order(*grid))
+        angles = rope.rope_1d(length, config.head_dim, config.rope_base)
+        # Sequences begin at position 0, wherever their padding ends.
+        padding_B1 = (~condition.mask_BT).sum(axis=1, keepdims=True)
+        positions_BS = jnp.maximum(start + jnp.arange(S)[None] - padding_B1, 0)
+        return jnp.asarray(rope.rotation_table(angles, 0, "identity"))[positions_BS][:, None]
 
     def rotations(self, height: int, width: int) -> np.ndarray:
         """The RoPE table of the sequence, float32 [c + L, K / 2, 2]."""

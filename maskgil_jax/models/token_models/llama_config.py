@@ -1,13 +1,13 @@
 """Shape and switches of a LLaMA over image tokens, the published sizes and forms of it.
 
-Letters: D width, H heads, K head dimension, F hidden units of the MLP, V classes of the head, N
-layers, C width of features.
+Letters: D width, H heads, G heads of keys and values, K head dimension, F hidden units of the MLP,
+V classes of the head, N layers, C width of features.
 """
 
 import dataclasses
 from typing import Any
 
-from maskgil_jax.models.token_models import config_checks, factors, orders
+from maskgil_jax.models.token_models import config_checks, factors, lumina_sequence, orders
 from maskgil_jax.models.token_models.layers import swiglu_width
 
 # Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
@@ -58,11 +58,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         post_norm="none",
     ),
 }
-
+# Chameleon, which Lumina-mGPT is: text and image in one sequence (lumina_sequence.py). Of 34B
+# `post_norm` is "output".
+CHAMELEON: dict[str, Any] = dict(
+    causal=True,
+    codebook_size=lumina_sequence.CODES,
+    num_classes=0,
+    rope="sequence",
+    order="lines",
+    qk_norm="layer",
+    post_norm="none",
+)
+# What only a Chameleon has, as the others have it.
+NOT_OF_CHAMELEON: dict[str, Any] = dict(
+    kv_heads=0,
+    mlp_dim=0,
+    rope_base=10000.0,
+    qk_norm_rows=(),
+    norm_eps=1e-5,
+    param_dtype="float32",
+)
 
 # Values of the fields that choose.
 CHOICES = {
-    "rope": ("1d", "2d"),
+    "rope": ("1d", "2d", "sequence"),
     "order": tuple(orders.ORDERS),
     "condition_rope": ("zero", "identity"),
     "condition_position": ("first", "last"),
@@ -77,15 +96,20 @@ class LlamaConfig:
 
     Attributes:
       layers, dim, heads: N, D, H.
+      kv_heads: G, each shared by H / G heads of queries; 0: H.
       codebook_size: number of image codes; id `codebook_size` is the mask.
       num_classes: number of condition classes, id `num_classes` is the null class; 0 where the
         condition is features.
       grid: (height, width) in tokens that the model is trained on.
+      vocabulary: ids of text, codes and signs that the table and the head have; the condition is
+        such ids then. 0: they have codes only.
+      context: of those ids, tokens that a sequence may have.
       ffn_multiple: hidden units are int(8 D / 3) rounded up to a multiple of this.
+      mlp_dim: F, where it is another number.
       causal: each token sees the condition and the tokens before it, and is predicted from them;
         there is no mask then.
-      order: of a causal model's tokens: "raster", or "halton", which spreads the first ones over
-        the image.
+      order: of a causal model's tokens: "raster"; "halton", which spreads the first ones over the
+        image; or "lines", which is raster with a sign at the end of each row.
       feature_dim: C of a condition of text or speech features; 0 where it is a class.
       feature_norm: features are divided by their root mean square.
       condition_tokens: of the sequence; 1 for a class.
@@ -93,18 +117,23 @@ class LlamaConfig:
       embedding_dropout: rate on the embedded tokens; 0.1 in LlamaGen's recipe (its token dropout).
       rope: "2d", or "1d": raster order as released, where the row of the condition stands first
         in the table even if the condition token stands last in the sequence, so that the first
-        image token gets it.
+        image token gets it; or "sequence": by the place in the sequence, the condition's too.
+      rope_base: of the angles.
       condition_rope: rotation of the condition: "zero" (released) or "identity".
       condition_position: "first" or "last" in the sequence.
       joint_embedding: one table for codes, mask and classes.
       mask_logit: the head has a column for the mask id.
       factors: vocabularies of a code's digits (factors.py), as (64, 4096); (): one of all codes.
       qk_norm: "layer" (per head, with scale and bias), "rms" or "none".
+      qk_norm_rows: scales and biases of queries and of keys, each for as many consecutive heads;
+        (): one for all heads.
+      norm_eps: added to mean squares, but for the norms of queries and keys.
       post_norm: "sandwich" (x + norm(f(norm(x)))), "output" (x + norm(f(x))) or "none".
       remat: what is recomputed in the backward pass: "none", "minimal" (what is cheap: norms,
         activations) or "full" (each layer).
       unroll: layers in one iteration of the compiled loop.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation.
+      param_dtype: of the parameters.
     """
 
     layers: int
@@ -113,7 +142,11 @@ class LlamaConfig:
     codebook_size: int
     num_classes: int
     grid: tuple[int, int]
+    kv_heads: int = 0
+    vocabulary: int = 0
+    context: int = 4096
     ffn_multiple: int = 256
+    mlp_dim: int = 0
     causal: bool = False
     order: str = "raster"
     feature_dim: int = 0
@@ -122,27 +155,37 @@ class LlamaConfig:
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     rope: str = "2d"
+    rope_base: float = 10000.0
     condition_rope: str = "zero"
     condition_position: str = "first"
     joint_embedding: bool = False
     mask_logit: bool = False
     factors: tuple[int, ...] = ()
     qk_norm: str = "layer"
+    qk_norm_rows: tuple[int, ...] = ()
+    norm_eps: float = 1e-5
     post_norm: str = "sandwich"
     remat: str = "minimal"
     unroll: int = 1
     dtype: str = "float32"
+    param_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
         object.__setattr__(self, "factors", tuple(self.factors))
+        object.__setattr__(self, "qk_norm_rows", tuple(self.qk_norm_rows))
         config_checks.check_run(self)
         positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
         config_checks.check_counts(self, positive)
         config_checks.check_choices(self, CHOICES)
+        config_checks.check_choices(self, {"param_dtype": config_checks.DTYPES})
         factors.check(self.factors, self.codebook_size)
-        self._check_condition()
+        if self.vocabulary:
+            self._check_chameleon()
+        else:
+            config_checks.check_same(self, NOT_OF_CHAMELEON)
+            self._check_condition()
         self._check_switches()
 
     def _check_condition(self) -> None:
@@ -158,6 +201,23 @@ class LlamaConfig:
                 f"joint_embedding = {self.joint_embedding}, expected 0 and False"
             )
 
+    def _check_chameleon(self) -> None:
+        post_norm = "output" if self.post_norm == "output" else "none"
+        config_checks.check_same(self, CHAMELEON | dict(post_norm=post_norm))
+        config_checks.check_same(self, dict(feature_dim=0, joint_embedding=False, factors=()))
+        if self.vocabulary < lumina_sequence.SMALLEST_VOCABULARY:
+            raise ValueError(
+                f"vocabulary = {self.vocabulary}, expected {lumina_sequence.SMALLEST_VOCABULARY} "
+                "or more: ids of codes and of sizes"
+            )
+        if self.heads % self.key_heads:
+            raise ValueError(f"kv_heads = {self.kv_heads}, expected a divisor of {self.heads}")
+        heads = (self.heads, self.key_heads)
+        if len(self.qk_norm_rows) != 2 or any(
+            n < 1 or h % n for n, h in zip(self.qk_norm_rows, heads, strict=True)
+        ):
+            raise ValueError(f"qk_norm_rows = {self.qk_norm_rows}, expected divisors of {heads}")
+
     def _check_switches(self) -> None:
         if self.causal and (self.mask_logit or self.condition_position == "last"):
             raise ValueError(
@@ -168,6 +228,10 @@ class LlamaConfig:
             raise ValueError(
                 f"factors = {self.factors} with mask_logit = {self.mask_logit} and joint_embedding "
                 f"= {self.joint_embedding}, expected False and False"
+            )
+        if not self.vocabulary and (self.rope == "sequence" or self.order == "lines"):
+            raise ValueError(
+                f"rope = {self.rope!r} and order = {self.order!r} are of models with a vocabulary"
             )
         if self.order != "raster" and (not self.causal or self.rope == "1d"):
             raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
@@ -185,7 +249,12 @@ class LlamaConfig:
     @property
     def ffn_dim(self) -> int:
         """F."""
-        return swiglu_width(self.dim, self.ffn_multiple)
+        return self.mlp_dim or swiglu_width(self.dim, self.ffn_multiple)
+
+    @property
+    def key_heads(self) -> int:
+        """G."""
+        return self.kv_heads or self.heads
 
     @property
     def mask_id(self) -> int:
@@ -195,7 +264,7 @@ class LlamaConfig:
     @property
     def fits_any_grid(self) -> bool:
         """Whether codes may have other grids than `grid`."""
-        return self.rope == "2d"
+        return self.rope != "1d"
 
     @property
     def has_null_condition(self) -> bool:
@@ -204,15 +273,15 @@ class LlamaConfig:
 
     @property
     def table_size(self) -> int:
-        """Rows for codes: the mask has one too, where there is a mask."""
-        return (sum(self.factors) or self.codebook_size) + int(not self.causal)
+        """Rows for codes: the mask has one too, where there is a mask; or for the vocabulary."""
+        return self.vocabulary or (sum(self.factors) or self.codebook_size) + int(not self.causal)
 
     @property
     def vocabularies(self) -> tuple[int, ...]:
-        """Sizes of the vocabularies that the head predicts one from each of."""
+        """Sizes of the vocabularies that codes are drawn from, one from each."""
         return self.factors or (self.codebook_size + int(self.mask_logit),)
 
     @property
     def output_size(self) -> int:
         """Columns of the head."""
-        return sum(self.vocabularies)
+        return self.vocabulary or sum(self.vocabularies)

@@ -1,8 +1,10 @@
 """The layers of a LLaMA: as they are trained and stored, and as they run.
 
-Letters: B batch, S tokens, D width, H heads, K head dimension, F hidden units of the MLP.
+Letters: B batch, S tokens, D width, H heads, G heads of keys and values, K head dimension, F hidden
+units of the MLP.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,16 +13,18 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models.token_models import products, rope
-from maskgil_jax.models.token_models.layers import RMSNorm, swiglu, two_dropouts
+from maskgil_jax.models.token_models.layers import RMSNorm, swiglu, two_dropouts, unit_rms
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 
-# Queries, keys and values, [B, H, S, K] each, to what the queries gather of the values.
+# Queries [B, H, S, K], keys and values [B, G, S, K], to what the queries gather of the values.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-Table = np.ndarray | jax.Array  # of rotations, [S, K / 2, 2]
+Table = np.ndarray | jax.Array  # of rotations, [S, K / 2, 2], or [B, 1, S, K / 2, 2]
 
 # What each matrix of a Layer is multiplied by, and what it gives.
 EQUATIONS = {
     "qkv": "BSD,DCHK->BSCHK",
+    "query": "BSD,DHK->BSHK",
+    "key_value": "BSD,DCGK->BSCGK",
     "out": "BSHK,HKD->BSD",
     "gate": "BSD,DF->BSF",
     "up": "BSD,DF->BSF",
@@ -28,8 +32,38 @@ EQUATIONS = {
 }
 
 
-def qk_norm(config: LlamaConfig) -> nnx.Module:
-    """The norm of queries or keys, over the head dimension."""
+class HeadNorm(nnx.Module):
+    """LayerNorm of each head, then scales and biases that consecutive heads share, as Chameleon's.
+
+    Statistics are of float32; the rest is in the dtype of the input.
+    """
+
+    def __init__(self, rows: int, config: LlamaConfig):
+        self.scale = nnx.Param(jnp.ones((rows, config.head_dim), config.param_dtype))
+        self.bias = nnx.Param(jnp.zeros((rows, config.head_dim), config.param_dtype))
+
+    def __call__(self, x_BHSK: jax.Array) -> jax.Array:
+        """Normalise the last axis."""
+        centred = x_BHSK.astype(jnp.float32)
+        centred = centred - centred.mean(axis=-1, keepdims=True)
+        normed_BHSK = unit_rms(centred).astype(x_BHSK.dtype)
+        repeats = x_BHSK.shape[1] // self.scale.shape[0]
+        scale_HK, bias_HK = (
+            jnp.repeat(x[...].astype(x_BHSK.dtype), repeats, axis=0)
+            for x in (self.scale, self.bias)
+        )
+        return normed_BHSK * scale_HK[None, :, None] + bias_HK[None, :, None]
+
+
+def qk_norms(config: LlamaConfig) -> tuple[nnx.Module, nnx.Module]:
+    """The norms of queries and of keys, over the head dimension."""
+    if config.qk_norm_rows:
+        query_rows, key_rows = config.qk_norm_rows
+        return HeadNorm(query_rows, config), HeadNorm(key_rows, config)
+    return _qk_norm(config), _qk_norm(config)
+
+
+def _qk_norm(config: LlamaConfig) -> nnx.Module:
     if config.qk_norm == "rms":
         return RMSNorm(config.head_dim)
     return nnx.LayerNorm(
@@ -52,18 +86,24 @@ class Block(nnx.Module):
     def __init__(self, config: LlamaConfig, key: jax.Array):
         D, H, K, F = config.dim, config.heads, config.head_dim, config.ffn_dim
         keys = jax.random.split(key, 4)
-        normal = nnx.initializers.normal(0.02)
+        normal = nnx.initializers.normal(0.02, config.param_dtype)
         self.config = config
-        self.qkv = nnx.Param(normal(keys[0], (D, 3, H, K)))
+        if config.key_heads == H:
+            self.qkv = nnx.Param(normal(keys[0], (D, 3, H, K)))
+        else:
+            of_query, of_keys = jax.random.split(keys[0])
+            self.query = nnx.Param(normal(of_query, (D, H, K)))
+            self.key_value = nnx.Param(normal(of_keys, (D, 2, config.key_heads, K)))
         self.out = nnx.Param(normal(keys[1], (H, K, D)))
         self.gate_up = nnx.Param(normal(keys[2], (D, 2, F)))
         self.down = nnx.Param(normal(keys[3], (F, D)))
         if config.qk_norm != "none":
-            self.query_norm, self.key_norm = qk_norm(config), qk_norm(config)
+            self.query_norm, self.key_norm = qk_norms(config)
+        norm = functools.partial(RMSNorm, D, config.norm_eps, config.param_dtype)
         if config.post_norm != "output":
-            self.attention_norm, self.mlp_norm = RMSNorm(D), RMSNorm(D)
+            self.attention_norm, self.mlp_norm = norm(), norm()
         if config.post_norm != "none":
-            self.attention_post_norm, self.mlp_post_norm = RMSNorm(D), RMSNorm(D)
+            self.attention_post_norm, self.mlp_post_norm = norm(), norm()
 
 
 class Layer(nnx.Module):
@@ -81,8 +121,14 @@ class Layer(nnx.Module):
         def cast(parameter: nnx.Param) -> jax.Array:
             return parameter[...].astype(block.config.dtype)
 
-        qk, v = jnp.split(cast(block.qkv), [2], axis=-3)
-        self.qkv = nnx.Param(jnp.concatenate([rope.halved(qk), v], axis=-3))
+        self.grouped = block.config.key_heads != block.config.heads
+        if self.grouped:
+            self.query = nnx.Param(rope.halved(cast(block.query)))
+            k, v = jnp.split(cast(block.key_value), 2, axis=-3)
+            self.key_value = nnx.Param(jnp.concatenate([rope.halved(k), v], axis=-3))
+        else:
+            qk, v = jnp.split(cast(block.qkv), [2], axis=-3)
+            self.qkv = nnx.Param(jnp.concatenate([rope.halved(qk), v], axis=-3))
         self.out, self.down = nnx.Param(cast(block.out)), nnx.Param(cast(block.down))
         gate_up = jnp.split(cast(block.gate_up), 2, axis=-2)
         self.gate, self.up = (nnx.Param(x.squeeze(-2)) for x in gate_up)
@@ -120,14 +166,18 @@ class Layer(nnx.Module):
         return self.output(attend(*self.heads(x_BSD, table_SK2)))
 
     def heads(self, x_BSD: jax.Array, table_SK2: Table) -> list[jax.Array]:
-        """Queries, keys and values, [B, H, S, K] each."""
-        qkv_BSCHK = self.multiply(EQUATIONS["qkv"], x_BSD, self.qkv[...])
+        """Queries, keys and values: [B, H, S, K], and [B, G, S, K] twice."""
         # Split, not indexed: its derivative is one concatenation.
-        qkv = jnp.split(qkv_BSCHK, 3, axis=2)
-        q_BHSK, k_BHSK, v_BHSK = (x[:, :, 0].transpose(0, 2, 1, 3) for x in qkv)
+        if self.grouped:
+            q_BSHK = self.multiply(EQUATIONS["query"], x_BSD, self.query[...])
+            kv_BSCGK = self.multiply(EQUATIONS["key_value"], x_BSD, self.key_value[...])
+            qkv = [q_BSHK[:, :, None], *jnp.split(kv_BSCGK, 2, axis=2)]
+        else:
+            qkv = jnp.split(self.multiply(EQUATIONS["qkv"], x_BSD, self.qkv[...]), 3, axis=2)
+        q_BHSK, k_BGSK, v_BGSK = (x[:, :, 0].transpose(0, 2, 1, 3) for x in qkv)
         q_BHSK = rope.rotate(self.query_norm(q_BHSK), table_SK2)
-        k_BHSK = rope.rotate(self.key_norm(k_BHSK), table_SK2)
-        return [q_BHSK, k_BHSK, v_BHSK]
+        k_BGSK = rope.rotate(self.key_norm(k_BGSK), table_SK2)
+        return [q_BHSK, k_BGSK, v_BGSK]
 
     def output(self, o_BHSK: jax.Array) -> jax.Array:
         """Of all heads, mixed: [B, S, D]."""
@@ -145,6 +195,7 @@ class Layer(nnx.Module):
         layer = jax.tree.map(lambda leaf: leaf, self)
         layer.multiply = products.product_of_transposed
         for name, equation in EQUATIONS.items():
-            matrix = products.transposed(equation, getattr(self, name)[...])
-            setattr(layer, name, nnx.Param(matrix))
+            if hasattr(self, name):
+                matrix = products.transposed(equation, getattr(self, name)[...])
+                setattr(layer, name, nnx.Param(matrix))
         return layer

@@ -37,4 +37,14 @@ def _van_der_corput(index: np.ndarray, base: int) -> np.ndarray:
     return value
 
 
-ORDERS: dict[str, Callable[[int, int], np.ndarray]] = {"raster": raster, "halton": halton}
+def lines(height: int, width: int) -> np.ndarray:
+    """Row by row, with -1, which is no cell, at the end of each: int [h * (w + 1)]."""
+    rows = raster(height, width).reshape(height, width)
+    return np.pad(rows, ((0, 0), (0, 1)), constant_values=-1).reshape(-1)
+
+
+ORDERS: dict[str, Callable[[int, int], np.ndarray]] = {
+    "raster": raster,
+    "halton": halton,
+    "lines": lines,
+}

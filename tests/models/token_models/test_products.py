@@ -39,7 +39,7 @@ def test_a_product_of_bfloat16_is_rounded_once_and_its_gradients_are_bfloat16():
 
 @pytest.mark.parametrize("equation", EQUATIONS.values())
 def test_a_transposed_operand_gives_the_same_product(equation):
-    sizes = dict(B=2, S=3, D=8, C=2, H=4, K=5, F=6)
+    sizes = dict(B=2, S=3, D=8, C=2, H=4, G=2, K=5, F=6)
     of_x, of_y = equation.split("->")[0].split(",")
     x, y = (
         jax.random.normal(jax.random.key(i), [sizes[letter] for letter in letters])
