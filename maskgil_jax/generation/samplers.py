@@ -85,6 +85,8 @@ def from_options(
       InputError: options that do not fit the model or one another.
     """
     method, options = _method_of(generator, dict(given))
+    if method == "autoregressive" and generator.has_causal_prefix:
+        generator = generator.as_causal()
     prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
     if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
         raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
@@ -96,14 +98,15 @@ def from_options(
                 f"{name}={value} is an option of method=hybrid, not of method={method}"
             )
         return sampler(generator, seed, **common, **options)
-    if prefix.get("prefix") is None or not prefix.get("prefix_model"):
+    first = prefix.pop("prefix_model", "")
+    if prefix.get("prefix") is None or not (first or generator.has_causal_prefix):
         raise InputError(
-            "method=hybrid needs prefix=N (tokens sampled one by one) and prefix_model=DIR"
+            "method=hybrid needs prefix=N (tokens sampled one by one) and prefix_model=DIR, unless "
+            "the model was trained token by token too (config.loss.autoregressive_share)"
         )
     tokens = prefix.pop("prefix")
-    causal = placed(load_generator(prefix.pop("prefix_model"), verify))
     return hybrid_sampler(
-        causal,
+        placed(load_generator(first, verify)) if first else None,
         generator,
         seed,
         prefix=tokens,
@@ -117,7 +120,7 @@ def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[s
     """The method, and the options with those of a preset among them."""
     method = given.pop("method", METHODS[generator.kind])
     needed = "causal" if method == "autoregressive" else "masked"
-    if generator.kind != needed:
+    if generator.kind != needed and not (needed == "causal" and generator.has_causal_prefix):
         raise InputError(f"method={method} needs a {needed} model, but it is {generator.kind}")
     preset = given.pop("preset", "")
     if not preset:
@@ -171,7 +174,7 @@ def sampler(
 
 
 def hybrid_sampler(
-    causal: Generator,
+    causal: Generator | None,
     generator: Generator,
     seed: int,
     *,
@@ -185,7 +188,8 @@ def hybrid_sampler(
     """A sampler of the first `prefix` tokens one by one, and of the rest by masked decoding.
 
     Args:
-      causal: generator of the prefix, in its order.
+      causal: generator of the prefix, in its order; None: `generator`, which is of both, and whose
+        masked steps read the prefix as they did in training.
       generator: of the rest.
       seed: of all images.
       prefix: tokens, 0 to all.
@@ -200,6 +204,9 @@ def hybrid_sampler(
 
     Source: the paper's section on hybrid generation, figures 7 to 9.
     """
+    known: dict[str, Any] = dict(prefix=prefix) if causal is None else {}
+    if causal is None or causal.has_causal_prefix:
+        causal = (causal or generator).as_causal()
     _check_hybrid(causal, generator, grid)
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
@@ -208,7 +215,7 @@ def hybrid_sampler(
         common: dict[str, Any] = dict(negative=negative(labels) if negative else None, start=start)
         condition = conditions(labels)
         codes = causal.sample(condition, seed, tokens=prefix, grid=grid, **common, **prefix_options)
-        return generator.sample(condition, seed, codes=codes, **common, **options)
+        return generator.sample(condition, seed, codes=codes, **known, **common, **options)
 
     return sample
 

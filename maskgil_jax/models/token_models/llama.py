@@ -1,10 +1,11 @@
-"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, or causal, as LlamaGen.
+"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, causal, as LlamaGen, or both.
 
 Letters: B batch, h w grid, L = h * w image tokens, c condition tokens, T tokens of the sequence, S
 of them that are run, D width, H heads, K head dimension, F hidden units of the MLP, V classes of
 the head (the sum of several, where codes have digits), N layers, C width of features.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models.token_models import factors, orders, platforms, rope
+from maskgil_jax.models.token_models import causal_prefix, factors, orders, platforms, rope
 from maskgil_jax.models.token_models.attention import (
     Parts,
     attention_heads_first,
@@ -39,6 +40,13 @@ class Cache(NamedTuple):
         """The same with room for this many tokens, the condition's included."""
         more = tokens - self.keys[0].shape[2]
         return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))), self)
+
+
+class Prefix(NamedTuple):
+    """Keys and values of the condition and a causal prefix, [N, B, H, c + prefix, K] each."""
+
+    keys: jax.Array
+    values: jax.Array
 
 
 class Llama(nnx.Module):
@@ -81,16 +89,25 @@ class Llama(nnx.Module):
         return factors.joint(logits_BLV, self.config.vocabularies)
 
     def backbone(
-        self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
+        self,
+        codes_Bhw: jax.Array,
+        condition: Condition,
+        key: jax.Array | None = None,
+        prefix_B: jax.Array | None = None,
     ) -> jax.Array:
         """Outputs of the last layer that predict the image tokens, [B, h * w, D].
 
-        `key` turns dropout on.
+        Args:
+          codes_Bhw: as in `__call__`.
+          condition: as in `__call__`.
+          key: turns dropout on.
+          prefix_B: int32, how many tokens of each image, the first in `order`, are a causal prefix
+            (causal_prefix.py); None: of none.
         """
         config, (B, height, width) = self.config, codes_Bhw.shape
-        codes_BL = codes_Bhw.reshape(B, height * width)
+        codes_BL = self.in_order(codes_Bhw.reshape(B, height * width), height, width)
         if config.causal:
-            codes_BL = codes_BL[:, self.order(height, width)][:, :-1]
+            codes_BL = codes_BL[:, :-1]
         parts = self.embed(codes_BL, condition)
         if key is not None:
             key, *keys = jax.random.split(key, 1 + len(parts))
@@ -98,20 +115,24 @@ class Llama(nnx.Module):
             parts = tuple(dropout(x, rate, k) for x, k in zip(parts, keys, strict=True))
         T = sum(x.shape[1] for x in parts)
         table_TK2 = self.rotations(height, width)[:T]
-        mask = self.allowed(condition, jnp.arange(T), T)
+        mask = self.allowed(condition, jnp.arange(T), T, prefix_B)
         # A causal model has no last image token as input: with the condition, a power of two.
-        if platforms.current().splits_sequence and not config.causal:
-            return self.in_parts(parts, table_TK2, mask, key)
-        x_BTD = self.in_one(parts, table_TK2, mask, key)
-        c = config.condition_tokens
+        splits = platforms.current().splits_sequence and not config.causal
+        run = self.in_parts if splits else self.in_one
+        first, second = run(parts, table_TK2, mask, key)
+        x_BcD, x_BLD = (first, second) if config.condition_position == "first" else (second, first)
+        before = x_BcD[:, -1:], x_BLD[:, : height * width - 1]
+        before_BLD = jnp.concatenate(before, axis=1)
         if config.causal:
-            return x_BTD[:, c - 1 :][:, np.argsort(self.order(height, width))]
-        return x_BTD[:, c:] if config.condition_position == "first" else x_BTD[:, :-c]
+            x_BLD = before_BLD
+        elif prefix_B is not None:
+            x_BLD = causal_prefix.predicting(prefix_B, before_BLD, x_BLD)
+        return self.in_raster(x_BLD, height, width)
 
     def in_one(
         self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
-    ) -> jax.Array:
-        """All layers over the tokens joined to one array: [B, T, D]."""
+    ) -> Parts:
+        """All layers over the tokens joined to one array: [B, s, D] of each part."""
         boundary = 0 if self.config.causal else parts[0].shape[1]
         attend = functools.partial(attention_heads_first, mask=mask, boundary=boundary)
 
@@ -120,12 +141,13 @@ class Llama(nnx.Module):
             attention = functools.partial(layer.attention, table_SK2=table_TK2, attend=attend)
             return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
 
-        return self.through(jnp.concatenate(parts, axis=1), apply, key)
+        x_BTD = self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
+        return tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
 
     def in_parts(
         self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
-    ) -> jax.Array:
-        """All layers over image tokens and the condition's apart: [B, L, D] of the former."""
+    ) -> Parts:
+        """All layers over image tokens and the condition's apart: [B, s, D] of each part."""
         tables = np.split(table_TK2, [parts[0].shape[1]])
         image = 1 if self.config.condition_position == "first" else 0
         layer_class = split_layer_for(self.config, parts[image].shape[1], mask)
@@ -133,13 +155,13 @@ class Llama(nnx.Module):
         def apply(block: Block, parts: Parts, key: jax.Array | None) -> Parts:
             return layer_class(block).over_parts(parts, tables, mask, key)
 
-        return self.through(parts, apply, key)[image]
+        return self.through(self.blocks, parts, apply, key)
 
-    def through(self, x: Any, apply: Callable[..., Any], key: jax.Array | None) -> Any:
-        """As `through_layers` of this model's layers."""
+    def through(self, blocks: Any, x: Any, apply: Callable[..., Any], key: jax.Array | None) -> Any:
+        """As `through_layers`; `blocks` are this model's, and what else there is of each layer."""
         config = self.config
         return through_layers(
-            self.blocks,
+            blocks,
             x,
             apply,
             key,
@@ -156,6 +178,64 @@ class Llama(nnx.Module):
         """The head, the same at all positions: float32 [B, n, V]; of all digits side by side."""
         head_DV = self.head[...].astype(self.config.dtype)
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
+
+    def as_causal(self) -> "Llama":
+        """The same weights as a causal model: all of an image is its causal prefix."""
+        model = jax.tree.map(lambda leaf: leaf, self)
+        model.config = dataclasses.replace(self.config, causal=True)
+        return model
+
+    def keep_prefix(
+        self, codes_Bn: jax.Array, condition: Condition, grid: tuple[int, int]
+    ) -> Prefix:
+        """What all tokens behind a causal prefix see of it, and of the condition: computed once.
+
+        Args:
+          codes_Bn: int32, the first n tokens in `order`.
+          condition: of each image.
+          grid: (height, width) in tokens.
+        """
+        causal, c = self.as_causal(), self.config.condition_tokens
+        layers, cache, _ = causal.start(condition)
+        x_BnD = self.embed_codes(codes_Bn).astype(self.config.dtype)
+        cache = cache.with_room(c + codes_Bn.shape[1])
+        cache, _ = causal.extend(layers, cache, x_BnD, c, condition, grid)
+        return Prefix(*(jnp.stack(x).astype(self.config.dtype) for x in cache))
+
+    def backbone_behind(
+        self, prefix: Prefix, codes_Bhw: jax.Array, condition: Condition
+    ) -> jax.Array:
+        """`backbone` with a causal prefix that was kept, at the tokens behind it; 0 at its own.
+
+        Args:
+          prefix: of `keep_prefix`, of the first codes.
+          codes_Bhw, condition: as in `backbone`.
+        """
+        B, height, width = codes_Bhw.shape
+        split = prefix.keys.shape[3]  # place in the sequence
+        before = split - self.config.condition_tokens
+        codes_BL = self.in_order(codes_Bhw.reshape(B, height * width), height, width)
+        x_BSD = self.embed_codes(codes_BL[:, before:]).astype(self.config.dtype)
+        table_TK2 = self.rotations(height, width)
+        T = len(table_TK2)
+        mask = self.allowed(condition, jnp.arange(split, T), T)
+
+        def apply(block_and_prefix: Any, x_BSD: jax.Array, key: None) -> jax.Array:
+            block, prefix = block_and_prefix
+            layer = Layer(block)
+
+            def attend(q_BHSK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array) -> jax.Array:
+                keys, values = (prefix.keys, k_BHSK), (prefix.values, v_BHSK)
+                (o_BHSK,) = attention_of_parts((q_BHSK,), keys, values, mask)
+                return o_BHSK
+
+            attention = functools.partial(
+                layer.attention, table_SK2=table_TK2[split:], attend=attend
+            )
+            return layer(x_BSD, attention)
+
+        x_BSD = self.through((self.blocks, prefix), x_BSD, apply, None)
+        return self.in_raster(jnp.pad(x_BSD, ((0, 0), (before, 0), (0, 0))), height, width)
 
     def start(self, condition: Condition) -> tuple[list[Layer], Cache, jax.Array]:
         """Begin to decode token by token.
@@ -230,12 +310,21 @@ class Llama(nnx.Module):
             x_BSD = layer(x_BSD, attention)
         return Cache(*zip(*updated, strict=True)), x_BSD
 
-    def allowed(self, condition: Condition, queries_S: jax.Array, T: int) -> jax.Array | None:
+    def allowed(
+        self,
+        condition: Condition,
+        queries_S: jax.Array,
+        T: int,
+        prefix_B: jax.Array | None = None,
+    ) -> jax.Array | None:
         """Bool [B or 1, 1, S, T], true where a query may see a key; None where all may."""
         keys_T = jnp.arange(T)
         mask = None
         if self.config.causal:
             mask = (keys_T <= queries_S[:, None])[None, None]
+        elif prefix_B is not None:
+            c = self.config.condition_tokens
+            mask = causal_prefix.visible(prefix_B, c, queries_S, keys_T)
         if isinstance(condition, Features):
             c = self.config.condition_tokens
             images_BL = jnp.ones((len(condition.mask_BT), T - c), bool)
@@ -292,8 +381,24 @@ class Llama(nnx.Module):
         return jnp.where(drop_B, self.config.num_classes, condition)
 
     def order(self, height: int, width: int) -> np.ndarray:
-        """Raster positions in the order of a causal model's tokens, [L]."""
+        """Raster positions in the order of the sequence's tokens, [L]."""
         return orders.ORDERS[self.config.order](height, width)
+
+    def in_prefix(self, shape: tuple[int, ...], prefix_B: jax.Array) -> jax.Array:
+        """Bool of `shape` (B, h, w), true at the first `prefix_B` tokens in `order`."""
+        B, height, width = shape
+        in_prefix_BL = causal_prefix.within(prefix_B, height * width)
+        return self.in_raster(in_prefix_BL, height, width).reshape(shape)
+
+    def in_order(self, x_BL: jax.Array, height: int, width: int) -> jax.Array:
+        """What is in raster order, in the order of the sequence: [B, L, ...]."""
+        return x_BL if self.config.order == "raster" else x_BL[:, self.order(height, width)]
+
+    def in_raster(self, x_BL: jax.Array, height: int, width: int) -> jax.Array:
+        """The reverse of `in_order`."""
+        if self.config.order == "raster":
+            return x_BL
+        return x_BL[:, np.argsort(self.order(height, width))]
 
     def rotations(self, height: int, width: int) -> np.ndarray:
         """The RoPE table of the sequence, float32 [c + L, K / 2, 2]."""

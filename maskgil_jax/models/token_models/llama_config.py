@@ -58,6 +58,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         post_norm="none",
     ),
 }
+# The paper's, causal: it differs in the task alone.
+PRESETS["paper_causal"] = PRESETS["paper"] | dict(causal=True)
 
 
 # Values of the fields that choose.
@@ -84,8 +86,9 @@ class LlamaConfig:
       ffn_multiple: hidden units are int(8 D / 3) rounded up to a multiple of this.
       causal: each token sees the condition and the tokens before it, and is predicted from them;
         there is no mask then.
-      order: of a causal model's tokens: "raster", or "halton", which spreads the first ones over
-        the image.
+      causal_prefix: the first tokens of an image, as many as a caller says, may be read and
+        predicted as by a causal model (causal_prefix.py): one network for both ways of drawing.
+      order: of causal tokens: "raster", or "halton", which spreads the first ones over the image.
       feature_dim: C of a condition of text or speech features; 0 where it is a class.
       feature_norm: features are divided by their root mean square.
       condition_tokens: of the sequence; 1 for a class.
@@ -115,6 +118,7 @@ class LlamaConfig:
     grid: tuple[int, int]
     ffn_multiple: int = 256
     causal: bool = False
+    causal_prefix: bool = False
     order: str = "raster"
     feature_dim: int = 0
     feature_norm: bool = False
@@ -159,9 +163,11 @@ class LlamaConfig:
             )
 
     def _check_switches(self) -> None:
-        if self.causal and (self.mask_logit or self.condition_position == "last"):
+        ordered = self.causal or self.causal_prefix
+        if ordered and (self.mask_logit or self.condition_position == "last"):
             raise ValueError(
-                "a causal model has its condition first and no mask, but condition_position = "
+                f"a {'causal model' if self.causal else 'model with a causal prefix'} has its "
+                "condition first and predicts no mask, but condition_position = "
                 f"{self.condition_position!r}, mask_logit = {self.mask_logit}"
             )
         if self.factors and (self.mask_logit or self.joint_embedding):
@@ -169,8 +175,10 @@ class LlamaConfig:
                 f"factors = {self.factors} with mask_logit = {self.mask_logit} and joint_embedding "
                 f"= {self.joint_embedding}, expected False and False"
             )
-        if self.order != "raster" and (not self.causal or self.rope == "1d"):
-            raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
+        if self.order != "raster" and (not ordered or self.rope == "1d"):
+            raise ValueError(
+                f"order = {self.order!r} is of causal models, or a causal prefix, with 2D RoPE"
+            )
         if self.dim % self.heads or (self.dim // self.heads) % 4:
             raise ValueError(
                 f"dim = {self.dim} over heads = {self.heads}: RoPE needs a whole head dimension "
@@ -205,7 +213,8 @@ class LlamaConfig:
     @property
     def table_size(self) -> int:
         """Rows for codes: the mask has one too, where there is a mask."""
-        return (sum(self.factors) or self.codebook_size) + int(not self.causal)
+        masked = not self.causal or self.causal_prefix
+        return (sum(self.factors) or self.codebook_size) + int(masked)
 
     @property
     def vocabularies(self) -> tuple[int, ...]:
