@@ -111,7 +111,7 @@ def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
     return rank_Bn < count
 
 
-@functools.partial(jax.jit, static_argnames="plan")
+@functools.partial(jax.jit, static_argnames=("plan", "prefix"))
 def sample_codes(
     network: TokenModel,
     condition: Condition,
