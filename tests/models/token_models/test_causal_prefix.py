@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.models.token_models import causal_prefix
+from maskgil_jax.models.token_models import causal_prefix, platforms
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from tests.helpers.tiny_llama import TINY, built
@@ -99,6 +99,19 @@ def test_what_is_kept_of_the_prefix_is_what_is_computed_with_the_rest(network, c
 
     found = behind(network, jnp.asarray(codes), condition)[:, places[5:]]
     expected = outputs(network, jnp.asarray(codes), condition, jnp.full(3, 5))[:, places[5:]]
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_sequence_in_two_parts_sees_the_same(network, monkeypatch):
+    """As TPUs run it, whose kernel has no mask and is not chosen."""
+    prefix_B = np.array([5, 12, 0, 1])
+    codes = jnp.asarray(codes_of(network, prefix_B).reshape(4, 3, 4))
+    arguments = codes, jnp.arange(4), jnp.asarray(prefix_B)
+    expected = outputs(network, *arguments)
+    monkeypatch.setattr(platforms, "current", lambda: platforms.PLATFORMS["tpu"])
+    found = jax.jit(lambda network, *given: network.backbone(*given[:2], prefix_B=given[2]))(
+        network, *arguments
+    )
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
