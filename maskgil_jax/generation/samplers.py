@@ -208,6 +208,9 @@ def hybrid_sampler(
     if causal is None or causal.has_causal_prefix:
         causal = (causal or generator).as_causal()
     _check_hybrid(causal, generator, grid)
+    height, width = grid or generator.grid
+    if not 0 <= prefix <= height * width:
+        raise InputError(f"prefix={prefix}, expected 0 to {height * width} (tokens of the grid)")
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
