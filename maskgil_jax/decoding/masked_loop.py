@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
 from maskgil_jax.decoding.masked_plan import Plan, Segment, segments
-from maskgil_jax.models.token_models import orders
+from maskgil_jax.models.token_models import kept_prefix, orders
 from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
 
@@ -186,11 +186,12 @@ def backbone_behind(
     B, *grid = codes_Bhw.shape
     codes_Bn = codes_Bhw.reshape(B, -1)[:, network.order(*grid)[:prefix]]
     rows = jax.tree.leaves(conditions)[0].shape[0]
-    kept = network.keep_prefix(jnp.tile(codes_Bn, (rows // B, 1)), conditions, tuple(grid))
+    codes_Bn = jnp.tile(codes_Bn, (rows // B, 1))
+    kept = kept_prefix.keep(network, codes_Bn, conditions, (grid[0], grid[1]))
 
     def backbone(codes_Bhw: jax.Array, conditions: Condition) -> jax.Array:
         prefix = jax.tree.map(lambda x: x[:, : len(codes_Bhw)], kept)
-        return network.backbone_behind(prefix, codes_Bhw, conditions)
+        return kept_prefix.backbone_behind(network, prefix, codes_Bhw, conditions)
 
     return backbone
 

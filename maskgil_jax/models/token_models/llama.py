@@ -42,13 +42,6 @@ class Cache(NamedTuple):
         return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))), self)
 
 
-class Prefix(NamedTuple):
-    """Keys and values of the condition and a causal prefix, [N, B, H, c + prefix, K] each."""
-
-    keys: jax.Array
-    values: jax.Array
-
-
 class Llama(nnx.Module):
     """Logits of image tokens: masked ones, given the visible; or the next, given those before."""
 
@@ -184,58 +177,6 @@ class Llama(nnx.Module):
         model = jax.tree.map(lambda leaf: leaf, self)
         model.config = dataclasses.replace(self.config, causal=True)
         return model
-
-    def keep_prefix(
-        self, codes_Bn: jax.Array, condition: Condition, grid: tuple[int, int]
-    ) -> Prefix:
-        """What all tokens behind a causal prefix see of it, and of the condition: computed once.
-
-        Args:
-          codes_Bn: int32, the first n tokens in `order`.
-          condition: of each image.
-          grid: (height, width) in tokens.
-        """
-        causal, c = self.as_causal(), self.config.condition_tokens
-        layers, cache, _ = causal.start(condition)
-        x_BnD = self.embed_codes(codes_Bn).astype(self.config.dtype)
-        cache = cache.with_room(c + codes_Bn.shape[1])
-        cache, _ = causal.extend(layers, cache, x_BnD, c, condition, grid)
-        return Prefix(*(jnp.stack(x).astype(self.config.dtype) for x in cache))
-
-    def backbone_behind(
-        self, prefix: Prefix, codes_Bhw: jax.Array, condition: Condition
-    ) -> jax.Array:
-        """`backbone` with a causal prefix that was kept, at the tokens behind it; 0 at its own.
-
-        Args:
-          prefix: of `keep_prefix`, of the first codes.
-          codes_Bhw, condition: as in `backbone`.
-        """
-        B, height, width = codes_Bhw.shape
-        split = prefix.keys.shape[3]  # place in the sequence
-        before = split - self.config.condition_tokens
-        codes_BL = self.in_order(codes_Bhw.reshape(B, height * width), height, width)
-        x_BSD = self.embed_codes(codes_BL[:, before:]).astype(self.config.dtype)
-        table_TK2 = self.rotations(height, width)
-        T = len(table_TK2)
-        mask = self.allowed(condition, jnp.arange(split, T), T)
-
-        def apply(block_and_prefix: Any, x_BSD: jax.Array, key: None) -> jax.Array:
-            block, prefix = block_and_prefix
-            layer = Layer(block)
-
-            def attend(q_BHSK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array) -> jax.Array:
-                keys, values = (prefix.keys, k_BHSK), (prefix.values, v_BHSK)
-                (o_BHSK,) = attention_of_parts((q_BHSK,), keys, values, mask)
-                return o_BHSK
-
-            attention = functools.partial(
-                layer.attention, table_SK2=table_TK2[split:], attend=attend
-            )
-            return layer(x_BSD, attention)
-
-        x_BSD = self.through((self.blocks, prefix), x_BSD, apply, None)
-        return self.in_raster(jnp.pad(x_BSD, ((0, 0), (before, 0), (0, 0))), height, width)
 
     def start(self, condition: Condition) -> tuple[list[Layer], Cache, jax.Array]:
         """Begin to decode token by token.

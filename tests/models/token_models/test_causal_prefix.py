@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.models.token_models import causal_prefix, platforms
+from maskgil_jax.models.token_models import causal_prefix, kept_prefix, platforms
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from tests.helpers.tiny_llama import TINY, built
@@ -94,8 +94,9 @@ def test_what_is_kept_of_the_prefix_is_what_is_computed_with_the_rest(network, c
 
     @jax.jit
     def behind(network, codes_Bhw, condition):
-        kept = network.keep_prefix(codes_Bhw.reshape(3, 12)[:, places[:5]], condition, (3, 4))
-        return network.backbone_behind(kept, codes_Bhw, condition)
+        codes_Bn = codes_Bhw.reshape(3, 12)[:, places[:5]]
+        kept = kept_prefix.keep(network, codes_Bn, condition, (3, 4))
+        return kept_prefix.backbone_behind(network, kept, codes_Bhw, condition)
 
     found = behind(network, jnp.asarray(codes), condition)[:, places[5:]]
     expected = outputs(network, jnp.asarray(codes), condition, jnp.full(3, 5))[:, places[5:]]
