@@ -69,7 +69,7 @@ def test_kept_keys_draw_what_recomputed_ones_do(model, drawn, monkeypatch):
     np.testing.assert_array_equal(in_order(model, codes), drawn)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_an_image_does_not_depend_on_its_batch(model, drawn, batch):
     sample = samplers.from_options(model, HYBRID, 7)
     codes = [sample(LABELS[i : i + batch], i) for i in (0, 3)]
@@ -77,6 +77,7 @@ def test_an_image_does_not_depend_on_its_batch(model, drawn, batch):
     np.testing.assert_array_equal(in_order(model, np.concatenate(codes)), np.concatenate(expected))
 
 
+@pytest.mark.slow
 def test_images_are_the_same_on_8_devices(model, drawn):
     from maskgil_jax.runtime import sharding
 
@@ -88,6 +89,7 @@ def test_images_are_the_same_on_8_devices(model, drawn):
     np.testing.assert_array_equal(in_order(model, codes), drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 12])
 def test_no_prefix_and_a_whole_one_are_the_two_ways(model, prefix):
     hybrid = HYBRID | dict(prefix=prefix, prefix_guidance=1.5)
@@ -98,6 +100,7 @@ def test_no_prefix_and_a_whole_one_are_the_two_ways(model, prefix):
     np.testing.assert_array_equal(samplers.from_options(model, hybrid, 7)(LABELS[:2], 0), expected)
 
 
+@pytest.mark.slow
 def test_it_draws_the_prefix_of_another_model(model, tmp_path):
     model.save(tmp_path / "both")
     rest = masked()

@@ -81,7 +81,7 @@ def reference_loss(network, codes_BL, hidden_BL, labels, splits):
     return total / count
 
 
-@pytest.mark.parametrize("order", ["raster", "halton"])
+@pytest.mark.parametrize("order", [pytest.param("raster", marks=pytest.mark.slow), "halton"])
 def test_loss_and_gradients_are_those_of_the_reference(order):
     network = built(causal_prefix=True, order=order)
     rng = np.random.default_rng(0)

@@ -24,7 +24,7 @@ def outputs_of_masked(network, codes_Bhw, condition):
     return network.backbone(codes_Bhw, condition)
 
 
-@pytest.fixture(scope="module", params=["raster", "halton"])
+@pytest.fixture(scope="module", params=[pytest.param("raster", marks=pytest.mark.slow), "halton"])
 def network(request):
     return built(causal_prefix=True, order=request.param)
 
@@ -85,7 +85,11 @@ def test_a_whole_prefix_is_the_causal_model(network):
     np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, OF_FEATURES], ids=["classes", "features"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param(OF_FEATURES, marks=pytest.mark.slow)],
+    ids=["classes", "features"],
+)
 def test_what_is_kept_of_the_prefix_is_what_is_computed_with_the_rest(network, changes):
     network = built(causal_prefix=True, order=network.config.order, **changes)
     codes = codes_of(network, np.array([5, 5, 5])).reshape(3, 3, 4)
