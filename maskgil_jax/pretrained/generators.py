@@ -15,6 +15,7 @@ from etils import epath
 from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token_sampling
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
+from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.runtime.errors import InputError
 
@@ -48,7 +49,7 @@ class Generator:
     @property
     def has_causal_prefix(self) -> bool:
         """Whether it was trained to draw token by token too: `as_causal` does."""
-        return getattr(self.network.config, "causal_prefix", False)
+        return isinstance(self.network, Llama) and self.network.config.causal_prefix
 
     def as_causal(self) -> "CausalGenerator":
         """The same weights, drawing token by token.
@@ -56,13 +57,19 @@ class Generator:
         Raises:
           InputError: they were not trained to.
         """
-        if not self.has_causal_prefix:
-            raise InputError(
-                f"{self.path or 'this model'} is masked and was not trained token by token too: "
-                "expected a causal model, or one of config.loss.autoregressive_share above 0"
-            )
+        network = self._trained_on_both().as_causal()
         known = self.tokenizer, self.class_names, self.encoder
-        return CausalGenerator(self.network.as_causal(), *known, self.path, self._fingerprint)
+        return CausalGenerator(network, *known, self.path, self._fingerprint)
+
+    def _trained_on_both(self) -> Llama:
+        """The network; InputError unless it was trained to draw token by token too."""
+        network = self.network
+        if isinstance(network, Llama) and network.config.causal_prefix:
+            return network
+        raise InputError(
+            f"{self.path or 'this model'} is masked and was not trained token by token too: "
+            "expected a causal model, or one of config.loss.autoregressive_share above 0"
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -197,8 +204,7 @@ class Generator:
             raise InputError(f"prefix = {prefix}, expected 0 to {height * width}")
         if not prefix:
             return
-        self.as_causal()
-        places = self.network.order(height, width)[:prefix]
+        places = self._trained_on_both().order(height, width)[:prefix]
         if masked_Bhw.reshape(B, -1)[:, places].any():
             raise InputError(f"prefix = {prefix}, but some of these tokens are masked in codes")
 
