@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 
 import maskgil_jax
 from maskgil_jax import compare as command
@@ -22,7 +23,7 @@ def both(finished, tmp_path_factory):
     config.data.source = f"arrayrecord:{finished}/codes"
     config.model.order = "halton"
     config.loss.autoregressive_share = 0.5
-    run_stages(config, workdir := tmp_path_factory.mktemp("both"))
+    run_stages(config, workdir := epath.Path(tmp_path_factory.mktemp("both")))
     return workdir
 
 
