@@ -30,7 +30,12 @@ MAY_CHANGE = (
 )
 
 # Fields that older runs do not have, and what they did.
-ADDED = {"color": "ignore"}
+ADDED = {
+    "color": "ignore",
+    "order": "raster",
+    "autoregressive_share": 0.0,
+    "split": "uniform",
+}
 
 # Fields that only older runs have, and the value that every run has now.
 REMOVED = {
@@ -219,7 +224,10 @@ def generator() -> ConfigDict:
             num_classes=1000,  # where the condition is the class
             feature_dim=0,  # C of the features of encoder or data.features; 0: of a class
             condition_tokens=1,  # T of those: more are cut off, fewer are padded
-            preset="paper",  # paper | maskgil_released | llamagen | besnier | maskgit | halton
+            preset="paper",  # paper | paper_causal | maskgil_released | llamagen | besnier |
+            # maskgit | halton
+            order="raster",  # of tokens that are predicted one by one: raster | halton; of causal
+            # LLaMAs, and of one that is trained on both tasks (loss.autoregressive_share)
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
             dropout=0.1,  # on the outputs of attention and MLP
             remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
@@ -230,6 +238,9 @@ def generator() -> ConfigDict:
         loss=dict(
             mask_schedule="arccos",  # of the share of masked tokens
             unmasked_weight=0.0,  # 0: masked tokens only; 1: all (released code); 0.1: TiTok
+            autoregressive_share=0.0,  # of images whose first K tokens are predicted one by one,
+            # each from those before it, and the rest masked: the model then draws in both ways
+            split="uniform",  # distribution of K of those images: uniform (1 to all) | all
             label_smoothing=0.1,
             condition_dropout=0.1,
             chunk=64,  # positions whose logits exist at a time
@@ -274,7 +285,6 @@ def causal_generator() -> ConfigDict:
     config.model.update(
         preset="llamagen",
         embedding_dropout=0.1,  # on the embedded tokens: LlamaGen's token dropout
-        order="raster",  # in which tokens are predicted: raster | halton
     )
     config.loss = dict(
         label_smoothing=0.0,
@@ -350,7 +360,7 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
         1,
         (
             *("bad_image_limit", "data.bad_image_limit"),
-            *("loss.label_smoothing", "loss.condition_dropout"),
+            *("loss.label_smoothing", "loss.condition_dropout", "loss.autoregressive_share"),
         ),
     ),
     "0 or more, and less than 1": (

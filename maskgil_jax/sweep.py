@@ -5,7 +5,8 @@ python -m maskgil_jax.sweep --model=DIR --vary=guidance=1,2,3 --vary=steps=4,8,1
 python -m maskgil_jax.sweep --model=DIR --method=hybrid --prefix_model=DIR --vary=prefix=0,64,128
     --steps=4 --output=DIR --reference=SOURCE
 
-One that was cut short goes on where it was when it is started again.
+A model that was trained on both tasks needs no --prefix_model. A sweep that was cut short goes on
+where it was when it is started again.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ steps, F digits of a code.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
 from maskgil_jax.decoding.masked_plan import Plan, Segment, segments
-from maskgil_jax.models.token_models import orders
+from maskgil_jax.models.token_models import kept_prefix, orders
 from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
 
@@ -111,7 +111,7 @@ def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
     return rank_Bn < count
 
 
-@functools.partial(jax.jit, static_argnames="plan")
+@functools.partial(jax.jit, static_argnames=("plan", "prefix"))
 def sample_codes(
     network: TokenModel,
     condition: Condition,
@@ -122,9 +122,11 @@ def sample_codes(
     negative: Condition | None = None,
     *,
     plan: Plan,
+    prefix: int = 0,
 ) -> jax.Array:
     """Fill the masked codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
 
+    With a `prefix`, the network's first so many tokens are all known, and read as a causal prefix.
     The draws of image i are keyed by i, those of a step by the step. Where logits are not finite,
     the code is as token_sampling.with_step says.
     """
@@ -133,6 +135,7 @@ def sample_codes(
     L, sizes = height * width, network.config.vocabularies
     keys_B = token_sampling.image_keys(key, start, B)
     both = with_negative(network, condition, negative) if plan.guided else condition
+    backbone = backbone_behind(network, codes_Bhw, both, prefix) if prefix else network.backbone
 
     def noise(
         step: jax.Array, use: int, draw: Callable[..., jax.Array], shape: tuple[int, ...]
@@ -145,7 +148,7 @@ def sample_codes(
     ) -> jax.Array:
         conditions = condition if guidance is None else both
         codes_Bhw = codes_BL.reshape(B, height, width)
-        return logits_at(network, codes_Bhw, conditions, positions_Bn, guidance)
+        return logits_at(network, backbone, codes_Bhw, conditions, positions_Bn, guidance)
 
     def sample(
         step: jax.Array, logits_BnV: jax.Array, positions_Bn: jax.Array, divisor: jax.Array | float
@@ -166,8 +169,36 @@ def sample_codes(
     return codes_BL.reshape(B, height, width)
 
 
+Backbone = Callable[[jax.Array, Condition], jax.Array]  # as TokenModel.backbone
+
+
+def backbone_behind(
+    network: Any, codes_Bhw: jax.Array, conditions: Condition, prefix: int
+) -> Backbone:
+    """The backbone of a Llama behind a causal prefix, whose keys and values it keeps.
+
+    Args:
+      network: with a causal prefix.
+      codes_Bhw: int32, of which the first `prefix` tokens in the network's order stay.
+      conditions: [B], or [2 B] of guidance.with_negative: the backbone takes these or the first B.
+      prefix: tokens.
+    """
+    B, *grid = codes_Bhw.shape
+    codes_Bn = codes_Bhw.reshape(B, -1)[:, network.order(*grid)[:prefix]]
+    rows = jax.tree.leaves(conditions)[0].shape[0]
+    codes_Bn = jnp.tile(codes_Bn, (rows // B, 1))
+    kept = kept_prefix.keep(network, codes_Bn, conditions, (grid[0], grid[1]))
+
+    def backbone(codes_Bhw: jax.Array, conditions: Condition) -> jax.Array:
+        prefix = jax.tree.map(lambda x: x[:, : len(codes_Bhw)], kept)
+        return kept_prefix.backbone_behind(network, prefix, codes_Bhw, conditions)
+
+    return backbone
+
+
 def logits_at(
     network: TokenModel,
+    backbone: Backbone,
     codes_Bhw: jax.Array,
     conditions: Condition,
     positions_Bn: jax.Array,
@@ -176,16 +207,17 @@ def logits_at(
     """Logits of codes at some positions, float32 [B, n, V].
 
     Args:
-      network: predicts.
+      network: predicts from what its `backbone` gives.
+      backbone: of the network, or behind a prefix.
       codes_Bhw: int32.
       conditions: [B]; or where there is guidance [2 B], of guidance.with_negative.
       positions_Bn: raster positions.
       guidance: scale [], or None for none.
     """
     if guidance is None:
-        x_BnD = network.normed(_rows(network.backbone(codes_Bhw, conditions), positions_Bn))
+        x_BnD = network.normed(_rows(backbone(codes_Bhw, conditions), positions_Bn))
     else:
-        x_BLD = network.backbone(jnp.concatenate([codes_Bhw, codes_Bhw]), conditions)
+        x_BLD = backbone(jnp.concatenate([codes_Bhw, codes_Bhw]), conditions)
         x_BnD = network.normed(_rows(x_BLD, jnp.concatenate([positions_Bn, positions_Bn])))
         x_BnD = guided(x_BnD, guidance)
     # A mask is never drawn (the released FID_sample.py drops its column as well).

@@ -12,7 +12,7 @@ class Decoding:
 
     method: str | None = option(
         "masked, autoregressive, or hybrid: a prefix token by token, the rest masked; default: by "
-        "the model",
+        "the model, masked where it was trained on both",
         None,
     )
     preset: str | None = option("published settings of masked decoding, such as titok_l32", None)
@@ -30,7 +30,11 @@ class Decoding:
     choice_temperature: float | None = option("scale of the noise on the confidence (4.5)", None)
     top_k: int | None = option("how many of the likeliest codes are sampled from; 0: all (0)", None)
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
-    prefix_model: str | None = option("causal generator directory, for hybrid decoding", None)
+    prefix_model: str | None = option(
+        "causal generator directory, for hybrid decoding; default: the model itself, if it was "
+        "trained token by token too",
+        None,
+    )
     prefix: int | None = option("tokens sampled one by one, for hybrid decoding", None)
     prefix_guidance: float | None = option("of the prefix (2)", None)
     prefix_guidance_interval: int | None = option("of the prefix (-1)", None)

@@ -106,6 +106,8 @@ def from_options(
       InputError: options that do not fit the model or one another.
     """
     method, options = _method_of(generator, dict(given))
+    if method == "autoregressive" and generator.has_causal_prefix:
+        generator = generator.as_causal()
     prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
     if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
         raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
@@ -117,21 +119,18 @@ def from_options(
                 f"{name}={value} is an option of method=hybrid, not of method={method}"
             )
         return sampler(generator, seed, **common, **options)
-    if prefix.get("prefix") is None or not prefix.get("prefix_model"):
+    first = prefix.pop("prefix_model", "")
+    if prefix.get("prefix") is None or not (first or generator.has_causal_prefix):
         raise InputError(
-            "method=hybrid needs prefix=N (tokens sampled one by one) and prefix_model=DIR"
+            "method=hybrid needs prefix=N (tokens sampled one by one) and prefix_model=DIR, unless "
+            "the model was trained token by token too (config.loss.autoregressive_share)"
         )
-    tokens, (height, width) = prefix.pop("prefix"), grid or generator.grid
-    if not 0 <= tokens <= height * width:
-        raise InputError(
-            f"prefix={tokens}, expected 0 to {height * width}: an image has {height} x {width} "
-            "tokens"
-        )
-    directory = prefix.pop("prefix_model")
-    _check_hybrid(generator_without_weights(directory), generator, grid)
-    causal = placed(load_generator(directory, verify))
+    tokens = prefix.pop("prefix")
+    _check_prefix(tokens, grid or generator.grid)
+    if first:
+        _check_hybrid(generator_without_weights(first), generator, grid)
     return hybrid_sampler(
-        causal,
+        placed(load_generator(first, verify)) if first else None,
         generator,
         seed,
         prefix=tokens,
@@ -146,7 +145,7 @@ def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[s
     """The method, and the options with those of a preset among them."""
     method = given.pop("method", METHODS[generator.kind])
     needed = "causal" if method == "autoregressive" else "masked"
-    if generator.kind != needed:
+    if generator.kind != needed and not (needed == "causal" and generator.has_causal_prefix):
         raise InputError(f"method={method} needs a {needed} model, but it is {generator.kind}")
     preset = given.pop("preset", "")
     if not preset:
@@ -200,7 +199,7 @@ def sampler(
 
 
 def hybrid_sampler(
-    causal: Generator,
+    causal: Generator | None,
     generator: Generator,
     seed: int,
     *,
@@ -215,7 +214,8 @@ def hybrid_sampler(
     """A sampler of the first `prefix` tokens one by one, and of the rest by masked decoding.
 
     Args:
-      causal: generator of the prefix, in its order.
+      causal: generator of the prefix, in its order; None: `generator`, which is of both, and whose
+        masked steps read the prefix as they did in training.
       generator: of the rest.
       seed: of all images.
       prefix: tokens, 0 to all.
@@ -232,25 +232,29 @@ def hybrid_sampler(
 
     Source: the paper's section on hybrid generation, figures 7 to 9.
     """
+    known: dict[str, Any] = dict(prefix=prefix) if causal is None else {}
+    if causal is None or causal.has_causal_prefix:
+        causal = (causal or generator).as_causal()
     _check_hybrid(causal, generator, grid)
-    first = Texts(conditions, negative)
+    read_first = Texts(conditions, negative)
     if isinstance(causal, PromptedGenerator):
         if texts is None:
             raise InputError("the model of the prefix reads prompts: expected prompts")
-        first = texts
+        read_first = texts
         if not causal.tokenizer or not generator.tokenizer:
             log.warning(
                 "%s or %s names no tokenizer: that codes of one fit the other is not verified",
                 *(model.path or f"the {model.kind} model" for model in (causal, generator)),
             )
+    _check_prefix(prefix, grid or generator.grid)
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
     def sample(labels: np.ndarray, start: int) -> Any:
         codes = causal.sample(
-            first.prompts(labels),
+            read_first.prompts(labels),
             seed,
-            negative=first.negative(labels) if first.negative else None,
+            negative=read_first.negative(labels) if read_first.negative else None,
             tokens=prefix,
             grid=grid,
             start=start,
@@ -262,10 +266,20 @@ def hybrid_sampler(
             negative=negative(labels) if negative else None,
             codes=codes,
             start=start,
+            **known,
             **options,
         )
 
     return sample
+
+
+def _check_prefix(tokens: int, grid: tuple[int, int]) -> None:
+    height, width = grid
+    if not 0 <= tokens <= height * width:
+        raise InputError(
+            f"prefix={tokens}, expected 0 to {height * width}: an image has {height} x {width} "
+            "tokens"
+        )
 
 
 def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int] | None) -> None:

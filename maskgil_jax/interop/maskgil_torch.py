@@ -38,16 +38,19 @@ class MaskGIL(nn.Module):
     """Logits of image tokens: of masked ones, or, for a causal model, of the next ones.
 
     Args:
-      config: arguments of maskgil_jax.models.token_models.llama.LlamaConfig; see there.
+      config: arguments of maskgil_jax.models.token_models.llama.LlamaConfig; see there. One with a
+        causal prefix gives the logits of masked tokens; with `"causal": True`, those of the next.
     """
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        older: dict[str, Any] = {"factors": [], "feature_norm": False}  # files do not name these
+        # Files of older versions do not name these.
+        older: dict[str, Any] = {"factors": [], "feature_norm": False, "causal_prefix": False}
         self.config = config = older | config
         D, self.sizes = config["dim"], config["factors"] or [config["codebook_size"]]
         V = sum(self.sizes)
-        rows, classes = V + (not config["causal"]), config["num_classes"] + 1
+        self.masks = not config["causal"] or config["causal_prefix"]  # has a row for the mask
+        rows, classes = V + self.masks, config["num_classes"] + 1
         if config["joint_embedding"]:
             self.tok_emb = nn.Embedding(rows + classes, D)
         else:
@@ -80,9 +83,10 @@ class MaskGIL(nn.Module):
             x = layer(x, table, allowed)
         c = self.config["condition_tokens"]
         if self.config["causal"]:
-            x = x[:, c - 1 :][:, torch.argsort(self.order(*codes.shape[1:]))]
+            x = x[:, c - 1 :]
         else:
             x = x[:, c:] if self.config["condition_position"] == "first" else x[:, :-c]
+        x = x[:, torch.argsort(self.order(*codes.shape[1:]))]
         logits = self.output(self.norm(x))
         if not self.config["factors"]:
             return logits
@@ -93,16 +97,16 @@ class MaskGIL(nn.Module):
 
     def embed(self, codes: Tensor, condition: Tensor) -> Tensor:
         """The sequence, [B, T, D]; without the last token for a causal model."""
-        config, tokens = self.config, codes.flatten(1)
+        config, tokens = self.config, codes.flatten(1)[:, self.order(*codes.shape[1:])]
         if config["causal"]:
-            tokens = tokens[:, self.order(*codes.shape[1:])][:, :-1]
+            tokens = tokens[:, :-1]
         x = self.embed_codes(tokens)
         if config["feature_dim"]:
             if config["feature_norm"]:
                 condition = F.rms_norm(condition, condition.shape[-1:], eps=1e-5)
             c = self.feature_out(F.gelu(self.feature_in(condition), approximate="tanh"))
         elif config["joint_embedding"]:
-            c = self.tok_emb(config["codebook_size"] + (not config["causal"]) + condition)[:, None]
+            c = self.tok_emb(config["codebook_size"] + self.masks + condition)[:, None]
         else:
             c = self.cls_embedding(condition)[:, None]
         return torch.cat([c, x] if config["condition_position"] == "first" else [x, c], dim=1)

@@ -131,7 +131,7 @@ def training_step(
 def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int, int]) -> _Training:
     """Training of a generator on codes of this size, from features as code shards hold them."""
     B, (height, width) = config.batch_size, grid
-    network = presets.network_config(config.model, codebook_size, grid)
+    network = presets.network_config(config.model, codebook_size, grid, config.loss)
     batch = {"codes": jax.ShapeDtypeStruct((B, height, width), jnp.int32)}
     if config.model.feature_dim:
         tokens = config.model.condition_tokens
@@ -190,7 +190,7 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
       InputError: the config's network is not a LLaMA.
     """
     mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
-    network = presets.network_config(config.model, codebook_size, grid)
+    network = presets.network_config(config.model, codebook_size, grid, config.loss)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "

@@ -15,6 +15,7 @@ from etils import epath
 from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token_sampling
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
+from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.runtime.errors import InputError
 
@@ -45,6 +46,31 @@ class Generator:
         self.encoder = encoder or {}
         self.path = path
         self._fingerprint = fingerprint
+
+    @property
+    def has_causal_prefix(self) -> bool:
+        """Whether it was trained to draw token by token too: `as_causal` does."""
+        return isinstance(self.network, Llama) and self.network.config.causal_prefix
+
+    def as_causal(self) -> "CausalGenerator":
+        """The same weights, drawing token by token.
+
+        Raises:
+          InputError: they were not trained to.
+        """
+        network = self._trained_on_both().as_causal()
+        known = self.tokenizer, self.class_names, self.encoder
+        return CausalGenerator(network, *known, self.path, self._fingerprint)
+
+    def _trained_on_both(self) -> Llama:
+        """The network; InputError unless it was trained to draw token by token too."""
+        network = self.network
+        if isinstance(network, Llama) and network.config.causal_prefix:
+            return network
+        raise InputError(
+            f"{self.path or 'this model'} is masked and was not trained token by token too: "
+            "expected a causal model, or one of config.loss.autoregressive_share above 0"
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -111,6 +137,7 @@ class Generator:
         *,
         negative: Any = None,
         codes: npt.ArrayLike | None = None,
+        prefix: int = 0,
         grid: tuple[int, int] | None = None,
         start: int = 0,
         **options: Any,
@@ -125,6 +152,8 @@ class Generator:
             condition.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
             others stay as they are. None: nothing is known.
+          prefix: tokens of `codes`, the first in the model's order, that are read as in training:
+            as a causal prefix, which is computed once; of a model that has one. 0: none.
           grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
@@ -134,17 +163,22 @@ class Generator:
           int32 [B, h, w] in 0 .. codebook_size - 1.
 
         Raises:
-          InputError: an option out of range, a condition of wrong shape, dtype or range, or a grid
-            that the model has no positions for.
+          InputError: an option out of range, a condition of wrong shape, dtype or range, a grid
+            that the model has no positions for, or a prefix that it does not read or that is not
+            known.
         """
         condition, negative = self._checked_pair(condition, negative)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
-        masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
+        masked_Bhw = np.asarray(codes_Bhw == self.mask_id)
+        self._check_prefix(masked_Bhw, prefix)
+        masked_B = masked_Bhw.sum(axis=(1, 2))
         if not masked_B.any():
             return codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None)
         sampled_Bhw = masked_loop.sample_codes(
-            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
+            *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
+            plan=plan,
+            prefix=prefix,
         )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
@@ -163,6 +197,17 @@ class Generator:
                 + (f" and grid = {grid}" if grid else "")
             )
         return codes_Bhw
+
+    def _check_prefix(self, masked_Bhw: np.ndarray, prefix: int) -> None:
+        """Raise InputError unless the prefix is known and the model reads one."""
+        B, height, width = masked_Bhw.shape
+        if not 0 <= prefix <= height * width:
+            raise InputError(f"prefix = {prefix}, expected 0 to {height * width}")
+        if not prefix:
+            return
+        places = self._trained_on_both().order(height, width)[:prefix]
+        if masked_Bhw.reshape(B, -1)[:, places].any():
+            raise InputError(f"prefix = {prefix}, but some of these tokens are masked in codes")
 
     def check_options(
         self,

@@ -10,11 +10,21 @@ from maskgil_jax.models.token_models import bert, halton, layers, llama_config
 from maskgil_jax.runtime.errors import InputError
 
 # Fields of config.model that other networks do not know, and their defaults.
-LLAMA_ONLY: dict[str, Any] = dict(factors=(), feature_dim=0, condition_tokens=1)
+LLAMA_ONLY: dict[str, Any] = dict(factors=(), feature_dim=0, condition_tokens=1, order="raster")
 
 
-def network_config(settings: Mapping[str, Any], codebook_size: int, grid: tuple[int, int]) -> Any:
-    """The network that `config.model` describes, over these codes.
+def network_config(
+    settings: Mapping[str, Any],
+    codebook_size: int,
+    grid: tuple[int, int],
+    loss: Mapping[str, Any] | None = None,
+) -> Any:
+    """The network that a generator's config describes.
+
+    Args:
+      settings: config.model.
+      codebook_size, grid: of the codes.
+      loss: config.loss; where its autoregressive_share is not 0, the network has a causal prefix.
 
     Raises:
       InputError: an unknown preset, or numbers that no network has.
@@ -31,6 +41,13 @@ def network_config(settings: Mapping[str, Any], codebook_size: int, grid: tuple[
                 f"config.model.{field} = {settings[field]}, which preset {preset} has not: "
                 f"expected {default}"
             )
+    if share := (loss or {}).get("autoregressive_share", 0.0):
+        if llama_config.PRESETS.get(preset, {"causal": True}).get("causal"):
+            raise InputError(
+                f"config.loss.autoregressive_share = {share} is of a masked LLaMA, which preset "
+                f"{preset} is not: expected 0, or preset paper"
+            )
+        arguments["causal_prefix"] = True
     try:
         return NETWORKS[preset](arguments)
     except (TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ Examples = dict[str, Any]
 
 
 def weighted_loss(
-    model: TokenModel,
+    model: Any,
     examples: Examples,
     key: jax.Array | None,
     *,
@@ -29,9 +29,10 @@ def weighted_loss(
     Sums, so that micro-batches add up to exactly the whole batch.
 
     Args:
-      model: masked or causal.
+      model: a TokenModel, masked or causal.
       examples: `codes`, `masked` (bool, to be predicted) and `weight` (float32), each [B, h, w],
-        and the `condition`.
+        the `condition`, and for a model with a causal prefix `prefix` (int32 [B]), if there is any:
+        its tokens are predicted too, but not hidden.
       key: of dropout; None is eval mode.
       label_smoothing: share of the mass of a target that is spread over all codes.
       chunk: positions whose logits exist at a time.
@@ -39,10 +40,14 @@ def weighted_loss(
     Returns:
       The loss, and `correct` (masked tokens predicted right) and `output_norm`; float32 [].
     """
-    inputs_Bhw = examples["codes"]
+    inputs_Bhw, prefix = examples["codes"], {}
     if not model.config.causal:
-        inputs_Bhw = jnp.where(examples["masked"], model.config.mask_id, inputs_Bhw)
-    x_BLD = model.backbone(inputs_Bhw, examples["condition"], key)
+        hidden_Bhw = examples["masked"]
+        if "prefix" in examples:
+            prefix = {"prefix_B": examples["prefix"]}
+            hidden_Bhw &= ~model.in_prefix(hidden_Bhw.shape, **prefix)
+        inputs_Bhw = jnp.where(hidden_Bhw, model.config.mask_id, inputs_Bhw)
+    x_BLD = model.backbone(inputs_Bhw, examples["condition"], key, **prefix)
     B, L = x_BLD.shape[:2]
     codes_BL, masked_BL, weight_BL = (
         examples[name].reshape(B, L) for name in ("codes", "masked", "weight")

@@ -84,7 +84,7 @@ def check(
             f"{config.model.num_classes}; if the data is right, set "
             f"--config.model.num_classes={count}"
         )
-    network = presets.network_config(config.model, data.codebook_size, data.grid)
+    network = presets.network_config(config.model, data.codebook_size, data.grid, config.loss)
     if len(data.grids) > 1 and not network.fits_any_grid:
         raise InputError(
             f"config.model.preset = {config.model.preset} has positions of one grid, but the data "
@@ -94,6 +94,11 @@ def check(
         raise InputError(
             f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
             f"{sorted(objectives.MASK_RATIOS)}"
+        )
+    if getattr(network, "causal_prefix", False) and config.loss.split not in objectives.SPLITS:
+        raise InputError(
+            f"config.loss.split = {config.loss.split!r}, expected one of "
+            f"{sorted(objectives.SPLITS)}"
         )
     if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
         raise InputError(

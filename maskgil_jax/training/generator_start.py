@@ -15,6 +15,7 @@ from maskgil_jax.runtime.errors import InputError
 # What a generator may differ in from the one that it starts from.
 MAY_DIFFER = (
     *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
+    "causal_prefix",  # which has the parameters of a masked model
 )
 
 

@@ -71,10 +71,12 @@ def step(
         config, state.step, state.model, state.optimizer, grads
     )
     masked_Bhw = examples["masked"]
+    prefix = {"prefix_tokens": examples["prefix"].mean()} if "prefix" in examples else {}
     metrics = {
         "loss": loss,
         "accuracy": sums["correct"] / jnp.maximum(masked_Bhw.sum(), 1),
         "masked_share": masked_Bhw.mean(),
+        **prefix,
         "output_norm": sums["output_norm"] / masked_Bhw.size,
         "gradient_norm": optax.tree.norm(grads),
         "parameter_norm": optax.tree.norm(state.model),  # of what the loss is of
@@ -99,7 +101,10 @@ def examples_of(
     drop_key: jax.Array,
     settings: ConfigDict,
 ) -> dict[str, Any]:
-    """What `weighted_loss` is of: codes, which of them are masked, weights, conditions.
+    """What `weighted_loss` is of: codes, which of them are predicted, weights, conditions.
+
+    Of a model with a causal prefix: of each image its length too. All tokens that are predicted,
+    of both tasks, weigh the same.
 
     Args:
       model: of a causal one every token is predicted.
@@ -109,12 +114,19 @@ def examples_of(
       settings: config.loss.
     """
     B = codes_Bhw.shape[0]
+    shape = (B, codes_Bhw[0].size)
     if model.config.causal:
         masked_Bhw = jnp.ones(codes_Bhw.shape, bool)
     else:
-        shape = (B, codes_Bhw[0].size)
         masks_BL = objectives.random_masks(mask_key, shape, settings.mask_schedule)
         masked_Bhw = masks_BL.reshape(codes_Bhw.shape)
+    prefix = {}
+    if getattr(model.config, "causal_prefix", False):
+        splits_key = jax.random.fold_in(mask_key, 2)  # 0 and 1 are those that masks are drawn by
+        share = settings.autoregressive_share
+        prefix_B = objectives.random_splits(splits_key, shape, share, settings.split)
+        masked_Bhw |= model.in_prefix(codes_Bhw.shape, prefix_B)
+        prefix = {"prefix": prefix_B}
     drop_B = jax.random.bernoulli(drop_key, settings.condition_dropout, (B,))
     weight_Bhw = jnp.where(masked_Bhw, 1.0, settings.unmasked_weight)
     return {
@@ -122,4 +134,5 @@ def examples_of(
         "masked": masked_Bhw,
         "weight": weight_Bhw / jnp.maximum(weight_Bhw.sum(), 1.0),
         "condition": model.drop_condition(condition, drop_B),
+        **prefix,
     }

@@ -32,6 +32,26 @@ def random_masks(key: jax.Array, shape: tuple[int, int], schedule: str) -> jax.A
     return jax.random.uniform(token_key, shape) < ratio_B[:, None]
 
 
+# Tokens of a causal prefix, int32 in 1 .. L, for u uniform in [0, 1).
+SPLITS = {
+    "uniform": lambda u, tokens: 1 + jnp.floor(u * tokens).astype(jnp.int32).clip(0, tokens - 1),
+    "all": lambda u, tokens: jnp.full(u.shape, tokens, jnp.int32),
+}
+
+
+def random_splits(key: jax.Array, shape: tuple[int, int], share: float, split: str) -> jax.Array:
+    """Tokens of each image's causal prefix, int32 [B]; 0, so none, of 1 - `share` of the images.
+
+    Args:
+      key: draws.
+      shape: (B, L).
+      share: of images with a prefix.
+      split: key of SPLITS.
+    """
+    u_2B = jax.random.uniform(key, (2, shape[0]))
+    return jnp.where(u_2B[0] < share, SPLITS[split](u_2B[1], shape[1]), 0)
+
+
 def cross_entropy(
     logits_BLV: jax.Array, targets_BL: jax.Array, label_smoothing: float
 ) -> tuple[jax.Array, jax.Array]:

@@ -30,27 +30,51 @@ log = logging.getLogger("maskgil_jax")
 COLUMNS = 10  # images in a row of the picture
 
 
+class Way(NamedTuple):
+    """How a generator draws.
+
+    Attributes:
+      prefix: tokens that it draws one by one.
+      options: of samplers.from_options.
+      reading: the generator whose likelihood is that of this way; None: a hybrid has none.
+    """
+
+    prefix: int
+    options: dict[str, Any]
+    reading: Generator | None
+
+
 class Compared(NamedTuple):
-    """A generator of the comparison.
+    """A generator of the comparison, in one of its ways to draw.
 
     Attributes:
       name: in tables.
       directory: of the model.
       models: the generator and its tokenizer, on all devices.
+      way: how it draws.
       images: that it generates.
     """
 
     name: str
     directory: str
     models: Models
+    way: Way
     images: GeneratedImages
+
+    @property
+    def title(self) -> str:
+        """The name, and where a model has several ways, which."""
+        method = self.way.options.get("method", "")
+        detail = f", prefix {self.way.prefix}" if method == "hybrid" else ""
+        return self.name + (detail or (", token by token" if method else ""))
 
 
 def compare(options: CompareOptions) -> None:
     """Measure generators of one tokenizer and write the results.
 
     Writes OUTPUT/generators.{json,csv,md}, OUTPUT/generators.png (each metric against seconds per
-    image), OUTPUT/samples.png and, for work directories of training, OUTPUT/curves.png.
+    image, joined along the prefix where there are several), OUTPUT/samples.png and, for work
+    directories of training, OUTPUT/curves.png.
 
     Raises:
       InputError: directories, codes or metrics that do not fit together.
@@ -73,7 +97,7 @@ def compare(options: CompareOptions) -> None:
 
 
 def load(options: CompareOptions, shards: CodeShards) -> list[Compared]:
-    """The generators, each named after its directory, or after the one above a `model`.
+    """The generators in all their ways, named after their directory, or the one above a `model`.
 
     Raises:
       InputError: two of one name, or one that does not fit the shards.
@@ -87,12 +111,40 @@ def load(options: CompareOptions, shards: CodeShards) -> list[Compared]:
     loaded = [loading.load_pair(directory, options.tokenizer) for directory in options.models]
     for name, (generator, _) in zip(names, loaded, strict=True):
         check_generator(name, generator, shards, options.codes)
+    causal = [
+        directory
+        for directory, (generator, _) in zip(options.models, loaded, strict=True)
+        if generator.kind == "causal"
+    ]
     return [
-        Compared(name, directory, models, images_of(models, directory, options))
+        Compared(name, directory, models, way, images_of(models, way, directory, options))
         for name, directory, models in zip(
             names, options.models, (Models(*pair) for pair in loaded), strict=True
         )
+        for way in ways_of(models.generator, options.prefixes, causal)
     ]
+
+
+def ways_of(generator: Generator, prefixes: Sequence[int], causal: Sequence[str]) -> list[Way]:
+    """How a generator draws: as its kind does, and in the other ways that it was trained for.
+
+    Args:
+      generator: masked or causal.
+      prefixes: tokens of hybrids' prefixes.
+      causal: directories of causal models, of which the first draws what a masked model cannot.
+    """
+    tokens = generator.grid[0] * generator.grid[1]
+    if generator.kind == "causal":
+        return [Way(tokens, {}, generator)]
+    ways, first = [Way(0, {}, generator)], {}
+    if generator.has_causal_prefix:
+        ways.append(Way(tokens, {"method": "autoregressive"}, generator.as_causal()))
+    elif causal:
+        first = {"prefix_model": causal[0]}
+    else:
+        return ways
+    ways += [Way(n, {"method": "hybrid", "prefix": n} | first, None) for n in prefixes]
+    return sorted(ways, key=lambda way: way.prefix)
 
 
 def check_generator(name: str, generator: Generator, shards: CodeShards, codes: str) -> None:
@@ -117,12 +169,14 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
         )
 
 
-def images_of(models: Models, directory: str, options: CompareOptions) -> GeneratedImages:
+def images_of(models: Models, way: Way, directory: str, options: CompareOptions) -> GeneratedImages:
     """The images of a generator: all classes in turn, by the default decoding of its kind."""
     generator = models.generator
     conditions = samplers.split_over_devices(samplers.by_class)
     return GeneratedImages(
-        samplers.sampler(generator, options.seed, conditions),
+        samplers.from_options(
+            generator, way.options, options.seed, conditions, placed=samplers.over_devices
+        ),
         models,
         generated_images.balanced(options.num, generator.num_classes),
         names=generator.names_of_classes,
@@ -143,17 +197,13 @@ def measured(
     rows, content = [], {}
     for one in compared:
         seconds = one.images.seconds_per_image()
-        content = evaluator.result(evaluator.features_of(one.images, one.name), reference)
-        loss, accuracy = validation(one.models.generator, records, options.batch_size, options.seed)
-        rows.append(
-            {
-                **facts_of(one),
-                "validation_loss": loss,
-                "validation_accuracy": accuracy,
-                **content["metrics"],
-                "seconds_per_image": seconds,
-            }
-        )
+        content = evaluator.result(evaluator.features_of(one.images, one.title), reference)
+        row = facts_of(one) | ({"prefix": one.way.prefix} if has_prefixes(compared) else {})
+        if one.way.reading:
+            row["validation_loss"], row["validation_accuracy"] = validation(
+                one.way.reading, records, options.batch_size, options.seed
+            )
+        rows.append({**row, **content["metrics"], "seconds_per_image": seconds})
     content["protocol"] |= {
         "validation": f"{len(records)} images of {options.codes}, spread evenly, first view: mean "
         "of -log p in nats and share of right guesses, of masked tokens (arccos masks) given the "
@@ -162,13 +212,18 @@ def measured(
     return rows, content
 
 
+def has_prefixes(compared: Sequence[Compared]) -> bool:
+    """Whether a generator draws in several ways, which differ in the tokens drawn one by one."""
+    return any(one.way.options for one in compared)
+
+
 def facts_of(one: Compared) -> dict[str, Any]:
     """What is known of a generator without measuring it: its first columns of the table."""
     lines = read_log(epath.Path(one.directory).parent)
     generator = one.models.generator
     return {
         "generator": one.name,
-        "kind": generator.kind,
+        "kind": "both" if generator.has_causal_prefix else generator.kind,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(generator.network)),
         **({"steps": lines[-1]["step"]} if lines else {}),
     }
@@ -206,9 +261,10 @@ def write_pictures(
         heading,
         output / "generators.png",
         options=["generator"],
+        along="prefix" if has_prefixes(compared) else None,
     )
     examples = [one.images.read(0, min(COLUMNS, len(one.images))).images for one in compared]
-    names = [one.name for one in compared]
+    names = [one.title for one in compared]
     grid = pictures.labelled_rows(np.concatenate(examples), names, len(examples[0]))
     pictures.save(output / "samples.png", grid)
     workdirs = {one.name: epath.Path(one.directory).parent for one in compared}

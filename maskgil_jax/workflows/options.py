@@ -78,6 +78,11 @@ class CompareOptions:
     codes: str = option("code shards that none of them was trained on")
     reference: str = option("F.npz, a folder of images, or a data source")
     output: str = option("directory for table and pictures")
+    prefixes: tuple[int, ...] = option(
+        "also draws so many tokens one by one and the rest masked: by a model that was trained on "
+        "both, and by each masked one with the first causal one of --models",
+        (),
+    )
     num: int = option("images generated, and codes of the likelihood", 1000, least=2)
     batch_size: int = option("images at once", 64, least=1)
     seed: int = option("of images and masks", 0)

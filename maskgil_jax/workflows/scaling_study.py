@@ -169,7 +169,9 @@ def check_codes(config: ConfigDict, validation: CodeShards) -> None:
 def facts_of(run: Run, index: Index) -> dict[str, Any]:
     """What is known of a run before it starts: its row of the table, without the loss."""
 
-    network = presets.network_config(run.config.model, index.tokenizer["codebook_size"], index.grid)
+    network = presets.network_config(
+        run.config.model, index.tokenizer["codebook_size"], index.grid, run.config.loss
+    )
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {run.config.model.preset}: expected a LLaMA, whose FLOPs are "

@@ -28,6 +28,8 @@ CASES = {
     "identity": CLASSES | dict(condition_rope="identity", condition_position="last"),
     "first, 1d": CLASSES | dict(rope="1d", mask_logit=True, joint_embedding=True),
     "causal, joint": CLASSES | dict(causal=True, joint_embedding=True, qk_norm="none"),
+    "causal prefix": CLASSES | dict(causal_prefix=True, order="halton"),
+    "its causal reading": CLASSES | dict(causal_prefix=True, causal=True, order="halton"),
     "factors": CLASSES | dict(factors=(4, 5)),
     "three factors": CLASSES | dict(factors=(2, 5, 2), condition_position="last"),
     "causal, factors": CLASSES | PRESETS["llamagen"] | dict(factors=(5, 4)),

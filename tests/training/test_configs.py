@@ -47,6 +47,7 @@ GENERATORS = [
     "xxl_512",
     "xxxl",
     "ar_b",
+    "both_b",
     "bert_b",
     "bert_b:maskgit",
     "bert_b:halton",
@@ -57,7 +58,7 @@ GENERATORS = [
 def test_a_training_step_of_each_generator(name):
     config = config_of(name)
     grid = (config.data.image_size // 16,) * 2
-    network = presets.network_config(config.model, 16384, grid)
+    network = presets.network_config(config.model, 16384, grid, config.loss)
     assert network.dtype == "bfloat16" and config.batch_size == 256
     batch = {
         "codes": jax.ShapeDtypeStruct((config.batch_size, *grid), jnp.int32),

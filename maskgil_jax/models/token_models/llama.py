@@ -1,4 +1,4 @@
-"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, or causal, as LlamaGen.
+"""LLaMA over image tokens: bidirectional, the token model of MaskGIL, causal, as LlamaGen, or both.
 
 With a vocabulary of text and image tokens it is Chameleon, and Lumina-mGPT.
 
@@ -8,6 +8,7 @@ of the MLP, V classes of the head (the sum of several, where codes have digits),
 of features.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models.token_models import (
+    causal_prefix,
     factors,
     lumina_sequence,
     orders,
@@ -90,16 +92,26 @@ class Llama(nnx.Module):
         return factors.joint(logits_BLV, self.config.vocabularies)
 
     def backbone(
-        self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None
+        self,
+        codes_Bhw: jax.Array,
+        condition: Condition,
+        key: jax.Array | None = None,
+        prefix_B: jax.Array | None = None,
     ) -> jax.Array:
         """Outputs of the last layer that predict the image tokens, [B, h * w, D].
 
-        `key` turns dropout on.
+        Args:
+          codes_Bhw: as in `__call__`.
+          condition: as in `__call__`.
+          key: turns dropout on.
+          prefix_B: int32, how many tokens of each image, the first in `order`, are a causal prefix
+            (causal_prefix.py); None: of none.
         """
         config, (B, height, width) = self.config, codes_Bhw.shape
-        codes_BL = codes_Bhw.reshape(B, height * width)
+        codes_BL = self.in_order(codes_Bhw.reshape(B, height * width), height, width)
+        length = codes_BL.shape[1]
         if config.causal:
-            codes_BL = self.in_sequence(codes_BL, (height, width))[:, :-1]
+            codes_BL = codes_BL[:, :-1]
         parts = self.embed(codes_BL, condition)
         if key is not None:
             key, *keys = jax.random.split(key, 1 + len(parts))
@@ -107,15 +119,19 @@ class Llama(nnx.Module):
             parts = tuple(dropout(x, rate, k) for x, k in zip(parts, keys, strict=True))
         T = sum(x.shape[1] for x in parts)
         table_TK2 = self.table(condition, (height, width), 0, T)
-        mask = self.allowed(condition, jnp.arange(T), T)
+        mask = self.allowed(condition, jnp.arange(T), T, prefix_B)
         # A causal model has no last image token as input: with the condition, a power of two.
-        if platforms.current().splits_sequence and not config.causal:
-            return self.in_parts(parts, table_TK2, mask, key)
-        x_BTD = self.in_one(parts, table_TK2, mask, key)
-        c = self.length_of(condition)
+        splits = platforms.current().splits_sequence and not config.causal
+        run = self.in_parts if splits else self.in_one
+        first, second = run(parts, table_TK2, mask, key)
+        x_BcD, x_BSD = (first, second) if config.condition_position == "first" else (second, first)
+        before = x_BcD[:, -1:], x_BSD[:, : length - 1]
+        before_BSD = jnp.concatenate(before, axis=1)
         if config.causal:
-            return x_BTD[:, c - 1 :][:, self.places(height, width)]
-        return x_BTD[:, c:] if config.condition_position == "first" else x_BTD[:, :-c]
+            x_BSD = before_BSD
+        elif prefix_B is not None:
+            x_BSD = causal_prefix.predicting(prefix_B, before_BSD, x_BSD)
+        return self.in_raster(x_BSD, height, width)
 
     def token_logits(self, ids_BS: jax.Array) -> jax.Array:
         """Logits of the whole vocabulary after each token, in eval mode: float32 [B, S, V].
@@ -125,13 +141,14 @@ class Llama(nnx.Module):
         S, text = ids_BS.shape[1], Text(ids_BS, jnp.ones(ids_BS.shape, bool))
         mask, table = self.allowed(text, jnp.arange(S), S), self.table(text, (0, 0), 0, S)
         x_BSD = self.embed_condition(text).astype(self.config.dtype)
-        x_BSD = self.normed(self.in_one((x_BSD,), table, mask, None))
+        x_BSD, _ = self.in_one((x_BSD,), table, mask, None)
+        x_BSD = self.normed(x_BSD)
         return product("BnD,DV->BnV", x_BSD, self.head[...].astype(self.config.dtype), jnp.float32)
 
     def in_one(
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
-    ) -> jax.Array:
-        """All layers over the tokens joined to one array: [B, T, D]."""
+    ) -> Parts:
+        """All layers over the tokens joined to one array: [B, s, D] of each part."""
         boundary = 0 if self.config.causal else parts[0].shape[1]
         attend = functools.partial(attention_heads_first, mask=mask, boundary=boundary)
 
@@ -140,12 +157,13 @@ class Llama(nnx.Module):
             attention = functools.partial(layer.attention, table_SK2=table_TK2, attend=attend)
             return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
 
-        return self.through(jnp.concatenate(parts, axis=1), apply, key)
+        x_BTD = self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
+        return tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
 
     def in_parts(
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
-    ) -> jax.Array:
-        """All layers over image tokens and the condition's apart: [B, L, D] of the former."""
+    ) -> Parts:
+        """All layers over image tokens and the condition's apart: [B, s, D] of each part."""
         tables = np.split(np.asarray(table_TK2), [parts[0].shape[1]])
         image = 1 if self.config.condition_position == "first" else 0
         layer_class = split_layer_for(self.config, parts[image].shape[1], mask)
@@ -153,13 +171,13 @@ class Llama(nnx.Module):
         def apply(block: Block, parts: Parts, key: jax.Array | None) -> Parts:
             return layer_class(block).over_parts(parts, tables, mask, key)
 
-        return self.through(parts, apply, key)[image]
+        return self.through(self.blocks, parts, apply, key)
 
-    def through(self, x: Any, apply: Callable[..., Any], key: jax.Array | None) -> Any:
-        """As `through_layers` of this model's layers."""
+    def through(self, blocks: Any, x: Any, apply: Callable[..., Any], key: jax.Array | None) -> Any:
+        """As `through_layers`; `blocks` are this model's, and what else there is of each layer."""
         config = self.config
         return through_layers(
-            self.blocks,
+            blocks,
             x,
             apply,
             key,
@@ -182,6 +200,12 @@ class Llama(nnx.Module):
             first = lumina_sequence.FIRST_CODE
             head_DV = head_DV[:, first : first + self.config.codebook_size]
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
+
+    def as_causal(self) -> "Llama":
+        """The same weights as a causal model: all of an image is its causal prefix."""
+        model = jax.tree.map(lambda leaf: leaf, self)
+        model.config = dataclasses.replace(self.config, causal=True)
+        return model
 
     def start(self, condition: Condition) -> tuple[list[Layer], Cache, jax.Array]:
         """Begin to decode token by token.
@@ -254,12 +278,21 @@ class Llama(nnx.Module):
             x_BSD = layer(x_BSD, attention)
         return Cache(*zip(*updated, strict=True)), x_BSD
 
-    def allowed(self, condition: Condition, queries_S: jax.Array, T: int) -> jax.Array | None:
+    def allowed(
+        self,
+        condition: Condition,
+        queries_S: jax.Array,
+        T: int,
+        prefix_B: jax.Array | None = None,
+    ) -> jax.Array | None:
         """Bool [B or 1, 1, S, T], true where a query may see a key; None where all may."""
         keys_T = jnp.arange(T)
         mask = None
         if self.config.causal:
             mask = (keys_T <= queries_S[:, None])[None, None]
+        elif prefix_B is not None:
+            c = self.config.condition_tokens
+            mask = causal_prefix.visible(prefix_B, c, queries_S, keys_T)
         if isinstance(condition, Features | Text):
             c = self.length_of(condition)
             images_BL = jnp.ones((len(condition.mask_BT), T - c), bool)
@@ -333,17 +366,27 @@ class Llama(nnx.Module):
         return self.config.condition_tokens
 
     def order(self, height: int, width: int) -> np.ndarray:
-        """Raster positions in the order of a causal model's tokens; -1: the end of a line."""
+        """Raster positions in the order of the sequence's tokens; -1: the end of a line."""
         return orders.ORDERS[self.config.order](height, width)
 
-    def places(self, height: int, width: int) -> np.ndarray:
-        """Where in that order the raster positions stand, [L]."""
-        order = self.order(height, width)
-        return np.argsort(order)[(order < 0).sum() :]
+    def in_order(self, codes_BL: jax.Array, height: int, width: int) -> jax.Array:
+        """Codes in raster order as the sequence has them, with ends of lines: [B, S]."""
+        if self.config.order == "raster":
+            return codes_BL
+        return self.with_line_ends(codes_BL[:, self.order(height, width)], (height, width))
 
-    def in_sequence(self, codes_BL: jax.Array, grid: tuple[int, int]) -> jax.Array:
-        """Codes in raster order as a causal model takes them: in its order, with ends of lines."""
-        return self.with_line_ends(codes_BL[:, self.order(*grid)], grid)
+    def in_raster(self, x_BS: jax.Array, height: int, width: int) -> jax.Array:
+        """What there is of each token of the sequence, of codes alone and in raster order."""
+        if self.config.order == "raster":
+            return x_BS
+        order = self.order(height, width)
+        return x_BS[:, np.argsort(order)[(order < 0).sum() :]]
+
+    def in_prefix(self, shape: tuple[int, ...], prefix_B: jax.Array) -> jax.Array:
+        """Bool of `shape` (B, h, w), true at the first `prefix_B` tokens in `order`."""
+        B, height, width = shape
+        in_prefix_BL = causal_prefix.within(prefix_B, height * width)
+        return self.in_raster(in_prefix_BL, height, width).reshape(shape)
 
     def with_line_ends(
         self, codes: jax.Array, grid: tuple[int, int], index: jax.Array | None = None

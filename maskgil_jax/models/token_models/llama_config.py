@@ -58,6 +58,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         post_norm="none",
     ),
 }
+# The paper's, causal: it differs in the task alone.
+PRESETS["paper_causal"] = PRESETS["paper"] | dict(causal=True)
+
 # Chameleon, which Lumina-mGPT is: text and image in one sequence (lumina_sequence.py). Of 34B
 # `post_norm` is "output".
 CHAMELEON: dict[str, Any] = dict(
@@ -108,8 +111,10 @@ class LlamaConfig:
       mlp_dim: F, where it is another number.
       causal: each token sees the condition and the tokens before it, and is predicted from them;
         there is no mask then.
-      order: of a causal model's tokens: "raster"; "halton", which spreads the first ones over the
-        image; or "lines", which is raster with a sign at the end of each row.
+      causal_prefix: the first tokens of an image, as many as a caller says, may be read and
+        predicted as by a causal model (causal_prefix.py): one network for both ways of drawing.
+      order: of causal tokens: "raster"; "halton", which spreads the first ones over the image; or
+        "lines", which is raster with a sign at the end of each row.
       feature_dim: C of a condition of text or speech features; 0 where it is a class.
       feature_norm: features are divided by their root mean square.
       condition_tokens: of the sequence; 1 for a class.
@@ -148,6 +153,7 @@ class LlamaConfig:
     ffn_multiple: int = 256
     mlp_dim: int = 0
     causal: bool = False
+    causal_prefix: bool = False
     order: str = "raster"
     feature_dim: int = 0
     feature_norm: bool = False
@@ -219,9 +225,11 @@ class LlamaConfig:
             raise ValueError(f"qk_norm_rows = {self.qk_norm_rows}, expected divisors of {heads}")
 
     def _check_switches(self) -> None:
-        if self.causal and (self.mask_logit or self.condition_position == "last"):
+        ordered = self.causal or self.causal_prefix
+        if ordered and (self.mask_logit or self.condition_position == "last"):
             raise ValueError(
-                "a causal model has its condition first and no mask, but condition_position = "
+                f"a {'causal model' if self.causal else 'model with a causal prefix'} has its "
+                "condition first and predicts no mask, but condition_position = "
                 f"{self.condition_position!r}, mask_logit = {self.mask_logit}"
             )
         if self.factors and (self.mask_logit or self.joint_embedding):
@@ -233,8 +241,10 @@ class LlamaConfig:
             raise ValueError(
                 f"rope = {self.rope!r} and order = {self.order!r} are of models with a vocabulary"
             )
-        if self.order != "raster" and (not self.causal or self.rope == "1d"):
-            raise ValueError(f"order = {self.order!r} is of causal models with 2D RoPE")
+        if self.order != "raster" and (not ordered or self.rope == "1d"):
+            raise ValueError(
+                f"order = {self.order!r} is of causal models, or a causal prefix, with 2D RoPE"
+            )
         if self.dim % self.heads or (self.dim // self.heads) % 4:
             raise ValueError(
                 f"dim = {self.dim} over heads = {self.heads}: RoPE needs a whole head dimension "
@@ -274,7 +284,8 @@ class LlamaConfig:
     @property
     def table_size(self) -> int:
         """Rows for codes: the mask has one too, where there is a mask; or for the vocabulary."""
-        return self.vocabulary or (sum(self.factors) or self.codebook_size) + int(not self.causal)
+        masked = not self.causal or self.causal_prefix
+        return self.vocabulary or (sum(self.factors) or self.codebook_size) + int(masked)
 
     @property
     def vocabularies(self) -> tuple[int, ...]:
