@@ -16,8 +16,6 @@ from maskgil_jax import config as defaults
 
 def get_config(size="256"):
     """256 tokens of a caption, as Lumina-Next, of the same authors, cuts them."""
-    config = defaults.prompted_generator(size)
+    config = defaults.prompted_generator("t2i_xl", size)
     config.model.update(feature_dim=2048, condition_tokens=256)
-    if size == "512":
-        config.start_from.generator = "{workdir}/../t2i_xl/model"
     return config

@@ -80,7 +80,15 @@ class SampleOptions:
         "",
     )
     num: int = option("images per class, prompt or file", 8, least=1)
-    batch_size: int = option("images generated at once", 64, least=1)
+    batch_size: int = option(
+        "images generated at once; their codes are drawn in smaller batches where a device's "
+        "memory asks for it, which changes no image",
+        64,
+        least=1,
+    )
+    memory: float = option(
+        "GiB of a device that drawing may take beside the weights; 0: what is free", 0.0, least=0
+    )
     seed: int = option("of all images", 0)
     companions: Companions
     decoding: Decoding

@@ -6,10 +6,12 @@ Letters: B batch, h w grid.
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -19,8 +21,11 @@ from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import load_generator
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import device_memory, sharding
+from maskgil_jax.runtime.batches import fixed_batches
 from maskgil_jax.runtime.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 # (labels, int [B], and the index of the first among all images) -> codes, int32 [B, h, w].
 Sampler = Callable[[np.ndarray, int], Any]
@@ -69,6 +74,8 @@ def from_options(
     *,
     verify: bool = True,
     placed: Callable[[Generator], Generator] = lambda model: model,
+    memory: float | None = None,
+    devices: int = 1,
 ) -> Sampler:
     """The sampler that the options of a command ask for.
 
@@ -80,6 +87,11 @@ def from_options(
       grid: (height, width) in tokens; None: the model's own.
       verify: compare the fingerprint of `prefix_model` with what is read.
       placed: puts `prefix_model` on the devices where `generator` is.
+      memory: bytes of each device to stay within beside the weights; None: what is free there.
+      devices: that `conditions` are split over.
+
+    Returns:
+      One that draws a batch in parts where the memory does not allow it whole.
 
     Raises:
       InputError: options that do not fit the model or one another.
@@ -88,7 +100,9 @@ def from_options(
     prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
     if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
         raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
-    common: dict[str, Any] = dict(conditions=conditions, negative=negative, grid=grid)
+    common: dict[str, Any] = dict(
+        conditions=conditions, negative=negative, grid=grid, memory=memory, devices=devices
+    )
     if method != "hybrid":
         if prefix:
             name, value = next(iter(prefix.items()))
@@ -140,11 +154,42 @@ def description(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return about
 
 
+def in_parts(whole: Sampler, devices: int = 1) -> Sampler:
+    """A sampler of the same images, in parts of a batch where the memory asks for it.
+
+    Args:
+      whole: draws a batch at once; where that is too large it says so (TooLarge).
+      devices: that a batch is split over.
+    """
+    sizes: dict[int, int] = {}  # of the parts of a batch
+
+    def sample(labels: np.ndarray, start: int) -> Any:
+        def attempt(size: int) -> list[Any]:
+            parts = fixed_batches(labels, size)
+            return [whole(part, start + at)[:count] for at, count, part in parts]
+
+        wanted = len(labels)
+        first = sizes.get(wanted, wanted)
+        size, codes, refusals = device_memory.largest_batch(attempt, first, devices)
+        if refusals:
+            numbers = (x / device_memory.GIB for x in (refusals[0].needed, refusals[0].available))
+            log.info(
+                "drawing %d images at once instead of %d, which take %.2f GiB of a device's memory "
+                "beside the weights, of %.2f GiB that are free",
+                *(size, first, *numbers),
+            )
+        sizes[wanted] = size
+        return codes[0] if len(codes) == 1 else jnp.concatenate(codes)
+
+    return sample
+
+
 def sampler(
     generator: Generator,
     seed: int,
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
+    devices: int = 1,
     **options: Any,
 ) -> Sampler:
     """A sampler that calls `Generator.sample`: image i depends on the seed, on i and on its label.
@@ -154,20 +199,21 @@ def sampler(
       seed: of all images.
       conditions: of the sampler's labels.
       negative: conditions of the negative prompts of the labels; None: the null condition.
+      devices: as in `in_parts`, which this is.
       **options: as `Generator.sample` takes them.
 
     Raises:
       InputError: options that no decoding with this generator can use; before anything is sampled.
     """
-    decoding = {name: value for name, value in options.items() if name not in ("grid", "tokens")}
+    beside = ("grid", "tokens", "memory")
+    decoding = {name: value for name, value in options.items() if name not in beside}
     generator.check_options(decoding, options.get("grid"), negative=negative is not None)
-    return lambda labels, start: generator.sample(
-        conditions(labels),
-        seed,
-        negative=negative(labels) if negative else None,
-        start=start,
-        **options,
-    )
+
+    def sample(labels: np.ndarray, start: int) -> Any:
+        other = negative(labels) if negative else None
+        return generator.sample(conditions(labels), seed, negative=other, start=start, **options)
+
+    return in_parts(sample, devices)
 
 
 def hybrid_sampler(
@@ -180,6 +226,8 @@ def hybrid_sampler(
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
     grid: tuple[int, int] | None = None,
+    memory: float | None = None,
+    devices: int = 1,
     **options: Any,
 ) -> Sampler:
     """A sampler of the first `prefix` tokens one by one, and of the rest by masked decoding.
@@ -192,6 +240,7 @@ def hybrid_sampler(
       prefix_options: fields of decoding.autoregressive.Options.
       conditions, negative: as in `sampler`.
       grid: (height, width) in tokens; None: that of the models.
+      memory, devices: as in `from_options`.
       **options: fields of decoding.masked_options.Options.
 
     Raises:
@@ -205,12 +254,14 @@ def hybrid_sampler(
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
     def sample(labels: np.ndarray, start: int) -> Any:
-        common: dict[str, Any] = dict(negative=negative(labels) if negative else None, start=start)
+        common: dict[str, Any] = dict(
+            negative=negative(labels) if negative else None, start=start, memory=memory
+        )
         condition = conditions(labels)
         codes = causal.sample(condition, seed, tokens=prefix, grid=grid, **common, **prefix_options)
         return generator.sample(condition, seed, codes=codes, **common, **options)
 
-    return sample
+    return in_parts(sample, devices)
 
 
 def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int] | None) -> None:

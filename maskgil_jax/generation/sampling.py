@@ -12,6 +12,7 @@ from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -57,6 +58,7 @@ def sample_request(
         request.negative,
         grid,
         verify=options.companions.verify,
+        memory=options.memory * device_memory.GIB or None,
     )
     settings = {**about, **samplers.description(decoding, options.seed)}
     height, width = grid or generator.grid
@@ -143,7 +145,10 @@ def sample_speech(
 
     def sampler_of(conditions: samplers.Conditions) -> samplers.Sampler:
         return samplers.from_options(
-            generator, decoding, options.seed, conditions, grid=grid, verify=companions.verify
+            *(generator, decoding, options.seed, conditions),
+            grid=grid,
+            verify=companions.verify,
+            memory=options.memory * device_memory.GIB or None,
         )
 
     listener = live_speech.listener_of(

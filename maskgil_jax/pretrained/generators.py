@@ -16,6 +16,7 @@ from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
 from maskgil_jax.pretrained import model_directory, networks
+from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError
 
 
@@ -112,6 +113,7 @@ class Generator:
         codes: npt.ArrayLike | None = None,
         grid: tuple[int, int] | None = None,
         start: int = 0,
+        memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes; all steps run in one jitted function.
@@ -127,6 +129,7 @@ class Generator:
           grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
+          memory: bytes of each device that drawing may take beside the weights; None: what is free.
           **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 ...
 
         Returns:
@@ -135,6 +138,7 @@ class Generator:
         Raises:
           InputError: an option out of range, a condition of wrong shape, dtype or range, or a grid
             that the model has no positions for.
+          TooLarge: an InputError, more images than the memory allows; nothing has been drawn.
         """
         condition, negative = self._checked_pair(condition, negative)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
@@ -142,8 +146,12 @@ class Generator:
         if not masked_B.any():
             return codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None)
-        sampled_Bhw = masked_loop.sample_codes(
-            self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative, plan=plan
+        sampled_Bhw = device_memory.run_within(
+            memory,
+            _drawing(codes_Bhw.shape),
+            masked_loop.sample_codes,
+            *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
+            plan=plan,
         )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
@@ -275,6 +283,7 @@ class CausalGenerator(Generator):
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
         start: int = 0,
+        memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes token by token; all steps run in one jitted function.
@@ -285,7 +294,7 @@ class CausalGenerator(Generator):
           negative: as in Generator.sample.
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
-          start: as in Generator.sample.
+          start, memory: as in Generator.sample.
           **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
             top_k=0 ...
 
@@ -305,12 +314,11 @@ class CausalGenerator(Generator):
         if not tokens:
             B = jax.tree.leaves(condition)[0].shape[0]
             return jnp.full((B, height, width), self.mask_id, jnp.int32)
-        sampled_Bhw = autoregressive.sample_codes(
-            self.network,
-            condition,
-            _key(rng),
-            start,
-            negative,
+        sampled_Bhw = device_memory.run_within(
+            memory,
+            _drawing((jax.tree.leaves(condition)[0].shape[0], height, width)),
+            autoregressive.sample_codes,
+            *(self.network, condition, _key(rng), start, negative),
             options=chosen,
             grid=(height, width),
             tokens=tokens,
@@ -362,6 +370,12 @@ def options_of_causal(options: Mapping[str, Any]) -> autoregressive.Options:
         return autoregressive.Options(**options)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+
+
+def _drawing(shape: tuple[int, ...]) -> str:
+    """What it is to draw codes [B, h, w], in words."""
+    images, height, width = shape
+    return f"drawing {images} image{'s' * (images != 1)} of {height} x {width} tokens"
 
 
 def _key(rng: jax.Array | int) -> jax.Array:

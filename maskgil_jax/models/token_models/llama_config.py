@@ -63,6 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Values of the fields that choose.
 CHOICES = {
     "rope": ("1d", "2d"),
+    "rope_positions": ("extended", "interpolated"),
     "order": tuple(orders.ORDERS),
     "condition_rope": ("zero", "identity"),
     "condition_position": ("first", "last"),
@@ -94,6 +95,10 @@ class LlamaConfig:
       rope: "2d", or "1d": raster order as released, where the row of the condition stands first
         in the table even if the condition token stands last in the sequence, so that the first
         image token gets it.
+      rope_positions: on grids of more tokens than `rope_grid`: "extended", rows and columns are
+        counted on; "interpolated", they are counted in smaller steps (rope.interpolation_step).
+      rope_grid: grid whose positions stay as they are where others are interpolated: that of the
+        model whose weights training started from. () where positions are extended.
       condition_rope: rotation of the condition: "zero" (released) or "identity".
       condition_position: "first" or "last" in the sequence.
       joint_embedding: one table for codes, mask and classes.
@@ -122,6 +127,8 @@ class LlamaConfig:
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     rope: str = "2d"
+    rope_positions: str = "extended"
+    rope_grid: tuple[int, ...] = ()
     condition_rope: str = "zero"
     condition_position: str = "first"
     joint_embedding: bool = False
@@ -137,12 +144,14 @@ class LlamaConfig:
         """Refuse what no network can be built from."""
         object.__setattr__(self, "grid", tuple(self.grid))
         object.__setattr__(self, "factors", tuple(self.factors))
+        object.__setattr__(self, "rope_grid", tuple(self.rope_grid))
         config_checks.check_run(self)
         positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
         config_checks.check_counts(self, positive)
         config_checks.check_choices(self, CHOICES)
         factors.check(self.factors, self.codebook_size)
         self._check_condition()
+        self._check_positions()
         self._check_switches()
 
     def _check_condition(self) -> None:
@@ -156,6 +165,21 @@ class LlamaConfig:
             raise ValueError(
                 f"feature_dim = {self.feature_dim} with num_classes = {self.num_classes} and "
                 f"joint_embedding = {self.joint_embedding}, expected 0 and False"
+            )
+
+    def _check_positions(self) -> None:
+        if self.rope_positions == "extended":
+            if self.rope_grid:
+                raise ValueError(
+                    f"rope_grid = {self.rope_grid} with rope_positions = 'extended': expected () "
+                    "(it is the grid that positions are interpolated from)"
+                )
+        elif self.rope != "2d":
+            raise ValueError("rope_positions = 'interpolated' needs rope = '2d'")
+        elif len(self.rope_grid) != 2 or min(self.rope_grid) < 1:
+            raise ValueError(
+                f"rope_grid = {self.rope_grid} with rope_positions = 'interpolated': expected the "
+                "(height, width) in tokens of the grid that they are interpolated from"
             )
 
     def _check_switches(self) -> None:
