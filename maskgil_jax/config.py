@@ -300,7 +300,11 @@ def causal_generator() -> ConfigDict:
 
 
 # Of prompted_generator, by pixels a side: epochs and the batch size.
-_PROMPTED = {"256": (5, 1024), "512": (1, 1024), "1024": (1, 256)}  # the last: as many tokens a step
+_PROMPTED = {
+    "256": (5, 1024),
+    "512": (1, 1024),
+    "1024": (1, 256),
+}  # the last: as many tokens a step
 
 
 def prompted_generator(name: str, size: str) -> ConfigDict:

@@ -6,26 +6,22 @@ Letters: B batch, h w grid.
 
 import copy
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
+from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import load_generator
-from maskgil_jax.runtime import device_memory, sharding
-from maskgil_jax.runtime.batches import fixed_batches
+from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
-
-log = logging.getLogger("maskgil_jax")
 
 # (labels, int [B], and the index of the first among all images) -> codes, int32 [B, h, w].
 Sampler = Callable[[np.ndarray, int], Any]
@@ -154,36 +150,6 @@ def description(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return about
 
 
-def in_parts(whole: Sampler, devices: int = 1) -> Sampler:
-    """A sampler of the same images, in parts of a batch where the memory asks for it.
-
-    Args:
-      whole: draws a batch at once; where that is too large it says so (TooLarge).
-      devices: that a batch is split over.
-    """
-    sizes: dict[int, int] = {}  # of the parts of a batch
-
-    def sample(labels: np.ndarray, start: int) -> Any:
-        def attempt(size: int) -> list[Any]:
-            parts = fixed_batches(labels, size)
-            return [whole(part, start + at)[:count] for at, count, part in parts]
-
-        wanted = len(labels)
-        first = sizes.get(wanted, wanted)
-        size, codes, refusals = device_memory.largest_batch(attempt, first, devices)
-        if refusals:
-            numbers = (x / device_memory.GIB for x in (refusals[0].needed, refusals[0].available))
-            log.info(
-                "drawing %d images at once instead of %d, which take %.2f GiB of a device's memory "
-                "beside the weights, of %.2f GiB that are free",
-                *(size, first, *numbers),
-            )
-        sizes[wanted] = size
-        return codes[0] if len(codes) == 1 else jnp.concatenate(codes)
-
-    return sample
-
-
 def sampler(
     generator: Generator,
     seed: int,
@@ -199,7 +165,7 @@ def sampler(
       seed: of all images.
       conditions: of the sampler's labels.
       negative: conditions of the negative prompts of the labels; None: the null condition.
-      devices: as in `in_parts`, which this is.
+      devices: that `conditions` are split over.
       **options: as `Generator.sample` takes them.
 
     Raises:

@@ -50,6 +50,7 @@ def sample_request(
 ) -> None:
     """Generate images of classes, prompts or features; `request` and `about` as `read_request`."""
     decoding = options.decoding.given()
+    memory = options.memory * device_memory.GIB or None
     sampler = samplers.from_options(
         generator,
         decoding,
@@ -58,7 +59,7 @@ def sample_request(
         request.negative,
         grid,
         verify=options.companions.verify,
-        memory=options.memory * device_memory.GIB or None,
+        memory=memory,
     )
     settings = {**about, **samplers.description(decoding, options.seed)}
     height, width = grid or generator.grid
@@ -72,6 +73,7 @@ def sample_request(
         names=request.names or [],
         per_label=options.num,
         batch_size=options.batch_size,
+        memory=memory,
     )
     log.info("wrote %d images to %s", len(request.labels) * options.num, options.output)
 

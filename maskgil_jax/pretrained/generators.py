@@ -148,7 +148,7 @@ class Generator:
         plan, counts_SB = self._planned(masked_B, options, negative is None)
         sampled_Bhw = device_memory.run_within(
             memory,
-            _drawing(codes_Bhw.shape),
+            f"drawing {networks.images_of(codes_Bhw.shape)}",
             masked_loop.sample_codes,
             *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
             plan=plan,
@@ -311,12 +311,12 @@ class CausalGenerator(Generator):
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
         chosen = options_of_causal(options)
+        batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
-            B = jax.tree.leaves(condition)[0].shape[0]
-            return jnp.full((B, height, width), self.mask_id, jnp.int32)
+            return jnp.full((batch, height, width), self.mask_id, jnp.int32)
         sampled_Bhw = device_memory.run_within(
             memory,
-            _drawing((jax.tree.leaves(condition)[0].shape[0], height, width)),
+            f"drawing {networks.images_of((batch, height, width))}",
             autoregressive.sample_codes,
             *(self.network, condition, _key(rng), start, negative),
             options=chosen,
@@ -370,12 +370,6 @@ def options_of_causal(options: Mapping[str, Any]) -> autoregressive.Options:
         return autoregressive.Options(**options)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
-
-
-def _drawing(shape: tuple[int, ...]) -> str:
-    """What it is to draw codes [B, h, w], in words."""
-    images, height, width = shape
-    return f"drawing {images} image{'s' * (images != 1)} of {height} x {width} tokens"
 
 
 def _key(rng: jax.Array | int) -> jax.Array:

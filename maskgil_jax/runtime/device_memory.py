@@ -26,11 +26,12 @@ class TooLarge(InputError):
     """
 
     def __init__(self, what: str, needed: float, available: float):
-        super().__init__(
-            f"{what} takes {needed / GIB:.2f} GiB of a device's memory beside the weights, but "
-            f"{available / GIB:.2f} GiB are free: expected less at once, or a device with more"
-        )
         self.needed, self.available = needed, available
+        self.reason = (
+            f"{what} takes {needed / GIB:.2f} GiB of a device's memory beside the weights, but "
+            f"{available / GIB:.2f} GiB are free"
+        )
+        super().__init__(f"{self.reason}: expected less at once, or a device with more")
 
 
 def run_within(
@@ -49,6 +50,8 @@ def run_within(
     Raises:
       TooLarge: before anything runs.
     """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments)):
+        return function(*arguments, **static)  # it is a part of another program
     available = _free(arguments) if memory is None else memory
     if available is not None:
         needed = _needed(function.lower(*arguments, **static))  # the call compiles nothing anew
