@@ -30,7 +30,7 @@ def rope_2d(
     return np.concatenate([np.outer(axis, frequencies) for axis in positions], axis=1)
 
 
-def interpolation_step(grid: tuple[int, int], known: tuple[int, int]) -> float:
+def interpolation_step(grid: tuple[int, ...], known: tuple[int, ...]) -> float:
     """The step between positions of a grid, so that they are those of `known` in finer steps.
 
     1 on grids of no more tokens than `known`, of whatever shape: these keep their positions. On
