@@ -15,8 +15,6 @@ from maskgil_jax import config as defaults
 
 def get_config(size="256"):
     """10 seconds of speech: Whisper gives 50 frames a second, of which 4 are one token."""
-    config = defaults.prompted_generator(size)
+    config = defaults.prompted_generator("s2i_xl", size)
     config.model.update(feature_dim=4 * 768, condition_tokens=128)
-    if size == "512":
-        config.start_from.generator = "{workdir}/../s2i_xl/model"
     return config

@@ -35,6 +35,8 @@ ADDED = {
     "order": "raster",
     "autoregressive_share": 0.0,
     "split": "uniform",
+    "rope_positions": "extended",
+    "rope_grid": [],
 }
 
 # Fields that only older runs have, and the value that every run has now.
@@ -229,6 +231,9 @@ def generator() -> ConfigDict:
             order="raster",  # of tokens that are predicted one by one: raster | halton; of causal
             # LLaMAs, and of one that is trained on both tasks (loss.autoregressive_share)
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
+            rope_positions="extended",  # of 2D RoPE, on grids larger than rope_grid: extended (rows
+            # and columns are counted on) | interpolated (they are counted in smaller steps)
+            rope_grid=(),  # (rows, columns) of the model to go on from, where they are interpolated
             dropout=0.1,  # on the outputs of attention and MLP
             remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
             # what is cheap) | full (each layer: the least memory, the most time)
@@ -306,20 +311,45 @@ def causal_generator() -> ConfigDict:
     return config.lock()
 
 
-def prompted_generator(size: str) -> ConfigDict:
-    """MaskGIL-XL of text or speech, of many sizes of about 256 or 512 pixels a side (`size`).
+# Of prompted_generator, by pixels a side: epochs and the batch size.
+_PROMPTED = {
+    "256": (5, 1024),
+    "512": (1, 1024),
+    "1024": (1, 256),
+}  # the last: as many tokens a step
+
+
+def prompted_generator(name: str, size: str) -> ConfigDict:
+    """MaskGIL-XL of text or speech, of many sizes of about so many pixels a side.
 
     What the paper leaves open, batch, epochs and the list of sizes, is ours and Lumina's.
+
+    Args:
+      name: of the config, by which the work directories of smaller sizes are found: 512 goes on
+        from {name}/model, 1024 from {name}_512/model, beside the work directory.
+      size: a key of _PROMPTED.
+
+    Raises:
+      InputError: another size; the nearest is named.
     """
-    epochs = {"256": 5, "512": 1}
-    if size not in epochs:
-        raise InputError(f"{size!r} after the colon, expected {' or '.join(epochs)}")
+    if size not in _PROMPTED:
+        nearest = ""
+        if size.isdecimal():
+            nearest = f"; {min(_PROMPTED, key=lambda n: abs(int(n) - int(size)))} is the nearest"
+        raise InputError(f"{size!r} after the colon, expected {' or '.join(_PROMPTED)}{nearest}")
+    epochs, batch_size = _PROMPTED[size]
     config = generator().unlock()
     config.model.update(layers=36, dim=1280, heads=20, num_classes=0, remat="full")
     config.mesh.update(data=1, fsdp=-1)
     config.data.update(image_size=int(size), buckets="lumina")
-    config.batch_size = 1024
-    config.steps = epochs[size] * 20_000_000 // config.batch_size  # 20 million images
+    config.batch_size = batch_size
+    config.steps = epochs * 20_000_000 // batch_size  # 20 million images
+    if size == "512":
+        config.start_from.generator = f"{{workdir}}/../{name}/model"
+    if size == "1024":
+        config.start_from.generator = f"{{workdir}}/../{name}_512/model"
+        config.model.update(rope_positions="interpolated", rope_grid=(32, 32))
+        config.samples.update(classes=5, per_class=4)
     return config.lock()
 
 

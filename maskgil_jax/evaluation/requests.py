@@ -19,7 +19,7 @@ from maskgil_jax.generation import requests, samplers
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.runtime import processes
+from maskgil_jax.runtime import processes, sharding
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.files import write_json
 
@@ -131,6 +131,7 @@ def generated_images(
         texts=request.texts,
         verify=options.companions.verify,
         placed=samplers.over_devices,
+        devices=sharding.local_mesh().size,
     )
     return GeneratedImages(
         sampler,

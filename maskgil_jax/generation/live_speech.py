@@ -14,7 +14,7 @@ from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data.sound import audio
 from maskgil_jax.data.sound.utterances import Utterance
 from maskgil_jax.generation import samplers, samples
-from maskgil_jax.generation.images import pixels
+from maskgil_jax.generation.images import decoder
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
@@ -81,7 +81,7 @@ class SpeechModel(NamedTuple):
             sampler = self.sampler_of(samplers.rows_of(features))
             codes = jax.block_until_ready(sampler(np.zeros(count, int), start))
         with timings("decoding"):
-            images = pixels(self.tokenizer, codes)
+            images = decoder(self.tokenizer)(codes)
         return images, text, timings
 
 

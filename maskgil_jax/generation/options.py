@@ -84,7 +84,14 @@ class SampleOptions:
         "",
     )
     num: int = option("images per class, prompt or file", 8, least=1)
-    batch_size: int = option("images generated at once", 64, least=1)
+    batch_size: int = option(
+        "images generated at once; fewer, where a device's memory asks for it, which changes none",
+        64,
+        least=1,
+    )
+    memory: float = option(
+        "GiB of a device to stay within beside the weights; 0: what is free there", 0.0, least=0
+    )
     seed: int = option("of all images", 0)
     companions: Companions
     decoding: Decoding

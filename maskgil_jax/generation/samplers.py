@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
+from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import generators, model_directory
 from maskgil_jax.pretrained.generators import Generator
@@ -89,6 +90,8 @@ def from_options(
     texts: Texts | None = None,
     verify: bool = True,
     placed: Callable[[Generator], Generator] = lambda model: model,
+    memory: float | None = None,
+    devices: int = 1,
 ) -> Sampler:
     """The sampler that the options of a command ask for.
 
@@ -101,6 +104,11 @@ def from_options(
       texts: of the same labels, for a `prefix_model` that reads prompts itself.
       verify: compare the fingerprint of `prefix_model` with what is read.
       placed: puts `prefix_model` on the devices where `generator` is.
+      memory: bytes of each device to stay within beside the weights; None: what is free there.
+      devices: that `conditions` are split over.
+
+    Returns:
+      One that draws a batch in parts where the memory does not allow it whole.
 
     Raises:
       InputError: options that do not fit the model or one another.
@@ -111,7 +119,9 @@ def from_options(
     prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
     if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
         raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
-    common: dict[str, Any] = dict(conditions=conditions, negative=negative, grid=grid)
+    common: dict[str, Any] = dict(
+        conditions=conditions, negative=negative, grid=grid, memory=memory, devices=devices
+    )
     if method != "hybrid":
         if prefix:
             name, value = next(iter(prefix.items()))
@@ -173,6 +183,7 @@ def sampler(
     seed: int,
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
+    devices: int = 1,
     **options: Any,
 ) -> Sampler:
     """A sampler that calls `Generator.sample`: image i depends on the seed, on i and on its label.
@@ -182,20 +193,21 @@ def sampler(
       seed: of all images.
       conditions: of the sampler's labels.
       negative: conditions of the negative prompts of the labels; None: the null condition.
+      devices: that `conditions` are split over.
       **options: as `Generator.sample` takes them.
 
     Raises:
       InputError: options that no decoding with this generator can use; before anything is sampled.
     """
-    decoding = {name: value for name, value in options.items() if name not in ("grid", "tokens")}
+    beside = ("grid", "tokens", "memory")
+    decoding = {name: value for name, value in options.items() if name not in beside}
     generator.check_options(decoding, options.get("grid"), negative=negative is not None)
-    return lambda labels, start: generator.sample(
-        conditions(labels),
-        seed,
-        negative=negative(labels) if negative else None,
-        start=start,
-        **options,
-    )
+
+    def sample(labels: np.ndarray, start: int) -> Any:
+        other = negative(labels) if negative else None
+        return generator.sample(conditions(labels), seed, negative=other, start=start, **options)
+
+    return in_parts(sample, devices)
 
 
 def hybrid_sampler(
@@ -209,6 +221,8 @@ def hybrid_sampler(
     negative: Conditions | None = None,
     texts: Texts | None = None,
     grid: tuple[int, int] | None = None,
+    memory: float | None = None,
+    devices: int = 1,
     **options: Any,
 ) -> Sampler:
     """A sampler of the first `prefix` tokens one by one, and of the rest by masked decoding.
@@ -224,6 +238,7 @@ def hybrid_sampler(
       texts: of the same labels, for a prefix's model that reads prompts itself: codes are all that
         passes from one model to the other.
       grid: (height, width) in tokens; None: that of the models.
+      memory, devices: as in `from_options`.
       **options: fields of decoding.masked_options.Options.
 
     Raises:
@@ -258,6 +273,7 @@ def hybrid_sampler(
             tokens=prefix,
             grid=grid,
             start=start,
+            memory=memory,
             **prefix_options,
         )
         return generator.sample(
@@ -266,11 +282,12 @@ def hybrid_sampler(
             negative=negative(labels) if negative else None,
             codes=codes,
             start=start,
+            memory=memory,
             **known,
             **options,
         )
 
-    return sample
+    return in_parts(sample, devices)
 
 
 def _check_prefix(tokens: int, grid: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ then goes on with the images that are missing. Letters: N images, H W image.
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ from etils import epath
 from PIL import Image
 
 from maskgil_jax.generation import pictures
-from maskgil_jax.generation.images import pixels
+from maskgil_jax.generation.images import decoder
 from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
@@ -43,6 +43,7 @@ def write_samples(
     names: Sequence[str],
     per_label: int,
     batch_size: int,
+    memory: float | None = None,
 ) -> None:
     """Generate `per_label` images of each label; after a stop, those that are missing.
 
@@ -60,6 +61,7 @@ def write_samples(
       names: of all classes or rows.
       per_label: images of each.
       batch_size: images generated at once.
+      memory: of the tokenizer, see images.decoder.
 
     Raises:
       InputError: a directory that cannot be written, or images that cannot be generated.
@@ -78,13 +80,14 @@ def write_samples(
     if resumed:
         done = sum((output / _name(i)).exists() for i in range(len(labels)))
         log.info("%s: %d of %d images are there", output, done, len(labels))
-    images = _generate(sampler, tokenizer, output, labels, size, batch_size, resumed)
+    pixels = decoder(tokenizer, memory)
+    images = _generate(sampler, pixels, output, labels, size, batch_size, resumed)
     finish(output, images, labels, names, per_label, settings)
 
 
 def _generate(
     sampler: Sampler,
-    tokenizer: Tokenizer,
+    pixels: Callable[[Any], np.ndarray],
     output: epath.Path,
     labels: np.ndarray,
     size: tuple[int, int],
@@ -99,7 +102,7 @@ def _generate(
             images = read_images(output, start, count, size) if resumed else None
             worked = images is None
             if images is None:
-                images = pixels(tokenizer, sampler(batch, start))[:count]
+                images = pixels(sampler(batch, start))[:count]
                 write_images(output, images, start)
             batches.append(images)
             progress.update(count, worked=worked)

@@ -12,6 +12,7 @@ from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -50,6 +51,7 @@ def sample_request(
 ) -> None:
     """Generate images of classes, prompts or features; `request` and `about` as `read_request`."""
     decoding = options.decoding.given()
+    memory = options.memory * device_memory.GIB or None
     sampler = samplers.from_options(
         generator,
         decoding,
@@ -59,6 +61,7 @@ def sample_request(
         grid,
         texts=request.texts,
         verify=options.companions.verify,
+        memory=memory,
     )
     settings = {**about, **samplers.description(decoding, options.seed)}
     height, width = grid or generator.grid
@@ -72,6 +75,7 @@ def sample_request(
         names=request.names or [],
         per_label=options.num,
         batch_size=options.batch_size,
+        memory=memory,
     )
     log.info("wrote %d images to %s", len(request.labels) * options.num, options.output)
 
@@ -145,7 +149,10 @@ def sample_speech(
 
     def sampler_of(conditions: samplers.Conditions) -> samplers.Sampler:
         return samplers.from_options(
-            generator, decoding, options.seed, conditions, grid=grid, verify=companions.verify
+            *(generator, decoding, options.seed, conditions),
+            grid=grid,
+            verify=companions.verify,
+            memory=options.memory * device_memory.GIB or None,
         )
 
     listener = live_speech.listener_of(

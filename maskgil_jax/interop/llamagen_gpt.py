@@ -8,7 +8,7 @@ CONFIG = LlamaConfig
 STATE_DICT_KEYS = ("model", "module", "state_dict", "ema")
 ANCHORS = ("output.weight",)
 # Beyond its preset.
-FIXED = dict(order="raster", condition_rope="zero", feature_norm=False, factors=())
+FIXED = dict(order="raster", condition_rope="zero", feature_norm=False, factors=(), rope_grid=())
 IGNORED = (r"freqs_cis$", r"^causal_mask$")
 
 

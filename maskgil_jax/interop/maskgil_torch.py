@@ -157,8 +157,11 @@ class MaskGIL(nn.Module):
         else:
             places = self.order(height, width)
             coordinates = (places // width, places % width)
+            rows, columns = config.get("rope_grid") or (height, width)  # interpolated, or not
+            step = min(1.0, (rows * columns / (height * width)) ** 0.5)
             angles = torch.cat(
-                [torch.outer(axis.float(), _frequencies(K // 2)) for axis in coordinates], dim=1
+                [torch.outer(axis.float() * step, _frequencies(K // 2)) for axis in coordinates],
+                dim=1,
             )
         image = torch.stack([angles.cos(), angles.sin()], dim=-1)
         c = config["condition_tokens"]

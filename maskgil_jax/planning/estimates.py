@@ -1,7 +1,6 @@
 """What one call of a compiled program takes on a TPU: memory, seconds, FLOPs, exchanges."""
 
 import collections
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 from maskgil_jax.planning import hlo
 from maskgil_jax.planning.chips import CHIPS, Chip
 from maskgil_jax.planning.programs import Program, compiled
+from maskgil_jax.runtime import device_memory
 
 # Vector operations for an exponential, those around it included: of the attention kernel there are
 # 23 forward and 46 backward in the compiler's own schedule (its dumps of "final bundles"). By that
@@ -58,18 +58,11 @@ def estimate(program: Program, generation: str) -> dict[str, Any]:
 
 
 def _memory_refused(message: str) -> dict[str, Any] | None:
-    """The memory of a program that the compiler refuses, None where it refuses for another reason.
-
-    The compiler words it in two ways.
-    """
-    number = r"\(?([\d.]+)([GM])\)?"
-    unit = {"G": 2**30, "M": 2**20}
-    for words in (rf"Used {number} of {number} hbm", rf"{number} exceeds available HBM {number}"):
-        if match := re.search(words, message):
-            needed = float(match[1]) * unit[match[2]]
-            available = float(match[3]) * unit[match[4]]
-            return {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
-    return None
+    """The memory of a program that the compiler refuses, None where it does for another reason."""
+    if (numbers := device_memory.refusal(message)) is None:
+        return None
+    needed, available = numbers
+    return {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
 
 
 def _memory(executable: jax.stages.Compiled, chip: Chip) -> dict[str, Any]:

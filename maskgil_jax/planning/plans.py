@@ -1,15 +1,18 @@
 """What a config needs on TPU topologies: options to a list of plans, one for each topology."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as config_defaults
 from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs
 from maskgil_jax.planning.options import PlanOptions
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import device_memory, sharding
+from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -79,9 +82,35 @@ def _plan(
         plan["chip_hours"] = seconds / 3600 * len(devices)
     if options.sampler and config.stage == "generator":
         log.info("compiling the sampler for one chip of %s", topology)
-        sampler = programs.sampling(config, devices[0], options.codebook_size, grid)
-        plan["sampler"] = estimates.estimate(sampler, generation_of(topology))
+        plan["sampler"] = _plan_sampler(config, topology, grid, options.codebook_size)
     return plan
+
+
+def _plan_sampler(
+    config: ConfigDict, topology: str, grid: tuple[int, int], codebook_size: int
+) -> dict[str, Any]:
+    """The plan of the sampler on one chip, of the batch that it draws there.
+
+    That is the batch of config.samples, or what the chip has memory for, as generation/samplers.py
+    finds it; `refused` has the bytes of larger ones, by the number of images.
+    """
+    device, generation = programs.devices_of(topology)[0], generation_of(topology)
+    tried: dict[int, dict[str, Any]] = {}
+
+    def attempt(batch: int) -> None:
+        sized = config.copy_and_resolve_references()
+        sized.samples.batch_size = batch
+        program = programs.sampling(sized, device, codebook_size, grid)
+        plan = tried[batch] = estimates.estimate(program, generation)
+        if not plan["fits"]:
+            given = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(program.arguments))
+            needed, available = plan["bytes_total"] - given, plan["bytes_free"]
+            raise TooLarge(f"drawing {batch} images", needed, needed + available)
+
+    with contextlib.suppress(TooLarge):  # the plan says then that not one image fits
+        device_memory.largest_batch(attempt, config.samples.batch_size)
+    *refused, (_, plan) = tried.items()
+    return plan | {"refused": {batch: one["bytes_total"] for batch, one in refused}}
 
 
 def _with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:

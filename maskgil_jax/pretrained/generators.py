@@ -17,6 +17,7 @@ from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.pretrained import model_directory, networks
+from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError
 
 
@@ -140,6 +141,7 @@ class Generator:
         prefix: int = 0,
         grid: tuple[int, int] | None = None,
         start: int = 0,
+        memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes; all steps run in one jitted function.
@@ -157,6 +159,7 @@ class Generator:
           grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
+          memory: bytes of each device that drawing may take beside the weights; None: what is free.
           **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 ...
 
         Returns:
@@ -166,6 +169,7 @@ class Generator:
           InputError: an option out of range, a condition of wrong shape, dtype or range, a grid
             that the model has no positions for, or a prefix that it does not read or that is not
             known.
+          TooLarge: an InputError, more images than the memory allows; nothing has been drawn.
         """
         condition, negative = self._checked_pair(condition, negative)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
@@ -175,7 +179,10 @@ class Generator:
         if not masked_B.any():
             return codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None)
-        sampled_Bhw = masked_loop.sample_codes(
+        sampled_Bhw = device_memory.run_within(
+            memory,
+            f"drawing {networks.images_of(codes_Bhw.shape)}",
+            masked_loop.sample_codes,
             *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
             plan=plan,
             prefix=prefix,
@@ -321,6 +328,7 @@ class CausalGenerator(Generator):
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
         start: int = 0,
+        memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes token by token; all steps run in one jitted function.
@@ -331,7 +339,7 @@ class CausalGenerator(Generator):
           negative: as in Generator.sample.
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
-          start: as in Generator.sample.
+          start, memory: as in Generator.sample.
           **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
             top_k=0 ...
 
@@ -343,7 +351,7 @@ class CausalGenerator(Generator):
         """
         condition, negative = self._checked_pair(condition, negative)
         grid = self._checked_grid(grid)
-        sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, options)
+        sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, memory, options)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -355,6 +363,7 @@ class CausalGenerator(Generator):
         start: jax.Array | int,
         grid: tuple[int, int],
         tokens: int | None,
+        memory: float | None,
         options: Mapping[str, Any],
     ) -> jax.Array:
         """`sample` of what was checked; `start` may be the index of each image."""
@@ -364,15 +373,14 @@ class CausalGenerator(Generator):
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
         chosen = options_of_causal(options)
+        batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
-            B = jax.tree.leaves(condition)[0].shape[0]
-            return jnp.full((B, height, width), self.mask_id, jnp.int32)
-        return autoregressive.sample_codes(
-            self.network,
-            condition,
-            _key(rng),
-            start,
-            negative,
+            return jnp.full((batch, height, width), self.mask_id, jnp.int32)
+        return device_memory.run_within(
+            memory,
+            f"drawing {networks.images_of((batch, height, width))}",
+            autoregressive.sample_codes,
+            *(self.network, condition, _key(rng), start, negative),
             options=chosen,
             grid=grid,
             tokens=tokens,

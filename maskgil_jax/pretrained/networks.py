@@ -186,6 +186,12 @@ class Auxiliary:
         save(directory, self.kind, self.network)
 
 
+def images_of(shape: tuple[int, ...]) -> str:
+    """Images of codes [B, h, w], in words."""
+    images, height, width = shape
+    return f"{images} image{'s' * (images != 1)} of {height} x {width} tokens"
+
+
 def checked_codes(codes: npt.ArrayLike, size: int) -> jax.Array:
     """Codes as int32; InputError unless integers [B, h, w], in 0 .. size - 1 outside jit."""
     traced = isinstance(codes, jax.core.Tracer)

@@ -10,7 +10,14 @@ from maskgil_jax.models.token_models import bert, halton, layers, llama_config
 from maskgil_jax.runtime.errors import InputError
 
 # Fields of config.model that other networks do not know, and their defaults.
-LLAMA_ONLY: dict[str, Any] = dict(factors=(), feature_dim=0, condition_tokens=1, order="raster")
+LLAMA_ONLY: dict[str, Any] = dict(
+    factors=(),
+    feature_dim=0,
+    condition_tokens=1,
+    order="raster",
+    rope_positions="extended",
+    rope_grid=(),
+)
 
 
 def network_config(

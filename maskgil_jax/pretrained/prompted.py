@@ -105,6 +105,7 @@ class PromptedGenerator(CausalGenerator):
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
         start: int = 0,
+        memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes token by token; all steps run in one jitted function.
@@ -118,7 +119,7 @@ class PromptedGenerator(CausalGenerator):
           negative: prompts that guidance leads away from; None: from images without a prompt.
           tokens: to draw, the first in raster order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
-          start: as in Generator.sample.
+          start, memory: as in Generator.sample.
           **options: as in CausalGenerator.sample, by default guidance=4.0 and top_k=2000.
 
         Returns:
@@ -133,7 +134,9 @@ class PromptedGenerator(CausalGenerator):
         against = None if negative is None else self.ids(negative, grid)
         if against is not None and len(against) != len(rows):
             raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
-        sampled_Bhw = self._in_groups(rows, against, rng, start, grid, tokens, DEFAULTS | options)
+        sampled_Bhw = self._in_groups(
+            rows, against, rng, start, grid, tokens, memory, DEFAULTS | options
+        )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -145,6 +148,7 @@ class PromptedGenerator(CausalGenerator):
         start: int,
         grid: tuple[int, int],
         tokens: int | None,
+        memory: float | None,
         options: Mapping[str, Any],
     ) -> jax.Array:
         """`sample` of ids, those together that are padded to one length."""
@@ -159,7 +163,7 @@ class PromptedGenerator(CausalGenerator):
             if against is not None:
                 negative = self._text([against[i] for i in places.tolist()], grid, length)
             index_B = jnp.asarray(start + places, jnp.int32)
-            drawn.append(self._drawn(text, negative, rng, index_B, grid, tokens, options))
+            drawn.append(self._drawn(text, negative, rng, index_B, grid, tokens, memory, options))
         if len(groups) == 1:
             return drawn[0]
         return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]

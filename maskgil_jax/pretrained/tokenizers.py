@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import networks
+from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError
 
 
@@ -62,20 +63,23 @@ class Tokenizer(networks.PretrainedNetwork):
         """What the quantiser sees, before normalisation: float32 [B, h, w, C]; as `encode`."""
         return _latents(self.network, self._checked_images(images))
 
-    def decode(self, codes: npt.ArrayLike) -> jax.Array:
+    def decode(self, codes: npt.ArrayLike, memory: float | None = None) -> jax.Array:
         """Images of codes.
 
         Args:
           codes: integers [B, h, w] in 0 .. codebook_size - 1.
+          memory: bytes of each device that may be taken beside the weights; None: what is free.
 
         Returns:
           float32 [B, H, W, 3], nominally in [-1, 1], not clipped.
 
         Raises:
           InputError: wrong shape, dtype or range; or pixels that are not finite.
+          TooLarge: an InputError, more images than the memory allows.
         """
         codes = networks.checked_codes(codes, self.codebook_size)
-        images, finite = _decode(self.network, codes)
+        what = f"decoding {networks.images_of(codes.shape)}"
+        images, finite = device_memory.run_within(memory, what, _decode, self.network, codes)
         self._check_finite(finite, "pixels")
         return images
 

@@ -16,6 +16,7 @@ from maskgil_jax.runtime.errors import InputError
 MAY_DIFFER = (
     *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
     "causal_prefix",  # which has the parameters of a masked model
+    *("rope_positions", "rope_grid"),
 )
 
 
@@ -40,6 +41,7 @@ def load_start(
     lines = differences(_arguments(trained.config), _arguments(network))
     if lines:
         raise InputError(f"{where} is another network than config.model:\n  " + "\n  ".join(lines))
+    _check_positions(trained.config, network, where)
     like = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
     if not trees.same_shapes(trained, like):
         raise InputError(
@@ -58,6 +60,18 @@ def load_start(
             f"the data's are of {base.identity(encoder)}: expected the same"
         )
     return trained
+
+
+def _check_positions(trained: Any, network: Any, where: str) -> None:
+    """Raise InputError where positions are interpolated from another grid than the start's."""
+    expected = getattr(network, "rope_grid", ())
+    known = getattr(trained, "rope_grid", ()) or trained.grid
+    if expected and expected != known:
+        raise InputError(
+            f"{where} was trained on a grid of {known[0]} x {known[1]} tokens, but positions are "
+            f"interpolated from config.model.rope_grid = {expected}: expected {known} there, or a "
+            "model of that grid"
+        )
 
 
 def _arguments(network: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ CASES = {
     "llamagen": CLASSES | PRESETS["llamagen"],
     "halton order": CLASSES | PRESETS["llamagen"] | dict(order="halton", post_norm="sandwich"),
     "output norm": CLASSES | dict(post_norm="output", qk_norm="rms"),
+    "interpolated": CLASSES | dict(rope_positions="interpolated", rope_grid=(2, 3)),
     "identity": CLASSES | dict(condition_rope="identity", condition_position="last"),
     "first, 1d": CLASSES | dict(rope="1d", mask_logit=True, joint_embedding=True),
     "causal, joint": CLASSES | dict(causal=True, joint_embedding=True, qk_norm="none"),

@@ -14,7 +14,10 @@ TIMES = {
     **{"mfu": 0.25, "mfu_of_compute": 0.5, "tokens_per_second": 4096.0, "images_per_second": 16.0},
     **{"training_days": 1.5, "chip_hours": 144.0, "compile_seconds": 9.0, "costliest": []},
     "unestimated": {"sort": {"times": 3, "bytes": 2e9}, "add": {"times": 1, "bytes": 4}},
-    "sampler": {"fits": False, "batch_size": 8, "bytes_total": 2**30},
+    "sampler": {
+        **{"fits": True, "batch_size": 8, "bytes_total": 2**30, "step_seconds": 0.125},
+        "refused": {64: 5 * 2**30},
+    },
 }
 
 
@@ -29,7 +32,8 @@ def test_numbers_say_whether_they_were_counted_or_estimated():
         "0.250; 0.500 where all exchanges overlap with compute (estimated)",
         "1,000 steps: 1.50 days, 144 chip hours (estimated)",
         "sort: 3 times, 2.00 GB",
-        "sampler, one chip     8 images, 1.00 GiB",
+        "sampler, one chip     8 images, 1.00 GiB, 125.0 ms (estimated)",
+        "64 images          5.00 GiB, DO NOT FIT",
     ):
         assert words in text, words
     assert "add" not in text and "kernels" not in text

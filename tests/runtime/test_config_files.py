@@ -66,7 +66,7 @@ REFUSED = {
         ("--config.steps=3",): "--config.steps is given without --config=FILE before it",
         ("--config=configs/b.py", "--nope=3"): "--nope: there is no such option; --help lists them",
     },
-    "plan": {("--config=configs/t2i_xl.py:1024", "--topology=v5p:4x4x4"): "'1024' after the colon"},
+    "plan": {("--config=configs/t2i_xl.py:2048", "--topology=v5p:4x4x4"): "'2048' after the colon"},
     "scaling": {("--config=configs/bert_b.py:x",): "'x' after the colon, expected one of besnier"},
     "sample": {("--num=many",): "--num=many: ", ("--nums=1",): "did you mean --num?"},
 }

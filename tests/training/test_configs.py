@@ -46,6 +46,7 @@ GENERATORS = [
     "xxl",
     "xxl_512",
     "xxxl",
+    "7b",
     "ar_b",
     "both_b",
     "bert_b",
@@ -70,6 +71,44 @@ def test_a_training_step_of_each_generator(name):
         batch,
         config,
     )
+
+
+# Of text and speech: parameters, and the tokens of a square.
+PROMPTED = {
+    "t2i_xl": (757_333_504, 16),
+    "t2i_xl:512": (757_333_504, 32),
+    "t2i_xl:1024": (757_333_504, 64),
+    "s2i_xl:1024": (758_513_152, 64),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_a_training_step_of_each_generator_of_text_or_speech(name):
+    config, (parameters, side) = config_of(name), PROMPTED[name]
+    assert config.data.image_size == 16 * side
+    network = presets.network_config(config.model, 8192, (side, side))
+    B, T, C = config.batch_size, config.model.condition_tokens, config.model.feature_dim
+    batch = {
+        "codes": jax.ShapeDtypeStruct((B, side, side), jnp.int32),
+        "features": jax.ShapeDtypeStruct((B, T, C), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((B, T), jnp.bool_),
+    }
+    state = check(
+        lambda: generator_step.init(config, network, None),
+        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
+        batch,
+        config,
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.model)) == parameters
+
+
+def test_a_size_that_there_is_no_config_of_is_refused_and_the_nearest_named():
+    for size, nearest in {"700": "512", "2048": "1024"}.items():
+        message = message_of(lambda size=size: config_of(f"t2i_xl:{size}"))
+        assert message == (
+            f"'{size}' after the colon, expected 256 or 512 or 1024; {nearest} is the nearest"
+        )
+    assert message_of(lambda: config_of("s2i_xl:big")).endswith("expected 256 or 512 or 1024")
 
 
 TOKENIZERS = {

@@ -64,6 +64,24 @@ def test_another_network_is_refused(change, message, larger, tmp_path):
     assert message in str(e.value)
 
 
+def test_positions_are_interpolated_from_the_grid_of_the_start_and_no_other(finished):
+    start = maskgil_jax.load(finished / "model")
+    assert start.grid == (4, 4)
+    given = f"{finished}/model", start.tokenizer, start.encoder
+    changes: dict = dict(grid=(8, 8), rope_positions="interpolated")
+    network = dataclasses.replace(start.network.config, **changes, rope_grid=(4, 4))
+    trained = generator_start.load_start(given[0], network, *given[1:])
+    for name, weights in trees.flatten(start.network).items():
+        np.testing.assert_array_equal(trees.flatten(trained)[name], weights)
+    network = dataclasses.replace(start.network.config, **changes, rope_grid=(6, 6))
+    message = (
+        r"was trained on a grid of 4 x 4 tokens, but positions are interpolated from "
+        r"config.model.rope_grid = \(6, 6\): expected \(4, 4\)"
+    )
+    with pytest.raises(InputError, match=message):
+        generator_start.load_start(given[0], network, *given[1:])
+
+
 def test_codes_of_another_tokenizer_are_refused(finished):
     model = maskgil_jax.load(finished / "model")
     other = dict(model.tokenizer, fingerprint="0" * 16)

@@ -15,6 +15,9 @@ from maskgil_jax.models.token_models.products import einsum_float32, saved
 
 Parts = tuple[jax.Array, ...]  # of one sequence, in its order: they differ in the length of an axis
 
+# Scores of one image and head that exist at a time: those of 1,024 image tokens and 1,024 others.
+SCORES = 2**21
+
 
 def attention(
     q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, boundary: int = 0
@@ -124,19 +127,58 @@ def attention_of_parts(
 def _forward(
     queries: Parts, keys: Parts, values: Parts, mask: jax.Array | None
 ) -> tuple[Parts, Any]:
-    outputs, log_sums = [], []
-    for q_BHsK, scores in zip(queries, _scores(queries, keys, mask), strict=True):
-        largest = functools.reduce(jnp.maximum, [s.max(axis=-1) for s in scores])
-        weights = [jnp.exp(s - largest[..., None]) for s in scores]
-        total_BHs = functools.reduce(jnp.add, [w.sum(axis=-1) for w in weights])
-        summed = [
-            einsum_float32("BHst,BHtK->BHsK", w.astype(v.dtype), v)
-            for w, v in zip(weights, values, strict=True)
-        ]
-        o_BHsK = functools.reduce(jnp.add, summed) / total_BHs[..., None]
-        outputs.append(saved(o_BHsK.astype(q_BHsK.dtype), "attention"))
-        log_sums.append(saved(largest + jnp.log(total_BHs), "attention"))
+    outputs, log_sums, row = [], [], 0
+    for q_BHsK in queries:
+        rows = None if mask is None else mask[:, :, row : row + q_BHsK.shape[2]]
+        o_BHsK, log_sum_BHs = _in_chunks(q_BHsK, keys, values, rows)
+        outputs.append(saved(o_BHsK, "attention"))
+        log_sums.append(saved(log_sum_BHs, "attention"))
+        row += q_BHsK.shape[2]
     return tuple(outputs), (queries, keys, values, mask, outputs, log_sums)
+
+
+def _in_chunks(
+    q_BHsK: jax.Array, keys: Parts, values: Parts, mask_BHsT: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """`_of_queries`, a chunk of them after another where all their scores would be too many."""
+    s, T = q_BHsK.shape[2], sum(k.shape[2] for k in keys)
+    chunks = 1
+    while -(-s // chunks) * T > SCORES:
+        chunks *= 2
+    if chunks == 1:
+        return _of_queries(q_BHsK, keys, values, mask_BHsT)
+
+    def split(x: jax.Array) -> jax.Array:
+        length = -(-s // chunks)
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, chunks * length - s), (0, 0)))
+        return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, length, x.shape[3]), 2, 0)
+
+    def joined(x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x, 0, 2)
+        return x.reshape(*x.shape[:2], -1, *x.shape[4:])[:, :, :s]
+
+    def attend(chunk: tuple[jax.Array, jax.Array | None]) -> tuple[jax.Array, jax.Array]:
+        return _of_queries(chunk[0], keys, values, chunk[1])
+
+    masks = None if mask_BHsT is None else split(mask_BHsT)
+    o, log_sum = jax.lax.map(attend, (split(q_BHsK), masks))
+    return joined(o), joined(log_sum)
+
+
+def _of_queries(
+    q_BHsK: jax.Array, keys: Parts, values: Parts, mask_BHsT: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Attention of some queries, [B, H, s, K], and the logarithm of their weights' sum."""
+    (scores,) = _scores((q_BHsK,), keys, mask_BHsT)
+    largest = functools.reduce(jnp.maximum, [s.max(axis=-1) for s in scores])
+    weights = [jnp.exp(s - largest[..., None]) for s in scores]
+    total_BHs = functools.reduce(jnp.add, [w.sum(axis=-1) for w in weights])
+    summed = [
+        einsum_float32("BHst,BHtK->BHsK", w.astype(v.dtype), v)
+        for w, v in zip(weights, values, strict=True)
+    ]
+    o_BHsK = functools.reduce(jnp.add, summed) / total_BHs[..., None]
+    return o_BHsK.astype(q_BHsK.dtype), largest + jnp.log(total_BHs)
 
 
 def _backward(residuals: Any, gradients: Parts) -> tuple[Parts, Parts, Parts, None]:

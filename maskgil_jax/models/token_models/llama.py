@@ -421,7 +421,8 @@ class Llama(nnx.Module):
         if config.rope == "1d":
             angles = rope.rope_1d(height * width, config.head_dim)
             return rope.rotation_table(angles, config.condition_tokens, config.condition_rope)
-        angles = rope.rope_2d(height, width, config.head_dim)[self.order(height, width)]
+        step = rope.interpolation_step((height, width), config.rope_grid or (height, width))
+        angles = rope.rope_2d(height, width, config.head_dim, step)[self.order(height, width)]
         table = rope.rotation_table(angles, config.condition_tokens, config.condition_rope)
         last = config.condition_position == "last"
         return np.roll(table, -config.condition_tokens, axis=0) if last else table

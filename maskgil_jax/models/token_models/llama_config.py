@@ -85,6 +85,7 @@ NOT_OF_CHAMELEON: dict[str, Any] = dict(
 # Values of the fields that choose.
 CHOICES = {
     "rope": ("1d", "2d", "sequence"),
+    "rope_positions": ("extended", "interpolated"),
     "order": tuple(orders.ORDERS),
     "condition_rope": ("zero", "identity"),
     "condition_position": ("first", "last"),
@@ -124,6 +125,10 @@ class LlamaConfig:
         in the table even if the condition token stands last in the sequence, so that the first
         image token gets it; or "sequence": by the place in the sequence, the condition's too.
       rope_base: of the angles.
+      rope_positions: on grids of more tokens than `rope_grid`: "extended", rows and columns are
+        counted on; "interpolated", they are counted in smaller steps (rope.interpolation_step).
+      rope_grid: grid whose positions stay as they are where others are interpolated: that of the
+        model whose weights training started from. () where positions are extended.
       condition_rope: rotation of the condition: "zero" (released) or "identity".
       condition_position: "first" or "last" in the sequence.
       joint_embedding: one table for codes, mask and classes.
@@ -162,6 +167,8 @@ class LlamaConfig:
     embedding_dropout: float = 0.0
     rope: str = "2d"
     rope_base: float = 10000.0
+    rope_positions: str = "extended"
+    rope_grid: tuple[int, ...] = ()
     condition_rope: str = "zero"
     condition_position: str = "first"
     joint_embedding: bool = False
@@ -181,6 +188,7 @@ class LlamaConfig:
         object.__setattr__(self, "grid", tuple(self.grid))
         object.__setattr__(self, "factors", tuple(self.factors))
         object.__setattr__(self, "qk_norm_rows", tuple(self.qk_norm_rows))
+        object.__setattr__(self, "rope_grid", tuple(self.rope_grid))
         config_checks.check_run(self)
         positive = ("layers", "dim", "heads", "codebook_size", "ffn_multiple", "condition_tokens")
         config_checks.check_counts(self, positive)
@@ -192,6 +200,7 @@ class LlamaConfig:
         else:
             config_checks.check_same(self, NOT_OF_CHAMELEON)
             self._check_condition()
+        self._check_positions()
         self._check_switches()
 
     def _check_condition(self) -> None:
@@ -205,6 +214,21 @@ class LlamaConfig:
             raise ValueError(
                 f"feature_dim = {self.feature_dim} with num_classes = {self.num_classes} and "
                 f"joint_embedding = {self.joint_embedding}, expected 0 and False"
+            )
+
+    def _check_positions(self) -> None:
+        if self.rope_positions == "extended":
+            if self.rope_grid:
+                raise ValueError(
+                    f"rope_grid = {self.rope_grid} with rope_positions = 'extended': expected () "
+                    "(it is the grid that positions are interpolated from)"
+                )
+        elif self.rope != "2d":
+            raise ValueError("rope_positions = 'interpolated' needs rope = '2d'")
+        elif len(self.rope_grid) != 2 or min(self.rope_grid) < 1:
+            raise ValueError(
+                f"rope_grid = {self.rope_grid} with rope_positions = 'interpolated': expected the "
+                "(height, width) in tokens of the grid that they are interpolated from"
             )
 
     def _check_chameleon(self) -> None:

@@ -3,6 +3,8 @@
 Letters: T sequence positions, K head dimension, B batch, H heads.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,17 +16,29 @@ def rope_1d(length: int, head_dim: int, base: float = 10000.0) -> np.ndarray:
     return np.outer(np.arange(length, dtype=np.float32), frequencies)
 
 
-def rope_2d(height: int, width: int, head_dim: int, base: float = 10000.0) -> np.ndarray:
+def rope_2d(
+    height: int, width: int, head_dim: int, step: float = 1.0, base: float = 10000.0
+) -> np.ndarray:
     """Angles in radians, float32 [height * width, head_dim / 2], in raster order.
 
     The first half of the pairs turns with the row, the second with the column (LlamaGen
-    `precompute_freqs_cis_2d`).
+    `precompute_freqs_cis_2d`), of which each is `step` from the one before.
     """
     frequencies = _frequencies(head_dim // 2, base)
     rows, columns = np.divmod(np.arange(height * width), width)
-    return np.concatenate(
-        [np.outer(axis.astype(np.float32), frequencies) for axis in (rows, columns)], axis=1
-    )
+    positions = (axis.astype(np.float32) * np.float32(step) for axis in (rows, columns))
+    return np.concatenate([np.outer(axis, frequencies) for axis in positions], axis=1)
+
+
+def interpolation_step(grid: tuple[int, ...], known: tuple[int, ...]) -> float:
+    """The step between positions of a grid, so that they are those of `known` in finer steps.
+
+    1 on grids of no more tokens than `known`, of whatever shape: these keep their positions. On
+    others it is the square root of the ratio of tokens, as if the grid were scaled to as many.
+
+    Source: Chen et al. 2023 (arXiv 2306.15595), position interpolation, here of two axes.
+    """
+    return min(1.0, math.sqrt(math.prod(known) / math.prod(grid)))
 
 
 def _frequencies(dim: int, base: float) -> np.ndarray:

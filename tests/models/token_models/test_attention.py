@@ -1,10 +1,12 @@
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maskgil_jax.models.token_models import attention as attention_module
 from maskgil_jax.models.token_models.attention import (
     attention,
     attention_heads_first,
@@ -89,3 +91,32 @@ def test_attention_is_there_in_bfloat16_in_every_shape(batch, tokens, width, bou
         assert a.dtype == jnp.bfloat16
         error = np.linalg.norm(np.asarray(a, np.float32) - b) / np.linalg.norm(b)
         assert error < 0.02
+
+
+@pytest.mark.parametrize("tokens", [16, 13])
+@pytest.mark.parametrize("masked", [False, True])
+def test_queries_in_chunks_change_no_bit_and_hold_less(masked, tokens, monkeypatch):
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in heads(4, shape=(2, tokens, 3, 8)))
+    mask = jnp.tril(jnp.ones((tokens, tokens), bool), 2)[None, None] if masked else None
+    parts = [(x[:, :, :3], x[:, :, 3:]) for x in (q, k, v)]
+
+    def run():
+        def attend(*parts):
+            return jnp.concatenate(attention_of_parts(*parts, mask), axis=2)
+
+        largest = max(x.size for x in arrays(jax.make_jaxpr(attend)(*parts).jaxpr))
+        return jax.jit(attend)(*parts), largest
+
+    whole, of_whole = run()
+    monkeypatch.setattr(attention_module, "SCORES", 4 * tokens)
+    chunked, of_chunks = run()
+    np.testing.assert_array_equal(chunked, whole)
+    assert of_whole == 2 * 3 * (tokens - 3) ** 2 and of_chunks <= max(2 * 3 * 4 * tokens, q.size)
+
+
+def arrays(jaxpr):
+    """All arrays that a trace makes, those within its loops too."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval for variable in equation.outvars)
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from arrays(inner)

@@ -76,6 +76,7 @@ SWITCHES = [
     dict(),
     dict(rope="1d"),
     dict(condition_rope="identity"),
+    dict(rope_positions="interpolated", rope_grid=(2, 3)),
     dict(rope="1d", condition_position="last"),
     dict(joint_embedding=True),
     dict(mask_logit=True),
