@@ -110,10 +110,12 @@ class Llama(nnx.Module):
         table_TK2 = self.rotations(height, width)[:T]
         mask = self.allowed(condition, jnp.arange(T), T, prefix_B)
         # A causal model has no last image token as input: with the condition, a power of two.
-        splits = platforms.current().splits_sequence and not config.causal
-        run = self.in_parts if splits else self.in_one
-        first, second = run(parts, table_TK2, mask, key)
-        x_BcD, x_BLD = (first, second) if config.condition_position == "first" else (second, first)
+        if platforms.current().splits_sequence and not config.causal:
+            outputs = self.in_parts(parts, table_TK2, mask, key)
+        else:
+            x_BTD = self.in_one(parts, table_TK2, mask, key)
+            outputs = tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
+        x_BcD, x_BLD = outputs if config.condition_position == "first" else outputs[::-1]
         before = x_BcD[:, -1:], x_BLD[:, : height * width - 1]
         before_BLD = jnp.concatenate(before, axis=1)
         if config.causal:
@@ -124,8 +126,8 @@ class Llama(nnx.Module):
 
     def in_one(
         self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
-    ) -> Parts:
-        """All layers over the tokens joined to one array: [B, s, D] of each part."""
+    ) -> jax.Array:
+        """All layers over the tokens joined to one array: [B, T, D]."""
         boundary = 0 if self.config.causal else parts[0].shape[1]
         attend = functools.partial(attention_heads_first, mask=mask, boundary=boundary)
 
@@ -134,8 +136,7 @@ class Llama(nnx.Module):
             attention = functools.partial(layer.attention, table_SK2=table_TK2, attend=attend)
             return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
 
-        x_BTD = self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
-        return tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
+        return self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
 
     def in_parts(
         self, parts: Parts, table_TK2: np.ndarray, mask: jax.Array | None, key: jax.Array | None
