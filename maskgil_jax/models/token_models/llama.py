@@ -121,10 +121,12 @@ class Llama(nnx.Module):
         table_TK2 = self.table(condition, (height, width), 0, T)
         mask = self.allowed(condition, jnp.arange(T), T, prefix_B)
         # A causal model has no last image token as input: with the condition, a power of two.
-        splits = platforms.current().splits_sequence and not config.causal
-        run = self.in_parts if splits else self.in_one
-        first, second = run(parts, table_TK2, mask, key)
-        x_BcD, x_BSD = (first, second) if config.condition_position == "first" else (second, first)
+        if platforms.current().splits_sequence and not config.causal:
+            outputs = self.in_parts(parts, table_TK2, mask, key)
+        else:
+            x_BTD = self.in_one(parts, table_TK2, mask, key)
+            outputs = tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
+        x_BcD, x_BSD = outputs if config.condition_position == "first" else outputs[::-1]
         before = x_BcD[:, -1:], x_BSD[:, : length - 1]
         before_BSD = jnp.concatenate(before, axis=1)
         if config.causal:
@@ -141,14 +143,13 @@ class Llama(nnx.Module):
         S, text = ids_BS.shape[1], Text(ids_BS, jnp.ones(ids_BS.shape, bool))
         mask, table = self.allowed(text, jnp.arange(S), S), self.table(text, (0, 0), 0, S)
         x_BSD = self.embed_condition(text).astype(self.config.dtype)
-        x_BSD, _ = self.in_one((x_BSD,), table, mask, None)
-        x_BSD = self.normed(x_BSD)
+        x_BSD = self.normed(self.in_one((x_BSD,), table, mask, None))
         return product("BnD,DV->BnV", x_BSD, self.head[...].astype(self.config.dtype), jnp.float32)
 
     def in_one(
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
-    ) -> Parts:
-        """All layers over the tokens joined to one array: [B, s, D] of each part."""
+    ) -> jax.Array:
+        """All layers over the tokens joined to one array: [B, T, D]."""
         boundary = 0 if self.config.causal else parts[0].shape[1]
         attend = functools.partial(attention_heads_first, mask=mask, boundary=boundary)
 
@@ -157,8 +158,7 @@ class Llama(nnx.Module):
             attention = functools.partial(layer.attention, table_SK2=table_TK2, attend=attend)
             return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
 
-        x_BTD = self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
-        return tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
+        return self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
 
     def in_parts(
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
