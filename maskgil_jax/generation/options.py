@@ -19,7 +19,9 @@ class Decoding:
     steps: int | None = option("steps of masked decoding (8)", None)
     rule: str | None = option("maskgil, maskgit, halton, titok, maskbit (maskgil)", None)
     schedule: str | None = option("of the number of revealed tokens (arccos)", None)
-    guidance: float | None = option("scale s of u + s (c - u); 1: none (3; token by token 2)", None)
+    guidance: float | None = option(
+        "scale s of u + s (c - u); 1: none (3; token by token 2; Lumina-mGPT 4)", None
+    )
     guidance_form: str | None = option(
         "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)", None
     )
@@ -28,7 +30,9 @@ class Decoding:
     temperature: float | None = option("divides the logits; 0: greedy, token by token (1)", None)
     temperature_schedule: str | None = option("constant, titok, halton (constant)", None)
     choice_temperature: float | None = option("scale of the noise on the confidence (4.5)", None)
-    top_k: int | None = option("how many of the likeliest codes are sampled from; 0: all (0)", None)
+    top_k: int | None = option(
+        "how many of the likeliest codes are sampled from; 0: all (0; Lumina-mGPT 2000)", None
+    )
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
     prefix_model: str | None = option(
         "causal generator directory, for hybrid decoding; default: the model itself, if it was "
