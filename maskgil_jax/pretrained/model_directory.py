@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax.runtime import directory_swap, paths, processes
+from maskgil_jax.runtime import array_files, directory_swap, paths, processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, check_object, read_json, write_json
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
@@ -60,7 +60,8 @@ def save_model(
     if processes.first() and fresh.exists():
         fresh.rmtree()
     processes.wait("room for the model")
-    ocp.save(fresh / "params", flat)
+    with array_files.orbax_context():
+        ocp.save(fresh / "params", flat)
     if processes.first():
         for name, data in beside.items():
             (fresh / name).write_bytes(data)

@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from maskgil_jax.runtime import paths, processes, sharding
+from maskgil_jax.runtime import array_files, paths, processes, sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
 
@@ -51,6 +51,7 @@ class Checkpoints:
             save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy(preserved),
             cleanup_tmp_directories=True,  # left by a process that was killed while saving
+            context=array_files.orbax_context(),
         )
         self._saving: ocp.AsyncResponse[bool] | None = None
 

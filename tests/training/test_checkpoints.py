@@ -51,6 +51,17 @@ def test_fifty_saves_leave_as_many_descriptors_and_threads_as_ten(tmp_path):
     assert steps_in(tmp_path) == [49, 50]
 
 
+def test_small_arrays_on_many_devices_are_saved_without_a_program_for_each(caplog, tmp_path):
+    mesh = sharding.make_mesh(ConfigDict(dict(data=-1, fsdp=1, tensor=1)))
+    # Shapes of no other test, of which nothing is compiled yet.
+    state = {str(n): jnp.arange(8.0 * n).reshape(8, n) for n in (1013, 1019, 1021)}
+    state = jax.device_put(state, sharding.replicated(mesh))
+    with open_checkpoints(tmp_path) as checkpoints, jax.log_compiles():
+        checkpoints.save(1, state, weight_norm=1.0)
+    assert "Compiling jit(_checksums)" in caplog.text
+    assert caplog.text.count("Compiling jit") == 1
+
+
 def test_saving_goes_on_in_the_background(monkeypatch, tmp_path):
     from orbax.checkpoint._src.path import atomicity
 
