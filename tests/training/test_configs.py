@@ -82,7 +82,9 @@ PROMPTED = {
 }
 
 
-@pytest.mark.parametrize("name", PROMPTED)
+@pytest.mark.parametrize(
+    "name", ["t2i_xl:1024", *(pytest.param(n, marks=pytest.mark.slow) for n in list(PROMPTED)[:-1])]
+)
 def test_a_training_step_of_each_generator_of_text_or_speech(name):
     config, (parameters, side) = config_of(name), PROMPTED[name]
     assert config.data.image_size == 16 * side

@@ -5,6 +5,7 @@ it, s and t queries and keys of one part.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -113,6 +114,9 @@ def attention_of_parts(
     the few others together would make all arrays a little larger than a power of two, at a third
     of the cost of attention on TPUs and more on CPUs.
 
+    Where nothing is differentiated, as in sampling, thousands of queries are done in chunks, so
+    that no array of S x T exists; this changes numbers by their rounding at most.
+
     The derivative recomputes the weights from the logarithm of their sum, as FlashAttention (Dao et
     al. 2022, section 3.1) does: no array of S x T is saved for it.
 
@@ -121,20 +125,35 @@ def attention_of_parts(
       keys, values: [B, H, t, K] each, T tokens in all.
       mask: bool [B or 1, 1, S, T], true where a query may see a key; None: everywhere.
     """
-    return _forward(queries, keys, values, mask)[0]
+    attended = _attended(_in_chunks, queries, keys, values, mask)
+    return tuple(o_BHsK for o_BHsK, _ in attended)
 
 
 def _forward(
     queries: Parts, keys: Parts, values: Parts, mask: jax.Array | None
 ) -> tuple[Parts, Any]:
-    outputs, log_sums, row = [], [], 0
+    # The derivative holds all scores anyway, and whole they are faster.
+    attended = _attended(_of_queries, queries, keys, values, mask)
+    outputs, log_sums = (
+        [saved(x, "attention") for x in one] for one in zip(*attended, strict=True)
+    )
+    return tuple(outputs), (queries, keys, values, mask, outputs, log_sums)
+
+
+def _attended(
+    attend: Callable[..., tuple[jax.Array, jax.Array]],
+    queries: Parts,
+    keys: Parts,
+    values: Parts,
+    mask: jax.Array | None,
+) -> list[tuple[jax.Array, jax.Array]]:
+    """What `attend`, _of_queries or the same in chunks, gives for each part of the queries."""
+    attended, row = [], 0
     for q_BHsK in queries:
         rows = None if mask is None else mask[:, :, row : row + q_BHsK.shape[2]]
-        o_BHsK, log_sum_BHs = _in_chunks(q_BHsK, keys, values, rows)
-        outputs.append(saved(o_BHsK, "attention"))
-        log_sums.append(saved(log_sum_BHs, "attention"))
+        attended.append(attend(q_BHsK, keys, values, rows))
         row += q_BHsK.shape[2]
-    return tuple(outputs), (queries, keys, values, mask, outputs, log_sums)
+    return attended
 
 
 def _in_chunks(
