@@ -10,5 +10,6 @@ LEAST_SHARED = 2**24
 
 def orbax_context() -> ocp.Context:
     """The options with which every array is written; use as a context manager, or pass it on."""
-    saving = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=LEAST_SHARED)
-    return ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
+    context = ocp.Context()
+    context.array.saving.min_slice_bytes_for_replica_parallel = LEAST_SHARED
+    return context

@@ -95,7 +95,7 @@ def check(
             f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
             f"{sorted(objectives.MASK_RATIOS)}"
         )
-    if getattr(network, "causal_prefix", False) and config.loss.split not in objectives.SPLITS:
+    if config.loss.split not in objectives.SPLITS:
         raise InputError(
             f"config.loss.split = {config.loss.split!r}, expected one of "
             f"{sorted(objectives.SPLITS)}"

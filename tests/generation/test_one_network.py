@@ -118,7 +118,7 @@ def test_what_it_was_not_trained_to_do_is_refused(model):
         model.sample([1], 0, codes=codes, prefix=13)
     with pytest.raises(InputError, match="not trained token by token too: expected a causal model"):
         masked().sample([1], 0, codes=codes * 0, prefix=2)
-    with pytest.raises(InputError, match="prefix=13, expected 0 to 12 .tokens of the grid"):
+    with pytest.raises(InputError, match="prefix=13, expected 0 to 12: an image has 3 x 4 tokens"):
         samplers.from_options(model, HYBRID | dict(prefix=13), 0)
     with pytest.raises(InputError, match="method=autoregressive needs a causal model, but it is"):
         samplers.from_options(masked(), dict(method="autoregressive"), 0)

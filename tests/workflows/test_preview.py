@@ -58,6 +58,9 @@ GENERATOR = {
     "model.feature_dim": [-1, 12],
     "model.condition_tokens": [0, 2],
     "model.preset": ["x", ""],
+    "model.order": ["spiral", "halton"],  # halton is of tokens that are predicted one by one
+    "model.rope_positions": ["stretched", "interpolated"],  # interpolated needs a rope_grid
+    "model.rope_grid": [(2, 2), (0, 4)],
     "model.factors": [(3, 5), ("a",), (0,)],
     "model.dropout": [1.0, -0.1, float("nan")],
     "model.remat": ["some"],
@@ -65,6 +68,8 @@ GENERATOR = {
     "model.dtype": ["float33", "int32"],
     "loss.mask_schedule": ["x"],
     "loss.unmasked_weight": [-1.0],
+    "loss.autoregressive_share": [-0.1, 1.5, float("nan")],
+    "loss.split": ["half"],
     "loss.label_smoothing": [-0.1, 2.0],
     "loss.condition_dropout": [-0.1, 2.0],
     "loss.chunk": [0],
