@@ -138,7 +138,7 @@ def from_options(
     tokens = prefix.pop("prefix")
     _check_prefix(tokens, grid or generator.grid)
     if first:
-        _check_hybrid(generator_without_weights(first), generator, grid)
+        _check_hybrid(_of_prefix(generator_without_weights(first)), generator, grid)
     return hybrid_sampler(
         placed(load_generator(first, verify)) if first else None,
         generator,
@@ -248,8 +248,7 @@ def hybrid_sampler(
     Source: the paper's section on hybrid generation, figures 7 to 9.
     """
     known: dict[str, Any] = dict(prefix=prefix) if causal is None else {}
-    if causal is None or causal.has_causal_prefix:
-        causal = (causal or generator).as_causal()
+    causal = _of_prefix(causal or generator)
     _check_hybrid(causal, generator, grid)
     read_first = Texts(conditions, negative)
     if isinstance(causal, PromptedGenerator):
@@ -288,6 +287,11 @@ def hybrid_sampler(
         )
 
     return in_parts(sample, devices)
+
+
+def _of_prefix(generator: Generator) -> Generator:
+    """The model as it draws a prefix: one of both tasks as a causal one."""
+    return generator.as_causal() if generator.has_causal_prefix else generator
 
 
 def _check_prefix(tokens: int, grid: tuple[int, int]) -> None:

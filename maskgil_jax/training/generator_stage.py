@@ -95,7 +95,7 @@ def check(
             f"config.loss.mask_schedule = {config.loss.mask_schedule!r}, expected one of "
             f"{sorted(objectives.MASK_RATIOS)}"
         )
-    if config.loss.split not in objectives.SPLITS:
+    if not network.causal and config.loss.split not in objectives.SPLITS:
         raise InputError(
             f"config.loss.split = {config.loss.split!r}, expected one of "
             f"{sorted(objectives.SPLITS)}"
