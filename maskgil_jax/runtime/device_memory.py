@@ -4,6 +4,7 @@ The compiler is asked, so that nothing is guessed. All numbers are bytes of one 
 program's arguments (the weights), which are there already.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -73,12 +74,19 @@ def _free(arguments: Any) -> float | None:
 def _needed(lowered: jax.stages.Lowered) -> float:
     """Bytes of temporaries and results, also of a program that the compiler refuses."""
     try:
-        memory: Any = lowered.compile().memory_analysis()
+        program = lowered.compile().runtime_executable()
     except jax.errors.JaxRuntimeError as error:
         if (refused := refusal(str(error))) is None:
             raise
         weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(lowered.in_avals))
         return refused[0] - weights
+    return _bytes_of(program)
+
+
+@functools.lru_cache(maxsize=16)  # asking takes half a second, at each call of the same program
+def _bytes_of(program: Any) -> float:
+    """Bytes of temporaries and results of an executable."""
+    memory = program.get_compiled_memory_stats()
     output = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return memory.temp_size_in_bytes + output
 
