@@ -14,6 +14,7 @@ from maskgil_jax.planning.options import PlanOptions
 from maskgil_jax.runtime import device_memory, sharding
 from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.training.value_limits import check_values
 
 log = logging.getLogger("maskgil_jax")
 
@@ -52,7 +53,7 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
     if len(stages) != 1 or "codes" in stages:
         raise InputError(f"config: has stages {list(stages)}, expected one tokenizer or generator")
     (config,) = stages.values()
-    config_defaults.check_values(config)
+    check_values(config)
     return [_plan(config, topology, grid, options) for topology in options.topology]
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax import config as defaults
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data import mixture, sources
 from maskgil_jax.data.images import buckets
@@ -22,6 +21,7 @@ from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data, generator_stage, tokenizer_stage
 from maskgil_jax.training.generator_data import CodesDescription
+from maskgil_jax.training.value_limits import check_values
 from maskgil_jax.workflows import code_shards
 
 
@@ -58,7 +58,7 @@ def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path
     planned: Outputs = {}
     for name, config in stages.items():
         with _named(name):
-            defaults.check_values(config)
+            check_values(config)
     for name, config in stages.items():
         with _named(name):
             planned |= CHECKS[name](config, directories[name], planned)

@@ -21,6 +21,7 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
 from maskgil_jax.training.generator_samples import SampleConditions
+from maskgil_jax.training.value_limits import check_values
 from maskgil_jax.workflows import code_shards, preview
 from maskgil_jax.workflows.options import RunOptions
 
@@ -51,7 +52,7 @@ def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Results]:
     if len(stages) > 1:
         preview.check(stages, directories)
     else:  # which looks at the rest itself before it trains
-        defaults.check_values(stages[last])
+        check_values(stages[last])
 
     results = {}
     with work_lock.held(workdir, "workdir"):

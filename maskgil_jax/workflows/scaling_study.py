@@ -22,6 +22,7 @@ from maskgil_jax.pretrained.loading import load_generator
 from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
+from maskgil_jax.training.value_limits import check_values
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import scaling_laws, scaling_tables
 from maskgil_jax.workflows.options import ScalingOptions
@@ -99,7 +100,7 @@ def checked_config(config: ConfigDict) -> ConfigDict:
     if list(stages) != ["generator"]:
         raise InputError(f"config: has stages {list(stages)}, expected one generator")
     config = stages["generator"]
-    defaults.check_values(config)
+    check_values(config)
     if not config.data.source.startswith("arrayrecord:") or config.model.feature_dim:
         raise InputError(
             f"config.data.source = {config.data.source!r} and config.model.feature_dim = "
