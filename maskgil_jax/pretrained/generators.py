@@ -16,7 +16,7 @@ from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained import model_directory, networks
+from maskgil_jax.pretrained import checked_conditions, model_directory, networks
 from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError
 
@@ -271,47 +271,13 @@ class Generator:
         return int(height), int(width)
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
-        checked = (
-            self._checked_classes(condition)
-            if self.num_classes
-            else self._checked_features(condition)
-        )
+        config = self.network.config
+        check = checked_conditions.classes if self.num_classes else checked_conditions.features
+        checked: Condition = check(condition, config)
         count = jax.tree.leaves(checked)[0].shape[0]
         if batch is not None and count != batch:
             raise InputError(f"{count} conditions for {batch} images")
         return checked
-
-    def _checked_classes(self, given: npt.ArrayLike) -> jax.Array:
-        condition = np.asarray(given)
-        if condition.ndim != 1 or not np.issubdtype(condition.dtype, np.integer):
-            raise InputError(
-                f"condition is {condition.dtype} {condition.shape}, expected integer class ids [B]"
-            )
-        last = self.num_classes - (not self.network.config.has_null_condition)
-        if len(condition) and not 0 <= condition.min() <= condition.max() <= last:
-            raise InputError(
-                f"class ids from {condition.min()} to {condition.max()}, expected 0 to "
-                f"{self.num_classes - 1} (or {self.num_classes}: no condition)"
-            )
-        # An array that is spread over devices stays so, and is sampled so.
-        return jnp.asarray(given if isinstance(given, jax.Array) else condition, jnp.int32)
-
-    def _checked_features(self, condition: Any) -> Features:
-        config = self.network.config
-        features, mask = condition if isinstance(condition, tuple) else (condition, None)
-        features = jnp.asarray(features)
-        mask = jnp.ones(features.shape[:2], bool) if mask is None else jnp.asarray(mask)
-        expected = (config.condition_tokens, config.feature_dim)
-        if features.shape[1:] != expected or not jnp.issubdtype(features.dtype, jnp.floating):
-            raise InputError(
-                f"features are {features.dtype} {features.shape}, expected floats [B, "
-                f"{expected[0]}, {expected[1]}]"
-            )
-        if mask.shape != features.shape[:2]:
-            raise InputError(
-                f"mask of features is {mask.shape}, expected {features.shape[:2]} (bool)"
-            )
-        return Features(features, mask.astype(bool))
 
 
 class CausalGenerator(Generator):
