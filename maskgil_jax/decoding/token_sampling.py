@@ -97,8 +97,8 @@ def code(
     for f, digit_logits in enumerate(factors.split(logits, sizes)):
         divided = digit_logits / divisor
         finite &= jnp.isfinite(divided).all(axis=-1)
-        kept = filtered(digit_logits, top_k) / divisor
-        digit, digit_log_p = categorical(uniform_F[..., f], filtered(kept, top_p=top_p))
+        likeliest = filtered(digit_logits, top_k) / divisor
+        digit, digit_log_p = categorical(uniform_F[..., f], filtered(likeliest, top_p=top_p))
         digits.append(digit)
         log_p += digit_log_p
         logit += jnp.take_along_axis(digit_logits, digit[..., None], axis=-1)[..., 0]

@@ -5,10 +5,10 @@ the condition's. Of one sequence of c + L tokens, no longer than that of a maske
 
 - *Before the split* (the condition, and the first K tokens) a token sees those up to itself, and
   its output predicts the token after it: that of the condition's last token predicts the first
-  token, that of the K-th nothing. These tokens are never hidden.
+  token, that of the K-th nothing. These tokens are never masked.
 - *From the split on* a token sees everything, the condition and the prefix too, and its output
-  predicts itself where it is hidden by the mask. What it holds tells a position which of the two
-  it does: a code is followed, the mask is filled in.
+  predicts the token itself where that is masked. The input at a position tells the network which
+  of the two to do: a code is followed, a masked token is filled in.
 - *K = 0* has no prefix, so that the condition sees everything too: the masked model, as it was. For
   K > 0 the condition sees nothing behind itself: its output and its keys reach the prefix, and
   would tell it the tokens that it predicts. This is why it has to stand first in the sequence.
