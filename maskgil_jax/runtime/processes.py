@@ -101,7 +101,7 @@ def _supervise() -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGABRT:
         print(
-            "error: another process of this run was lost, and JAX ended this one (its message "
+            "error: another process of this run is not there, and JAX ended this one (its message "
             f"above says which); {GO_ON}",
             file=sys.stderr,
         )

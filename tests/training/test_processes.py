@@ -125,7 +125,8 @@ def test_where_one_process_dies_the_others_stop_and_say_so(killed, finished, tmp
     began = time.monotonic()
     codes, outputs = end_both(processes, 120)
     assert codes[1 - killed] == 75, outputs
-    assert "another process of this run was lost" in outputs[1 - killed]
+    # Either JAX aborts the process, or a collective fails first: both say this.
+    assert "another process of this run is not there" in outputs[1 - killed]
     assert time.monotonic() - began < 60
     # The same command goes on.
     codes, outputs = end_both(start_training(tmp_path, *on_codes(finished, 20)))
