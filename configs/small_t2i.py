@@ -8,15 +8,19 @@
         --config.encoder=GEMMA --config.data.source=arrayrecord:RUNS/train
 
 PAIRS/train holds NAME.txt, a caption a line, beside NAME.jpg (or .png, .webp); GEMMA is the
-directory of Gemma 3 270M. (At scale: configs/t2i_xl.py.)
+directory of Gemma 3 270M. (At scale: configs/t2i_xl.py.) :causal is the same network token by
+token, by LlamaGen's recipe: the prefix of a hybrid.
 """
 
 from maskgil_jax import config as defaults
+from maskgil_jax.runtime.errors import InputError
 
 
-def get_config():
-    """4 layers of 128, on 24 tokens of a caption."""
-    config = defaults.generator()
+def get_config(kind="masked"):
+    """4 layers of 128, on 24 tokens of a caption; masked or causal."""
+    if kind not in ("masked", "causal"):
+        raise InputError(f"{kind!r} after the colon, expected masked or causal")
+    config = defaults.causal_generator() if kind == "causal" else defaults.generator()
     config.model.update(
         layers=4,
         dim=128,

@@ -12,7 +12,7 @@ import numpy as np
 from maskgil_jax.evaluation import image_sets
 from maskgil_jax.evaluation.image_sets import Block
 from maskgil_jax.generation import samplers
-from maskgil_jax.generation.images import generate_images
+from maskgil_jax.generation.images import decoder, generate_images
 from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
@@ -107,12 +107,26 @@ class GeneratedImages:
 
     def seconds_per_image(self) -> float:
         """Of sampling the codes of a batch, after one that compiles; `timing` says so."""
-        _, _, batch = next(fixed_batches(self._labels, self._batch_size))
+        return self.timed(0)[0]
+
+    def timed(self, count: int) -> tuple[float, np.ndarray]:
+        """`seconds_per_image`, and the first images of the batch that was timed.
+
+        Args:
+          count: images that are given, at most.
+
+        Returns:
+          Seconds, and uint8 [N, H, W, 3].
+        """
+        _, real, batch = next(fixed_batches(self._labels, self._batch_size))
         with jax.set_mesh(self._mesh):
             jax.block_until_ready(self._sampler(batch, 0))
             start = time.perf_counter()
-            jax.block_until_ready(self._sampler(batch, 0))
-        return (time.perf_counter() - start) / len(batch)
+            codes = jax.block_until_ready(self._sampler(batch, 0))
+            seconds = (time.perf_counter() - start) / len(batch)
+            if not count:
+                return seconds, np.zeros((0, *self.size, 3), np.uint8)
+            return seconds, decoder(self._tokenizer)(codes)[: min(count, real)]
 
     @property
     def timing(self) -> str:

@@ -17,6 +17,9 @@ class Generating:
         "folder of recordings, or of a sub-folder of them for each class, for a model of speech",
         "",
     )
+    condition_features: str = option(
+        "folder of .npy files, float [T, C], for a model of features made elsewhere", ""
+    )
     batch_size: int = option("images generated at once, at most 256", 64, least=1)
     seed: int = option("of all images", 0)
     companions: Companions

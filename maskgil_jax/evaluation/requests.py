@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
 from maskgil_jax.generation import requests, samplers
 from maskgil_jax.generation.requests import Request
-from maskgil_jax.pretrained import loading
+from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime import processes, sharding
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -137,7 +138,7 @@ def generated_images(
         sampler,
         models,
         request.labels[np.arange(count) % len(request.labels)],
-        names=request.names,
+        names=request.names if request.of_classes else None,
         batch_size=options.batch_size,
         path=path,
         about={"seed": options.seed, "options": decoding, **about},
@@ -151,7 +152,8 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
       InputError: a condition that the generator does not take, or more than one.
     """
     companions = options.companions
-    given = [name for name in ("classes", "prompts", "speech") if getattr(options, name)]
+    conditions = ("classes", "prompts", "speech", "condition_features")
+    given = [name for name in conditions if getattr(options, name)]
     if len(given) > 1:
         raise InputError(f"{given[0]} and {given[1]} are given, expected one of them")
     if options.prompts:
@@ -159,16 +161,30 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
         request = requests.of_prompts(generator, lines, companions.encoder, companions.verify)
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         about = {"prompts": f"{len(lines)} of {options.prompts}, in turn", "sha256": digest}
-        return request._replace(names=None), about
+        return request, about
     if options.speech:
         return _read_recordings(generator, options)
+    if options.condition_features:
+        return _read_features(generator, options.condition_features)
     if not generator.num_classes:
         raise InputError(
-            "the generator is not conditioned on classes: expected prompts=FILE, one a line, or "
-            "speech=FOLDER of recordings, by what it was trained on"
+            "the generator is not conditioned on classes: expected prompts=FILE, one a line, "
+            "speech=FOLDER of recordings, or condition_features=FOLDER of .npy files, by what it "
+            "was trained on"
         )
     classes: Any = list(map(str, options.classes)) or "all, as many of each, in turn"
     return requests.of_classes(generator, options.classes), {"classes": classes}
+
+
+def _read_features(generator: Generator, folder: str) -> tuple[Request, dict[str, Any]]:
+    """The features of the files in a folder and in those below it, by their paths."""
+    paths = sorted(str(path) for path in pathlib.Path(folder).expanduser().rglob("*.npy"))
+    if not paths:
+        raise InputError(f"condition_features={folder}: expected .npy files, there are none")
+    table = requests.read_features(generator, paths)
+    digest = model_directory.fingerprint(table._asdict())
+    about = {"features": f"{len(paths)} files of {folder}, in turn", "fingerprint": digest}
+    return requests.of_features(table, [pathlib.Path(path).stem for path in paths]), about
 
 
 def _read_recordings(generator: Generator, options: Generating) -> tuple[Request, dict[str, Any]]:

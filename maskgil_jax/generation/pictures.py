@@ -1,7 +1,9 @@
 """Pictures for people to look at: grids and pairs of images, as PNG files."""
 
 import io
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -9,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskgil_jax.runtime import files
 
-LONGEST_LABEL = 40  # characters of the name of a row
+LONGEST_LABEL = 40  # characters of a line of the name of a row
+LINE = 20  # pixels of a line of text
 SMALLEST = 64  # pixels of a cell: smaller images are enlarged by a whole factor
 
 
@@ -20,36 +23,50 @@ def save(path: epath.PathLike, picture: np.ndarray) -> None:
     files.write_bytes(path, content.getvalue())
 
 
-def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.ndarray:
+def labelled_rows(
+    images: np.ndarray, names: Sequence[str], columns: int, headings: Sequence[str] = ()
+) -> np.ndarray:
     """A row of images for each name, with the name in front.
 
     Args:
       images: uint8 [len(names) * columns, H, W, 3].
-      names: one a row, which are written as `label` gives them.
+      names: one a row, which are written as `label` gives them, on as many lines as a row has.
       columns: images in a row.
+      headings: above each column, of one or more lines; none: nothing is above.
 
     Returns:
       uint8 [H', W', 3].
     """
     font = ImageFont.load_default(size=16)
-    names = [label(name) for name in names]
-    margin = 16 + int(max(font.getlength(name) for name in names))
-    body = _tile(images.reshape(len(names), columns, *images.shape[1:]))
-    canvas = Image.new("RGB", (margin + body.shape[1], body.shape[0]), "white")
-    canvas.paste(Image.fromarray(body), (margin, 0))
+    top = max((heading.count("\n") + 1 for heading in headings), default=0) * LINE
+    widest = int(max((_width(heading, font) for heading in headings), default=0))
+    body = _tile(images.reshape(len(names), columns, *images.shape[1:]), widest + 16)
+    height = body.shape[0] // len(names)
+    lines = max(1, height // LINE)
+    names = ["\n".join(textwrap.wrap(label(name, lines), LONGEST_LABEL)) for name in names]
+    margin = 16 + int(max(_width(name, font) for name in names))
+    canvas = Image.new("RGB", (margin + body.shape[1], top + body.shape[0]), "white")
+    canvas.paste(Image.fromarray(body), (margin, top))
     pen = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):
-        middle = (row + 0.5) * body.shape[0] / len(names)
-        pen.text((8, middle), name, fill="black", font=font, anchor="lm")
+        pen.text((8, top + (row + 0.5) * height), name, fill="black", font=font, anchor="lm")
+    for column, heading in enumerate(headings):
+        left = margin + column * body.shape[1] // columns
+        pen.text((left, 2), heading, fill="black", font=font)
     return np.asarray(canvas)
 
 
-def label(name: str) -> str:
-    """Any name as one printable line of at most LONGEST_LABEL characters."""
-    words = name[: 10 * LONGEST_LABEL].split()
+def _width(text: str, font: Any) -> float:
+    return float(max(font.getlength(line) for line in text.split("\n")))
+
+
+def label(name: str, lines: int = 1) -> str:
+    """Any name, printable and without line ends, of at most LONGEST_LABEL characters a line."""
+    most = lines * LONGEST_LABEL
+    words = name[: 10 * most].split()
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(words))
-    cut = len(line) > LONGEST_LABEL or len(name) > 10 * LONGEST_LABEL
-    return f"{line[: LONGEST_LABEL - 3]}..." if cut else line
+    cut = len(line) > most or len(name) > 10 * most
+    return f"{line[: most - 3]}..." if cut else line
 
 
 def pairs(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
@@ -58,11 +75,13 @@ def pairs(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     return labelled_rows(both, ["original", "reconstructed"], len(originals))
 
 
-def _tile(images: np.ndarray) -> np.ndarray:
+def _tile(images: np.ndarray, narrowest: int) -> np.ndarray:
+    """Rows of images, enlarged, in cells of at least so many pixels."""
     rows, columns, height, width, _ = images.shape
     factor = max(1, SMALLEST // min(height, width))
     images = images.repeat(factor, axis=2).repeat(factor, axis=3)
-    images = np.pad(images, ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
+    gap = max(2, narrowest - width * factor)
+    images = np.pad(images, ((0, 0), (0, 0), (0, 2), (0, gap), (0, 0)), constant_values=255)
     return images.transpose(0, 2, 1, 3, 4).reshape(
-        rows * (height * factor + 2), columns * (width * factor + 2), 3
+        rows * (height * factor + 2), columns * (width * factor + gap), 3
     )

@@ -35,6 +35,7 @@ class Request(NamedTuple):
       names: of all labels, by label; None: not known.
       negative: conditions of negative prompts; None: the null condition.
       texts: of labels, where they are prompts.
+      of_classes: whether the names are those of classes.
     """
 
     labels: np.ndarray
@@ -42,6 +43,12 @@ class Request(NamedTuple):
     names: Sequence[str] | None
     negative: samplers.Conditions | None = None
     texts: samplers.Texts | None = None
+    of_classes: bool = False
+
+    def names_of(self, count: int) -> list[str]:
+        """What so many images of the labels in turn show: names, or numbers where none are known."""
+        labels = self.labels[np.arange(count) % len(self.labels)]
+        return [str(label) if self.names is None else self.names[label] for label in labels]
 
 
 def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
@@ -57,7 +64,7 @@ def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
     classes = np.array(ids or range(generator.num_classes), np.int64)
     if not 0 <= min(classes) <= max(classes) <= last:
         raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
-    return Request(classes, samplers.by_class, generator.names_of_classes)
+    return Request(classes, samplers.by_class, generator.names_of_classes, of_classes=True)
 
 
 def of_prompts(
@@ -136,7 +143,7 @@ def of_recordings(
             speech_encoder, waveforms, config.condition_tokens, config.feature_dim
         )
 
-    return Request(np.arange(len(paths)), conditions, class_names)
+    return Request(np.arange(len(paths)), conditions, class_names, of_classes=True)
 
 
 def read_features(generator: Generator, paths: Sequence[str]) -> Features:

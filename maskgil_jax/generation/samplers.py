@@ -255,11 +255,11 @@ def hybrid_sampler(
         if texts is None:
             raise InputError("the model of the prefix reads prompts: expected prompts")
         read_first = texts
-        if not causal.tokenizer or not generator.tokenizer:
-            log.warning(
-                "%s or %s names no tokenizer: that codes of one fit the other is not verified",
-                *(model.path or f"the {model.kind} model" for model in (causal, generator)),
-            )
+    if not causal.tokenizer or not generator.tokenizer:
+        log.warning(
+            "%s or %s names no tokenizer: that codes of one fit the other is not verified",
+            *(model.path or f"the {model.kind} model" for model in (causal, generator)),
+        )
     _check_prefix(prefix, grid or generator.grid)
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
@@ -314,6 +314,10 @@ def _check_hybrid(causal: Generator, generator: Generator, grid: tuple[int, int]
     }
     if not isinstance(causal, PromptedGenerator):
         pairs["encoder"] = identity(causal.encoder), identity(generator.encoder)
+        if not generator.num_classes:  # both are given the same features
+            configs = causal.network.config, generator.network.config
+            for name in ("condition_tokens", "feature_dim"):
+                pairs[name] = tuple(getattr(config, name) for config in configs)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     fingerprints = [model.tokenizer.get("fingerprint") for model in (causal, generator)]
     if differing or (all(fingerprints) and len(set(fingerprints)) > 1):

@@ -18,7 +18,7 @@ from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, is_number, read_json, write_json
 from maskgil_jax.runtime.options import flags_of
-from maskgil_jax.workflows import plots, tables
+from maskgil_jax.workflows import plots, sweep_panel, tables
 from maskgil_jax.workflows.options import SweepOptions
 
 log = logging.getLogger("maskgil_jax")
@@ -46,7 +46,13 @@ def sweep(options: SweepOptions) -> None:
         )
         for setting in settings
     ]
-    write_sweep(sets, options.reference, options.output, requests.settings_of(options.measuring))
+    write_sweep(
+        sets,
+        request.names_of(min(options.num, sweep_panel.ROWS)),
+        options.reference,
+        options.output,
+        requests.settings_of(options.measuring),
+    )
     if processes.first():
         print((epath.Path(options.output) / "sweep.md").read_text(), end="")
         log.info("wrote table and plots to %s", options.output)
@@ -84,19 +90,23 @@ def varied_option(text: str) -> tuple[str, list[Any]]:
 
 def write_sweep(
     sets: Sequence[SettingImages],
+    names: Sequence[str],
     reference: str,
     output: epath.PathLike,
     settings: Settings,
 ) -> None:
     """Generate each set, measure it, and write the results; a sweep that was cut short is resumed.
 
-    Writes OUTPUT/settings/NAME.json (of each what maskgil_jax.evaluate writes),
-    OUTPUT/sweep.{json,csv,md} and figures: for each option of numbers OUTPUT/NAME.png (each metric
-    against it: the paper's figures 5b and 10), OUTPUT/quality_time.png (against seconds per image:
-    figures 8 and 9) and OUTPUT/precision_recall.png. With several processes all of them call this.
+    Writes OUTPUT/settings/NAME.{json,png} (of each what maskgil_jax.evaluate writes, and its first
+    images), OUTPUT/sweep.{json,csv,md} and figures: for each option of numbers OUTPUT/NAME.png
+    (each metric against it: the paper's figures 5b and 10), OUTPUT/quality_time.png (against
+    seconds per image: figures 8 and 9), OUTPUT/precision_recall.png and OUTPUT/panel.png (the first
+    images under each setting, with their times: figure 8). With several processes all of them call
+    this.
 
     Args:
       sets: options that vary, the same in all, and the images generated with them.
+      names: what the first images of each set show, at most sweep_panel.ROWS.
       reference: as evaluation.open_side takes it.
       output: directory, made if needed.
       settings: what is measured.
@@ -109,38 +119,42 @@ def write_sweep(
     work = output / "unfinished"
     evaluator, features = evaluation.evaluator_against(reference, sets[0][1], settings, work)
     results = [
-        measured(setting, images, evaluator, features, output)
+        measured(setting, images, len(names), evaluator, features, output)
         for setting, images in tqdm.tqdm(sets, unit="setting", disable=not processes.first())
     ]
     if processes.first():
-        write_tables(sets, results, output)
+        write_tables(sets, results, names, output)
         work.rmtree(missing_ok=True)
 
 
 def measured(
     setting: Setting,
     images: GeneratedImages,
+    shown: int,
     evaluator: Evaluator,
     reference: FeatureSet,
     output: epath.Path,
 ) -> dict[str, Any]:
     """The content of OUTPUT/settings/NAME.json, which is measured where it is not there yet."""
-    name = _name(setting)
-    path = output / "settings" / f"{name}.json"
-    if not path.exists():
-        features = evaluator.features_of(images, name)
-        seconds = images.seconds_per_image()
+    path, strip = _files(setting, output)
+    if not (path.exists() and strip.exists()):
+        features = evaluator.features_of(images, path.stem)
+        seconds, first = images.timed(shown)
         if processes.first():
             result = evaluator.result(features, reference)
+            sweep_panel.write_strip(strip, first)
             write_json(path, result | {"seconds_per_image": seconds})
-        processes.wait(f"setting {name}")
+        processes.wait(f"setting {path.stem}")
     result = read_setting(path)
     _check_same(path, result, images, reference.about, evaluator.description())
     return result
 
 
 def write_tables(
-    sets: Sequence[SettingImages], results: Sequence[Mapping[str, Any]], output: epath.Path
+    sets: Sequence[SettingImages],
+    results: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    output: epath.Path,
 ) -> None:
     """Write OUTPUT/sweep.{json,csv,md} and the figures of results, one for each set."""
     rows = [
@@ -159,6 +173,8 @@ def write_tables(
     tables.write(output / "sweep", rows)
     metrics, floor = list(last["metrics"]), last["real_to_real"]
     plots.of_sweep(rows, list(first_setting), metrics, floor, title(summary), output)
+    strips = [_files(setting, output)[1] for setting, _ in sets]
+    sweep_panel.write(output / "panel.png", names, strips, rows, list(first_setting))
 
 
 _FIELDS: dict[str, Types] = {
@@ -216,5 +232,7 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _name(setting: Setting) -> str:
-    return "_".join(f"{name}={value}" for name, value in setting.items())
+def _files(setting: Setting, output: epath.Path) -> tuple[epath.Path, epath.Path]:
+    """What was measured of a setting, and its first images."""
+    name = "_".join(f"{name}={value}" for name, value in setting.items()).replace("/", "%2F")
+    return output / "settings" / f"{name}.json", output / "settings" / f"{name}.png"

@@ -55,6 +55,14 @@ def test_models_that_do_not_fit_are_named(change):
         samplers.hybrid_sampler(causal(**change), masked(), 0, prefix=1, prefix_options={})
 
 
+@pytest.mark.parametrize("change", [dict(condition_tokens=3), dict(feature_dim=8)])
+def test_models_of_other_features_are_named(change):
+    of_features = dict(num_classes=0, feature_dim=7, condition_tokens=2)
+    first, rest = causal(**of_features | change), masked(**of_features)
+    with pytest.raises(InputError, match=f"do not fit: .'{next(iter(change))}'"):
+        samplers.hybrid_sampler(first, rest, 0, prefix=1, prefix_options={})
+
+
 def test_models_of_other_encoders_are_named():
     first, rest = causal(), masked()
     first.encoder = {"path": "a", "fingerprint": "1"}
