@@ -114,7 +114,7 @@ def generated_images(
 
     Args:
       models: the generator and its tokenizer.
-      request, about: as `read_request` gives them.
+      request, about: as `read_request` gives them; all sets of one request share its conditions.
       count: images, of the labels in turn.
       options: how they are generated.
       path: how messages call the set.
@@ -128,7 +128,7 @@ def generated_images(
         models.generator,
         decoding,
         options.seed,
-        samplers.split_over_devices(request.conditions),
+        request.conditions,
         texts=request.texts,
         verify=options.companions.verify,
         placed=samplers.over_devices,
@@ -146,11 +146,17 @@ def generated_images(
 
 
 def read_request(generator: Generator, options: Generating) -> tuple[Request, dict[str, Any]]:
-    """The request that options make, and what results say of it.
+    """The request that options make, its conditions on all devices, and what results say of it.
 
     Raises:
       InputError: a condition that the generator does not take, or more than one.
     """
+    request, about = _read_request(generator, options)
+    conditions = samplers.kept(samplers.split_over_devices(request.conditions))
+    return request._replace(conditions=conditions), about
+
+
+def _read_request(generator: Generator, options: Generating) -> tuple[Request, dict[str, Any]]:
     companions = options.companions
     conditions = ("classes", "prompts", "speech", "condition_features")
     given = [name for name in conditions if getattr(options, name)]

@@ -38,12 +38,17 @@ def labelled_rows(
       uint8 [H', W', 3].
     """
     font = ImageFont.load_default(size=16)
-    top = max((heading.count("\n") + 1 for heading in headings), default=0) * LINE
+    top = max((LINE * (heading.count("\n") + 1) + 6 for heading in headings), default=0)
     widest = int(max((_width(heading, font) for heading in headings), default=0))
     body = _tile(images.reshape(len(names), columns, *images.shape[1:]), widest + 16)
     height = body.shape[0] // len(names)
     lines = max(1, height // LINE)
-    names = ["\n".join(textwrap.wrap(label(name, lines), LONGEST_LABEL)) for name in names]
+    names = [
+        "\n".join(
+            textwrap.wrap(label(name, lines), LONGEST_LABEL, max_lines=lines, placeholder="...")
+        )
+        for name in names
+    ]
     margin = 16 + int(max(_width(name, font) for name in names))
     canvas = Image.new("RGB", (margin + body.shape[1], top + body.shape[0]), "white")
     canvas.paste(Image.fromarray(body), (margin, top))

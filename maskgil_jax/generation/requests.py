@@ -46,7 +46,7 @@ class Request(NamedTuple):
     of_classes: bool = False
 
     def names_of(self, count: int) -> list[str]:
-        """What so many images of the labels in turn show: names, or numbers where none are known."""
+        """What so many images show, of the labels in turn: names, or numbers if none are known."""
         labels = self.labels[np.arange(count) % len(self.labels)]
         return [str(label) if self.names is None else self.names[label] for label in labels]
 

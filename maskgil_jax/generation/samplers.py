@@ -79,6 +79,33 @@ def split_over_devices(conditions: Conditions) -> Conditions:
     return split_conditions
 
 
+def kept(conditions: Conditions, most: int = 2**28) -> Conditions:
+    """The same conditions, which are not computed again for labels that they were asked for.
+
+    So a sweep encodes a prompt once for all settings, and what is timed after a first draw is the
+    drawing alone.
+
+    Args:
+      conditions: these.
+      most: bytes that are kept; what is asked for after that is computed each time.
+    """
+    known: dict[bytes, Any] = {}
+    room = most
+
+    def of_labels(labels: np.ndarray) -> Any:
+        nonlocal room
+        key = np.asarray(labels).tobytes()
+        if key in known:
+            return known[key]
+        computed = conditions(labels)
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(computed))
+        if size <= room:
+            known[key], room = computed, room - size
+        return computed
+
+    return of_labels
+
+
 def from_options(
     generator: Generator,
     given: Mapping[str, Any],
@@ -250,11 +277,11 @@ def hybrid_sampler(
     known: dict[str, Any] = dict(prefix=prefix) if causal is None else {}
     causal = _of_prefix(causal or generator)
     _check_hybrid(causal, generator, grid)
-    read_first = Texts(conditions, negative)
+    prompted = None
     if isinstance(causal, PromptedGenerator):
         if texts is None:
             raise InputError("the model of the prefix reads prompts: expected prompts")
-        read_first = texts
+        prompted = texts
     if not causal.tokenizer or not generator.tokenizer:
         log.warning(
             "%s or %s names no tokenizer: that codes of one fit the other is not verified",
@@ -265,10 +292,15 @@ def hybrid_sampler(
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
     def sample(labels: np.ndarray, start: int) -> Any:
+        given, against = conditions(labels), negative(labels) if negative else None
+        first, first_against = given, against
+        if prompted:
+            first = prompted.prompts(labels)
+            first_against = prompted.negative(labels) if prompted.negative else None
         codes = causal.sample(
-            read_first.prompts(labels),
+            first,
             seed,
-            negative=read_first.negative(labels) if read_first.negative else None,
+            negative=first_against,
             tokens=prefix,
             grid=grid,
             start=start,
@@ -276,9 +308,9 @@ def hybrid_sampler(
             **prefix_options,
         )
         return generator.sample(
-            conditions(labels),
+            given,
             seed,
-            negative=negative(labels) if negative else None,
+            negative=against,
             codes=codes,
             start=start,
             memory=memory,

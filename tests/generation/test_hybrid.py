@@ -39,14 +39,21 @@ def test_models_of_features_share_theirs():
     first, rest = causal(**of_features), masked(**of_features)
     values = np.random.default_rng(0).standard_normal((2, 2, 7)).astype(np.float32)
     table = Features(jnp.asarray(values), jnp.ones((2, 2), bool))
+    computed = []
+
+    def conditions(labels):
+        computed.append(labels)
+        return samplers.rows_of(table)(labels)
+
     sample = samplers.hybrid_sampler(
-        first, rest, 0, prefix=5, prefix_options={}, conditions=samplers.rows_of(table), steps=3
+        first, rest, 0, prefix=5, prefix_options={}, conditions=conditions, steps=3
     )
     rows = np.array([1, 1, 0])
     known = first.sample(values[rows], 0, tokens=5)
     np.testing.assert_array_equal(
         sample(rows, 0), rest.sample(values[rows], 0, codes=known, steps=3)
     )
+    assert len(computed) == 1  # for both: an encoder of text is the larger network
 
 
 @pytest.mark.parametrize("change", [dict(codebook_size=21), dict(num_classes=6), dict(grid=(4, 3))])

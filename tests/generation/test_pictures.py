@@ -32,3 +32,21 @@ def test_an_ordinary_name_is_left_as_it_is():
     assert pictures.label("great white shark, Carcharodon") == "great white shark, Carcharodon"
     assert pictures.label("x" * 40) == "x" * 40
     assert pictures.label("x" * 41) == "x" * 37 + "..."
+
+
+def test_a_long_prompt_is_written_on_the_lines_that_its_row_has():
+    prompt = "a dog in a field of flowers under a blue sky " * 3  # 135 characters
+    wide = pictures.labelled_rows(IMAGES, [prompt, "a"], columns=2)
+    assert wide.shape[1] < 2 * 66 + 16 + 40 * 16
+    written = (wide[:66, :-132] < 128).any(axis=(1, 2))  # pixel rows of the first name
+    starts = np.flatnonzero(np.diff(written.astype(int)) == 1)
+    assert len(starts) >= 3
+
+
+def test_headings_stand_above_their_columns():
+    images = np.full((4, 16, 16, 3), 255, np.uint8)
+    bare = pictures.labelled_rows(images, ["a", "b"], 2)
+    headed = pictures.labelled_rows(images, ["a", "b"], 2, ["prefix 16\n0.0123 s", ""])
+    assert headed.shape[0] == bare.shape[0] + 46
+    columns = np.flatnonzero((headed[:46] < 128).any(axis=(0, 2)))
+    assert len(columns) and columns.max() < headed.shape[1] - (headed.shape[1] - 30) // 2

@@ -85,11 +85,11 @@ def test_a_prefix_that_reads_the_prompts_is_swept(tmp_path):
         strip = sweep_panel.read_strip(tmp_path / "sweep/settings" / f"prefix={prefix}.png", 8)
         assert np.abs(to_uint8(np.asarray(tokenizer.decode(drawn))).astype(int) - strip).max() <= 1
     panel = np.asarray(Image.open(tmp_path / "sweep" / "panel.png"))
-    assert panel.shape[0] == 2 * 20 + 8 * 62 and panel.shape[1] > 2 * 62
+    assert panel.shape[0] == 46 + 8 * 62 and panel.shape[1] > 2 * 62
     cells = [
         column
         for column in range(panel.shape[1] - 60)
-        if (panel[40:100, column : column + 60] == strip[0].repeat(5, 0).repeat(5, 1)).all()
+        if (panel[46:106, column : column + 60] == strip[0].repeat(5, 0).repeat(5, 1)).all()
     ]
     assert len(cells) == 1  # enlarged five times, the first of the second column
 
