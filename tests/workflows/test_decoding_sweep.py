@@ -26,7 +26,7 @@ PROMPTS = ["a black dog", "zero"]
 
 def tokenizer_of(codes, folder):
     """A tokenizer of so many codes, saved; and what generators say of it."""
-    config = VQConfig(**SMALL_VQ | dict(codebook_size=codes))
+    config = VQConfig(**SMALL_VQ | dict(codebook_size=codes, channel_multipliers=(1, 1, 1)))
     tokenizer = Tokenizer(jax.jit(lambda: VQTokenizer(config, jax.random.key(0)))(), "vq")
     tokenizer.save(folder / "vq")
     return tokenizer, {"path": str(folder / "vq"), "fingerprint": tokenizer.fingerprint}
@@ -74,7 +74,7 @@ def test_a_prefix_that_reads_the_prompts_is_swept(tmp_path):
     first = tiny_lumina.generator()
     first.save(tmp_path / "first")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    found = swept(tmp_path, (12, 12), [0, 5], prompts=str(tmp_path / "prompts.txt"))
+    found = swept(tmp_path, (24, 24), [0, 5], prompts=str(tmp_path / "prompts.txt"))
     assert [row["prefix"] for row in found["rows"]] == [0, 5]
     assert all(row["seconds_per_image"] > 0 for row in found["rows"])
     texts = PROMPTS * 4
@@ -85,13 +85,14 @@ def test_a_prefix_that_reads_the_prompts_is_swept(tmp_path):
         strip = sweep_panel.read_strip(tmp_path / "sweep/settings" / f"prefix={prefix}.png", 8)
         assert np.abs(to_uint8(np.asarray(tokenizer.decode(drawn))).astype(int) - strip).max() <= 1
     panel = np.asarray(Image.open(tmp_path / "sweep" / "panel.png"))
-    assert panel.shape[0] == 46 + 8 * 62 and panel.shape[1] > 2 * 62
-    cells = [
-        column
-        for column in range(panel.shape[1] - 60)
-        if (panel[46:106, column : column + 60] == strip[0].repeat(5, 0).repeat(5, 1)).all()
+    assert panel.shape[0] == 46 + 8 * 50  # two lines above images that are enlarged twice
+    first_of_last = strip[0].repeat(2, axis=0).repeat(2, axis=1)
+    found = [
+        left
+        for left in range(panel.shape[1] - 48)
+        if (panel[46:94, left : left + 48] == first_of_last).all()
     ]
-    assert len(cells) == 1  # enlarged five times, the first of the second column
+    assert len(found) == 1
 
 
 def test_llamagen_of_features_in_files_is_the_prefix(tmp_path):
@@ -134,7 +135,7 @@ def test_llamagen_of_features_in_files_is_the_prefix(tmp_path):
     )
     with np.load(tmp_path / "out" / "samples.npz") as file:
         images = file["arr_0"]
-    found = swept(tmp_path, (8, 8), [5, 16], condition_features=str(tmp_path / "features"))
+    found = swept(tmp_path, (16, 16), [5, 16], condition_features=str(tmp_path / "features"))
     assert found["samples"]["features"].startswith("2 files of")
     strip = sweep_panel.read_strip(tmp_path / "sweep/settings" / "prefix=5.png", 8)
     assert np.abs(strip[:2].astype(int) - images).max() <= 1
