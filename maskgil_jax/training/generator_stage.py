@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     """
     data = generator_data.open_data(config)
     mesh, network, options = check(config, data.description(source_name(config)))
-    by_class = not config.model.feature_dim
+    by_class = presets.of_classes(config.model)
     conditions = generator_samples.choose_conditions(data, by_class, config.samples.classes)
     start_from = generator_start.load_start(
         config.start_from.generator, network, data.provenance, data.conditioning.provenance
@@ -77,7 +77,7 @@ def check(
       InputError: fields that do not fit together, the codes, or this machine.
     """
     mesh = check_common(config)
-    by_class, count = not config.model.feature_dim, len(data.class_names)
+    by_class, count = presets.of_classes(config.model), len(data.class_names)
     if by_class and count != config.model.num_classes:
         raise InputError(
             f"{data.source} has {count} classes, but config.model.num_classes = "
@@ -103,7 +103,7 @@ def check(
     if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
         raise InputError(
             "config.evaluation.metrics has accuracy, which is of classes, but the condition is of "
-            "features: expected others"
+            "text or speech: expected others"
         )
     options = samplers.checked_options(config.samples, network)
     if not network.has_null_condition and config.loss.condition_dropout:
