@@ -89,6 +89,7 @@ def from_options(
     *,
     texts: Texts | None = None,
     verify: bool = True,
+    tensor: int = 1,
     placed: Callable[[Generator], Generator] = lambda model: model,
     memory: float | None = None,
     devices: int = 1,
@@ -103,6 +104,7 @@ def from_options(
       grid: (height, width) in tokens; None: the model's own.
       texts: of the same labels, for a `prefix_model` that reads prompts itself.
       verify: compare the fingerprint of `prefix_model` with what is read.
+      tensor: devices that share its weights.
       placed: puts `prefix_model` on the devices where `generator` is.
       memory: bytes of each device to stay within beside the weights; None: what is free there.
       devices: that `conditions` are split over.
@@ -140,7 +142,7 @@ def from_options(
     if first:
         _check_hybrid(_of_prefix(generator_without_weights(first)), generator, grid)
     return hybrid_sampler(
-        placed(load_generator(first, verify)) if first else None,
+        placed(load_generator(first, verify, tensor)) if first else None,
         generator,
         seed,
         prefix=tokens,

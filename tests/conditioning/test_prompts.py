@@ -1,4 +1,4 @@
-"""Lumina-mGPT tuned on captioned images, from a folder to samples of prompts, at the smallest size."""
+"""Lumina-mGPT tuned on captioned images, from a folder to samples, as small as it goes."""
 
 import io
 
@@ -19,9 +19,7 @@ from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, tiny_lumina
 
-SETTINGS = dict(
-    layers=2, dim=32, heads=4, kv_heads=4, mlp_dim=48, vocabulary=9300, dtype="float32"
-)
+SETTINGS = dict(layers=2, dim=32, heads=4, kv_heads=4, mlp_dim=48, vocabulary=9300, dtype="float32")
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def examples_of(model, codes, length=128, condition_dropout=0.0):
 
 
 def reference(model, sequences):
-    """Mean cross-entropy and z-loss of all ids of some answers; `sequences`: ids and their start."""
+    """Mean cross-entropy and z-loss of ids of answers; `sequences`: ids, and where these start."""
     losses, squares = [], []
     for ids, start in sequences:
         logits = np.asarray(model.token_logits(ids[None]))[0].astype(np.float64)
