@@ -1,5 +1,6 @@
 """The table of image sources, and the function that opens one by its name."""
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -24,6 +25,7 @@ log = logging.getLogger("maskgil_jax")
 SOURCES: dict[str, tuple[str, Callable[[str], Source]]] = {
     "embedded": ("embedded", Embedded),
     "folder": ("folder:PATH", Folder),
+    "nested": ("nested:PATH", functools.partial(Folder, each=True)),
     "tar": ("tar:PATTERN", Tar),
     "tfds": ("tfds:NAME/SPLIT", Tfds),
 }

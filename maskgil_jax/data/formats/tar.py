@@ -62,7 +62,7 @@ class Tar:
     def __init__(self, pattern: str):
         paths = patterns.files(pattern)
         folder = os.path.dirname(os.path.abspath(paths[0]))
-        names_file = os.path.join(folder, "classnames.txt")
+        names_file = os.path.join(folder, class_labels.NAMES_FILE)
         names = class_labels.read_names(names_file) if os.path.lexists(names_file) else None
         scan_one = functools.partial(scan, class_ids=class_labels.ids_of(names or ()))
         with ThreadPoolExecutor(SCANNERS) as pool:
