@@ -48,7 +48,7 @@ REMOVED = {
 
 def _images() -> dict:
     return dict(
-        source="",  # embedded | folder:PATH | tar:PATTERN | tfds:NAME/SPLIT |
+        source="",  # embedded | folder:PATH | nested:PATH | tar:PATTERN | tfds:NAME/SPLIT |
         # arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
@@ -222,7 +222,7 @@ def generator() -> ConfigDict:
             layers=12,
             dim=768,
             heads=12,
-            num_classes=1000,  # where the condition is the class
+            num_classes=1000,  # where the condition is the class; 0 without feature_dim: none
             feature_dim=0,  # C of the features of encoder or data.features; 0: of a class
             condition_tokens=1,  # T of those: more are cut off, fewer are padded
             preset="paper",  # paper | paper_causal | maskgil_released | llamagen | besnier |

@@ -6,7 +6,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import speech
-from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
+from maskgil_jax.conditioning.base import (
+    Conditioning,
+    FileReader,
+    identity,
+    read_class,
+    read_nothing,
+)
 from maskgil_jax.conditioning.text import of_captions
 from maskgil_jax.data.companions.features import FeatureFiles
 from maskgil_jax.data.companions.pairing import Images
@@ -41,7 +47,7 @@ def of_config(
     if data.features:
         return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:
-        return Conditioning(read_class)
+        return Conditioning(read_class if config.model.num_classes else read_nothing)
     encoder = load_encoder(config.encoder)
     if isinstance(encoder, TextEncoder) == bool(data.speech):
         kind = "text" if isinstance(encoder, TextEncoder) else "speech"

@@ -342,7 +342,7 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     options = {name: settings[name] for name in options_of(network.causal)}
     try:
         if network.causal:
-            generators.options_of_causal(options)
+            generators.options_of_causal(network, options)
         else:
             generators.plan_of(network, network.grid[0] * network.grid[1], options)
     except InputError as error:

@@ -25,7 +25,8 @@ class Generator:
     """Codes from conditions, by a model of masked tokens.
 
     A condition is class ids, integers [B]; or, for a model of text or speech, features: float
-    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding.
+    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding. An unconditional
+    model takes what `null_condition` gives.
     """
 
     kind = "masked"
@@ -92,8 +93,14 @@ class Generator:
 
     @property
     def num_classes(self) -> int:
-        """Number of condition classes; 0 where the condition is features."""
+        """Number of condition classes; 0 where the condition is features, or where is none."""
         return self.network.config.num_classes
+
+    @property
+    def is_unconditional(self) -> bool:
+        """Whether it draws images without a condition."""
+        config = self.network.config
+        return not config.num_classes and not config.has_null_condition
 
     @property
     def names_of_classes(self) -> tuple[str, ...]:
@@ -108,7 +115,7 @@ class Generator:
     def null_condition(self, batch: int) -> Condition:
         """The null condition: int32 [batch], or features without padding."""
         config = self.network.config
-        if self.num_classes:
+        if self.num_classes or self.is_unconditional:
             return jnp.full((batch,), self.num_classes, jnp.int32)
         shape = (batch, config.condition_tokens)
         empty = Features(jnp.zeros((*shape, config.feature_dim)), jnp.ones(shape, bool))
@@ -160,7 +167,8 @@ class Generator:
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
           memory: bytes of each device that drawing may take beside the weights; None: what is free.
-          **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 ...
+          **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 (none, for a
+            model without a null condition) ...
 
         Returns:
           int32 [B, h, w] in 0 .. codebook_size - 1.
@@ -272,7 +280,8 @@ class Generator:
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         config = self.network.config
-        check = checked_conditions.classes if self.num_classes else checked_conditions.features
+        by_class = self.num_classes or self.is_unconditional
+        check = checked_conditions.classes if by_class else checked_conditions.features
         checked: Condition = check(condition, config)
         count = jax.tree.leaves(checked)[0].shape[0]
         if batch is not None and count != batch:
@@ -306,8 +315,8 @@ class CausalGenerator(Generator):
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
           start, memory: as in Generator.sample.
-          **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
-            top_k=0 ...
+          **options: fields of decoding.autoregressive.Options: guidance=2.0 (none, for a model
+            without a null condition), temperature=1.0, top_k=0 ...
 
         Returns:
           int32 [B, h, w].
@@ -338,7 +347,7 @@ class CausalGenerator(Generator):
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
-        chosen = options_of_causal(options)
+        chosen = options_of_causal(self.network.config, options, negative is None)
         batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
             return jnp.full((batch, height, width), self.mask_id, jnp.int32)
@@ -361,7 +370,7 @@ class CausalGenerator(Generator):
     ) -> None:
         """As Generator.check_options."""
         self._checked_grid(grid)
-        options_of_causal(options)
+        options_of_causal(self.network.config, options, not negative)
 
 
 def plan_of(
@@ -379,23 +388,48 @@ def plan_of(
       InputError: options that no decoding with this network can use.
     """
     try:
-        plan, counts_SB = masked_plan.plan(masked, **options)
+        plan, counts_SB = masked_plan.plan(masked, **_with_guidance(config, options, needs_null))
     except ValueError as error:
         raise InputError(str(error)) from None
-    if plan.guided and needs_null and not config.has_null_condition:
-        raise InputError(
-            f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
-            "expected none (scale 1)"
-        )
+    if plan.guided:
+        _check_guidance(config, plan.guidance[-1], needs_null)
     return plan, counts_SB
 
 
-def options_of_causal(options: Mapping[str, Any]) -> autoregressive.Options:
-    """The decoding.autoregressive.Options of these names; InputError where there are none."""
+def options_of_causal(
+    config: Any, options: Mapping[str, Any], needs_null: bool = True
+) -> autoregressive.Options:
+    """How a causal network of this config draws tokens.
+
+    Args:
+      config, needs_null: as in `plan_of`.
+      options: fields of decoding.autoregressive.Options.
+
+    Raises:
+      InputError: options that no decoding with this network can use.
+    """
     try:
-        return autoregressive.Options(**options)
+        chosen = autoregressive.Options(**_with_guidance(config, options, needs_null))
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+    if chosen.guidance != 1:
+        _check_guidance(config, chosen.guidance, needs_null)
+    return chosen
+
+
+def _with_guidance(config: Any, options: Mapping[str, Any], needs_null: bool) -> dict[str, Any]:
+    """The options, without guidance where none is asked for and there is no null condition."""
+    if config.has_null_condition or not needs_null or "guidance" in options:
+        return dict(options)
+    return {**options, "guidance": 0.0 if options.get("guidance_form") == "weight" else 1.0}
+
+
+def _check_guidance(config: Any, scale: float, needs_null: bool) -> None:
+    """Raise InputError unless there is a condition, and another, to guide from one to the other."""
+    if config.has_null_condition or (config.num_classes and not needs_null):
+        return
+    kind = "has no null condition" if config.num_classes else "is unconditional"
+    raise InputError(f"guidance of scale {scale}, but this model {kind}: expected none (scale 1)")
 
 
 def _key(rng: jax.Array | int) -> jax.Array:

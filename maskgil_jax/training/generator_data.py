@@ -144,7 +144,8 @@ def _joined(
     names: Sequence[str], opened: Sequence[Any], config: ConfigDict
 ) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
-    if not config.model.feature_dim or config.data.speech:
+    of_classes = config.model.num_classes and not config.model.feature_dim
+    if of_classes or config.data.speech:
         mixture.check_classes(names, opened)
     return mixture.joined(opened)
 

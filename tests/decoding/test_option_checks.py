@@ -92,7 +92,7 @@ def test_of_a_config(made, field, value):
 
 def test_guidance_needs_a_null_condition_before_any_work():
     class Config:
-        has_null_condition = False
+        has_null_condition, num_classes = False, 4
 
     with pytest.raises(InputError, match="this model has no null condition"):
         generators.plan_of(Config, 6, dict(steps=2, guidance=2.0))
