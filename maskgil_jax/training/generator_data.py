@@ -16,7 +16,7 @@ from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.images import buckets
 from maskgil_jax.data.order import pools_of
 from maskgil_jax.data.records import limits
-from maskgil_jax.data.records.image_records import Named, Record, name_of
+from maskgil_jax.data.records.image_records import Named, Record, blocks_of, name_of
 from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
@@ -118,7 +118,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Generator
     return GeneratorData(
         dataset=Dataset(
             load,
-            pools_of(numbers, weights),
+            pools_of(numbers, weights, list(map(blocks_of, opened))),
             shapes.grids(tokenizer.downsample),
             functools.partial(_name_of, source, condition, config.data.color),
         ),

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
 from maskgil_jax.data.images import image_decoder
@@ -21,6 +22,7 @@ EXTENSIONS = (
     *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".svg"),
 )
+CACHE = 2**30  # bytes of decoded blocks (see Blocks) that a process keeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,24 @@ def none_readable(path: str, count: int, reasons: Sequence[str]) -> str:
     first_reasons = "\n  ".join(reasons[:3])
     more = "\n  ..." if count > 3 else ""
     return f"0 of {count} images of {path} can be read:\n  {first_reasons}{more}"
+
+
+class Blocks(NamedTuple):
+    """Records that are stored in blocks, each of which is read and decoded whole.
+
+    Attributes:
+      ends: of the blocks among the records, ascending, int [K].
+      sizes: bytes of each in memory, int [K].
+    """
+
+    ends: np.ndarray
+    sizes: np.ndarray
+
+
+def blocks_of(source: object) -> Blocks | None:
+    """The blocks of a source; None where any record is read at once."""
+    blocks: Blocks | None = getattr(source, "blocks", None)
+    return blocks
 
 
 class Source(Protocol):
