@@ -21,11 +21,31 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """What maskgil_jax.inspect looks at."""
+
+    data: str = option("source: folder:PATH, parquet:PATTERN, tar:PATTERN, arrayrecord:DIR, ...")
+    output: str = option("PNG to write, of 32 examples as a training step would see them", "")
+    num: int = option("images that are read, spread evenly over all; 0: all", 1000, least=0)
+    image_size: int = option("pixels: side of the squares of the picture", 256, least=1)
+    buckets: str = option("pixart or lumina, as in training; default: squares", "")
+    crop: str = option("random, whole_side or center, as in training", "random")
+    flip: bool = option("mirror half of the images, as in training", True)
+    color: str = option(
+        "srgb: converted from ICC profiles; ignore: pixels as they are stored", CODES.color
+    )
+    seed: int = option("of order and crops, as in training", 0, least=0)
+    tokenizer: str = option(
+        "of code shards, for their picture; default: the one that made them", ""
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizeOptions:
     """What maskgil_jax.tokenize encodes."""
 
     tokenizer: str = option("tokenizer directory")
-    data: str = option("source of images: embedded, folder:PATH, tar:PATTERN, ...")
+    data: str = option("source of images: embedded, folder:PATH, parquet:PATTERN, tar:PATTERN, ...")
     output: str = option("directory for the shards")
     crops: str = option("center (1), flip (2), ten (10) or random (--views) per image", CODES.crops)
     encoder: str = option("text encoder directory: keeps the captions' token ids", CODES.encoder)

@@ -140,18 +140,22 @@ class _RowGroups:
         with self._lock:
             mine = key not in self._kept
             if mine:
-                self._kept[key] = Future(), file.sizes[number]
-                self._evict()
+                self._keep(key, Future(), file.sizes[number])
             self._kept.move_to_end(key)
             future, _ = self._kept[key]
         if mine:
             try:
-                future.set_result(_read(file, number))
+                table = _read(file, number)
             except BaseException as error:
                 future.set_exception(error)
+            else:
+                future.set_result(table)
+                with self._lock:  # again, since the footer says what it takes in the file
+                    self._keep(key, future, table.nbytes)
         return future.result()
 
-    def _evict(self) -> None:
+    def _keep(self, key: tuple[str, int, int], future: Future, size: int) -> None:
+        self._kept[key] = future, size
         while len(self._kept) > 2 and sum(size for _, size in self._kept.values()) > CACHE:
             self._kept.popitem(last=False)
 
