@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from maskgil_jax.conditioning import speech
+from maskgil_jax.conditioning import prompts, speech
 from maskgil_jax.conditioning.base import (
     Conditioning,
     FileReader,
@@ -17,9 +17,10 @@ from maskgil_jax.conditioning.text import of_captions
 from maskgil_jax.data.companions.features import FeatureFiles
 from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.images.buckets import Size
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
-from maskgil_jax.pretrained import loading
+from maskgil_jax.pretrained import loading, presets
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
@@ -29,7 +30,11 @@ Encoder = TextEncoder | SpeechEncoder | None  # None: log-mel frames
 
 
 def of_config(
-    config: ConfigDict, class_names: Sequence[str], images: Images, shards: Sequence[Index] = ()
+    config: ConfigDict,
+    class_names: Sequence[str],
+    images: Images,
+    grids: Sequence[Size],
+    shards: Sequence[Index] = (),
 ) -> Conditioning:
     """The conditioning that a generator's config asks for.
 
@@ -37,6 +42,7 @@ def of_config(
       config: of the stage.
       class_names: of the data.
       images: that are trained on.
+      grids: (height, width) in tokens of each size of them.
       shards: indices of the code shards that are trained on; none for images.
 
     Raises:
@@ -44,6 +50,14 @@ def of_config(
     """
     check_fields(config)
     data, tokens, width = config.data, config.model.condition_tokens, config.model.feature_dim
+    if presets.reads_prompts(config.model):
+        if shards:
+            raise InputError(
+                f"config.data.source: the code shards of {shards[0].source['name']} keep no "
+                f"captions for preset {config.model.preset}: expected images with captions"
+            )
+        path = config.vocabulary or config.start_from.generator
+        return prompts.of_captions(path, tokens, config.model.vocabulary, grids)
     if data.features:
         return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:

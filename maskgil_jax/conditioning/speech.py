@@ -80,7 +80,9 @@ class RecordingReader:
     recordings: Recordings
     window: Window
 
-    def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+    def __call__(
+        self, record: Record | CodeRecord, rng: np.random.Generator, bucket: int
+    ) -> Example:
         """The condition's fields of an example, see base.Read."""
         data = self.recordings.read(record.id, record.label, rng)
         return self.window.prompt(audio.decode(data))

@@ -96,6 +96,12 @@ class SampleOptions:
     memory: float = option(
         "GiB of a device to stay within beside the weights; 0: what is free there", 0.0, least=0
     )
+    tensor: int = option(
+        "devices that share the weights of the model, and of prefix_model: for those that are too "
+        "large for one",
+        1,
+        least=1,
+    )
     seed: int = option("of all images", 0)
     companions: Companions
     decoding: Decoding

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import live_speech, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
@@ -12,7 +14,7 @@ from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
-from maskgil_jax.runtime import device_memory
+from maskgil_jax.runtime import device_memory, sharding
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -33,13 +35,16 @@ def sample(options: SampleOptions) -> None:
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
     requests.check_prompted(described, lines, options.size)
-    generator, tokenizer = loading.load_pair(options.model, companions.tokenizer, companions.verify)
+    generator, tokenizer = loading.load_pair(
+        options.model, companions.tokenizer, companions.verify, options.tensor
+    )
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
-    if speech is not None:
-        sample_speech(options, generator, tokenizer, speech, grid)
-    else:
-        request, about = read_request(options, condition, generator, lines)
-        sample_request(options, generator, tokenizer, request, about, grid)
+    with jax.set_mesh(sharding.tensor_mesh(options.tensor)):
+        if speech is not None:
+            sample_speech(options, generator, tokenizer, speech, grid)
+        else:
+            request, about = read_request(options, condition, generator, lines)
+            sample_request(options, generator, tokenizer, request, about, grid)
 
 
 def sample_request(
@@ -62,6 +67,7 @@ def sample_request(
         grid,
         texts=request.texts,
         verify=options.companions.verify,
+        tensor=options.tensor,
         memory=memory,
     )
     settings = {**about, **samplers.description(decoding, options.seed)}
@@ -158,6 +164,7 @@ def sample_speech(
             *(generator, decoding, options.seed, conditions),
             grid=grid,
             verify=companions.verify,
+            tensor=options.tensor,
             memory=options.memory * device_memory.GIB or None,
         )
 

@@ -16,7 +16,12 @@ from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained import checked_conditions, model_directory, networks
+from maskgil_jax.pretrained import (
+    checked_conditions,
+    checked_decoding,
+    model_directory,
+    networks,
+)
 from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError
 
@@ -249,7 +254,7 @@ class Generator:
     def _planned(
         self, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
     ) -> tuple[masked_plan.Plan, np.ndarray]:
-        return plan_of(self.network.config, masked, options, needs_null)
+        return checked_decoding.plan_of(self.network.config, masked, options, needs_null)
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
@@ -347,7 +352,7 @@ class CausalGenerator(Generator):
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
-        chosen = options_of_causal(self.network.config, options, negative is None)
+        chosen = checked_decoding.options_of_causal(self.network.config, options, negative is None)
         batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
             return jnp.full((batch, height, width), self.mask_id, jnp.int32)
@@ -370,66 +375,7 @@ class CausalGenerator(Generator):
     ) -> None:
         """As Generator.check_options."""
         self._checked_grid(grid)
-        options_of_causal(self.network.config, options, not negative)
-
-
-def plan_of(
-    config: Any, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
-) -> tuple[masked_plan.Plan, np.ndarray]:
-    """How a network of this config fills masked tokens; as masked_plan.plan.
-
-    Args:
-      config: of the network.
-      masked: tokens; of each image, int [B], where images differ.
-      options: fields of decoding.masked_options.Options.
-      needs_null: whether guidance needs the network's own null condition.
-
-    Raises:
-      InputError: options that no decoding with this network can use.
-    """
-    try:
-        plan, counts_SB = masked_plan.plan(masked, **_with_guidance(config, options, needs_null))
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if plan.guided:
-        _check_guidance(config, plan.guidance[-1], needs_null)
-    return plan, counts_SB
-
-
-def options_of_causal(
-    config: Any, options: Mapping[str, Any], needs_null: bool = True
-) -> autoregressive.Options:
-    """How a causal network of this config draws tokens.
-
-    Args:
-      config, needs_null: as in `plan_of`.
-      options: fields of decoding.autoregressive.Options.
-
-    Raises:
-      InputError: options that no decoding with this network can use.
-    """
-    try:
-        chosen = autoregressive.Options(**_with_guidance(config, options, needs_null))
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from None
-    if chosen.guidance != 1:
-        _check_guidance(config, chosen.guidance, needs_null)
-    return chosen
-
-
-def _with_guidance(config: Any, options: Mapping[str, Any], needs_null: bool) -> dict[str, Any]:
-    """The options, without guidance where none is asked for and there is no null condition."""
-    if config.has_null_condition or not needs_null or "guidance" in options:
-        return dict(options)
-    return {**options, "guidance": 0.0 if options.get("guidance_form") == "weight" else 1.0}
-
-
-def _check_guidance(config: Any, scale: float, needs_null: bool) -> None:
-    """Raise InputError unless there is a condition, and another, to guide from one to the other."""
-    if config.has_null_condition or (config.num_classes and not needs_null):
-        return
-    kind = "has no null condition" if config.num_classes else "is unconditional"
-    raise InputError(f"guidance of scale {scale}, but this model {kind}: expected none (scale 1)")
+        checked_decoding.options_of_causal(self.network.config, options, not negative)
 
 
 def _key(rng: jax.Array | int) -> jax.Array:

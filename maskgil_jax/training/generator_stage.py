@@ -76,9 +76,8 @@ def check(
       InputError: fields that do not fit together, the codes, or this machine.
     """
     mesh = check_common(config)
-    count = len(data.class_names)
-    by_class = bool(config.model.num_classes) and not config.model.feature_dim
-    if not by_class and not config.model.feature_dim:
+    by_class, count = presets.of_classes(config.model), len(data.class_names)
+    if presets.is_unconditional(config.model):
         _check_unconditional(config, count)
     if by_class and count != config.model.num_classes:
         raise InputError(

@@ -89,7 +89,7 @@ def read_pairs(
     for place, record in readable(shards, places.tolist()):
         try:
             rng = np.random.default_rng((options.seed, place))
-            examples.append(conditioning.read(record, rng))
+            examples.append(conditioning.read(record, rng, int(shards.grids[place])))
         except Unreadable as error:
             log.warning("left out %s: %s", record.id, error)
             continue

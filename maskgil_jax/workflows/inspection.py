@@ -186,7 +186,7 @@ def pictured_images(source: Source, options: InspectOptions) -> np.ndarray:
     return pictures.titled(np.asarray(batch["image"]), texts, COLUMNS)
 
 
-def _label_and_caption(record: Record, rng: np.random.Generator) -> pipeline.Example:
+def _label_and_caption(record: Record, rng: np.random.Generator, bucket: int) -> pipeline.Example:
     try:
         captions = image_records.captions_of(record)
     except Unreadable:
