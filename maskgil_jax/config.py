@@ -31,6 +31,7 @@ MAY_CHANGE = (
 # Fields that older runs do not have, and what they did.
 ADDED = {
     "color": "ignore",
+    "recordings": False,
     "order": "raster",
     "autoregressive_share": 0.0,
     "split": "uniform",
@@ -193,6 +194,7 @@ def codes() -> ConfigDict:
             encoder="",  # directory of a text encoder: captions are kept too, as its token ids
             features=False,  # and as its features, which training then need not compute
             caption_tokens=256,  # that are kept of a caption
+            recordings=False,  # keep the recordings that tars hold beside the images
             seed=0,  # of random crops
             color="srgb",  # as in data.color
             batch_size=64,  # images encoded at once
@@ -211,7 +213,8 @@ def generator() -> ConfigDict:
     # fits them best, of this list of about the area of the square, and each batch is of one size;
     # code shards know theirs
     config.data.speech = ""  # with an encoder of speech: folder of NAME.wav, of image NAME.jpg, or
-    # of CLASS/*.wav, of which any goes with an image of the class
+    # of CLASS/*.wav, of which any goes with an image of the class; or "inside": the recordings that
+    # tars hold beside their images, or code shards that were made of these
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(

@@ -70,7 +70,7 @@ def of_config(
             f"{data.speech!r}: expected recordings with an encoder of speech, and with that only"
         )
     if not isinstance(encoder, TextEncoder):
-        recordings = Recordings(data.speech, class_names, images)
+        recordings = _recordings(data.speech, class_names, images, shards)
         return speech.of_recordings(encoder, recordings, tokens, width)
     if encoder.width != width:
         raise InputError(
@@ -121,8 +121,23 @@ def of_generator(
     if not recordings:
         raise InputError("the generator is conditioned on speech: expected a folder of recordings")
     images = Images([shards.index.source["name"]], [shards])
-    opened = Recordings(recordings, shards.class_names, images)
+    opened = _recordings(recordings, shards.class_names, images, [shards.index])
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
+
+
+def _recordings(
+    folder: str, class_names: Sequence[str], images: Images, shards: Sequence[Index]
+) -> Recordings | None:
+    """The recordings in a folder; None for speech.INSIDE, which the images are stored with."""
+    if folder != speech.INSIDE:
+        return Recordings(folder, class_names, images)
+    for index in shards:
+        if not index.recordings:
+            raise InputError(
+                f"the code shards of {index.source['name']} hold no recordings: expected a folder "
+                "of them, or shards that maskgil_jax.tokenize made with recordings"
+            )
+    return None
 
 
 def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Encoder:

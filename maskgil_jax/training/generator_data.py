@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.conditioning import base, choice
+from maskgil_jax.conditioning import base, choice, speech
 from maskgil_jax.data import mixture, pipeline, sources
 from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.images import buckets
@@ -145,7 +145,7 @@ def _joined(
     names: Sequence[str], opened: Sequence[Any], config: ConfigDict
 ) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
-    if presets.of_classes(config.model) or config.data.speech:
+    if presets.of_classes(config.model) or config.data.speech not in ("", speech.INSIDE):
         mixture.check_classes(names, opened)
     return mixture.joined(opened)
 

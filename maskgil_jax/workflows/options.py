@@ -51,6 +51,7 @@ class TokenizeOptions:
     encoder: str = option("text encoder directory: keeps the captions' token ids", CODES.encoder)
     features: bool = option("keeps the captions' features too", CODES.features)
     caption_tokens: int = option("kept of a caption", CODES.caption_tokens, least=1)
+    recordings: bool = option("keeps the recordings that tars hold", CODES.recordings)
     views: int = option("of each image, for --crops=random", CODES.views, least=1)
     seed: int = option("of random crops", CODES.seed, least=0)
     color: str = option(
@@ -116,7 +117,9 @@ class MatchOptions:
     model: str = option("generator directory")
     codes: str = option("code shards that it was not trained on")
     encoder: str = option("encoder directory; default: the generator's own", "")
-    speech: str = option("folder of recordings, of a generator of speech", "")
+    speech: str = option(
+        "folder of recordings, of a generator of speech; or inside: those that the codes hold", ""
+    )
     output: str = option("F.json to write", "")
     num: int = option("images, at most", 1000, least=2)
     masks: int = option("drawn for each image", 8, least=1)

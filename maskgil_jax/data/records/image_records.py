@@ -23,6 +23,11 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".svg"),
 )
 CACHE = 2**30  # bytes of decoded blocks (see Blocks) that a process keeps
+RECORDINGS = (".wav", ".flac", ".mp3", ".ogg")  # what names of recordings end in, in lower case
+
+
+def _no_recording() -> bytes:
+    raise Unreadable("it has no recording")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Record:
       fault: why nothing of it can be used, known before its image is decoded, or "".
       read_captions: gives its captions as they are stored, for `captions_of`; what only needs the
         class does not read them.
+      read_recording: gives the file of the recording that is stored with it, or raises Unreadable.
     """
 
     image: bytes
@@ -43,6 +49,7 @@ class Record:
     id: str
     read_captions: Callable[[], tuple[str, ...]] = tuple
     fault: str = ""
+    read_recording: Callable[[], bytes] = _no_recording
 
 
 def is_image(name: str) -> bool:
