@@ -31,6 +31,7 @@ MAY_CHANGE = (
 # Fields that older runs do not have, and what they did.
 ADDED = {
     "color": "ignore",
+    "recordings": False,
     "order": "raster",
     "autoregressive_share": 0.0,
     "split": "uniform",
@@ -48,8 +49,8 @@ REMOVED = {
 
 def _images() -> dict:
     return dict(
-        source="",  # embedded | folder:PATH | tar:PATTERN | tfds:NAME/SPLIT |
-        # arrayrecord:DIR (code shards)
+        source="",  # embedded | folder:PATH | nested:PATH | parquet:PATTERN | hf:DIR |
+        # tar:PATTERN | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
         # image as fits, cut at random) | center (the same, its middle; ADM)
@@ -193,6 +194,7 @@ def codes() -> ConfigDict:
             encoder="",  # directory of a text encoder: captions are kept too, as its token ids
             features=False,  # and as its features, which training then need not compute
             caption_tokens=256,  # that are kept of a caption
+            recordings=False,  # keep the recordings that tars hold beside the images
             seed=0,  # of random crops
             color="srgb",  # as in data.color
             batch_size=64,  # images encoded at once
@@ -211,7 +213,8 @@ def generator() -> ConfigDict:
     # fits them best, of this list of about the area of the square, and each batch is of one size;
     # code shards know theirs
     config.data.speech = ""  # with an encoder of speech: folder of NAME.wav, of image NAME.jpg, or
-    # of CLASS/*.wav, of which any goes with an image of the class
+    # of CLASS/*.wav, of which any goes with an image of the class; or "inside": the recordings that
+    # tars hold beside their images, or code shards that were made of these
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(
@@ -222,7 +225,7 @@ def generator() -> ConfigDict:
             layers=12,
             dim=768,
             heads=12,
-            num_classes=1000,  # where the condition is the class
+            num_classes=1000,  # where the condition is the class; 0 without feature_dim: none
             feature_dim=0,  # C of the features of encoder or data.features; 0: of a class
             condition_tokens=1,  # T of those: more are cut off, fewer are padded
             preset="paper",  # paper | paper_causal | maskgil_released | llamagen | besnier |

@@ -1,9 +1,9 @@
 """Conditions of generators: how they are read with an image, and how the model gets them.
 
-An example has either the class itself (`label`), or features that were computed beforehand
-(`features`, `mask`), or what a frozen encoder makes features of in the step (`prompt`: the token
-ids of a caption, or log-mel frames of a recording; `mask`), or the `ids` of a prompt that the model
-reads itself (and `mask`).
+An example has either the class itself (`label`; 0 where there is no condition), or features that
+were computed beforehand (`features`, `mask`), or what a frozen encoder makes features of in the
+step (`prompt`: the token ids of a caption, or log-mel frames of a recording; `mask`), or the `ids`
+of a prompt that the model reads itself (and `mask`).
 """
 
 import dataclasses
@@ -55,6 +55,11 @@ class Conditioning:
 def read_class(record: Record | CodeRecord, rng: np.random.Generator, bucket: int) -> Example:
     """`label`, int32."""
     return {"label": np.int32(record.label)}
+
+
+def read_nothing(record: Record | CodeRecord, rng: np.random.Generator, bucket: int) -> Example:
+    """`label` 0, which stands for no condition in a model without classes."""
+    return {"label": np.int32(0)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import prompts, speech
-from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
+from maskgil_jax.conditioning.base import (
+    Conditioning,
+    FileReader,
+    identity,
+    read_class,
+    read_nothing,
+)
 from maskgil_jax.conditioning.text import of_captions
 from maskgil_jax.data.companions.features import FeatureFiles
 from maskgil_jax.data.companions.pairing import Images
@@ -55,7 +61,7 @@ def of_config(
     if data.features:
         return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:
-        return Conditioning(read_class)
+        return Conditioning(read_class if config.model.num_classes else read_nothing)
     encoder = load_encoder(config.encoder)
     if isinstance(encoder, TextEncoder) == bool(data.speech):
         kind = "text" if isinstance(encoder, TextEncoder) else "speech"
@@ -64,7 +70,7 @@ def of_config(
             f"{data.speech!r}: expected recordings with an encoder of speech, and with that only"
         )
     if not isinstance(encoder, TextEncoder):
-        recordings = Recordings(data.speech, class_names, images)
+        recordings = _recordings(data.speech, class_names, images, shards)
         return speech.of_recordings(encoder, recordings, tokens, width)
     if encoder.width != width:
         raise InputError(
@@ -115,8 +121,23 @@ def of_generator(
     if not recordings:
         raise InputError("the generator is conditioned on speech: expected a folder of recordings")
     images = Images([shards.index.source["name"]], [shards])
-    opened = Recordings(recordings, shards.class_names, images)
+    opened = _recordings(recordings, shards.class_names, images, [shards.index])
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
+
+
+def _recordings(
+    folder: str, class_names: Sequence[str], images: Images, shards: Sequence[Index]
+) -> Recordings | None:
+    """The recordings in a folder; None for speech.INSIDE, which the images are stored with."""
+    if folder != speech.INSIDE:
+        return Recordings(folder, class_names, images)
+    for index in shards:
+        if not index.recordings:
+            raise InputError(
+                f"the code shards of {index.source['name']} hold no recordings: expected a folder "
+                "of them, or shards that maskgil_jax.tokenize made with recordings"
+            )
+    return None
 
 
 def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Encoder:

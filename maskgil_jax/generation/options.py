@@ -67,7 +67,7 @@ class SampleOptions:
 
     model: str = option("generator directory")
     output: str = option("directory for the images")
-    classes: tuple[int, ...] = option("class ids", ())
+    classes: tuple[int, ...] = option("class ids; none for an unconditional generator", ())
     prompts: str = option("instead of classes: file of prompts, one a line", "")
     negative_prompt: str | None = option(
         "what images should not show: guidance leads away from it; for all prompts", None

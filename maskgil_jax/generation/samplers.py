@@ -19,7 +19,7 @@ from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.pretrained import generators, model_directory
+from maskgil_jax.pretrained import checked_decoding, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
@@ -345,9 +345,9 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     options = {name: settings[name] for name in options_of(network.causal)}
     try:
         if network.causal:
-            generators.options_of_causal(options)
+            checked_decoding.options_of_causal(network, options)
         else:
-            generators.plan_of(network, network.grid[0] * network.grid[1], options)
+            checked_decoding.plan_of(network, network.grid[0] * network.grid[1], options)
     except InputError as error:
         raise InputError(f"config.samples: {error}") from None
     return options

@@ -30,11 +30,12 @@ def sample(options: SampleOptions) -> None:
       InputError: no condition or several, one that the model does not take, or models and options
         that do not fit together.
     """
-    condition = check_condition(options)
+    described = loading.generator_without_weights(options.model)
+    condition = check_condition(options, described.is_unconditional)
     lines = requests.read_prompts(options.prompts) if options.prompts else []
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
-    requests.check_prompted(options.model, lines, options.size)
+    requests.check_prompted(described, lines, options.size)
     generator, tokenizer = loading.load_pair(
         options.model, companions.tokenizer, companions.verify, options.tensor
     )
@@ -109,14 +110,16 @@ def _memory(options: SampleOptions) -> float | None:
     return options.memory * device_memory.GIB or None
 
 
-def check_condition(options: SampleOptions) -> str:
-    """The name of the condition that is given.
+def check_condition(options: SampleOptions, unconditional: bool) -> str:
+    """The name of the condition that is given; "" for a generator without any.
 
     Raises:
       InputError: none or several, or an option that goes with another one.
     """
     given = [name for name in CONDITIONS if getattr(options, name)]
-    if len(given) != 1:
+    if unconditional and given:
+        raise InputError(f"{given[0]}: the generator is unconditional, expected no condition")
+    if len(given) != 1 and not unconditional:
         raise InputError(
             "one of classes=207,360 (class ids), prompts=FILE, speech=A.wav,B.mp3 and "
             f"features=A.npy is expected, {' and '.join(given) or 'none'} given"
@@ -124,8 +127,9 @@ def check_condition(options: SampleOptions) -> str:
     for name, goes_with in (("negative_prompt", "prompts"), ("recognizer", "speech")):
         value = getattr(options, name)
         if value is not None and given != [goes_with]:
-            raise InputError(f"{name}={value} goes with {goes_with}, not with {given[0]}")
-    return given[0]
+            other = given[0] if given else "an unconditional generator"
+            raise InputError(f"{name}={value} goes with {goes_with}, not with {other}")
+    return given[0] if given else ""
 
 
 def read_request(
@@ -133,6 +137,8 @@ def read_request(
 ) -> tuple[Request, dict[str, Any]]:
     """The request that options make, and what of it the images depend on, besides the labels."""
     companions, negative = options.companions, options.negative_prompt
+    if not condition:
+        return requests.of_nothing(generator), {}
     if condition == "prompts":
         request = requests.of_prompts(
             generator, lines, companions.encoder, companions.verify, negative

@@ -70,6 +70,15 @@ def reads_prompts(settings: Mapping[str, Any]) -> bool:
 
 def of_classes(settings: Mapping[str, Any]) -> bool:
     """Whether config.model describes a model whose condition is a class."""
+    return bool(settings["num_classes"]) and _without_text(settings)
+
+
+def is_unconditional(settings: Mapping[str, Any]) -> bool:
+    """Whether config.model describes a model without a condition."""
+    return not settings["num_classes"] and _without_text(settings)
+
+
+def _without_text(settings: Mapping[str, Any]) -> bool:
     return not settings["feature_dim"] and not reads_prompts(settings)
 
 

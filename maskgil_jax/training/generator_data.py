@@ -10,13 +10,13 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.conditioning import base, choice
+from maskgil_jax.conditioning import base, choice, speech
 from maskgil_jax.data import mixture, pipeline, sources
 from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.images import buckets
 from maskgil_jax.data.order import pools_of
 from maskgil_jax.data.records import limits
-from maskgil_jax.data.records.image_records import Named, Record, name_of
+from maskgil_jax.data.records.image_records import Named, Record, blocks_of, name_of
 from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
@@ -119,7 +119,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Generator
     return GeneratorData(
         dataset=Dataset(
             load,
-            pools_of(numbers, weights),
+            pools_of(numbers, weights, list(map(blocks_of, opened))),
             grids,
             functools.partial(_name_of, source, condition, config.data.color),
         ),
@@ -145,7 +145,7 @@ def _joined(
     names: Sequence[str], opened: Sequence[Any], config: ConfigDict
 ) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
-    if presets.of_classes(config.model) or config.data.speech:
+    if presets.of_classes(config.model) or config.data.speech not in ("", speech.INSIDE):
         mixture.check_classes(names, opened)
     return mixture.joined(opened)
 

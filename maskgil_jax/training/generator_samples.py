@@ -33,13 +33,20 @@ class SampleConditions(NamedTuple):
     conditions: samplers.Conditions
 
 
-def choose_conditions(data: GeneratorData, by_class: bool, count: int) -> SampleConditions:
+def choose_conditions(data: GeneratorData, network: Any, count: int) -> SampleConditions:
     """At most `count` conditions, evenly spread over the classes or the examples.
+
+    Args:
+      data: that is trained on.
+      network: config of the network; where that takes no condition, there is one of this name.
+      count: conditions.
 
     Raises:
       InputError: not one of the examples has a condition.
     """
-    if by_class:
+    if not network.num_classes and not network.has_null_condition:
+        return SampleConditions(np.zeros(1, np.int64), ("unconditional",), samplers.by_class)
+    if network.num_classes:
         classes = spread(len(data.class_names), count)
         return SampleConditions(classes, data.class_names, samplers.by_class)
     examples, names, reason = [], [], ""

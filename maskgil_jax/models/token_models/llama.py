@@ -82,7 +82,8 @@ class Llama(nnx.Module):
 
         Args:
           codes_Bhw: int32, 0 .. codebook_size - 1, or mask_id where masked.
-          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features, or Text.
+          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none (0, in a model without
+            conditions); or Features, or Text.
 
         Returns:
           float32 [B, h * w, classes], in raster order. Those of a causal model are predictions from
