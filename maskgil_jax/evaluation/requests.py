@@ -152,7 +152,9 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
       InputError: a condition that the generator does not take, or more than one.
     """
     request, about = _read_request(generator, options)
-    conditions = samplers.kept(samplers.split_over_devices(request.conditions))
+    conditions = samplers.kept(
+        samplers.split_over_devices(request.conditions, sharding.local_mesh())
+    )
     return request._replace(conditions=conditions), about
 
 
@@ -172,7 +174,9 @@ def _read_request(generator: Generator, options: Generating) -> tuple[Request, d
         return _read_recordings(generator, options)
     if options.condition_features:
         return _read_features(generator, options.condition_features)
-    if not generator.num_classes:
+    if generator.is_unconditional and not options.classes:
+        return requests.of_nothing(generator), {"condition": "none"}
+    if not generator.num_classes and not generator.is_unconditional:
         raise InputError(
             "the generator is not conditioned on classes: expected prompts=FILE, one a line, "
             "speech=FOLDER of recordings, or condition_features=FOLDER of .npy files, by what it "
