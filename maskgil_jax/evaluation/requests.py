@@ -141,7 +141,7 @@ def generated_images(
         names=request.names if request.of_classes else None,
         batch_size=options.batch_size,
         path=path,
-        about={"seed": options.seed, "options": decoding, **about},
+        about={**samplers.description(decoding, options.seed), **about},
     )
 
 

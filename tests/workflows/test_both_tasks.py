@@ -62,6 +62,8 @@ def test_compare_measures_all_ways_of_it_and_of_two_models(both, finished, causa
         (names[2], "both", 5),
         (names[2], "both", 16),
     ]
+    distances = {row["pixel_frechet_distance"] for row in rows}
+    assert len(distances) == len(rows)  # each way draws, and is measured on, images of its own
     losses = {(row["generator"], row["prefix"]): row.get("validation_loss") for row in rows}
     assert losses[names[2], 5] is None and losses[names[2], 0] != losses[names[2], 16]
     model = maskgil_jax.load(both / "model")
