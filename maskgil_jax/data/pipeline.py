@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 import grain
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from maskgil_jax.data.images import cropping
 from maskgil_jax.data.images.buckets import Size
@@ -28,11 +27,12 @@ Example = dict[str, np.ndarray | np.generic]
 Load = Callable[[int, np.random.Generator], Example]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
 
-# (image, height, width, rng) -> uint8 [height, width, 3], by the name in config.data.crop.
-CROPS: dict[str, Callable[[Image.Image, int, int, np.random.Generator], np.ndarray]] = {
-    "random": cropping.random_crop,
-    "whole_side": functools.partial(cropping.random_crop, smallest=1.0),
-    "center": lambda image, height, width, rng: cropping.bucket_crop(image, height, width),
+# (height, width, rng) -> the frame that an image is scaled to, by the name in config.data.crop; the
+# cut is in its middle, or anywhere.
+CROPS: dict[str, Callable[[int, int, np.random.Generator], Size]] = {
+    "random": cropping.random_frame,
+    "whole_side": functools.partial(cropping.random_frame, smallest=1.0),
+    "center": lambda height, width, rng: (height, width),
 }
 
 
@@ -111,6 +111,7 @@ def image_loader(
     crop: str,
     flip: bool,
     color: str = "srgb",
+    resize: str = "exact",
     condition: Callable[[Record, np.random.Generator, int], Example] = unconditional,
 ) -> Load:
     """Examples {image: uint8 [H, W, 3], unreadable: int32, ...}, see `_readable`.
@@ -122,16 +123,22 @@ def image_loader(
       crop: key of CROPS.
       flip: mirror half of the images.
       color: key of color.COLORS, see image_decoder.decode.
+      resize: key of cropping.RESIZES; "fast" also decodes JPEG at a part of its size, where the
+        crop needs no more.
       condition: gives the rest of an example of a bucket; may raise Unreadable.
     """
     check_crop(crop)
     check_color(color, "config.data.color")
+    cropping.check_resize(resize)
 
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = source[index]
         height, width = sizes[bucket]
-        with opened_image(record, color) as image:
-            pixels = CROPS[crop](image, height, width, rng)
+        frame = CROPS[crop](height, width, rng)
+        anywhere = None if crop == "center" else rng
+        with opened_image(record, color, frame if resize == "fast" else None) as image:
+            cover = cropping.RESIZES[resize]
+            pixels = cropping.framed_crop(image, frame, height, width, anywhere, cover)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return {"image": np.ascontiguousarray(pixels), **condition(record, rng, bucket)}
