@@ -127,7 +127,7 @@ def generated_images(
         models.generator,
         decoding,
         options.seed,
-        samplers.split_over_devices(request.conditions),
+        samplers.split_over_devices(request.conditions, sharding.local_mesh()),
         texts=request.texts,
         verify=options.companions.verify,
         placed=samplers.over_devices,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import live_speech, requests, samplers, samples
@@ -39,12 +40,11 @@ def sample(options: SampleOptions) -> None:
         options.model, companions.tokenizer, companions.verify, options.tensor
     )
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
-    with jax.set_mesh(sharding.tensor_mesh(options.tensor)):
-        if speech is not None:
-            sample_speech(options, generator, tokenizer, speech, grid)
-        else:
-            request, about = read_request(options, condition, generator, lines)
-            sample_request(options, generator, tokenizer, request, about, grid)
+    if speech is not None:
+        sample_speech(options, generator, tokenizer, speech, grid)
+    else:
+        request, about = read_request(options, condition, generator, lines)
+        sample_request(options, generator, tokenizer, request, about, grid)
 
 
 def sample_request(
@@ -56,21 +56,10 @@ def sample_request(
     grid: tuple[int, int] | None,
 ) -> None:
     """Generate images of classes, prompts or features; `request` and `about` as `read_request`."""
-    decoding = options.decoding.given()
-    memory = options.memory * device_memory.GIB or None
-    sampler = samplers.from_options(
-        generator,
-        decoding,
-        options.seed,
-        request.conditions,
-        request.negative,
-        grid,
-        texts=request.texts,
-        verify=options.companions.verify,
-        tensor=options.tensor,
-        memory=memory,
+    sampler = _sampler_of(
+        options, generator, request.conditions, request.negative, grid, request.texts
     )
-    settings = {**about, **samplers.description(decoding, options.seed)}
+    settings = {**about, **samplers.description(options.decoding.given(), options.seed)}
     height, width = grid or generator.grid
     samples.write_samples(
         sampler,
@@ -82,9 +71,43 @@ def sample_request(
         names=request.names or [],
         per_label=options.num,
         batch_size=options.batch_size,
-        memory=memory,
+        memory=_memory(options),
     )
     log.info("wrote %d images to %s", len(request.labels) * options.num, options.output)
+
+
+def _sampler_of(
+    options: SampleOptions,
+    generator: Generator,
+    conditions: samplers.Conditions,
+    negative: samplers.Conditions | None,
+    grid: tuple[int, int] | None,
+    texts: samplers.Texts | None = None,
+) -> samplers.Sampler:
+    """The sampler that the options ask for, on the devices that share the weights."""
+    mesh = sharding.tensor_mesh(options.tensor)
+    sampler = samplers.from_options(
+        generator,
+        options.decoding.given(),
+        options.seed,
+        samplers.split_over_devices(conditions, mesh),
+        None if negative is None else samplers.split_over_devices(negative, mesh),
+        grid,
+        texts=texts,
+        verify=options.companions.verify,
+        tensor=options.tensor,
+        memory=_memory(options),
+    )
+
+    def draw(labels: np.ndarray, start: int) -> Any:
+        with jax.set_mesh(mesh):
+            return sampler(labels, start)
+
+    return draw
+
+
+def _memory(options: SampleOptions) -> float | None:
+    return options.memory * device_memory.GIB or None
 
 
 def check_condition(options: SampleOptions, unconditional: bool) -> str:
@@ -160,13 +183,7 @@ def sample_speech(
     companions, decoding = options.companions, options.decoding.given()
 
     def sampler_of(conditions: samplers.Conditions) -> samplers.Sampler:
-        return samplers.from_options(
-            *(generator, decoding, options.seed, conditions),
-            grid=grid,
-            verify=companions.verify,
-            tensor=options.tensor,
-            memory=options.memory * device_memory.GIB or None,
-        )
+        return _sampler_of(options, generator, conditions, None, grid)
 
     listener = live_speech.listener_of(
         generator, companions.encoder, options.recognizer, companions.verify
