@@ -6,9 +6,9 @@ state is ever saved.
 """
 
 import dataclasses
-import functools
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -27,12 +27,23 @@ Example = dict[str, np.ndarray | np.generic]
 Load = Callable[[int, np.random.Generator], Example]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
 
-# (height, width, rng) -> the frame that an image is scaled to, by the name in config.data.crop; the
-# cut is in its middle, or anywhere.
-CROPS: dict[str, Callable[[int, int, np.random.Generator], Size]] = {
-    "random": cropping.random_frame,
-    "whole_side": functools.partial(cropping.random_frame, smallest=1.0),
-    "center": lambda height, width, rng: (height, width),
+
+class Crop(NamedTuple):
+    """How images are cropped.
+
+    Attributes:
+      smallest: share of a frame's side that the cut has at least, see cropping.random_crop.
+      anywhere: whether the cut is at a random place, not in the middle.
+    """
+
+    smallest: float
+    anywhere: bool
+
+
+CROPS = {  # by the name in config.data.crop
+    "random": Crop(0.8, True),
+    "whole_side": Crop(1.0, True),
+    "center": Crop(1.0, False),
 }
 
 
@@ -130,15 +141,17 @@ def image_loader(
     check_crop(crop)
     check_color(color, "config.data.color")
     cropping.check_resize(resize)
+    (smallest, anywhere), cover = CROPS[crop], cropping.RESIZES[resize]
 
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = source[index]
         height, width = sizes[bucket]
-        frame = CROPS[crop](height, width, rng)
-        anywhere = None if crop == "center" else rng
-        with opened_image(record, color, frame if resize == "fast" else None) as image:
-            cover = cropping.RESIZES[resize]
-            pixels = cropping.framed_crop(image, frame, height, width, anywhere, cover)
+        enough = cropping.largest_frame(height, width, smallest) if resize == "fast" else None
+        with opened_image(record, color, enough) as image:
+            if anywhere:
+                pixels = cropping.random_crop(image, height, width, rng, smallest, cover)
+            else:
+                pixels = cropping.bucket_crop(image, height, width, cover=cover)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return {"image": np.ascontiguousarray(pixels), **condition(record, rng, bucket)}

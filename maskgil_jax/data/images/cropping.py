@@ -9,9 +9,43 @@ from PIL import Image
 
 from maskgil_jax.runtime.errors import InputError
 
+Cover = Callable[[Image.Image, int, int], np.ndarray]  # (image, height, width) -> pixels
+
+
+def exact_cover(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """The image, scaled until it just covers height x width, as the official codes do."""
+    while image.size[0] >= 2 * width and image.size[1] >= 2 * height:
+        half = (image.size[0] // 2, image.size[1] // 2)
+        image = image.resize(half, Image.Resampling.BOX)
+    scale = max(width / image.size[0], height / image.size[1])
+    covering = (max(width, round(image.size[0] * scale)), max(height, round(image.size[1] * scale)))
+    return np.asarray(image.resize(covering, Image.Resampling.BICUBIC))
+
+
+def fast_cover(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """As `exact_cover`, by OpenCV: bicubic, with no wider filter where the image gets smaller."""
+    import cv2
+
+    cv2.setNumThreads(1)  # those that load images are enough
+    array = np.asarray(image)
+    while array.shape[0] >= 2 * height and array.shape[1] >= 2 * width:
+        half = (array.shape[1] // 2, array.shape[0] // 2)
+        array = cv2.resize(array, half, interpolation=cv2.INTER_AREA)
+    scale = max(width / array.shape[1], height / array.shape[0])
+    sides = max(width, round(array.shape[1] * scale)), max(height, round(array.shape[0] * scale))
+    return cv2.resize(array, sides, interpolation=cv2.INTER_CUBIC)
+
+
+# How images are scaled in training, by the name in config.data.resize.
+RESIZES: dict[str, Cover] = {"exact": exact_cover, "fast": fast_cover}
+
 
 def bucket_crop(
-    image: Image.Image, height: int, width: int, rng: np.random.Generator | None = None
+    image: Image.Image,
+    height: int,
+    width: int,
+    rng: np.random.Generator | None = None,
+    cover: Cover = exact_cover,
 ) -> np.ndarray:
     """Scale until height x width is just covered and cut there: uint8 [height, width, 3].
 
@@ -20,10 +54,11 @@ def bucket_crop(
       height: of the cut, pixels.
       width: of the cut, pixels.
       rng: of the place of the cut; None: the middle.
+      cover: scales, see RESIZES.
 
     Source: scaled as `center_crop`; Lumina-mGPT cuts at random.
     """
-    return _cut(_cover(image, height, width), height, width, rng)
+    return _cut(cover(image, height, width), height, width, rng)
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -53,40 +88,23 @@ def random_crop(
     width: int,
     rng: np.random.Generator,
     smallest: float = 0.8,
+    cover: Cover = exact_cover,
 ) -> np.ndarray:
     """Scale until a frame of 1 to 1 / smallest times the size is covered, and cut anywhere.
 
+    `cover` scales, see RESIZES.
+
     Source: the same file, `random_crop_arr` (of squares), with the defaults of LlamaGen.
     """
-    frame = random_frame(height, width, rng, smallest)
-    return framed_crop(image, frame, height, width, rng)
-
-
-def random_frame(
-    height: int, width: int, rng: np.random.Generator, smallest: float = 0.8
-) -> tuple[int, int]:
-    """(height, width) that `random_crop` covers before it cuts."""
     side = int(rng.integers(height, math.ceil(height / smallest) + 1))
-    return side, round(side * width / height)
+    covered = cover(image, side, round(side * width / height))
+    return _cut(covered, height, width, rng)
 
 
-def framed_crop(
-    image: Image.Image,
-    frame: tuple[int, int],
-    height: int,
-    width: int,
-    rng: np.random.Generator | None,
-    cover: Callable[[Image.Image, int, int], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Scale until a frame is just covered, and cut there: uint8 [height, width, 3].
-
-    Args:
-      image: RGB, of any size.
-      frame: (height, width), at least those of the cut.
-      height, width, rng: as in `bucket_crop`.
-      cover: scales, one of RESIZES; None: as the official codes do.
-    """
-    return _cut((cover or _cover)(image, *frame), height, width, rng)
+def largest_frame(height: int, width: int, smallest: float) -> tuple[int, int]:
+    """(height, width) of the largest frame that `random_crop` covers."""
+    side = math.ceil(height / smallest)
+    return side, math.ceil(side * width / height)
 
 
 def random_views(
@@ -107,33 +125,6 @@ def ten_crop(image: Image.Image, size: int) -> np.ndarray:
     offsets = [(0, 0), (0, rest), (rest, 0), (rest, rest), (round(rest / 2), round(rest / 2))]
     crops = np.stack([array[y : y + size, x : x + size] for y, x in offsets])
     return np.concatenate([crops, crops[:, :, ::-1]])
-
-
-def _cover(image: Image.Image, height: int, width: int) -> np.ndarray:
-    while image.size[0] >= 2 * width and image.size[1] >= 2 * height:
-        half = (image.size[0] // 2, image.size[1] // 2)
-        image = image.resize(half, Image.Resampling.BOX)
-    scale = max(width / image.size[0], height / image.size[1])
-    covering = (max(width, round(image.size[0] * scale)), max(height, round(image.size[1] * scale)))
-    return np.asarray(image.resize(covering, Image.Resampling.BICUBIC))
-
-
-def _fast_cover(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """As `_cover`, by OpenCV: bicubic, without a wider filter where the image is made smaller."""
-    import cv2
-
-    cv2.setNumThreads(1)  # those that load images are enough
-    array = np.asarray(image)
-    while array.shape[0] >= 2 * height and array.shape[1] >= 2 * width:
-        half = (array.shape[1] // 2, array.shape[0] // 2)
-        array = cv2.resize(array, half, interpolation=cv2.INTER_AREA)
-    scale = max(width / array.shape[1], height / array.shape[0])
-    sides = max(width, round(array.shape[1] * scale)), max(height, round(array.shape[0] * scale))
-    return cv2.resize(array, sides, interpolation=cv2.INTER_CUBIC)
-
-
-# How images are scaled in training, by the name in config.data.resize.
-RESIZES = {"exact": _cover, "fast": _fast_cover}
 
 
 def check_resize(resize: str) -> None:
