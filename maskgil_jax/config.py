@@ -31,6 +31,7 @@ MAY_CHANGE = (
 # Fields that older runs do not have, and what they did.
 ADDED = {
     "color": "ignore",
+    "recordings": False,
     "order": "raster",
     "autoregressive_share": 0.0,
     "split": "uniform",
@@ -48,8 +49,8 @@ REMOVED = {
 
 def _images() -> dict:
     return dict(
-        source="",  # embedded | folder:PATH | tar:PATTERN | tfds:NAME/SPLIT |
-        # arrayrecord:DIR (code shards)
+        source="",  # embedded | folder:PATH | nested:PATH | parquet:PATTERN | hf:DIR |
+        # tar:PATTERN | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
         # image as fits, cut at random) | center (the same, its middle; ADM)
@@ -193,6 +194,7 @@ def codes() -> ConfigDict:
             encoder="",  # directory of a text encoder: captions are kept too, as its token ids
             features=False,  # and as its features, which training then need not compute
             caption_tokens=256,  # that are kept of a caption
+            recordings=False,  # keep the recordings that tars hold beside the images
             seed=0,  # of random crops
             color="srgb",  # as in data.color
             batch_size=64,  # images encoded at once
@@ -211,7 +213,8 @@ def generator() -> ConfigDict:
     # fits them best, of this list of about the area of the square, and each batch is of one size;
     # code shards know theirs
     config.data.speech = ""  # with an encoder of speech: folder of NAME.wav, of image NAME.jpg, or
-    # of CLASS/*.wav, of which any goes with an image of the class
+    # of CLASS/*.wav, of which any goes with an image of the class; or "inside": the recordings that
+    # tars hold beside their images, or code shards that were made of these
     config.data.features = ""  # folder of NAME.npy, features of text or speech of image NAME.jpg,
     # float [T, C], that the model is conditioned on; "": on the class
     config.update(
@@ -222,11 +225,11 @@ def generator() -> ConfigDict:
             layers=12,
             dim=768,
             heads=12,
-            num_classes=1000,  # where the condition is the class
+            num_classes=1000,  # where the condition is the class; 0 without feature_dim: none
             feature_dim=0,  # C of the features of encoder or data.features; 0: of a class
             condition_tokens=1,  # T of those: more are cut off, fewer are padded
             preset="paper",  # paper | paper_causal | maskgil_released | llamagen | besnier |
-            # maskgit | halton
+            # maskgit | halton | chameleon (of lumina_generator)
             order="raster",  # of tokens that are predicted one by one: raster | halton; of causal
             # LLaMAs, and of one that is trained on both tasks (loss.autoregressive_share)
             factors=(),  # of LLaMAs: vocabularies of a code's digits, (64, 4096) for Open-MAGVIT2
@@ -307,6 +310,59 @@ def causal_generator() -> ConfigDict:
         top_p=1.0,  # the fewest codes that reach this probability; 1: all
         batch_size=64,
     )
+    return config.lock()
+
+
+# Lumina-mGPT by its sizes.
+_LUMINA = {
+    "7B": dict(layers=32, dim=4096, heads=32, kv_heads=32, mlp_dim=11008, dropout=0.05),
+    "34B": dict(
+        layers=48, dim=8192, heads=64, kv_heads=8, mlp_dim=22016, post_norm="output", dropout=0.0
+    ),
+}
+
+
+def lumina_generator(size: str) -> ConfigDict:
+    """Lumina-mGPT, a model of text and image tokens in one sequence, and the recipe it is tuned by.
+
+    Args:
+      size: a key of _LUMINA.
+
+    Raises:
+      InputError: another size.
+    """
+    if size not in _LUMINA:
+        raise InputError(f"{size!r} after the colon, expected {' or '.join(_LUMINA)}")
+    config = causal_generator().unlock()
+    config.vocabulary = ""  # tokenizer.json that captions are read by, or a directory with it; "":
+    # that of start_from.generator
+    config.model.update(
+        preset="chameleon",
+        num_classes=0,
+        order="lines",
+        embedding_dropout=0.0,
+        condition_tokens=256,  # of a prompt and of what begins the image; longer captions are cut
+        vocabulary=65536,  # ids of text, codes and signs
+        qk_norm_rows=(1, 1) if size == "7B" else (4, 4),  # scales of queries' and of keys' heads
+        post_norm="none",
+        remat="full",
+    )
+    config.model.update(_LUMINA[size])  # kv_heads: of keys and values; mlp_dim: hidden units
+    config.loss = dict(
+        condition_dropout=0.1,  # of prompts: the image alone, from its begin to its end
+        z_loss_weight=1e-5,  # of the squared log of the softmax's denominator
+        chunk=64,  # positions whose logits exist at a time
+    )
+    config.data.update(image_size=512, buckets="lumina")
+    config.optimizer.update(
+        learning_rate=2e-5, beta2=0.95, weight_decay=0.1, decay_norms=True, clip_norm=4.0
+    )
+    config.mesh.update(data=1, fsdp=-1)
+    config.ema_decay = 0.0
+    config.batch_size = 256
+    config.steps = 2 * 10_000_000 // 256  # 2 epochs of 10 million images
+    config.optimizer.warmup_steps = 390  # a hundredth of an epoch
+    config.samples.update(guidance=4.0, top_k=2000)
     return config.lock()
 
 

@@ -1,8 +1,9 @@
 """Conditions of generators: how they are read with an image, and how the model gets them.
 
-An example has either the class itself (`label`), or features that were computed beforehand
-(`features`, `mask`), or what a frozen encoder makes features of in the step (`prompt`: the token
-ids of a caption, or log-mel frames of a recording; `mask`).
+An example has either the class itself (`label`; 0 where there is no condition), or features that
+were computed beforehand (`features`, `mask`), or what a frozen encoder makes features of in the
+step (`prompt`: the token ids of a caption, or log-mel frames of a recording; `mask`), or the `ids`
+of a prompt that the model reads itself (and `mask`).
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ import numpy as np
 from maskgil_jax.data.companions.features import FeatureFiles
 from maskgil_jax.data.records.image_records import Record
 from maskgil_jax.data.shards.code_records import CodeRecord
-from maskgil_jax.models.token_models.conditions import Condition, Features
+from maskgil_jax.models.token_models.conditions import Condition, Features, Text
 
 Example = dict[str, np.ndarray | np.generic]
-# Reads the condition's fields of an example; Unreadable where the image has none that can be used.
-Read = Callable[[Record | CodeRecord, np.random.Generator], Example]
-FIELDS = ("label", "features", "prompt", "mask")  # of an example, that are its condition's
+# Reads the condition's fields of an example, given the number of the size (data/images/buckets.py)
+# that it is trained at; Unreadable where the image has none that can be used.
+Read = Callable[[Record | CodeRecord, np.random.Generator, int], Example]
+FIELDS = ("label", "features", "prompt", "ids", "mask")  # of an example, that are its condition's
 ENCODED_AT_ONCE = 64  # prompts
 
 
@@ -40,17 +42,24 @@ class Conditioning:
         puts its own on the devices; None where there are none.
       provenance: what a generator keeps of the encoder that it depends on.
       name: in words, what `read` reads of an image with the same random numbers.
+      vocabulary: content of the tokenizer.json of a model that reads prompts itself.
     """
 
     read: Read
     network: Any = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: Callable[[Record | CodeRecord, np.random.Generator], str] = name_of_image
+    vocabulary: bytes = b""
 
 
-def read_class(record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+def read_class(record: Record | CodeRecord, rng: np.random.Generator, bucket: int) -> Example:
     """`label`, int32."""
     return {"label": np.int32(record.label)}
+
+
+def read_nothing(record: Record | CodeRecord, rng: np.random.Generator, bucket: int) -> Example:
+    """`label` 0, which stands for no condition in a model without classes."""
+    return {"label": np.int32(0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +68,9 @@ class FileReader:
 
     files: FeatureFiles
 
-    def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+    def __call__(
+        self, record: Record | CodeRecord, rng: np.random.Generator, bucket: int
+    ) -> Example:
         """The condition's fields of an example, see Read."""
         return self.files[record.id]._asdict()
 
@@ -75,6 +86,8 @@ def condition_of(batch: Mapping[str, jax.Array], encoder: Any) -> Condition:
         return batch["label"]
     if "features" in batch:
         return Features(batch["features"], batch["mask"])
+    if "ids" in batch:
+        return Text(batch["ids"], batch["mask"])
     return Features(encoder.features(batch["prompt"], batch["mask"]), batch["mask"])
 
 

@@ -5,15 +5,22 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from maskgil_jax.conditioning import speech
-from maskgil_jax.conditioning.base import Conditioning, FileReader, identity, read_class
+from maskgil_jax.conditioning import prompts, speech
+from maskgil_jax.conditioning.base import (
+    Conditioning,
+    FileReader,
+    identity,
+    read_class,
+    read_nothing,
+)
 from maskgil_jax.conditioning.text import of_captions
 from maskgil_jax.data.companions.features import FeatureFiles
 from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.companions.recordings import Recordings
+from maskgil_jax.data.images.buckets import Size
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
-from maskgil_jax.pretrained import loading
+from maskgil_jax.pretrained import loading, presets
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
@@ -23,7 +30,11 @@ Encoder = TextEncoder | SpeechEncoder | None  # None: log-mel frames
 
 
 def of_config(
-    config: ConfigDict, class_names: Sequence[str], images: Images, shards: Sequence[Index] = ()
+    config: ConfigDict,
+    class_names: Sequence[str],
+    images: Images,
+    grids: Sequence[Size],
+    shards: Sequence[Index] = (),
 ) -> Conditioning:
     """The conditioning that a generator's config asks for.
 
@@ -31,6 +42,7 @@ def of_config(
       config: of the stage.
       class_names: of the data.
       images: that are trained on.
+      grids: (height, width) in tokens of each size of them.
       shards: indices of the code shards that are trained on; none for images.
 
     Raises:
@@ -38,10 +50,18 @@ def of_config(
     """
     check_fields(config)
     data, tokens, width = config.data, config.model.condition_tokens, config.model.feature_dim
+    if presets.reads_prompts(config.model):
+        if shards:
+            raise InputError(
+                f"config.data.source: the code shards of {shards[0].source['name']} keep no "
+                f"captions for preset {config.model.preset}: expected images with captions"
+            )
+        path = config.vocabulary or config.start_from.generator
+        return prompts.of_captions(path, tokens, config.model.vocabulary, grids)
     if data.features:
         return Conditioning(FileReader(FeatureFiles(data.features, tokens, width, images)))
     if not config.encoder:
-        return Conditioning(read_class)
+        return Conditioning(read_class if config.model.num_classes else read_nothing)
     encoder = load_encoder(config.encoder)
     if isinstance(encoder, TextEncoder) == bool(data.speech):
         kind = "text" if isinstance(encoder, TextEncoder) else "speech"
@@ -50,7 +70,7 @@ def of_config(
             f"{data.speech!r}: expected recordings with an encoder of speech, and with that only"
         )
     if not isinstance(encoder, TextEncoder):
-        recordings = Recordings(data.speech, class_names, images)
+        recordings = _recordings(data.speech, class_names, images, shards)
         return speech.of_recordings(encoder, recordings, tokens, width)
     if encoder.width != width:
         raise InputError(
@@ -101,8 +121,23 @@ def of_generator(
     if not recordings:
         raise InputError("the generator is conditioned on speech: expected a folder of recordings")
     images = Images([shards.index.source["name"]], [shards])
-    opened = Recordings(recordings, shards.class_names, images)
+    opened = _recordings(recordings, shards.class_names, images, [shards.index])
     return speech.of_recordings(loaded, opened, config.condition_tokens, config.feature_dim)
+
+
+def _recordings(
+    folder: str, class_names: Sequence[str], images: Images, shards: Sequence[Index]
+) -> Recordings | None:
+    """The recordings in a folder; None for speech.INSIDE, which the images are stored with."""
+    if folder != speech.INSIDE:
+        return Recordings(folder, class_names, images)
+    for index in shards:
+        if not index.recordings:
+            raise InputError(
+                f"the code shards of {index.source['name']} hold no recordings: expected a folder "
+                "of them, or shards that maskgil_jax.tokenize made with recordings"
+            )
+    return None
 
 
 def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Encoder:

@@ -20,6 +20,7 @@ from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError
 
+INSIDE = "inside"  # in the place of a folder: recordings that tars or code shards hold
 LOG_MEL = "log_mel"  # in the place of an encoder's directory: the frames themselves are features
 BINS = 80  # of those
 
@@ -75,14 +76,24 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class RecordingReader:
-    """A recording that the image goes with."""
+    """A recording that the image goes with.
 
-    recordings: Recordings
+    Attributes:
+      recordings: in files; None: in the tars or code shards of the images.
+      window: as much of each as is read.
+    """
+
+    recordings: Recordings | None
     window: Window
 
-    def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+    def __call__(
+        self, record: Record | CodeRecord, rng: np.random.Generator, bucket: int
+    ) -> Example:
         """The condition's fields of an example, see base.Read."""
-        data = self.recordings.read(record.id, record.label, rng)
+        if self.recordings is not None:
+            data = self.recordings.read(record.id, record.label, rng)
+        else:
+            data = record.recording if isinstance(record, CodeRecord) else record.read_recording()
         return self.window.prompt(audio.decode(data))
 
 
@@ -114,9 +125,14 @@ def window_of(encoder: SpeechEncoder | None, tokens: int, width: int) -> Window:
 
 
 def of_recordings(
-    encoder: SpeechEncoder | None, recordings: Recordings, tokens: int, width: int
+    encoder: SpeechEncoder | None, recordings: Recordings | None, tokens: int, width: int
 ) -> Conditioning:
-    """Recordings as a condition of some tokens; the arguments are those of `window_of`."""
+    """Recordings as a condition of some tokens.
+
+    Args:
+      encoder, tokens, width: as in `window_of`.
+      recordings: as in RecordingReader.
+    """
     provenance = {"path": LOG_MEL, "fingerprint": LOG_MEL, "width": BINS}
     return Conditioning(
         RecordingReader(recordings, window_of(encoder, tokens, width)),

@@ -66,7 +66,9 @@ class CaptionReader:
     tokens: int
     features: bool
 
-    def __call__(self, record: Record | CodeRecord, rng: np.random.Generator) -> Example:
+    def __call__(
+        self, record: Record | CodeRecord, rng: np.random.Generator, bucket: int
+    ) -> Example:
         """The condition's fields of an example, see base.Read."""
         if isinstance(record, Record):
             captions = [self.caption(record, rng)]

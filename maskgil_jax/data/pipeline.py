@@ -98,7 +98,7 @@ class _Rows:
         return self.streams[pool][position]
 
 
-def unconditional(record: Record, rng: np.random.Generator) -> Example:
+def unconditional(record: Record, rng: np.random.Generator, bucket: int) -> Example:
     """No condition: the rest of an example of images alone."""
     return {}
 
@@ -111,7 +111,7 @@ def image_loader(
     crop: str,
     flip: bool,
     color: str = "srgb",
-    condition: Callable[[Record, np.random.Generator], Example] = unconditional,
+    condition: Callable[[Record, np.random.Generator, int], Example] = unconditional,
 ) -> Load:
     """Examples {image: uint8 [H, W, 3], unreadable: int32, ...}, see `_readable`.
 
@@ -122,7 +122,7 @@ def image_loader(
       crop: key of CROPS.
       flip: mirror half of the images.
       color: key of color.COLORS, see image_decoder.decode.
-      condition: gives the rest of an example; may raise Unreadable.
+      condition: gives the rest of an example of a bucket; may raise Unreadable.
     """
     check_crop(crop)
     check_color(color, "config.data.color")
@@ -134,7 +134,7 @@ def image_loader(
             pixels = CROPS[crop](image, height, width, rng)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
-        return {"image": np.ascontiguousarray(pixels), **condition(record, rng)}
+        return {"image": np.ascontiguousarray(pixels), **condition(record, rng, bucket)}
 
     return _readable(load, buckets, fits_any=True)
 
@@ -142,7 +142,7 @@ def image_loader(
 def code_loader(
     shards: Examples[CodeRecord],
     buckets: np.ndarray,
-    condition: Callable[[CodeRecord, np.random.Generator], Example],
+    condition: Callable[[CodeRecord, np.random.Generator, int], Example],
 ) -> Load:
     """Examples {codes: int32 [h, w], unreadable: int32, ...}, see `_readable`.
 
@@ -157,7 +157,7 @@ def code_loader(
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = shards[index]
         view = record.codes[rng.integers(len(record.codes))]
-        return {"codes": view, **condition(record, rng)}
+        return {"codes": view, **condition(record, rng, bucket)}
 
     return _readable(load, buckets, fits_any=False)
 

@@ -1,13 +1,16 @@
 """The table of image sources, and the function that opens one by its name."""
 
+import functools
 import logging
 import os
 from collections.abc import Callable
 
 import numpy as np
 
+from maskgil_jax.data.formats.arrow import Saved
 from maskgil_jax.data.formats.embedded import Embedded
 from maskgil_jax.data.formats.folder import Folder
+from maskgil_jax.data.formats.parquet import Parquet
 from maskgil_jax.data.formats.tar import Tar
 from maskgil_jax.data.formats.tfds import Tfds
 from maskgil_jax.data.images import cropping
@@ -24,6 +27,9 @@ log = logging.getLogger("maskgil_jax")
 SOURCES: dict[str, tuple[str, Callable[[str], Source]]] = {
     "embedded": ("embedded", Embedded),
     "folder": ("folder:PATH", Folder),
+    "nested": ("nested:PATH", functools.partial(Folder, each=True)),
+    "parquet": ("parquet:PATTERN", Parquet),
+    "hf": ("hf:DIR", Saved),
     "tar": ("tar:PATTERN", Tar),
     "tfds": ("tfds:NAME/SPLIT", Tfds),
 }

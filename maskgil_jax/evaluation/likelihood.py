@@ -36,9 +36,11 @@ def validation(
     model, of all tokens, each given those before it.
     """
     codes_Nhw = np.stack([record.codes[0] for record in records])
-    labels_N = jnp.array([record.label for record in records], jnp.int32)
+    conditions: Condition = jnp.array([record.label for record in records], jnp.int32)
+    if generator.is_unconditional:
+        conditions = generator.null_condition(len(records))
     masked_Nhw = masks(generator, codes_Nhw.shape, jax.random.key(seed))
-    loss_N, correct_N = sums(generator, codes_Nhw, masked_Nhw, labels_N, batch_size)
+    loss_N, correct_N = sums(generator, codes_Nhw, masked_Nhw, conditions, batch_size)
     tokens = masked_Nhw.sum()
     return float(loss_N.sum() / tokens), float(correct_N.sum() / tokens)
 

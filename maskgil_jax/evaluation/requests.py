@@ -127,7 +127,7 @@ def generated_images(
         models.generator,
         decoding,
         options.seed,
-        samplers.split_over_devices(request.conditions),
+        samplers.split_over_devices(request.conditions, sharding.local_mesh()),
         texts=request.texts,
         verify=options.companions.verify,
         placed=samplers.over_devices,
@@ -162,7 +162,9 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
         return request._replace(names=None), about
     if options.speech:
         return _read_recordings(generator, options)
-    if not generator.num_classes:
+    if generator.is_unconditional and not options.classes:
+        return requests.of_nothing(generator)._replace(names=None), {"condition": "none"}
+    if not generator.num_classes and not generator.is_unconditional:
         raise InputError(
             "the generator is not conditioned on classes: expected prompts=FILE, one a line, or "
             "speech=FOLDER of recordings, by what it was trained on"

@@ -67,7 +67,7 @@ class SampleOptions:
 
     model: str = option("generator directory")
     output: str = option("directory for the images")
-    classes: tuple[int, ...] = option("class ids", ())
+    classes: tuple[int, ...] = option("class ids; none for an unconditional generator", ())
     prompts: str = option("instead of classes: file of prompts, one a line", "")
     negative_prompt: str | None = option(
         "what images should not show: guidance leads away from it; for all prompts", None
@@ -95,6 +95,12 @@ class SampleOptions:
     )
     memory: float = option(
         "GiB of a device to stay within beside the weights; 0: what is free there", 0.0, least=0
+    )
+    tensor: int = option(
+        "devices that share the weights of the model, and of prefix_model: for those that are too "
+        "large for one",
+        1,
+        least=1,
     )
     seed: int = option("of all images", 0)
     companions: Companions

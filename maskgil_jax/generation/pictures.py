@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -10,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from maskgil_jax.runtime import files
 
 LONGEST_LABEL = 40  # characters of the name of a row
+TITLED = 120  # pixels that an image with a text below is wide at least
+TITLE_LINES = 3
 SMALLEST = 64  # pixels of a cell: smaller images are enlarged by a whole factor
 
 
@@ -42,6 +45,52 @@ def labelled_rows(images: np.ndarray, names: Sequence[str], columns: int) -> np.
         middle = (row + 0.5) * body.shape[0] / len(names)
         pen.text((8, middle), name, fill="black", font=font, anchor="lm")
     return np.asarray(canvas)
+
+
+def titled(images: np.ndarray, texts: Sequence[str], columns: int) -> np.ndarray:
+    """Images in rows, with a text of up to TITLE_LINES lines below each.
+
+    Args:
+      images: uint8 [N, H, W, 3].
+      texts: one for each.
+      columns: images in a row.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    font = ImageFont.load_default(size=12)
+    factor = max(1, -(-TITLED // images.shape[2]))
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    count, height, width, _ = images.shape
+    line = 15
+    cell_height, cell_width = height + line * TITLE_LINES + 6, width + 6
+    rows = -(-count // columns)
+    size = (min(columns, count) * cell_width, rows * cell_height)
+    canvas = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(canvas)
+    for place, (image, text) in enumerate(zip(images, texts, strict=True)):
+        x, y = place % columns * cell_width, place // columns * cell_height
+        canvas.paste(Image.fromarray(image), (x, y))
+        for number, words in enumerate(_wrapped(text, width, font)):
+            pen.text((x, y + height + line * number), words, fill="black", font=font)
+    return np.asarray(canvas)
+
+
+def _wrapped(text: str, width: int, font: Any) -> list[str]:
+    """A text in at most TITLE_LINES lines of so many pixels; what is left over is cut off."""
+    rest = " ".join("".join(c if c.isprintable() else "\ufffd" for c in text).split())
+    lines: list[str] = []
+    while rest and len(lines) < TITLE_LINES:
+        fits = len(rest)
+        while fits > 1 and font.getlength(rest[:fits]) > width:
+            fits -= 1
+        space = rest.rfind(" ", 1, fits + 1)
+        cut = space if fits < len(rest) and space > 0 else fits
+        lines.append(rest[:cut])
+        rest = rest[cut:].strip()
+    if rest:
+        lines[-1] = f"{lines[-1][:-1]}\u2026"
+    return lines
 
 
 def label(name: str) -> str:

@@ -17,7 +17,6 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.text_encoder import TextEncoder
@@ -51,6 +50,8 @@ def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
       InputError: the generator has no classes, or not these.
     """
     last = generator.num_classes - 1
+    if generator.is_unconditional:
+        raise InputError("the generator is unconditional: expected no classes")
     if last < 0:
         kind = "prompts" if isinstance(generator, PromptedGenerator) else "features"
         raise InputError(f"the generator is conditioned on {kind}, not on classes")
@@ -58,6 +59,17 @@ def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
     if not 0 <= min(classes) <= max(classes) <= last:
         raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
     return Request(classes, samplers.by_class, generator.names_of_classes)
+
+
+def of_nothing(generator: Generator) -> Request:
+    """Images without a condition.
+
+    Raises:
+      InputError: the generator has one.
+    """
+    if not generator.is_unconditional:
+        raise InputError("the generator has a condition, none is given")
+    return Request(np.zeros(1, np.int64), samplers.by_class, ("unconditional",))
 
 
 def of_prompts(
@@ -146,6 +158,8 @@ def read_features(generator: Generator, paths: Sequence[str]) -> Features:
       InputError: it is conditioned on classes, or takes other features.
     """
     config = generator.network.config
+    if generator.is_unconditional:
+        raise InputError("the generator is unconditional: expected no features")
     if generator.num_classes:
         raise InputError("the generator is conditioned on classes, not on features: expected ids")
     if isinstance(generator, PromptedGenerator):
@@ -181,18 +195,17 @@ def grid_of(size: str, downsample: int) -> tuple[int, int]:
     return height // downsample, width // downsample
 
 
-def check_prompted(directory: epath.PathLike, prompts: Sequence[str], size: str) -> None:
+def check_prompted(generator: Generator, prompts: Sequence[str], size: str) -> None:
     """Refuse, before weights are read, what a generator that reads prompts itself would refuse.
 
     Args:
-      directory: of a generator of any kind.
+      generator: of any kind; without weights.
       prompts: for it; none where something else is given.
       size: of the images, as in `grid_of`; "": the generator's own.
 
     Raises:
       InputError: a size that is not listed, or as PromptedGenerator.ids.
     """
-    generator = loading.generator_without_weights(directory)
     if not isinstance(generator, PromptedGenerator):
         return
     grid = grid_of(size, lumina_sequence.PIXELS) if size else generator.grid

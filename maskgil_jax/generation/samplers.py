@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.pretrained import generators, model_directory
+from maskgil_jax.pretrained import checked_decoding, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
@@ -65,9 +66,9 @@ def over_devices(model: Any) -> Any:
     return copied
 
 
-def split_over_devices(conditions: Conditions) -> Conditions:
-    """The same conditions, split over the devices of this process."""
-    split = sharding.batch(sharding.local_mesh())
+def split_over_devices(conditions: Conditions, mesh: Mesh) -> Conditions:
+    """The same conditions, split over the devices of a mesh as batches are."""
+    split = sharding.batch(mesh)
 
     def split_conditions(labels: np.ndarray) -> Any:
         with jax.set_mesh(sharding.first_device()):  # where encoders are
@@ -89,6 +90,7 @@ def from_options(
     *,
     texts: Texts | None = None,
     verify: bool = True,
+    tensor: int = 1,
     placed: Callable[[Generator], Generator] = lambda model: model,
     memory: float | None = None,
     devices: int = 1,
@@ -103,6 +105,7 @@ def from_options(
       grid: (height, width) in tokens; None: the model's own.
       texts: of the same labels, for a `prefix_model` that reads prompts itself.
       verify: compare the fingerprint of `prefix_model` with what is read.
+      tensor: devices that share its weights.
       placed: puts `prefix_model` on the devices where `generator` is.
       memory: bytes of each device to stay within beside the weights; None: what is free there.
       devices: that `conditions` are split over.
@@ -140,7 +143,7 @@ def from_options(
     if first:
         _check_hybrid(_of_prefix(generator_without_weights(first)), generator, grid)
     return hybrid_sampler(
-        placed(load_generator(first, verify)) if first else None,
+        placed(load_generator(first, verify, tensor)) if first else None,
         generator,
         seed,
         prefix=tokens,
@@ -342,9 +345,9 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     options = {name: settings[name] for name in options_of(network.causal)}
     try:
         if network.causal:
-            generators.options_of_causal(options)
+            checked_decoding.options_of_causal(network, options)
         else:
-            generators.plan_of(network, network.grid[0] * network.grid[1], options)
+            checked_decoding.plan_of(network, network.grid[0] * network.grid[1], options)
     except InputError as error:
         raise InputError(f"config.samples: {error}") from None
     return options

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import live_speech, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
@@ -12,7 +15,7 @@ from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
-from maskgil_jax.runtime import device_memory
+from maskgil_jax.runtime import device_memory, sharding
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -27,12 +30,15 @@ def sample(options: SampleOptions) -> None:
       InputError: no condition or several, one that the model does not take, or models and options
         that do not fit together.
     """
-    condition = check_condition(options)
+    described = loading.generator_without_weights(options.model)
+    condition = check_condition(options, described.is_unconditional)
     lines = requests.read_prompts(options.prompts) if options.prompts else []
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
-    requests.check_prompted(options.model, lines, options.size)
-    generator, tokenizer = loading.load_pair(options.model, companions.tokenizer, companions.verify)
+    requests.check_prompted(described, lines, options.size)
+    generator, tokenizer = loading.load_pair(
+        options.model, companions.tokenizer, companions.verify, options.tensor
+    )
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
     if speech is not None:
         sample_speech(options, generator, tokenizer, speech, grid)
@@ -50,20 +56,10 @@ def sample_request(
     grid: tuple[int, int] | None,
 ) -> None:
     """Generate images of classes, prompts or features; `request` and `about` as `read_request`."""
-    decoding = options.decoding.given()
-    memory = options.memory * device_memory.GIB or None
-    sampler = samplers.from_options(
-        generator,
-        decoding,
-        options.seed,
-        request.conditions,
-        request.negative,
-        grid,
-        texts=request.texts,
-        verify=options.companions.verify,
-        memory=memory,
+    sampler = _sampler_of(
+        options, generator, request.conditions, request.negative, grid, request.texts
     )
-    settings = {**about, **samplers.description(decoding, options.seed)}
+    settings = {**about, **samplers.description(options.decoding.given(), options.seed)}
     height, width = grid or generator.grid
     samples.write_samples(
         sampler,
@@ -75,19 +71,55 @@ def sample_request(
         names=request.names or [],
         per_label=options.num,
         batch_size=options.batch_size,
-        memory=memory,
+        memory=_memory(options),
     )
     log.info("wrote %d images to %s", len(request.labels) * options.num, options.output)
 
 
-def check_condition(options: SampleOptions) -> str:
-    """The name of the condition that is given.
+def _sampler_of(
+    options: SampleOptions,
+    generator: Generator,
+    conditions: samplers.Conditions,
+    negative: samplers.Conditions | None,
+    grid: tuple[int, int] | None,
+    texts: samplers.Texts | None = None,
+) -> samplers.Sampler:
+    """The sampler that the options ask for, on the devices that share the weights."""
+    mesh = sharding.tensor_mesh(options.tensor)
+    sampler = samplers.from_options(
+        generator,
+        options.decoding.given(),
+        options.seed,
+        samplers.split_over_devices(conditions, mesh),
+        None if negative is None else samplers.split_over_devices(negative, mesh),
+        grid,
+        texts=texts,
+        verify=options.companions.verify,
+        tensor=options.tensor,
+        memory=_memory(options),
+    )
+
+    def draw(labels: np.ndarray, start: int) -> Any:
+        with jax.set_mesh(mesh):
+            return sampler(labels, start)
+
+    return draw
+
+
+def _memory(options: SampleOptions) -> float | None:
+    return options.memory * device_memory.GIB or None
+
+
+def check_condition(options: SampleOptions, unconditional: bool) -> str:
+    """The name of the condition that is given; "" for a generator without any.
 
     Raises:
       InputError: none or several, or an option that goes with another one.
     """
     given = [name for name in CONDITIONS if getattr(options, name)]
-    if len(given) != 1:
+    if unconditional and given:
+        raise InputError(f"{given[0]}: the generator is unconditional, expected no condition")
+    if len(given) != 1 and not unconditional:
         raise InputError(
             "one of classes=207,360 (class ids), prompts=FILE, speech=A.wav,B.mp3 and "
             f"features=A.npy is expected, {' and '.join(given) or 'none'} given"
@@ -95,8 +127,9 @@ def check_condition(options: SampleOptions) -> str:
     for name, goes_with in (("negative_prompt", "prompts"), ("recognizer", "speech")):
         value = getattr(options, name)
         if value is not None and given != [goes_with]:
-            raise InputError(f"{name}={value} goes with {goes_with}, not with {given[0]}")
-    return given[0]
+            other = given[0] if given else "an unconditional generator"
+            raise InputError(f"{name}={value} goes with {goes_with}, not with {other}")
+    return given[0] if given else ""
 
 
 def read_request(
@@ -104,6 +137,8 @@ def read_request(
 ) -> tuple[Request, dict[str, Any]]:
     """The request that options make, and what of it the images depend on, besides the labels."""
     companions, negative = options.companions, options.negative_prompt
+    if not condition:
+        return requests.of_nothing(generator), {}
     if condition == "prompts":
         request = requests.of_prompts(
             generator, lines, companions.encoder, companions.verify, negative
@@ -148,12 +183,7 @@ def sample_speech(
     companions, decoding = options.companions, options.decoding.given()
 
     def sampler_of(conditions: samplers.Conditions) -> samplers.Sampler:
-        return samplers.from_options(
-            *(generator, decoding, options.seed, conditions),
-            grid=grid,
-            verify=companions.verify,
-            memory=options.memory * device_memory.GIB or None,
-        )
+        return _sampler_of(options, generator, conditions, None, grid)
 
     listener = live_speech.listener_of(
         generator, companions.encoder, options.recognizer, companions.verify

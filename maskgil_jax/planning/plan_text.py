@@ -108,12 +108,13 @@ def _sampler(plan: Plan) -> list[str]:
     if "sampler" not in plan:
         return []
     sampler = plan["sampler"]
+    chips = sampler["chips"]
+    name = "sampler, one chip" if chips == 1 else f"sampler, {chips} chips"
     more = ", DOES NOT FIT"
     if sampler["fits"]:
         more = f", {sampler['step_seconds'] * 1e3:.1f} ms (estimated)"
     return [
-        f"  sampler, one chip     {sampler['batch_size']} images, "
-        f"{sampler['bytes_total'] / GIB:.2f} GiB{more}",
+        f"  {name:21} {sampler['batch_size']} images, {sampler['bytes_total'] / GIB:.2f} GiB{more}",
         *(
             f"    {batch} images{'':{11 - len(str(batch))}} {size / GIB:.2f} GiB, DO NOT FIT"
             for batch, size in sampler["refused"].items()

@@ -82,7 +82,6 @@ def _plan(
         plan["training_days"] = seconds / 86400
         plan["chip_hours"] = seconds / 3600 * len(devices)
     if options.sampler and config.stage == "generator":
-        log.info("compiling the sampler for one chip of %s", topology)
         plan["sampler"] = _plan_sampler(config, topology, grid, options.codebook_size)
     return plan
 
@@ -90,21 +89,38 @@ def _plan(
 def _plan_sampler(
     config: ConfigDict, topology: str, grid: tuple[int, int], codebook_size: int
 ) -> dict[str, Any]:
-    """The plan of the sampler on one chip, of the batch that it draws there.
+    """The plan of the sampler on as few chips as hold one image, of the batch that it draws there.
 
-    That is the batch of config.samples, or what the chip has memory for, as generation/samplers.py
-    finds it; `refused` has the bytes of larger ones, by the number of images.
+    The chips share the weights. The batch is that of config.samples, or what there is memory for,
+    as generation/samplers.py finds it.
     """
-    device, generation = programs.devices_of(topology)[0], generation_of(topology)
+    devices, chips = programs.devices_of(topology), 1
+    while True:
+        plan = _plan_sampler_on(config, topology, devices[:chips], grid, codebook_size)
+        if plan["fits"] or 2 * chips > min(len(devices), config.model.heads):
+            return plan
+        chips *= 2
+
+
+def _plan_sampler_on(
+    config: ConfigDict,
+    topology: str,
+    devices: list[Any],
+    grid: tuple[int, int],
+    codebook_size: int,
+) -> dict[str, Any]:
+    """The plan of the sampler on these chips; `refused`: the bytes of larger batches, by size."""
+    log.info("compiling the sampler for %d chips of %s", len(devices), topology)
+    generation = generation_of(topology)
     tried: dict[int, dict[str, Any]] = {}
 
     def attempt(batch: int) -> None:
         sized = config.copy_and_resolve_references()
         sized.samples.batch_size = batch
-        program = programs.sampling(sized, device, codebook_size, grid)
+        program = programs.sampling(sized, devices, codebook_size, grid)
         plan = tried[batch] = estimates.estimate(program, generation)
         if not plan["fits"]:
-            given = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(program.arguments))
+            given = sum(map(device_memory.of_argument, jax.tree.leaves(program.arguments)))
             needed, available = plan["bytes_total"] - given, plan["bytes_free"]
             raise TooLarge(f"drawing {batch} images", needed, needed + available)
 

@@ -17,7 +17,7 @@ from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
-from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.planning.arithmetic import traced_flops
 from maskgil_jax.pretrained import networks, presets
@@ -133,8 +133,11 @@ def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int,
     B, (height, width) = config.batch_size, grid
     network = presets.network_config(config.model, codebook_size, grid, config.loss)
     batch = {"codes": jax.ShapeDtypeStruct((B, height, width), jnp.int32)}
-    if config.model.feature_dim:
-        tokens = config.model.condition_tokens
+    tokens = config.model.condition_tokens
+    if presets.reads_prompts(config.model):
+        batch["ids"] = jax.ShapeDtypeStruct((B, tokens), jnp.int32)
+        batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
+    elif config.model.feature_dim:
         batch["features"] = jax.ShapeDtypeStruct((B, tokens, config.model.feature_dim), jnp.float32)
         batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
     else:
@@ -145,7 +148,9 @@ def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int,
         frozen=generator_step.Frozen(),
         batch=batch,
         tokens_per_example=height * width,
-        model_flops=flops.training_flops(network, B) if isinstance(network, LlamaConfig) else None,
+        model_flops=(
+            flops.training_flops(network, B, tokens) if isinstance(network, LlamaConfig) else None
+        ),
     )
 
 
@@ -174,7 +179,7 @@ class _Sampling:
 
     Attributes:
       function: samples codes.
-      arguments: of the function, shapes.
+      arguments: of the function after the model and the condition, shapes.
       model_flops: of one batch.
     """
 
@@ -183,28 +188,38 @@ class _Sampling:
     model_flops: int
 
 
-def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[int, int]) -> Program:
-    """All decoding steps of a generator for one batch of `config.samples`, on one device.
+def sampling(
+    config: ConfigDict, devices: list[Any], codebook_size: int, grid: tuple[int, int]
+) -> Program:
+    """All decoding steps of a generator for one batch of `config.samples`.
+
+    Args:
+      config: of a generator.
+      devices: that share the weights (the tensor axis).
+      codebook_size, grid: of the codes.
 
     Raises:
       InputError: the config's network is not a LLaMA.
     """
-    mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), [device])
+    mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=-1), devices)
     network = presets.network_config(config.model, codebook_size, grid, config.loss)
     if not isinstance(network, LlamaConfig):
         raise InputError(
             f"config.model.preset = {config.model.preset}: the sampler is planned for LLaMAs only "
             "(sampler=false leaves it out)"
         )
+    if network.vocabulary:  # its weights are released so
+        network = dataclasses.replace(network, param_dtype=network.dtype)
     options = samplers.checked_options(config.samples, network)
-    B = config.samples.batch_size
-    model = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
-    condition = _condition(network, B)
+    B, condition_tokens = config.samples.batch_size, config.model.condition_tokens
+    shapes = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
+    model = _laid_out(shapes, sharding.state_shardings(shapes, mesh))
+    condition = _replicated(_condition(network, B, condition_tokens), mesh)
     sample = _autoregressive_sampling if network.causal else _masked_sampling
-    chosen = sample(network, model, condition, B, grid, options)
+    chosen = sample(network, condition, B, grid, options)
     return Program(
         chosen.function,
-        _replicated(chosen.arguments, mesh),
+        (model, condition, *_replicated(chosen.arguments, mesh)),
         {},
         mesh,
         B,
@@ -214,19 +229,26 @@ def sampling(config: ConfigDict, device: Any, codebook_size: int, grid: tuple[in
     )
 
 
-def _condition(network: LlamaConfig, batch_size: int) -> Any:
-    """Shapes of class ids, or of features from an encoder, which is not part of the program."""
+def _condition(network: LlamaConfig, batch_size: int, tokens: int) -> Any:
+    """Shapes of class ids, of prompts, or of an encoder's features, which is not planned."""
+    shape = (batch_size, tokens)
+    if network.vocabulary:
+        return jax.eval_shape(lambda: Text(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)))
     if not network.feature_dim:
         return jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    shape = (batch_size, network.condition_tokens)
     return jax.eval_shape(
         lambda: Features(jnp.zeros((*shape, network.feature_dim)), jnp.zeros(shape, bool))
     )
 
 
+def _length(condition: Any) -> int:
+    """Tokens of a condition in the sequence."""
+    first = jax.tree.leaves(condition)[0]
+    return first.shape[1] if first.ndim > 1 else 1
+
+
 def _autoregressive_sampling(
     network: LlamaConfig,
-    model: Any,
     condition: Any,
     batch_size: int,
     grid: tuple[int, int],
@@ -237,18 +259,17 @@ def _autoregressive_sampling(
     function = functools.partial(
         autoregressive.sample_codes, options=chosen, grid=grid, tokens=grid[0] * grid[1]
     )
-    each = flops.forward_flops(network)
+    each = flops.forward_flops(network, condition_tokens=_length(condition))
     passes = 2 if chosen.guidance != 1.0 else 1
     return _Sampling(
         function,
-        (model, condition, *_randomness()),
+        _randomness(),
         batch_size * (passes * (each["layers"] + each["attention"]) + each["head"]),
     )
 
 
 def _masked_sampling(
     network: LlamaConfig,
-    model: Any,
     condition: Any,
     batch_size: int,
     grid: tuple[int, int],
@@ -259,12 +280,12 @@ def _masked_sampling(
     plan, counts_SB = masked_plan.plan(np.full(batch_size, tokens), **options)
     codes = jax.ShapeDtypeStruct((batch_size, *grid), jnp.int32)
     counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
-    each = flops.forward_flops(network)
+    each = flops.forward_flops(network, condition_tokens=_length(condition))
     passes = sum(1 + (scale != 1) for scale in plan.guidance)
     head = each["head"] * sum(plan.masked) // tokens
     return _Sampling(
         functools.partial(masked_loop.sample_codes, plan=plan),
-        (model, condition, codes, counts, *_randomness()),
+        (codes, counts, *_randomness()),
         batch_size * (passes * (each["layers"] + each["attention"]) + head),
     )
 

@@ -29,7 +29,12 @@ def classes(given: npt.ArrayLike, config: Any) -> jax.Array:
         raise InputError(
             f"condition is {condition.dtype} {condition.shape}, expected integer class ids [B]"
         )
-    last = config.num_classes - (not config.has_null_condition)
+    last = config.num_classes - (bool(config.num_classes) and not config.has_null_condition)
+    if not config.num_classes and condition.any():
+        raise InputError(
+            f"class ids up to {condition.max()}, but this model is unconditional: expected 0 for "
+            "each image, as null_condition gives it"
+        )
     if len(condition) and not 0 <= condition.min() <= condition.max() <= last:
         raise InputError(
             f"class ids from {condition.min()} to {condition.max()}, expected 0 to "

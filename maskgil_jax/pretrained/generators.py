@@ -16,7 +16,12 @@ from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan, token
 from maskgil_jax.models.token_models import factors
 from maskgil_jax.models.token_models.conditions import Condition, Features, TokenModel
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained import checked_conditions, model_directory, networks
+from maskgil_jax.pretrained import (
+    checked_conditions,
+    checked_decoding,
+    model_directory,
+    networks,
+)
 from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError
 
@@ -25,7 +30,8 @@ class Generator:
     """Codes from conditions, by a model of masked tokens.
 
     A condition is class ids, integers [B]; or, for a model of text or speech, features: float
-    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding.
+    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding. An unconditional
+    model takes what `null_condition` gives.
     """
 
     kind = "masked"
@@ -92,8 +98,14 @@ class Generator:
 
     @property
     def num_classes(self) -> int:
-        """Number of condition classes; 0 where the condition is features."""
+        """Number of condition classes; 0 where the condition is features, or where is none."""
         return self.network.config.num_classes
+
+    @property
+    def is_unconditional(self) -> bool:
+        """Whether it draws images without a condition."""
+        config = self.network.config
+        return not config.num_classes and not config.has_null_condition
 
     @property
     def names_of_classes(self) -> tuple[str, ...]:
@@ -108,7 +120,7 @@ class Generator:
     def null_condition(self, batch: int) -> Condition:
         """The null condition: int32 [batch], or features without padding."""
         config = self.network.config
-        if self.num_classes:
+        if self.num_classes or self.is_unconditional:
             return jnp.full((batch,), self.num_classes, jnp.int32)
         shape = (batch, config.condition_tokens)
         empty = Features(jnp.zeros((*shape, config.feature_dim)), jnp.ones(shape, bool))
@@ -160,7 +172,8 @@ class Generator:
           start: index of the first image. Image i depends on rng, i and its condition only, so
             the batch that it is drawn in makes no difference.
           memory: bytes of each device that drawing may take beside the weights; None: what is free.
-          **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 ...
+          **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 (none, for a
+            model without a null condition) ...
 
         Returns:
           int32 [B, h, w] in 0 .. codebook_size - 1.
@@ -241,7 +254,7 @@ class Generator:
     def _planned(
         self, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
     ) -> tuple[masked_plan.Plan, np.ndarray]:
-        return plan_of(self.network.config, masked, options, needs_null)
+        return checked_decoding.plan_of(self.network.config, masked, options, needs_null)
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
@@ -272,7 +285,8 @@ class Generator:
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         config = self.network.config
-        check = checked_conditions.classes if self.num_classes else checked_conditions.features
+        by_class = self.num_classes or self.is_unconditional
+        check = checked_conditions.classes if by_class else checked_conditions.features
         checked: Condition = check(condition, config)
         count = jax.tree.leaves(checked)[0].shape[0]
         if batch is not None and count != batch:
@@ -306,8 +320,8 @@ class CausalGenerator(Generator):
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
           start, memory: as in Generator.sample.
-          **options: fields of decoding.autoregressive.Options: guidance=2.0, temperature=1.0,
-            top_k=0 ...
+          **options: fields of decoding.autoregressive.Options: guidance=2.0 (none, for a model
+            without a null condition), temperature=1.0, top_k=0 ...
 
         Returns:
           int32 [B, h, w].
@@ -338,7 +352,7 @@ class CausalGenerator(Generator):
         tokens = most if tokens is None else tokens
         if not 0 <= tokens <= most:
             raise InputError(f"tokens = {tokens}, expected 0 to {most}")
-        chosen = options_of_causal(options)
+        chosen = checked_decoding.options_of_causal(self.network.config, options, negative is None)
         batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
             return jnp.full((batch, height, width), self.mask_id, jnp.int32)
@@ -361,41 +375,7 @@ class CausalGenerator(Generator):
     ) -> None:
         """As Generator.check_options."""
         self._checked_grid(grid)
-        options_of_causal(options)
-
-
-def plan_of(
-    config: Any, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
-) -> tuple[masked_plan.Plan, np.ndarray]:
-    """How a network of this config fills masked tokens; as masked_plan.plan.
-
-    Args:
-      config: of the network.
-      masked: tokens; of each image, int [B], where images differ.
-      options: fields of decoding.masked_options.Options.
-      needs_null: whether guidance needs the network's own null condition.
-
-    Raises:
-      InputError: options that no decoding with this network can use.
-    """
-    try:
-        plan, counts_SB = masked_plan.plan(masked, **options)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if plan.guided and needs_null and not config.has_null_condition:
-        raise InputError(
-            f"guidance of scale {plan.guidance[-1]}, but this model has no null condition: "
-            "expected none (scale 1)"
-        )
-    return plan, counts_SB
-
-
-def options_of_causal(options: Mapping[str, Any]) -> autoregressive.Options:
-    """The decoding.autoregressive.Options of these names; InputError where there are none."""
-    try:
-        return autoregressive.Options(**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from None
+        checked_decoding.options_of_causal(self.network.config, options, not negative)
 
 
 def _key(rng: jax.Array | int) -> jax.Array:

@@ -17,7 +17,7 @@ from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.pretrained.tokenizers import Tokenizer
-from maskgil_jax.runtime import paths
+from maskgil_jax.runtime import paths, sharding
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -27,7 +27,7 @@ VOCABULARIES = ((Gemma, text_encoder.VOCABULARY), (Whisper, speech_encoder.VOCAB
 
 
 def load(
-    directory: epath.PathLike, dtype: str | None = None, verify: bool = True
+    directory: epath.PathLike, dtype: str | None = None, verify: bool = True, tensor: int = 1
 ) -> Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary:
     """Read a model directory; a warning names weights that are not finite.
 
@@ -38,6 +38,7 @@ def load(
         changes codes.
       verify: compare the fingerprint of what lies there with the one that was recorded when it was
         saved, at the speed of SHA-256.
+      tensor: devices that share the weights, for models that are too large for one.
 
     Returns:
       A Tokenizer, a Generator, a TextEncoder or a SpeechEncoder, by what the directory holds; an
@@ -45,7 +46,7 @@ def load(
 
     Raises:
       InputError: not a model directory, or one that is damaged, was changed, or whose tensors do
-        not fit its model.json.
+        not fit its model.json; or fewer devices.
     """
     directory = paths.absolute(directory)
     description = model_directory.read_description(directory)
@@ -53,7 +54,9 @@ def load(
     beside, recorded = _beside(directory, like), description.get("fingerprint", "")
     if verify and not recorded:
         log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
-    network = model_directory.load_params(directory, like, recorded if verify else "", beside)
+    layout = sharding.state_shardings(like, sharding.tensor_mesh(tensor)) if tensor != 1 else None
+    expected = recorded if verify else ""
+    network = model_directory.load_params(directory, like, expected, beside, layout)
     known = str(directory), recorded or None
     return wrap(network, beside, _provenance(description), *known)
 
@@ -146,9 +149,9 @@ def load_tokenizer(directory: epath.PathLike, verify: bool = True) -> Tokenizer:
     return model
 
 
-def load_generator(directory: epath.PathLike, verify: bool = True) -> Generator:
+def load_generator(directory: epath.PathLike, verify: bool = True, tensor: int = 1) -> Generator:
     """Read a generator directory, as `load`; InputError where it holds something else."""
-    return _checked_generator(load(directory, verify=verify), directory)
+    return _checked_generator(load(directory, verify=verify, tensor=tensor), directory)
 
 
 def _checked_generator(model: Any, directory: epath.PathLike) -> Generator:
@@ -174,7 +177,7 @@ def load_auxiliary(directory: epath.PathLike, kind: str, dtype: str | None = Non
 
 
 def load_pair(
-    model: epath.PathLike, tokenizer: epath.PathLike, verify: bool = True
+    model: epath.PathLike, tokenizer: epath.PathLike, verify: bool = True, tensor: int = 1
 ) -> tuple[Generator, Tokenizer]:
     """A Generator and the Tokenizer that it was trained with.
 
@@ -182,6 +185,7 @@ def load_pair(
       model: directory of the generator.
       tokenizer: of the tokenizer; "": the one that the generator names.
       verify: compare fingerprints with what is read, as `load`.
+      tensor: devices that share the generator's weights, as `load`.
 
     Raises:
       InputError: another kind of model, or a tokenizer with other weights.
@@ -207,4 +211,4 @@ def load_pair(
             f"tokenizer={tokenizer} has {decoder.codebook_size} codes, but {model} has "
             f"{generator.codebook_size}"
         )
-    return load_generator(model, verify), decoder
+    return load_generator(model, verify, tensor), decoder

@@ -119,8 +119,9 @@ def load_params(
     like: Tree,
     expected: str = "",
     beside: Mapping[str, bytes] | None = None,
+    layout: Tree | None = None,
 ) -> Tree:
-    """The parameters of a model directory in the shape of `like` (arrays or shapes), on one device.
+    """The parameters of a model directory in the shape of `like` (arrays or shapes), on devices.
 
     A warning names those that are not finite.
 
@@ -129,6 +130,7 @@ def load_params(
       like: names, shapes and dtypes.
       expected: the fingerprint that model.json records; "": it is not compared.
       beside: contents of the other files that count in it.
+      layout: shardings, in the shape of `like`; None: on one device.
 
     Raises:
       InputError: the parameters cannot be read, or are not those of `like` or of the fingerprint.
@@ -146,9 +148,12 @@ def load_params(
                 "is with verify=false, which load, sample and evaluate take"
             )
     _warn_of_what_is_not_finite(directory, flat)
-    device = jax.local_devices()[0]
+    if layout is None:
+        places = dict.fromkeys(shapes, jax.local_devices()[0])
+    else:
+        places = flatten(layout)
     placed = {
-        name: jax.device_put(np.asarray(flat.pop(name), leaf.dtype), device)
+        name: jax.device_put(np.asarray(flat.pop(name), leaf.dtype), places[name])
         for name, leaf in shapes.items()
     }
     return unflatten(like, placed)

@@ -42,6 +42,8 @@ def network_config(
         arguments["num_classes"] = 0
     if preset not in NETWORKS:
         raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
+    if reads_prompts(settings):
+        del arguments["condition_tokens"]  # prompts are of any length
     for field, default in LLAMA_ONLY.items():
         if preset not in llama_config.PRESETS and arguments.pop(field) != default:
             raise InputError(
@@ -59,6 +61,25 @@ def network_config(
         return NETWORKS[preset](arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"config.model: {error}") from None
+
+
+def reads_prompts(settings: Mapping[str, Any]) -> bool:
+    """Whether config.model describes a model that reads text itself."""
+    return settings["preset"] == "chameleon"
+
+
+def of_classes(settings: Mapping[str, Any]) -> bool:
+    """Whether config.model describes a model whose condition is a class."""
+    return bool(settings["num_classes"]) and _without_text(settings)
+
+
+def is_unconditional(settings: Mapping[str, Any]) -> bool:
+    """Whether config.model describes a model without a condition."""
+    return not settings["num_classes"] and _without_text(settings)
+
+
+def _without_text(settings: Mapping[str, Any]) -> bool:
+    return not settings["feature_dim"] and not reads_prompts(settings)
 
 
 def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:

@@ -72,7 +72,7 @@ class PromptedGenerator(CausalGenerator):
 
     def null_condition(self, batch: int) -> Text:
         """What begins images of the model's own grid, and nothing before it."""
-        return prompts.batch([[]] * batch, self.grid, lumina_sequence.OPENING)
+        return self._text([[]] * batch, self.grid, lumina_sequence.OPENING)
 
     def ids(self, given: Prompts, grid: tuple[int, int]) -> list[list[int]]:
         """Ids of prompts for images of (height, width) tokens, to the end of the turn.
@@ -170,7 +170,7 @@ class PromptedGenerator(CausalGenerator):
 
     def _text(self, rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> Text:
         """Prompts as the network takes them, on its devices."""
-        return self._placed(prompts.batch(rows, grid, length))
+        return self._placed(Text(*map(jnp.asarray, prompts.batch(rows, grid, length))))
 
     def check_options(
         self,

@@ -6,11 +6,9 @@ Letters: B prompts, T tokens.
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from maskgil_jax.models.token_models import lumina_sequence
-from maskgil_jax.models.token_models.conditions import Text
 from maskgil_jax.runtime.errors import InputError
 
 VOCABULARY = "tokenizer.json"  # the file of Hugging Face's tokenizers
@@ -35,6 +33,11 @@ class PromptVocabulary:
     def __init__(self, data: bytes):
         self._tokenizer = _tokenizer(data)
 
+    @property
+    def size(self) -> int:
+        """Ids that a model needs to have: one more than the largest."""
+        return 1 + max(self._tokenizer.get_vocab().values())
+
     def ids(self, prompt: str, grid: tuple[int, int]) -> list[int]:
         """Ids of a prompt for an image of (height, width) tokens, to the end of the turn.
 
@@ -52,8 +55,14 @@ class PromptVocabulary:
         return [lumina_sequence.START, *ids, end]
 
 
-def batch(rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> Text:
-    """Prompts of any lengths, and what begins their images, padded on the left to `length`."""
+def batch(
+    rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts of any lengths, and what begins their images, padded on the left to T = `length`.
+
+    Returns:
+      The arrays of conditions.Text, ids_BT and mask_BT.
+    """
     opening = lumina_sequence.opening(grid)
     ids_BT = np.zeros((len(rows), length), np.int32)
     mask_BT = np.zeros(ids_BT.shape, bool)
@@ -61,7 +70,7 @@ def batch(rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> 
         whole = [*row, *opening]
         ids_BT[b, -len(whole) :] = whole
         mask_BT[b, -len(whole) :] = True
-    return Text(jnp.asarray(ids_BT), jnp.asarray(mask_BT))
+    return ids_BT, mask_BT
 
 
 def padded_length(tokens: int) -> int:

@@ -5,6 +5,7 @@ program's arguments (the weights), which are there already.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -55,7 +56,8 @@ def run_within(
         return function(*arguments, **static)  # it is a part of another program
     available = _free(arguments) if memory is None else memory
     if available is not None:
-        needed = _needed(function.lower(*arguments, **static))  # the call compiles nothing anew
+        lowered = function.lower(*arguments, **static)
+        needed = _needed(lowered, arguments)  # the call compiles nothing anew
         if needed > available:
             raise TooLarge(what, needed, available)
     return function(*arguments, **static)
@@ -71,16 +73,24 @@ def _free(arguments: Any) -> float | None:
     return min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in statistics)
 
 
-def _needed(lowered: jax.stages.Lowered) -> float:
+def _needed(lowered: jax.stages.Lowered, arguments: Any) -> float:
     """Bytes of temporaries and results, also of a program that the compiler refuses."""
     try:
         program = lowered.compile().runtime_executable()
     except jax.errors.JaxRuntimeError as error:
         if (refused := refusal(str(error))) is None:
             raise
-        weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(lowered.in_avals))
-        return refused[0] - weights
+        return refused[0] - sum(map(of_argument, jax.tree.leaves(arguments)))
     return _bytes_of(program)
+
+
+def of_argument(x: Any) -> float:
+    """Bytes of an array, or of its shape, that a device holds."""
+    if not hasattr(x, "dtype"):  # a number
+        return 0
+    layout = getattr(x, "sharding", None)
+    shape = x.shape if layout is None else layout.shard_shape(x.shape)
+    return math.prod(shape) * x.dtype.itemsize
 
 
 @functools.lru_cache(maxsize=16)  # asking takes half a second, at each call of the same program

@@ -178,6 +178,18 @@ def first_device() -> Mesh:
     return make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.local_devices()[:1])
 
 
+def tensor_mesh(devices: int) -> Mesh:
+    """The first devices of this process, as many as share the weights of a model.
+
+    Raises:
+      InputError: there are fewer.
+    """
+    here = jax.local_devices()
+    if not 1 <= devices <= len(here):
+        raise InputError(f"tensor = {devices}, expected 1 to {len(here)} (devices of this process)")
+    return make_mesh({"data": 1, "fsdp": 1, "tensor": devices}, here[:devices])
+
+
 def local_mesh() -> Mesh:
     """The devices of this process, each of which holds the whole model."""
     return make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.local_devices())

@@ -10,18 +10,18 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from maskgil_jax.conditioning import base, choice
+from maskgil_jax.conditioning import base, choice, speech
 from maskgil_jax.data import mixture, pipeline, sources
 from maskgil_jax.data.companions.pairing import Images
 from maskgil_jax.data.images import buckets
 from maskgil_jax.data.order import pools_of
 from maskgil_jax.data.records import limits
-from maskgil_jax.data.records.image_records import Named, Record, name_of
+from maskgil_jax.data.records.image_records import Named, Record, blocks_of, name_of
 from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
-from maskgil_jax.pretrained import loading
+from maskgil_jax.pretrained import loading, presets
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.dataset import Dataset
 
@@ -102,9 +102,10 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Generator
     tokenizer = loading.load_tokenizer(config.tokenizer)
     size = config.data.image_size
     check_size(size, tokenizer.downsample)
-    condition = choice.of_config(config, source.class_names, Images(names, opened))
-    _check_first(condition, source)
     shapes = buckets.named(config.data.buckets, size, tokenizer.downsample)
+    grids = shapes.grids(tokenizer.downsample)
+    condition = choice.of_config(config, source.class_names, Images(names, opened), grids)
+    _check_first(condition, source)
     numbers = [shapes.of_images(one) for one in opened]
     load = pipeline.image_loader(
         source,
@@ -118,8 +119,8 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Generator
     return GeneratorData(
         dataset=Dataset(
             load,
-            pools_of(numbers, weights),
-            shapes.grids(tokenizer.downsample),
+            pools_of(numbers, weights, list(map(blocks_of, opened))),
+            grids,
             functools.partial(_name_of, source, condition, config.data.color),
         ),
         class_names=source.class_names,
@@ -144,7 +145,7 @@ def _joined(
     names: Sequence[str], opened: Sequence[Any], config: ConfigDict
 ) -> mixture.Examples[Any]:
     # Images without classes are of one, named by their folder: text does not ask for it.
-    if not config.model.feature_dim or config.data.speech:
+    if presets.of_classes(config.model) or config.data.speech not in ("", speech.INSIDE):
         mixture.check_classes(names, opened)
     return mixture.joined(opened)
 
@@ -158,7 +159,7 @@ def _check_first(condition: base.Conditioning, examples: mixture.Examples[Any]) 
         except Unreadable:  # is counted in training
             continue
         try:
-            condition.read(record, np.random.default_rng(0))
+            condition.read(record, np.random.default_rng(0), 0)
             return
         except Unreadable as error:
             reasons.append(f"{record.id}: {error}")
@@ -185,7 +186,7 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> GeneratorD
         )
     indices = [shards.index for shards in opened]
     images = Images([index.source["name"] for index in indices], opened)
-    condition = choice.of_config(config, codes.class_names, images, indices)
+    condition = choice.of_config(config, codes.class_names, images, index.grids, indices)
     _check_first(condition, codes)
     tokenizer = _tokenizer_of(index, names[0], config.tokenizer)
     provenance = tokenizer.provenance if tokenizer else index.tokenizer
@@ -234,7 +235,7 @@ def _name_of(
     if name.kind:
         return name
     try:
-        conditioning.read(record, np.random.default_rng(0))
+        conditioning.read(record, np.random.default_rng(0), 0)
     except Unreadable as error:
         reason = str(error)
         return Named(reason if record.id in reason else f"{record.id}: {reason}", error.kind)

@@ -1,6 +1,7 @@
 """The samples that training a generator shows: which conditions, and their pictures."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning import base
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.generation.images import generate_images
-from maskgil_jax.pretrained import generators
+from maskgil_jax.pretrained import generators, loading, prompts
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.batches import spread
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -32,35 +33,60 @@ class SampleConditions(NamedTuple):
     conditions: samplers.Conditions
 
 
-def choose_conditions(data: GeneratorData, by_class: bool, count: int) -> SampleConditions:
+def choose_conditions(data: GeneratorData, network: Any, count: int) -> SampleConditions:
     """At most `count` conditions, evenly spread over the classes or the examples.
+
+    Args:
+      data: that is trained on.
+      network: config of the network; where that takes no condition, there is one of this name.
+      count: conditions.
 
     Raises:
       InputError: not one of the examples has a condition.
     """
-    if by_class:
+    if not network.num_classes and not network.has_null_condition:
+        return SampleConditions(np.zeros(1, np.int64), ("unconditional",), samplers.by_class)
+    if network.num_classes:
         classes = spread(len(data.class_names), count)
         return SampleConditions(classes, data.class_names, samplers.by_class)
     examples, names, reason = [], [], ""
     for index in spread(len(data.dataset), count).tolist():
         try:
             record = data.record(index)
-            examples.append(data.conditioning.read(record, np.random.default_rng(index)))
+            examples.append(data.conditioning.read(record, np.random.default_rng(index), 0))
             names.append(data.conditioning.name(record, np.random.default_rng(index)))
         except Unreadable as error:
             reason = str(error)
     if not examples:
         raise InputError(f"no example to draw samples of has a condition, the last: {reason}")
-    table: Any = base.stacked(examples, data.conditioning)
-    return SampleConditions(np.arange(len(names)), tuple(names), samplers.rows_of(table))
+    return SampleConditions(
+        np.arange(len(names)), tuple(names), _conditions(examples, names, data.conditioning)
+    )
+
+
+def _conditions(
+    examples: Sequence[base.Example], names: Sequence[str], conditioning: base.Conditioning
+) -> samplers.Conditions:
+    """Conditions of examples: features, or the captions that a model reads itself."""
+    if conditioning.vocabulary:
+        return lambda labels: [names[label] for label in labels]
+    table: Any = base.stacked(examples, conditioning)
+    return samplers.rows_of(table)
 
 
 def generator_of(data: GeneratorData, weights: Any) -> generators.Generator:
     """A generator with these weights, which knows what it was trained on."""
-    class_names = data.class_names if weights.config.num_classes else ()
-    return generators.make_generator(
-        weights, data.provenance, class_names, dict(data.conditioning.provenance)
+    conditioning = data.conditioning
+    beside = {prompts.VOCABULARY: conditioning.vocabulary} if conditioning.vocabulary else {}
+    provenance = dict(
+        tokenizer=data.provenance,
+        class_names=data.class_names if weights.config.num_classes else (),
+        encoder=dict(conditioning.provenance),
     )
+    generator = loading.wrap(weights, beside, provenance)
+    if not isinstance(generator, generators.Generator):
+        raise TypeError(f"{type(weights).__name__} is no token model")
+    return generator
 
 
 def sample_pictures(

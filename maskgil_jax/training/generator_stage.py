@@ -36,8 +36,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     """
     data = generator_data.open_data(config)
     mesh, network, options = check(config, data.description(source_name(config)))
-    by_class = not config.model.feature_dim
-    conditions = generator_samples.choose_conditions(data, by_class, config.samples.classes)
+    conditions = generator_samples.choose_conditions(data, network, config.samples.classes)
     start_from = generator_start.load_start(
         config.start_from.generator, network, data.provenance, data.conditioning.provenance
     )
@@ -77,7 +76,9 @@ def check(
       InputError: fields that do not fit together, the codes, or this machine.
     """
     mesh = check_common(config)
-    by_class, count = not config.model.feature_dim, len(data.class_names)
+    by_class, count = presets.of_classes(config.model), len(data.class_names)
+    if presets.is_unconditional(config.model):
+        _check_unconditional(config, count)
     if by_class and count != config.model.num_classes:
         raise InputError(
             f"{data.source} has {count} classes, but config.model.num_classes = "
@@ -102,8 +103,8 @@ def check(
         )
     if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
         raise InputError(
-            "config.evaluation.metrics has accuracy, which is of classes, but the condition is of "
-            "features: expected others"
+            "config.evaluation.metrics has accuracy, which is of classes, but the condition is no "
+            "class: expected others"
         )
     options = samplers.checked_options(config.samples, network)
     if not network.has_null_condition and config.loss.condition_dropout:
@@ -112,3 +113,20 @@ def check(
             f"{config.model.preset} has no null condition: expected 0"
         )
     return mesh, network, options
+
+
+def _check_unconditional(config: ConfigDict, classes: int) -> None:
+    """Raise InputError where a generator without condition would be guided by it, or drop it."""
+    no_guidance = 0.0 if config.samples.get("guidance_form") == "weight" else 1.0
+    expected = {"samples.guidance": no_guidance, "loss.condition_dropout": 0.0}
+    given = {
+        "samples.guidance": config.samples.guidance,
+        "loss.condition_dropout": config.loss.condition_dropout,
+    }
+    if wrong := [name for name, value in given.items() if value != expected[name]]:
+        raise InputError(
+            "config.model.num_classes = 0 trains without a condition, by which nothing is guided, "
+            "and of which nothing is dropped: set "
+            + " and ".join(f"--config.{name}={expected[name]:g}" for name in wrong)
+            + f" (or, for the {classes} classes of the data, --config.model.num_classes={classes})"
+        )

@@ -17,6 +17,7 @@ MAY_DIFFER = (
     *("grid", "dropout", "embedding_dropout", "attention_dropout", "remat", "unroll", "dtype"),
     "causal_prefix",  # which has the parameters of a masked model
     *("rope_positions", "rope_grid"),
+    *("context", "param_dtype"),  # weights may be bfloat16 as they were released
 )
 
 

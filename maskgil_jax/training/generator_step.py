@@ -4,6 +4,7 @@ Letters: B batch, h w grid.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,12 @@ import optax
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base
+from maskgil_jax.models.token_models.conditions import Text
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import networks
 from maskgil_jax.training import objectives, optimizer
 from maskgil_jax.training.generator_loss import weighted_loss
+from maskgil_jax.training.sequence_loss import sequence_loss, sequences_of
 from maskgil_jax.training.train_state import Batch, Metrics, TrainState, conclude
 
 
@@ -36,7 +39,11 @@ def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
     model = networks.init_network(network, jax.random.key(config.seed))
     if start_from is not None:
         # Weights only: the structure holds the grid and the computation's dtype.
-        model = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(start_from))
+        leaves = [
+            given.astype(own.dtype)
+            for own, given in zip(jax.tree.leaves(model), jax.tree.leaves(start_from), strict=True)
+        ]
+        model = jax.tree.unflatten(jax.tree.structure(model), leaves)
     adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -52,17 +59,19 @@ def step(
     """One update on the codes of a batch, or of its images encoded by the frozen tokenizer."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     mask_key, drop_key, dropout_key = jax.random.split(key, 3)
+    codes_Bhw = codes_of(batch, frozen.tokenizer)
     condition = base.condition_of(batch, frozen.encoder)
-    examples = examples_of(
-        state.model, codes_of(batch, frozen.tokenizer), condition, mask_key, drop_key, config.loss
-    )
+    settings = config.loss
+    loss_fn: Callable[..., Any]
+    if isinstance(condition, Text):
+        examples = sequences_of(state.model, codes_Bhw, condition, drop_key, settings)
+        loss_fn = functools.partial(sequence_loss, z_loss_weight=settings.z_loss_weight)
+    else:
+        examples = examples_of(state.model, codes_Bhw, condition, mask_key, drop_key, settings)
+        loss_fn = functools.partial(weighted_loss, label_smoothing=settings.label_smoothing)
 
     def gradients(micro_batch: Batch, index: jax.Array) -> Any:
-        loss = functools.partial(
-            weighted_loss,
-            label_smoothing=config.loss.label_smoothing,
-            chunk=config.loss.chunk,
-        )
+        loss = functools.partial(loss_fn, chunk=settings.chunk)
         gradient = jax.value_and_grad(loss, has_aux=True)
         return gradient(state.model, micro_batch, jax.random.fold_in(dropout_key, index)), None
 
@@ -70,14 +79,14 @@ def step(
     model, moments, learning_rate = optimizer.update(
         config, state.step, state.model, state.optimizer, grads
     )
-    masked_Bhw = examples["masked"]
+    masked = examples["masked"]
     prefix = {"prefix_tokens": examples["prefix"].mean()} if "prefix" in examples else {}
     metrics = {
         "loss": loss,
-        "accuracy": sums["correct"] / jnp.maximum(masked_Bhw.sum(), 1),
-        "masked_share": masked_Bhw.mean(),
+        "accuracy": sums["correct"] / jnp.maximum(masked.sum(), 1),
+        "masked_share": masked.mean(),
         **prefix,
-        "output_norm": sums["output_norm"] / masked_Bhw.size,
+        "output_norm": sums["output_norm"] / masked.size,
         "gradient_norm": optax.tree.norm(grads),
         "parameter_norm": optax.tree.norm(state.model),  # of what the loss is of
         "learning_rate": learning_rate,

@@ -65,14 +65,19 @@ def cross_entropy(
     Returns:
       -log p of the targets, float32 [B, L]; whether all other classes have smaller logits, bool.
     """
-    largest_BL = jax.lax.stop_gradient(logits_BLV.max(axis=-1))
-    log_z_BL = largest_BL + jnp.log(jnp.exp(logits_BLV - largest_BL[..., None]).sum(axis=-1))
+    log_z_BL = log_normalizer(logits_BLV)
     target_BL = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0]
     mean_BL = logits_BLV.mean(axis=-1)
     losses_BL = log_z_BL - (1 - label_smoothing) * target_BL - label_smoothing * mean_BL
     # Not by argmax, which is slow and gives the first class to a head that is still zero.
     reaching_BL = (logits_BLV >= target_BL[..., None]).sum(axis=-1)
     return losses_BL, reaching_BL == 1
+
+
+def log_normalizer(logits_BLV: jax.Array) -> jax.Array:
+    """Logarithm of the sum of the exponentials of logits, float32 [B, L]."""
+    largest_BL = jax.lax.stop_gradient(logits_BLV.max(axis=-1))
+    return largest_BL + jnp.log(jnp.exp(logits_BLV - largest_BL[..., None]).sum(axis=-1))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -86,7 +86,7 @@ def dataset_of(source: image_records.Source, config: ConfigDict, downsample: int
     )
     return Dataset(
         load,
-        pools_of([numbers]),
+        pools_of([numbers], blocks=[image_records.blocks_of(source)]),
         squares.grids(downsample),
         lambda index: image_records.name_of(source[index], config.data.color),
     )

@@ -19,6 +19,7 @@ from maskgil_jax.data.images import buckets, cropping, file_kinds
 from maskgil_jax.data.images.color import check_color
 from maskgil_jax.data.records import image_records, limits
 from maskgil_jax.data.shards import code_records, shard_files, shard_index, unreadable_names
+from maskgil_jax.data.sound import audio
 from maskgil_jax.generation.images import encode
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import processes
@@ -167,6 +168,7 @@ def _plan(
         dtype="uint16" if tokenizer.codebook_size <= 2**16 else "int32",
         class_names=source.class_names,
         color=config.color,
+        recordings=config.recordings,
         shards=tuple(f"codes-{i:05}-of-{count:05}.array_record" for i in range(count)),
     )
     captions = None
@@ -215,6 +217,7 @@ class Loaded(NamedTuple):
       views: uint8 [views, H, W, 3], of that size.
       size: (height, width) of the whole image.
       captions: of it, if they are kept.
+      recording: of it, if it is kept.
     """
 
     record: image_records.Record
@@ -222,6 +225,7 @@ class Loaded(NamedTuple):
     views: np.ndarray
     size: buckets.Size
     captions: Captions
+    recording: bytes
 
 
 class Encoder:
@@ -310,7 +314,10 @@ class Encoder:
         if self._captions and self._index.features:
             captions = self._captions.with_features(captions)
         return [
-            code_records.CodeRecord(views, image.record.label, image.record.id, image.size, *texts)
+            code_records.CodeRecord(
+                *(views, image.record.label, image.record.id, image.size, *texts),
+                recording=image.recording,
+            )
             for views, image, texts in zip(codes, images_of_a_size, captions, strict=True)
         ]
 
@@ -324,10 +331,20 @@ class Encoder:
                 height, width = self._buckets.sizes[bucket]
                 views = self._views(image, height, width, index)
             captions = self._captions.read(record) if self._captions else Captions(())
+            recording = self._recording(record) if self._index.recordings else b""
         except Unreadable as error:
             log.warning("left out an image that cannot be read: %s", error)
             return error
-        return Loaded(record, int(bucket), views, size, captions)
+        return Loaded(record, int(bucket), views, size, captions, recording)
+
+    def _recording(self, record: image_records.Record) -> bytes:
+        """The recording of an image, which can be decoded."""
+        try:
+            data = record.read_recording()
+            audio.decode(data)
+        except Unreadable as error:
+            raise Unreadable(f"{record.id}: {error}", "without a usable recording") from None
+        return data
 
     def _views(self, image: Image.Image, height: int, width: int, index: int) -> np.ndarray:
         if self._index.crops == "ten":

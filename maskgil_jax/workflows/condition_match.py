@@ -63,6 +63,8 @@ def check_codes(generator: Generator, shards: CodeShards, options: MatchOptions)
             f"{generator.tokenizer.get('fingerprint')}, but the shards in codes={options.codes} "
             f"are of {tokenizer}"
         )
+    if generator.is_unconditional:
+        raise InputError(f"model={options.model} is unconditional: expected one with a condition")
     if generator.num_classes not in (0, len(shards.class_names)):
         raise InputError(
             f"model={options.model} has {generator.num_classes} classes, but the shards in "
@@ -87,7 +89,7 @@ def read_pairs(
     for place, record in readable(shards, places.tolist()):
         try:
             rng = np.random.default_rng((options.seed, place))
-            examples.append(conditioning.read(record, rng))
+            examples.append(conditioning.read(record, rng, int(shards.grids[place])))
         except Unreadable as error:
             log.warning("left out %s: %s", record.id, error)
             continue

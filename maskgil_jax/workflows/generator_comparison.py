@@ -16,6 +16,7 @@ from maskgil_jax.evaluation.requests import settings_of
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import write_json
 from maskgil_jax.training import curves
@@ -155,9 +156,11 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
             f"{name} was trained on codes of {generator.tokenizer['fingerprint']}, but the "
             f"shards in {codes} are of {tokenizer}"
         )
-    if not generator.num_classes:
-        raise InputError(f"{name} is conditioned on features, expected models of classes")
-    if generator.num_classes != len(shards.class_names):
+    if not generator.num_classes and not generator.is_unconditional:
+        raise InputError(
+            f"{name} is conditioned on features, expected models of classes, or without condition"
+        )
+    if generator.num_classes not in (0, len(shards.class_names)):
         raise InputError(
             f"{name} has {generator.num_classes} classes, but the shards in {codes} have "
             f"{len(shards.class_names)}: expected the same"
@@ -172,14 +175,14 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
 def images_of(models: Models, way: Way, directory: str, options: CompareOptions) -> GeneratedImages:
     """The images of a generator: all classes in turn, by the default decoding of its kind."""
     generator = models.generator
-    conditions = samplers.split_over_devices(samplers.by_class)
+    conditions = samplers.split_over_devices(samplers.by_class, sharding.local_mesh())
     return GeneratedImages(
         samplers.from_options(
             generator, way.options, options.seed, conditions, placed=samplers.over_devices
         ),
         models,
-        generated_images.balanced(options.num, generator.num_classes),
-        names=generator.names_of_classes,
+        generated_images.balanced(options.num, max(1, generator.num_classes)),
+        names=generator.names_of_classes or None,
         batch_size=options.batch_size,
         path=directory,
         about={"seed": options.seed},

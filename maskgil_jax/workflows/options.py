@@ -21,16 +21,37 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """What maskgil_jax.inspect looks at."""
+
+    data: str = option("source: folder:PATH, parquet:PATTERN, tar:PATTERN, arrayrecord:DIR, ...")
+    output: str = option("PNG to write, of 32 examples as a training step would see them", "")
+    num: int = option("images that are read, spread evenly over all; 0: all", 1000, least=0)
+    image_size: int = option("pixels: side of the squares of the picture", 256, least=1)
+    buckets: str = option("pixart or lumina, as in training; default: squares", "")
+    crop: str = option("random, whole_side or center, as in training", "random")
+    flip: bool = option("mirror half of the images, as in training", True)
+    color: str = option(
+        "srgb: converted from ICC profiles; ignore: pixels as they are stored", CODES.color
+    )
+    seed: int = option("of order and crops, as in training", 0, least=0)
+    tokenizer: str = option(
+        "of code shards, for their picture; default: the one that made them", ""
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizeOptions:
     """What maskgil_jax.tokenize encodes."""
 
     tokenizer: str = option("tokenizer directory")
-    data: str = option("source of images: embedded, folder:PATH, tar:PATTERN, ...")
+    data: str = option("source of images: embedded, folder:PATH, parquet:PATTERN, tar:PATTERN, ...")
     output: str = option("directory for the shards")
     crops: str = option("center (1), flip (2), ten (10) or random (--views) per image", CODES.crops)
     encoder: str = option("text encoder directory: keeps the captions' token ids", CODES.encoder)
     features: bool = option("keeps the captions' features too", CODES.features)
     caption_tokens: int = option("kept of a caption", CODES.caption_tokens, least=1)
+    recordings: bool = option("keeps the recordings that tars hold", CODES.recordings)
     views: int = option("of each image, for --crops=random", CODES.views, least=1)
     seed: int = option("of random crops", CODES.seed, least=0)
     color: str = option(
@@ -96,7 +117,9 @@ class MatchOptions:
     model: str = option("generator directory")
     codes: str = option("code shards that it was not trained on")
     encoder: str = option("encoder directory; default: the generator's own", "")
-    speech: str = option("folder of recordings, of a generator of speech", "")
+    speech: str = option(
+        "folder of recordings, of a generator of speech; or inside: those that the codes hold", ""
+    )
     output: str = option("F.json to write", "")
     num: int = option("images, at most", 1000, least=2)
     masks: int = option("drawn for each image", 8, least=1)

@@ -201,3 +201,8 @@ def _check_condition(config: ConfigDict, codes: list[Codes]) -> None:
                     f"config.encoder = {config.encoder!r}, but stage codes keeps no captions: "
                     "expected its field encoder to be the same"
                 )
+    if config.data.speech == speech.INSIDE and not all(s.config.recordings for s in codes):
+        raise InputError(
+            f"config.data.speech = {config.data.speech!r}, but stage codes keeps no recordings: "
+            "expected its field recordings to be True"
+        )

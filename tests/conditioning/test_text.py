@@ -111,9 +111,9 @@ def test_token_ids_beyond_the_vocabulary_are_unreadable(encoder):
         CodeRecord(np.zeros((1, 4, 4), int), 0, "a", (8, 8), (np.array([id], np.int32),))
         for id in (vocabulary.size - 1, vocabulary.size)
     )
-    assert read(last, np.random.default_rng(0))["prompt"][-1] == vocabulary.size - 1
+    assert read(last, np.random.default_rng(0), 0)["prompt"][-1] == vocabulary.size - 1
     with pytest.raises(Unreadable, match=f"token id {vocabulary.size} of a caption, expected 0 to"):
-        read(beyond, np.random.default_rng(0))
+        read(beyond, np.random.default_rng(0), 0)
 
 
 def test_the_model_knows_its_encoder_and_its_pictures_their_captions(trained, encoder):

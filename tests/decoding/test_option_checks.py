@@ -6,7 +6,7 @@ import pytest
 from maskgil_jax import config as defaults
 from maskgil_jax.decoding import autoregressive, masked_plan
 from maskgil_jax.generation import samplers
-from maskgil_jax.pretrained import generators
+from maskgil_jax.pretrained import checked_decoding
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers import tiny_models
 
@@ -92,11 +92,11 @@ def test_of_a_config(made, field, value):
 
 def test_guidance_needs_a_null_condition_before_any_work():
     class Config:
-        has_null_condition = False
+        has_null_condition, num_classes = False, 4
 
     with pytest.raises(InputError, match="this model has no null condition"):
-        generators.plan_of(Config, 6, dict(steps=2, guidance=2.0))
-    generators.plan_of(Config, 6, dict(steps=2, guidance=2.0), needs_null=False)
+        checked_decoding.plan_of(Config, 6, dict(steps=2, guidance=2.0))
+    checked_decoding.plan_of(Config, 6, dict(steps=2, guidance=2.0), needs_null=False)
 
 
 def test_a_seed_of_any_length_is_one_message():

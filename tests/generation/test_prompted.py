@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import maskgil_jax
 from maskgil_jax.generation import requests, samplers, sampling
 from maskgil_jax.generation.options import Companions, Decoding, SampleOptions
 from maskgil_jax.models.token_models.conditions import Features
@@ -165,3 +166,21 @@ def test_what_cannot_be_drawn_is_named_before_weights_are_read(model, tmp_path):
     rest.tokenizer = {"path": "b", "fingerprint": "2"}
     with pytest.raises(InputError, match="models that do not fit"):
         samplers.from_options(rest, decoding, 0, by_row, grid=GRID)
+
+
+@pytest.mark.slow
+def test_devices_that_share_the_weights_draw_the_same_images(model, tmp_path):
+    drawn = []
+    for tensor in (1, 4):
+        output = tmp_path / str(tensor)
+        sampling.sample(options(model, output=str(output), tensor=tensor))
+        drawn.append(npz.read_arrays(str(output / "samples.npz"))["arr_0"])
+    np.testing.assert_array_equal(*drawn)
+    weights = maskgil_jax.load(model / "lumina", tensor=4).network.blocks.query
+    assert len(weights[...].sharding.device_set) == 4
+    assert weights[...].addressable_shards[0].data.size * 4 == weights[...].size
+
+
+def test_more_devices_than_there_are_are_refused(model):
+    with pytest.raises(InputError, match="tensor = 9, expected 1 to 8 .devices of this process."):
+        maskgil_jax.load(model / "lumina", tensor=9)

@@ -51,6 +51,8 @@ CASES = {
         **LLAMA | FEATURES | dict(grid=(3, 5)), **PRESETS["llamagen"]
     ),
     "maskgil": LlamaConfig(**LLAMA, **PRESETS["paper"]),
+    "maskgil unconditional": LlamaConfig(**LLAMA | dict(num_classes=0), **PRESETS["paper"]),
+    "llamagen-gpt unconditional": LlamaConfig(**LLAMA | dict(num_classes=0), **PRESETS["llamagen"]),
     "maskgil of features": LlamaConfig(
         **LLAMA | FEATURES, **PRESETS["paper"] | PAPER_OF_FEATURES | dict(qk_norm="rms")
     ),

@@ -72,6 +72,26 @@ def test_a_generator_of_features_and_its_sampler(tmp_path):
 
 
 @pytest.mark.slow
+def test_lumina_mgpt_and_its_sampler(tmp_path):
+    done = plan(
+        "--config=configs/lumina_mgpt.py",
+        *("--config.model.layers=2", "--config.model.dim=256", "--config.model.heads=2"),
+        *("--config.model.kv_heads=2", "--config.model.mlp_dim=512", "--config.batch_size=8"),
+        *("--config.samples.batch_size=2", "--config.model.vocabulary=9300"),
+        "--topology=v5e:2x2",
+        "--codebook_size=8192",
+        "--grid=4,4",
+        f"--output={tmp_path}/plan.json",
+    )
+    assert done.returncode == 0, done.stderr
+    (of_prompts,) = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    assert of_prompts["fits"] and of_prompts["mfu"] > 0
+    # Recomputed layers, and what fills the last chunk of positions up, come on top.
+    assert 1 < of_prompts["hardware_flops_per_step"] / of_prompts["model_flops_per_step"] < 1.6
+    assert of_prompts["sampler"]["fits"] and of_prompts["sampler"]["step_seconds"] > 0
+
+
+@pytest.mark.slow
 def test_a_tokenizer():
     done = plan("--config=tests/helpers/tiny.py:tokenizer", "--topology=v5e:2x2")
     assert done.returncode == 0, done.stderr

@@ -31,28 +31,34 @@ def test_a_grid_is_two_numbers():
             plans.parse_grid(texts)
 
 
-@pytest.mark.parametrize("memory, images", [(1000, 64), (330, 22), (115, 1), (50, 0)])
-def test_the_sampler_is_planned_at_the_batch_that_fits(monkeypatch, memory, images):
-    """Weights take 100 bytes and each image 10: 23 fit into 330, and 64 in three parts are 22."""
+@pytest.mark.parametrize(
+    "memory, devices, images, chips",
+    [(1000, 1, 64, 1), (330, 8, 22, 1), (115, 8, 1, 1), (50, 1, 0, 1), (50, 8, 2, 4), (9, 8, 0, 4)],
+)
+def test_the_sampler_is_planned_where_it_fits(monkeypatch, memory, devices, images, chips):
+    """Weights take 100 bytes, shared by at most 4 heads' chips, and each image 10 on each chip."""
 
     class Program:
-        arguments = (np.zeros(100, np.uint8),)
+        pass
 
-    def sampling(config, *_):
-        Program.images = config.samples.batch_size
+    def sampling(config, devices, *_):
+        Program.images, Program.chips = config.samples.batch_size, len(devices)
+        Program.arguments = (np.zeros(100 // Program.chips, np.uint8),)
         return Program
 
     def estimate(program, _):
-        total = 100 + 10 * program.images
-        return {"bytes_total": total, "bytes_free": memory - total, "fits": total <= memory}
+        total = 100 // program.chips + 10 * program.images
+        free = memory - total
+        return dict(bytes_total=total, bytes_free=free, fits=free >= 0, chips=program.chips)
 
     monkeypatch.setattr(plans.programs, "sampling", sampling)
-    monkeypatch.setattr(plans.programs, "devices_of", lambda topology: [None])
+    monkeypatch.setattr(plans.programs, "devices_of", lambda topology: [None] * devices)
     monkeypatch.setattr(plans.estimates, "estimate", estimate)
     config = defaults.generator()
-    config.samples.batch_size = 64
-    plan = plans._plan_sampler(config, "v5e:2x2", (16, 16), 512)
+    config.samples.batch_size, config.model.heads = 64, 4
+    plan = plans._plan_sampler(config, "v5e:2x4", (16, 16), 512)
     assert plan["fits"] == (images > 0)  # where it does not, the plan is of one image
-    assert (plan["bytes_total"] - 100) // 10 == max(images, 1)
+    assert plan["chips"] == chips
+    assert (plan["bytes_total"] - 100 // chips) // 10 == max(images, 1)
     assert (64 in plan["refused"]) == (images < 64)
     assert all(total > memory for total in plan["refused"].values())

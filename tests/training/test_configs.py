@@ -1,6 +1,7 @@
 """The steps of the real configs, traced at full size: shapes, dtypes and shardings, no memory."""
 
 import importlib
+import math
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def check(init, step, batch, config):
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     shardings = sharding.state_shardings(before, mesh)
     parts = {
-        leaf.size // int(jnp.prod(jnp.array(layout.shard_shape(leaf.shape))))
+        leaf.size // math.prod(layout.shard_shape(leaf.shape))
         for leaf, layout in zip(jax.tree.leaves(before), jax.tree.leaves(shardings), strict=True)
         if leaf.size > 10**6
     }
@@ -102,6 +103,27 @@ def test_a_training_step_of_each_generator_of_text_or_speech(name):
         config,
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(state.model)) == parameters
+
+
+@pytest.mark.parametrize("name, parameters", [("7B", 7_013_158_912), ("34B", 34_293_522_432)])
+def test_a_training_step_of_lumina_mgpt(name, parameters):
+    """With norms of queries and keys in Lumina's rows; transformers has one for each head."""
+    config = config_of(f"lumina_mgpt:{name}")
+    network = presets.network_config(config.model, 8192, (32, 32), config.loss)
+    B, T = config.batch_size, config.model.condition_tokens
+    batch = {
+        "codes": jax.ShapeDtypeStruct((B, 32, 32), jnp.int32),
+        "ids": jax.ShapeDtypeStruct((B, T), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((B, T), jnp.bool_),
+    }
+    state = check(
+        lambda: generator_step.init(config, network, None),
+        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
+        batch,
+        config,
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.model)) == parameters
+    assert "expected 7B or 34B" in message_of(lambda: config_of("lumina_mgpt:8B"))
 
 
 def test_a_size_that_there_is_no_config_of_is_refused_and_the_nearest_named():

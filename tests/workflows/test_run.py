@@ -325,3 +325,39 @@ def test_each_baseline_trains_and_samples(preset, finished, tmp_path):
     losses = losses_of(tmp_path / "run")
     assert losses[-1] < losses[0]
     assert (tmp_path / "run" / "samples" / "grid.png").exists()
+
+
+@pytest.mark.slow
+def test_a_flat_folder_trains_samples_and_is_measured_without_a_condition(finished, tmp_path):
+    digits = sources.open_source("embedded:test")
+    (tmp_path / "flat").mkdir()
+    for i in range(40):
+        (tmp_path / "flat" / f"{i:02}.png").write_bytes(digits[i].image)
+    config = tiny.generator()
+    config.tokenizer = str(finished / "tokenizer" / "model")
+    config.data.update(source=f"folder:{tmp_path}/flat", crop="center", flip=False)
+    config.model.num_classes = 0
+    config.evaluation.update(reference="", per_class=8)
+    expected = (
+        "set --config.samples.guidance=1 and --config.loss.condition_dropout=0 .or, for the 1 "
+        "classes of the data, --config.model.num_classes=1"
+    )
+    with pytest.raises(InputError, match=expected):
+        run_stages(config, epath.Path(tmp_path / "run"))
+    config.samples.guidance, config.loss.condition_dropout = 1.0, 0.0
+    run_stages(config, epath.Path(tmp_path / "run"))
+    losses = losses_of(tmp_path / "run")
+    assert losses[-1] < losses[0]
+    with np.load(tmp_path / "run/samples/samples.npz") as samples:
+        assert samples["labels"].tolist() == [0] * 8
+        assert samples["class_names"].tolist() == ["unconditional"]
+    model = f"--model={tmp_path}/run/model"
+    done = commands.call("sample", model, "--num=3", "--steps=2", f"--output={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    done = commands.call("sample", model, "--guidance=2", f"--output={tmp_path}/o")
+    assert done.returncode == 1 and "this model is unconditional" in done.stderr
+    measured = ("--num=20", "--steps=2", f"--reference=folder:{tmp_path}/flat")
+    result = f"--output={tmp_path}/m.json"
+    done = commands.call("evaluate", model, *measured, "--metrics=frechet", result)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "m.json").read_text())["samples"]["condition"] == "none"

@@ -30,7 +30,7 @@ class Naming:
         tops = {
             printable(os.path.expanduser(path))
             for kind, path in kinds_and_paths
-            if kind == "folder"
+            if kind in ("folder", "nested")
         }
         # The longest first: a source may lie in a folder of another.
         self._tops = sorted((os.path.join(top, "") for top in tops), key=len, reverse=True)

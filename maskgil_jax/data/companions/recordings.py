@@ -11,13 +11,13 @@ import numpy as np
 from maskgil_jax.data.companions.pairing import Images, Naming
 from maskgil_jax.data.formats import folder_tree
 from maskgil_jax.data.records.file_names import printable
+from maskgil_jax.data.records.image_records import RECORDINGS
 from maskgil_jax.data.records.other_files import APPLE_DOUBLE
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.runtime.regular_files import read_regular_file
 
 log = logging.getLogger("maskgil_jax")
 
-EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
 WHAT = "recordings (config.data.speech, or speech)"
 
 
@@ -31,7 +31,7 @@ def find(folder: str) -> list[tuple[pathlib.Path, str]]:
     paths = sorted(_recordings_below(top), key=lambda path: path.split(os.sep))
     if not paths:
         raise InputError(
-            f"speech={folder}: expected recordings ({', '.join(EXTENSIONS)}), or sub-folders of "
+            f"speech={folder}: expected recordings ({', '.join(RECORDINGS)}), or sub-folders of "
             "them; there are none"
         )
     if direct := [path for path in paths if os.sep not in path]:
@@ -123,7 +123,7 @@ class Recordings:
             files = self._by_class[label]
             path = files[rng.integers(len(files))]
         elif not (path := self._find(name) or ""):
-            names = " or ".join(f"{known}{EXTENSIONS[0]}" for known in self._naming.of(name))
+            names = " or ".join(f"{known}{RECORDINGS[0]}" for known in self._naming.of(name))
             raise Unreadable(f"{self._folder} has no recording {names}")
         try:
             return read_regular_file(self._folder / path)
@@ -153,4 +153,4 @@ def _recordings_below(top: pathlib.Path) -> list[str]:
 
 
 def _is_recording(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(APPLE_DOUBLE)
+    return name.lower().endswith(RECORDINGS) and not name.startswith(APPLE_DOUBLE)

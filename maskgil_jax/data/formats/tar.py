@@ -1,7 +1,7 @@
 """WebDataset: images with their captions and classes in tar files, read without unpacking.
 
 Opening reads the headers alone, and keeps where each image and its captions lie in NumPy arrays,
-some 60 bytes an image. Nothing is written beside the shards.
+some 70 bytes an image. Nothing is written beside the shards.
 """
 
 import functools
@@ -27,12 +27,12 @@ SCANNERS = 16  # threads, which wait for slow disks together
 
 
 class Tar:
-    """Tar files in WebDataset's layout: members KEY.jpg, KEY.txt, KEY.cls, KEY.json.
+    """Tar files in WebDataset's layout: members KEY.jpg, KEY.txt, KEY.cls, KEY.json, KEY.wav.
 
-    A key has an image (image_records.EXTENSIONS), captions (txt or json, see captions.py), and a
-    class: in cls, or in a field `label`, `cls` or `class` of json (see class_labels.py). The lines
-    of `classnames.txt` beside the first shard name the classes, or else their numbers do; without
-    any class all images are one.
+    A key has an image (image_records.EXTENSIONS), captions (txt or json, see captions.py), a
+    recording (the first of wav, flac, mp3 and ogg), and a class: in cls, or in a field `label`,
+    `cls` or `class` of json (see class_labels.py). The lines of `classnames.txt` beside the first
+    shard name the classes, or else their numbers do; without any class all images are one.
 
     KEY ends at the last dot: `IMG 1.2.png` is an image, and `IMG 1.2.txt` its caption. In
     WebDataset's convention it ends at the first one, and that holds for two things. Beside `1.jpg`,
@@ -62,7 +62,7 @@ class Tar:
     def __init__(self, pattern: str):
         paths = patterns.files(pattern)
         folder = os.path.dirname(os.path.abspath(paths[0]))
-        names_file = os.path.join(folder, "classnames.txt")
+        names_file = os.path.join(folder, class_labels.NAMES_FILE)
         names = class_labels.read_names(names_file) if os.path.lexists(names_file) else None
         scan_one = functools.partial(scan, class_ids=class_labels.ids_of(names or ()))
         with ThreadPoolExecutor(SCANNERS) as pool:
@@ -90,6 +90,9 @@ class Tar:
         self.census.captioned = sum(shard.captioned for shard in self._shards)
         for shard in self._shards:
             self.census.add(shard.census)
+        spoken = sum(int((shard.rows["recording"] > 0).sum()) for shard in self._shards)
+        if spoken:
+            self.census.notes.append(f"{spoken:,} images have a recording beside them")
         if names and not self._labelled:
             reason = "names of classes, but no image has a class"
             self.census.pass_over(names_file, reason, is_data=True)
@@ -119,4 +122,6 @@ class Tar:
             image = shard.read(row["image"], row["image_size"])
         except OSError as error:
             return unusable(name, str(error.strerror))
-        return Record(image, label, name, functools.partial(shard.captions, place))
+        texts = functools.partial(shard.captions, place)
+        recording = functools.partial(shard.recording, place)
+        return Record(image, label, name, texts, read_recording=recording)

@@ -1,4 +1,4 @@
-"""Which members of a tar belong together: an image, its captions and its class."""
+"""Which members of a tar belong together: an image, its captions, its class, its recording."""
 
 import itertools
 import operator
@@ -10,11 +10,12 @@ from maskgil_jax.data.formats.tar_links import Links, is_link
 from maskgil_jax.data.records import captions, other_files
 from maskgil_jax.data.records.census import Census
 from maskgil_jax.data.records.file_names import printable
-from maskgil_jax.data.records.image_records import EXTENSIONS
+from maskgil_jax.data.records.image_records import EXTENSIONS, RECORDINGS
 
 CLASS = "cls"
 _IMAGE = "image"
-_COMPANIONS = (*captions.PARSERS, CLASS)
+SOUNDS = tuple(extension[1:] for extension in RECORDINGS)
+_COMPANIONS = (*captions.PARSERS, CLASS, *SOUNDS)
 _KINDS = {extension[1:]: _IMAGE for extension in EXTENSIONS} | {kind: kind for kind in _COMPANIONS}
 
 
@@ -23,7 +24,7 @@ class TarExample(NamedTuple):
 
     Attributes:
       image: its member.
-      companions: captions and class, by extension.
+      companions: captions, class and recording, by extension.
       fault, caption_fault: why it, or why its captions cannot be used, or "".
     """
 
@@ -58,7 +59,9 @@ def examples_of(
         by_kind = {kind: member for kind, _, member in entries}
         if _IMAGE not in by_kind:
             for _, _, member in entries:
-                reason = "captions or class without an image"
+                of_sound = by_kind.keys() <= {*SOUNDS}
+                kind = "recording" if of_sound else "captions or class"
+                reason = f"{kind} without an image"
                 census.pass_over(_name(where, member), reason, is_data=True)
         elif not joined and len(by_kind) == len(entries):
             yield _example(by_kind)

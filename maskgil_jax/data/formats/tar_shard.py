@@ -1,6 +1,6 @@
 """One tar file: where its images, captions and classes lie, found by a scan of its headers.
 
-What is known of an image takes some 60 bytes, in NumPy arrays.
+What is known of an image takes some 70 bytes, in NumPy arrays.
 """
 
 import dataclasses
@@ -14,7 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskgil_jax.data.formats.tar_examples import CLASS, TarExample, examples_of, fault_of
+from maskgil_jax.data.formats.tar_examples import (
+    CLASS,
+    SOUNDS,
+    TarExample,
+    examples_of,
+    fault_of,
+)
 from maskgil_jax.data.formats.tar_headers import DAMAGE, FILE, Damaged, Member, members
 from maskgil_jax.data.formats.tar_links import Links
 from maskgil_jax.data.records import captions, class_labels
@@ -23,6 +29,7 @@ from maskgil_jax.data.records.file_names import printable
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 LARGEST_IMAGE = 2**30  # bytes
+LARGEST_RECORDING = 2**30  # bytes
 
 NO_LABEL = -1
 
@@ -37,6 +44,8 @@ _ROW = np.dtype(
         # Where files of captions begin, or 0, and their sizes, of which no more than this matters.
         *((extension, np.int64) for extension in _PARSERS),
         *((f"{extension}_size", np.int32) for extension in _PARSERS),
+        ("recording", np.int64),  # as of captions
+        ("recording_size", np.int64),
         ("label", np.int32),
         ("name_end", np.int64),  # of the image's name, in Shard.names
     ]
@@ -101,6 +110,15 @@ class Shard:
         if place in self.caption_faults:
             raise Unreadable(self.caption_faults[place])
         return captions.first(self._texts(self.rows[place]))
+
+    def recording(self, place: int) -> bytes:
+        """The file of the recording of an image; Unreadable where it has none."""
+        row = self.rows[place]
+        if not row["recording"]:
+            raise Unreadable("it has no recording beside it in the tar")
+        if row["recording_size"] > LARGEST_RECORDING:
+            raise Unreadable(f"its recording has more than {LARGEST_RECORDING:,} bytes")
+        return self.read(row["recording"], row["recording_size"])
 
     def _texts(self, row: np.void) -> Iterator[tuple[str, bytes]]:
         for extension in _PARSERS:
@@ -212,7 +230,7 @@ def _image_of(descriptor: int, example: TarExample, class_ids: Mapping[str, int]
     read = {
         extension: os.pread(descriptor, min(member.size, _READ_OF_TEXT), member.start)
         for extension, member in companions.items()
-        if extension != "txt" and member.kind == FILE
+        if extension in ("json", CLASS) and member.kind == FILE
     }
     try:
         label = _label(read, companions, class_ids)
@@ -225,11 +243,15 @@ def _image_of(descriptor: int, example: TarExample, class_ids: Mapping[str, int]
     captioned = texts[0].size > 0 or (
         "json" in read and any(field in read["json"] for field in _CAPTION_FIELDS)
     )
+    sounds = (companions[kind] for kind in SOUNDS if kind in companions)
+    recording = next((sound for sound in sounds if sound.kind == FILE), _NOTHING)
     row = (
         image.start,
         image.size,
         *[text.start for text in texts],
         *[min(text.size, _READ_OF_TEXT) for text in texts],
+        recording.start,
+        recording.size,
         label,
     )
     return _Image(row, captioned, fault, caption_fault)

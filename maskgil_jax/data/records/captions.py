@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from maskgil_jax.runtime.errors import Unreadable
@@ -114,8 +114,19 @@ def _lines(data: bytes) -> tuple[str, ...]:
 
 def _fields(data: bytes) -> tuple[str, ...]:
     content = load_json(data, FIELDS)
-    if not isinstance(content, dict):
-        return ()
+    return of_fields(content, "JSON field") if isinstance(content, dict) else ()
+
+
+def of_fields(content: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    """The captions, unchecked, in all of FIELDS: texts, or lists of texts.
+
+    Args:
+      content: values by the names of fields.
+      what: how messages call a field.
+
+    Raises:
+      Unreadable: a field holds something else.
+    """
     texts: list[str] = []
     for field in FIELDS:
         value = content.get(field)
@@ -124,7 +135,7 @@ def _fields(data: bytes) -> tuple[str, ...]:
                 texts.append(text)
             elif text is not None:
                 kind = type(text).__name__
-                raise Unreadable(f"its JSON field {field!r} holds a {kind}, expected a text")
+                raise Unreadable(f"its {what} {field!r} holds a {kind}, expected a text")
     return tuple(texts)
 
 

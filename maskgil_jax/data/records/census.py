@@ -94,7 +94,8 @@ class Census:
             entry.names.append(name)
 
     def add(self, other: "Census") -> None:
-        """Take over what one file of the source does not use."""
+        """Take over the notes on one file of the source, and what of it is not used."""
+        self.notes += other.notes
         for reason, entry in other.passed_over.items():
             *some, last = entry.names
             for name in some:

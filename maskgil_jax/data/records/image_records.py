@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
 from maskgil_jax.data.images import image_decoder
@@ -21,6 +22,12 @@ EXTENSIONS = (
     *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".svg"),
 )
+CACHE = 2**30  # bytes of decoded blocks (see Blocks) that a process keeps
+RECORDINGS = (".wav", ".flac", ".mp3", ".ogg")  # what names of recordings end in, in lower case
+
+
+def _no_recording() -> bytes:
+    raise Unreadable("it has no recording")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Record:
       fault: why nothing of it can be used, known before its image is decoded, or "".
       read_captions: gives its captions as they are stored, for `captions_of`; what only needs the
         class does not read them.
+      read_recording: gives the file of the recording that is stored with it, or raises Unreadable.
     """
 
     image: bytes
@@ -41,6 +49,7 @@ class Record:
     id: str
     read_captions: Callable[[], tuple[str, ...]] = tuple
     fault: str = ""
+    read_recording: Callable[[], bytes] = _no_recording
 
 
 def is_image(name: str) -> bool:
@@ -120,6 +129,24 @@ def none_readable(path: str, count: int, reasons: Sequence[str]) -> str:
     first_reasons = "\n  ".join(reasons[:3])
     more = "\n  ..." if count > 3 else ""
     return f"0 of {count} images of {path} can be read:\n  {first_reasons}{more}"
+
+
+class Blocks(NamedTuple):
+    """Records that are stored in blocks, each of which is read and decoded whole.
+
+    Attributes:
+      ends: of the blocks among the records, ascending, int [K].
+      sizes: bytes of each in memory, int [K].
+    """
+
+    ends: np.ndarray
+    sizes: np.ndarray
+
+
+def blocks_of(source: object) -> Blocks | None:
+    """The blocks of a source; None where any record is read at once."""
+    blocks: Blocks | None = getattr(source, "blocks", None)
+    return blocks
 
 
 class Source(Protocol):

@@ -39,7 +39,8 @@ DOCUMENTS = {
     *("readme", "license", "licence", "copying", "copyright", "notice", "authors", "citation"),
     *("changelog", "changes", "attribution", "makefile", "requirements", "checksums"),
 }
-METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # of Hugging Face's ImageFolder
+# Of Hugging Face's ImageFolder; formats/metadata.py reads the first two, where a source begins.
+METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}
 LONGEST_SUFFIX = 12  # of a longer one, the dot is part of the name
 
 
@@ -59,7 +60,7 @@ def reason(name: str) -> tuple[str, bool]:
         return "AppleDouble file", False
     if is_of_system(name):
         return "hidden file, or one of the system", False
-    if name.lower() in METADATA:
+    if name.lower().removesuffix(".gz") in METADATA:
         return "metadata, which is not read", True
     if stem in DOCUMENTS:
         return "document", False

@@ -21,6 +21,7 @@ class CodeRecord(NamedTuple):
       size: (height, width) of that image in pixels.
       captions: int32 [n], token ids of each of its captions.
       features: [n, C] of each of its captions, or none.
+      recording: the file of its recording, or b"".
     """
 
     codes: np.ndarray
@@ -29,6 +30,7 @@ class CodeRecord(NamedTuple):
     size: Size
     captions: tuple[np.ndarray, ...] = ()
     features: tuple[np.ndarray, ...] = ()
+    recording: bytes = b""
 
 
 def pack(record: CodeRecord) -> bytes:
@@ -39,6 +41,8 @@ def pack(record: CodeRecord) -> bytes:
         "captions": [ids.tobytes() for ids in record.captions],
         "features": [values.tobytes() for values in record.features],
     }
+    if not record.recording:
+        del content["recording"]
     return msgpack.packb(content, unicode_errors=_ERRORS)
 
 
@@ -89,9 +93,12 @@ class Unpacker:
         if captions or features or self._index.encoder:
             captions = self._captions(captions)
             features = self._features(features, captions)
-        return CodeRecord(
-            codes, label, content["id"], tuple(size), tuple(captions), tuple(features)
-        )
+        recording = content.get("recording", b"")
+        if type(recording) is not bytes or bool(recording) != self._index.recordings:
+            expected = "one" if self._index.recordings else "none"
+            raise Unreadable(f"a recording of {_described(recording)}, expected {expected}")
+        texts = tuple(captions), tuple(features)
+        return CodeRecord(codes, label, content["id"], tuple(size), *texts, recording)
 
     def _codes(self, data: bytes, grid: Size) -> np.ndarray:
         """Int32 [views, h, w]."""

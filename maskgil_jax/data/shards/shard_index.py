@@ -37,6 +37,7 @@ class Index:
       dtype: of the stored codes, uint16 or int32.
       class_names: one per class.
       color: how pixels were taken from files, key of color.COLORS; older shards do not say it.
+      recordings: whether the recording of each image is kept; older shards keep none.
     """
 
     tokenizer: dict[str, Any]
@@ -54,6 +55,7 @@ class Index:
     class_names: tuple[str, ...]
     shards: tuple[str, ...]
     color: str = "ignore"
+    recordings: bool = False
 
     @property
     def grid(self) -> Size:
@@ -77,7 +79,7 @@ class Index:
 _FIELDS: dict[str, files.Types] = {
     **dict(tokenizer=dict, source=dict, image_size=int, buckets=str, crops=str, views=int),
     **dict(seed=int, encoder=dict, caption_tokens=int, features=str, grids=list, dtype=str),
-    **dict(class_names=list, shards=list, color=str),
+    **dict(class_names=list, shards=list, color=str, recordings=bool),
 }
 _TOKENIZER: dict[str, files.Types] = dict(
     path=str, fingerprint=str, codebook_size=int, downsample=int
@@ -102,6 +104,7 @@ def read_index(directory: epath.PathLike) -> tuple[Index, dict[str, Any]] | None
             "again with maskgil_jax.tokenize, in another directory"
         )
     content.setdefault("color", "ignore")  # all that there was before it was written down
+    content.setdefault("recordings", False)
     _check(path, content)
     fields = {field.name for field in dataclasses.fields(Index)}
     counts = {key: content.pop(key) for key in list(content) if key not in fields}

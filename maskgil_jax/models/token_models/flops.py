@@ -12,12 +12,15 @@ units of the MLP, V classes of the head, N layers, C width of features.
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 
 
-def forward_flops(config: LlamaConfig, images: int = 1) -> dict[str, int]:
+def forward_flops(
+    config: LlamaConfig, images: int = 1, condition_tokens: int | None = None
+) -> dict[str, int]:
     """FLOPs of the logits of all image tokens, by where they are spent; the total is their sum.
 
     Args:
       config: of the network.
       images: in the batch.
+      condition_tokens: c; None: of the network's config, which has none of a prompt.
 
     Returns:
       `layers`: products with weights in the layers, and of features with theirs; `attention`:
@@ -28,7 +31,7 @@ def forward_flops(config: LlamaConfig, images: int = 1) -> dict[str, int]:
         config.grid[0] * config.grid[1],
         config.dim,
         config.ffn_dim,
-        config.condition_tokens,
+        config.condition_tokens if condition_tokens is None else condition_tokens,
     )
     if config.order == "lines":
         L += config.grid[0]
@@ -43,6 +46,14 @@ def forward_flops(config: LlamaConfig, images: int = 1) -> dict[str, int]:
     }
 
 
-def training_flops(config: LlamaConfig, images: int = 1) -> int:
-    """FLOPs of a forward and a backward pass: the backward has two products for each forward."""
-    return 3 * sum(forward_flops(config, images).values())
+def training_flops(
+    config: LlamaConfig, images: int = 1, condition_tokens: int | None = None
+) -> int:
+    """FLOPs of a forward and a backward pass: the backward has two products for each forward.
+
+    Arguments as of `forward_flops`. A head of a vocabulary is trained with all its ids.
+    """
+    each = forward_flops(config, images, condition_tokens)
+    if config.vocabulary:
+        each["head"] = each["head"] // config.codebook_size * config.vocabulary
+    return 3 * sum(each.values())

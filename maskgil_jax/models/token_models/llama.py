@@ -82,7 +82,8 @@ class Llama(nnx.Module):
 
         Args:
           codes_Bhw: int32, 0 .. codebook_size - 1, or mask_id where masked.
-          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none; or Features, or Text.
+          condition: int32 [B], 0 .. num_classes - 1, or num_classes for none (0, in a model without
+            conditions); or Features, or Text.
 
         Returns:
           float32 [B, h * w, classes], in raster order. Those of a causal model are predictions from
@@ -140,11 +141,21 @@ class Llama(nnx.Module):
 
         Of a model with a vocabulary; ids_BS, int32 [B, S], begin at position 0.
         """
-        S, text = ids_BS.shape[1], Text(ids_BS, jnp.ones(ids_BS.shape, bool))
-        mask, table = self.allowed(text, jnp.arange(S), S), self.table(text, (0, 0), 0, S)
-        x_BSD = self.embed_condition(text).astype(self.config.dtype)
-        x_BSD = self.normed(self.in_one((x_BSD,), table, mask, None))
-        return product("BnD,DV->BnV", x_BSD, self.head[...].astype(self.config.dtype), jnp.float32)
+        text = Text(ids_BS, jnp.ones(ids_BS.shape, bool))
+        return self.classify_ids(self.normed(self.sequence(text)))
+
+    def sequence(self, text: Text, key: jax.Array | None = None) -> jax.Array:
+        """Outputs of the last layer over a sequence of ids alone: [B, T, D].
+
+        Of a model with a vocabulary; `key` turns dropout on.
+        """
+        T = self.length_of(text)
+        x_BTD = self.embed_condition(text).astype(self.config.dtype)
+        if key is not None:
+            key, of_embedding = jax.random.split(key)
+            x_BTD = dropout(x_BTD, self.config.embedding_dropout, of_embedding)
+        mask, table = self.allowed(text, jnp.arange(T), T), self.table(text, (0, 0), 0, T)
+        return self.in_one((x_BTD,), table, mask, key)
 
     def in_one(
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
@@ -199,6 +210,11 @@ class Llama(nnx.Module):
         if self.config.vocabulary:
             first = lumina_sequence.FIRST_CODE
             head_DV = head_DV[:, first : first + self.config.codebook_size]
+        return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
+
+    def classify_ids(self, x_BnD: jax.Array) -> jax.Array:
+        """The head with all ids of the vocabulary: float32 [B, n, V]."""
+        head_DV = self.head[...].astype(self.config.dtype)
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
 
     def as_causal(self) -> "Llama":

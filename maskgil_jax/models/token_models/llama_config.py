@@ -72,6 +72,7 @@ CHAMELEON: dict[str, Any] = dict(
     qk_norm="layer",
     post_norm="none",
 )
+PRESETS["chameleon"] = {name: CHAMELEON[name] for name in ("causal", "rope", "qk_norm")}
 # What only a Chameleon has, as the others have it.
 NOT_OF_CHAMELEON: dict[str, Any] = dict(
     kv_heads=0,
@@ -103,7 +104,7 @@ class LlamaConfig:
       kv_heads: G, each shared by H / G heads of queries; 0: H.
       codebook_size: number of image codes; id `codebook_size` is the mask.
       num_classes: number of condition classes, id `num_classes` is the null class; 0 where the
-        condition is features.
+        condition is features, or where there is none, which the null class 0 alone stands for.
       grid: (height, width) in tokens that the model is trained on.
       vocabulary: ids of text, codes and signs that the table and the head have; the condition is
         such ids then. 0: they have codes only.
@@ -205,7 +206,8 @@ class LlamaConfig:
 
     def _check_condition(self) -> None:
         if not self.feature_dim:
-            config_checks.check_counts(self, ["num_classes"])
+            if self.num_classes < 0:
+                raise ValueError(f"num_classes = {self.num_classes}, expected 0 or more")
             if self.condition_tokens != 1:
                 raise ValueError(
                     f"condition_tokens = {self.condition_tokens}, expected 1 for a class"
@@ -302,8 +304,8 @@ class LlamaConfig:
 
     @property
     def has_null_condition(self) -> bool:
-        """Whether there is a null condition, which guidance needs."""
-        return True
+        """Whether there is a null condition beside others, which guidance needs."""
+        return bool(self.num_classes or self.feature_dim or self.vocabulary)
 
     @property
     def table_size(self) -> int:
