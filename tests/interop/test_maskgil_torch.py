@@ -35,6 +35,7 @@ CASES = {
     "factors": CLASSES | dict(factors=(4, 5)),
     "three factors": CLASSES | dict(factors=(2, 5, 2), condition_position="last"),
     "causal, factors": CLASSES | PRESETS["llamagen"] | dict(factors=(5, 4)),
+    "unconditional": dict(num_classes=0) | PRESETS["paper"],
     "text": FEATURES | PRESETS["paper"] | PAPER_OF_FEATURES,
     "text, last": FEATURES | dict(condition_position="last"),
     "text, causal": FEATURES | PRESETS["llamagen"],
@@ -58,7 +59,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     module = maskgil_torch.load(path)
 
     codes = rng.integers(20 + (not config.causal), size=(3, 3, 4))
-    condition, given = rng.integers(6, size=3), None
+    condition, given = rng.integers(config.num_classes + 1, size=3), None
     if config.feature_dim:
         condition = rng.standard_normal((3, 6, 7), np.float32)
         given = rng.random((3, 6)) < 0.7
