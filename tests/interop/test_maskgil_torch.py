@@ -16,6 +16,7 @@ from maskgil_jax.models.token_models.llama_config import (
 )
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers import random_weights
 
 SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)
@@ -50,7 +51,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     rng = np.random.default_rng(0)
     network = jax.tree.map(
         lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32),
-        jax.jit(lambda: Llama(config, jax.random.key(0)))(),
+        random_weights.network(lambda: Llama(config, jax.random.key(0)), 0.02),
     )
     loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / f"model.{suffix}")
@@ -83,8 +84,7 @@ def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
     """Of B, at 256 pixels, with random weights, the head too."""
     shape = dict(codebook_size=16384, num_classes=1000, grid=(16, 16))
     config = LlamaConfig(**SIZES["B"], **shape, **PRESETS[preset])
-    network = jax.jit(lambda: Llama(config, jax.random.key(0)))()
-    network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
+    network = random_weights.network(lambda: Llama(config, jax.random.key(0)), 0.02)
     loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / "model.safetensors")
     conversion.export_model("maskgil", str(tmp_path / "model"), path)
