@@ -32,6 +32,7 @@ MAY_CHANGE = (
 ADDED = {
     "color": "ignore",
     "recordings": False,
+    "resize": "exact",
     "order": "raster",
     "autoregressive_share": 0.0,
     "split": "uniform",
@@ -57,6 +58,8 @@ def _images() -> dict:
         flip=True,  # mirror half of the images
         color="srgb",  # srgb (converted from each image's ICC profile) | ignore (as pixels are
         # stored: what the official codes do)
+        resize="exact",  # exact (Pillow's bicubic filter, as the official codes) | fast (OpenCV's,
+        # and JPEG decoded at a part of its size where that is enough)
         threads=16,  # threads that load examples, of each worker
         workers=0,  # processes beside each process of the run that load examples; 0: none, it does
         bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0

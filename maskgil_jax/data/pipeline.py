@@ -6,14 +6,13 @@ state is ever saved.
 """
 
 import dataclasses
-import functools
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from maskgil_jax.data.images import cropping
 from maskgil_jax.data.images.buckets import Size
@@ -28,11 +27,23 @@ Example = dict[str, np.ndarray | np.generic]
 Load = Callable[[int, np.random.Generator], Example]
 UNREADABLE_IN_A_ROW = 100  # then the source is wrong, not an image
 
-# (image, height, width, rng) -> uint8 [height, width, 3], by the name in config.data.crop.
-CROPS: dict[str, Callable[[Image.Image, int, int, np.random.Generator], np.ndarray]] = {
-    "random": cropping.random_crop,
-    "whole_side": functools.partial(cropping.random_crop, smallest=1.0),
-    "center": lambda image, height, width, rng: cropping.bucket_crop(image, height, width),
+
+class Crop(NamedTuple):
+    """How images are cropped.
+
+    Attributes:
+      smallest: share of a frame's side that the cut has at least, see cropping.random_crop.
+      anywhere: whether the cut is at a random place, not in the middle.
+    """
+
+    smallest: float
+    anywhere: bool
+
+
+CROPS = {  # by the name in config.data.crop
+    "random": Crop(0.8, True),
+    "whole_side": Crop(1.0, True),
+    "center": Crop(1.0, False),
 }
 
 
@@ -111,6 +122,7 @@ def image_loader(
     crop: str,
     flip: bool,
     color: str = "srgb",
+    resize: str = "exact",
     condition: Callable[[Record, np.random.Generator, int], Example] = unconditional,
 ) -> Load:
     """Examples {image: uint8 [H, W, 3], unreadable: int32, ...}, see `_readable`.
@@ -122,16 +134,24 @@ def image_loader(
       crop: key of CROPS.
       flip: mirror half of the images.
       color: key of color.COLORS, see image_decoder.decode.
+      resize: key of cropping.RESIZES; "fast" also decodes JPEG at a part of its size, where the
+        crop needs no more.
       condition: gives the rest of an example of a bucket; may raise Unreadable.
     """
     check_crop(crop)
     check_color(color, "config.data.color")
+    cropping.check_resize(resize)
+    (smallest, anywhere), cover = CROPS[crop], cropping.RESIZES[resize]
 
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = source[index]
         height, width = sizes[bucket]
-        with opened_image(record, color) as image:
-            pixels = CROPS[crop](image, height, width, rng)
+        enough = cropping.largest_frame(height, width, smallest) if resize == "fast" else None
+        with opened_image(record, color, enough) as image:
+            if anywhere:
+                pixels = cropping.random_crop(image, height, width, rng, smallest, cover)
+            else:
+                pixels = cropping.bucket_crop(image, height, width, cover=cover)
         if flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return {"image": np.ascontiguousarray(pixels), **condition(record, rng, bucket)}

@@ -46,6 +46,7 @@ def _reader(gguf: Any, path: str) -> Any:
             end = int(offset) + int(count) * np.dtype(dtype).itemsize
             if not 0 <= int(offset) <= end <= len(self.data):
                 raise ValueError(f"it ends at byte {len(self.data)}, but {end} are needed")
+            self.data = np.asarray(self.data)  # each slice of a memmap takes 5 times as long
             return super()._get(int(offset), dtype, count, *order, **options)
 
         def _build_fields(self, offs: int, count: int) -> int:

@@ -4,6 +4,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
+from maskgil_jax.data.images import cropping
 from maskgil_jax.data.images.color import check_color
 from maskgil_jax.runtime import sharding
 from maskgil_jax.training import optimizer
@@ -19,6 +20,7 @@ def check_common(config: ConfigDict) -> Mesh:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     pipeline.check_crop(config.data.crop)
+    cropping.check_resize(config.data.resize)
     check_color(config.data.color, "config.data.color")
     optimizer.adamw(**config.optimizer, steps=config.steps)
     return mesh

@@ -114,6 +114,7 @@ def _image_data(chosen: list[mixture.Weighted], config: ConfigDict) -> Generator
         crop=config.data.crop,
         flip=config.data.flip,
         color=config.data.color,
+        resize=config.data.resize,
         condition=condition.read,
     )
     return GeneratorData(

@@ -83,6 +83,7 @@ def dataset_of(source: image_records.Source, config: ConfigDict, downsample: int
         crop=config.data.crop,
         flip=config.data.flip,
         color=config.data.color,
+        resize=config.data.resize,
     )
     return Dataset(
         load,

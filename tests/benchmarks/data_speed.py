@@ -48,15 +48,19 @@ def main() -> None:
     """Time everything and print the table."""
     settings = {n: flags.FLAGS[n].value for n in ("source", "images", "size", "rounds", "threads")}
     records = jpegs(sources.open_source(flags.FLAGS.source), settings["images"])
-    load = pipeline.image_loader(
-        records,
-        np.zeros(len(records), int),
-        sizes=[(settings["size"],) * 2],
-        crop="random",
-        flip=True,
+    load, fast = (
+        pipeline.image_loader(
+            records,
+            np.zeros(len(records), int),
+            sizes=[(settings["size"],) * 2],
+            crop="random",
+            flip=True,
+            resize=resize,
+        )
+        for resize in ("exact", "fast")
     )
     with tempfile.TemporaryDirectory() as folder:
-        calls = one_core(records, load, settings["size"], pathlib.Path(folder))
+        calls = one_core(records, load, fast, settings["size"], pathlib.Path(folder))
         seconds = in_turns(calls, settings["rounds"])
     seconds[PIPELINE] = all_cores(len(records), load, settings["rounds"], settings["threads"])
     cores = len(os.sched_getaffinity(0))
@@ -87,7 +91,11 @@ def megapixels(records: list[image_records.Record]) -> float:
 
 
 def one_core(
-    records: list[image_records.Record], load: pipeline.Load, size: int, scratch: pathlib.Path
+    records: list[image_records.Record],
+    load: pipeline.Load,
+    fast: pipeline.Load,
+    size: int,
+    scratch: pathlib.Path,
 ) -> dict[str, Callable[[], None]]:
     """What is timed, by name; each call goes through all images."""
     files = scratch / "files"
@@ -114,6 +122,7 @@ def one_core(
             lambda i: cropping.center_crop(image_records.image_of(records[i]), size)
         ),
         "with random crop and flip": all_images(lambda i: load(i, rng)),
+        "the same, resize=fast": all_images(lambda i: fast(i, rng)),
         "we read a folder": all_images(lambda i: folder[i]),
         "we read a tar": all_images(lambda i: shard[i]),
     }

@@ -1,5 +1,6 @@
 """Recordings that lie in the tars of the images, and in code shards that are made of these."""
 
+import functools
 import io
 import tarfile
 
@@ -24,6 +25,7 @@ COUNT = 40
 KINDS = [("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG")]
 
 
+@functools.cache  # files of Ogg have random numbers
 def recording(digit, kind):
     t = np.arange(audio.RATE // 5) / audio.RATE
     return written(0.4 * np.sin(2 * np.pi * (200 + 300 * digit) * t), audio.RATE, kind)

@@ -22,7 +22,7 @@ from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import commands, tiny, tiny_gemma, tiny_llama
+from tests.helpers import commands, random_weights, tiny, tiny_gemma, tiny_llama
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra [speech]")
 DIGITS = [str(d) for d in range(10)]
@@ -44,12 +44,10 @@ def tone(hertz, seconds=0.3):
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
+def encoder(built_once):
     """The directory of a speech encoder."""
-    directory = tmp_path_factory.mktemp("encoder") / "whisper"
-    network = jax.jit(Whisper, static_argnums=0)(CONFIG, jax.random.key(0))
-    SpeechEncoder(network, b"{}").save(directory)
-    return directory
+    network = random_weights.network(lambda: Whisper(CONFIG, jax.random.key(0)), 0.02)
+    return built_once("speech_encoder", SpeechEncoder(network, b"{}").save)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +73,9 @@ def config_of(finished, encoder, spoken, width):
 
 
 @pytest.fixture(scope="module")
-def trained(finished, encoder, spoken, tmp_path_factory):
-    workdir = epath.Path(tmp_path_factory.mktemp("speech"))
-    run_stages(config_of(finished, encoder, spoken, 32), workdir)
-    return workdir
+def trained(finished, encoder, spoken, built_once):
+    config = config_of(finished, encoder, spoken, 32)
+    return built_once("speech", lambda workdir: run_stages(config, workdir))
 
 
 def test_a_model_of_speech_trains_and_knows_its_encoder(trained, encoder):

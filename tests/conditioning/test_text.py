@@ -27,11 +27,9 @@ FEATURES = dict(feature_dim=32, condition_tokens=6, num_classes=0)
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
+def encoder(built_once):
     """The directory of a text encoder."""
-    directory = tmp_path_factory.mktemp("encoder") / "gemma"
-    tiny_gemma.encoder().save(directory)
-    return directory
+    return built_once("text_encoder", tiny_gemma.encoder().save)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +63,20 @@ def config_of(source, encoder, finished):
 
 
 @pytest.fixture(scope="module")
-def trained(finished, pairs, encoder, tmp_path_factory):
+def trained(finished, pairs, encoder, built_once):
     """Work directories of the same training, by where the features of captions come from."""
-    base = tmp_path_factory.mktemp("text")
-    kept = dict(encoder=str(encoder), caption_tokens=8)
-    data = {
-        "images": f"folder:{pairs}",
-        "token ids": shards(finished, pairs, base / "ids", **kept),
-        "features": shards(finished, pairs, base / "features", **kept, features=True),
-    }
-    for name, source in data.items():
-        run_stages(config_of(source, encoder, finished), epath.Path(base / name))
-    return base
+
+    def fill(base):
+        kept = dict(encoder=str(encoder), caption_tokens=8)
+        data = {
+            "images": f"folder:{pairs}",
+            "token ids": shards(finished, pairs, base / "ids", **kept),
+            "features": shards(finished, pairs, base / "features", **kept, features=True),
+        }
+        for name, source in data.items():
+            run_stages(config_of(source, encoder, finished), base / name)
+
+    return built_once("text", fill)
 
 
 def test_features_made_in_the_step_or_beforehand_give_the_same_training(trained):

@@ -17,7 +17,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import npz
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import tiny_llama, tiny_lumina
+from tests.helpers import random_weights, tiny_llama, tiny_lumina
 from tests.helpers.tiny import SMALL_VQ
 
 GRID = (2, 4)
@@ -30,7 +30,8 @@ FAST = dict(guidance=1.0, top_k=5)
 def tokenizer():
     changes = dict(codebook_size=8192, quantizer="euclidean", channel_multipliers=(1,) * 5)
     config = VQConfig(**SMALL_VQ | changes)
-    return Tokenizer(jax.jit(lambda: VQTokenizer(config, jax.random.key(0)))(), "vq")
+    network = random_weights.network(lambda: VQTokenizer(config, jax.random.key(0)))
+    return Tokenizer(network, "vq")
 
 
 @functools.cache

@@ -5,6 +5,8 @@ import functools
 import io
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import sentencepiece
 
 from maskgil_jax.models.encoders.gemma import Gemma, GemmaConfig
@@ -62,14 +64,12 @@ def vocabulary():
 
 @functools.cache
 def network(**changes):
-    """With random weights, the norms' too."""
-    model = Gemma(dataclasses.replace(CONFIG, **changes), jax.random.key(0))
-    leaves, structure = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [
-        x + 0.1 * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, noise)
+    """With random weights, the norms' too (whose scales are about 0); numpy compiles none."""
+    config, rng = dataclasses.replace(CONFIG, **changes), np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: Gemma(config, jax.random.key(0)))
+    return jax.tree.map(
+        lambda like: jnp.asarray(0.1 * rng.standard_normal(like.shape), like.dtype), shapes
+    )
 
 
 def encoder(**changes):

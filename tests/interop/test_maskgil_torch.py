@@ -16,6 +16,7 @@ from maskgil_jax.models.token_models.llama_config import (
 )
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers import random_weights
 
 SHAPE = dict(layers=2, dim=32, heads=2, codebook_size=20, grid=(3, 4), ffn_multiple=16)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=7, condition_tokens=6)
@@ -34,6 +35,7 @@ CASES = {
     "factors": CLASSES | dict(factors=(4, 5)),
     "three factors": CLASSES | dict(factors=(2, 5, 2), condition_position="last"),
     "causal, factors": CLASSES | PRESETS["llamagen"] | dict(factors=(5, 4)),
+    "unconditional": dict(num_classes=0) | PRESETS["paper"],
     "text": FEATURES | PRESETS["paper"] | PAPER_OF_FEATURES,
     "text, last": FEATURES | dict(condition_position="last"),
     "text, causal": FEATURES | PRESETS["llamagen"],
@@ -49,7 +51,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     rng = np.random.default_rng(0)
     network = jax.tree.map(
         lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32),
-        jax.jit(lambda: Llama(config, jax.random.key(0)))(),
+        random_weights.network(lambda: Llama(config, jax.random.key(0)), 0.02),
     )
     loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / f"model.{suffix}")
@@ -57,7 +59,7 @@ def test_the_torch_module_gives_our_logits(case, suffix, tmp_path):
     module = maskgil_torch.load(path)
 
     codes = rng.integers(20 + (not config.causal), size=(3, 3, 4))
-    condition, given = rng.integers(6, size=3), None
+    condition, given = rng.integers(config.num_classes + 1, size=3), None
     if config.feature_dim:
         condition = rng.standard_normal((3, 6, 7), np.float32)
         given = rng.random((3, 6)) < 0.7
@@ -82,8 +84,7 @@ def test_the_torch_module_gives_our_logits_at_full_size(preset, tmp_path):
     """Of B, at 256 pixels, with random weights, the head too."""
     shape = dict(codebook_size=16384, num_classes=1000, grid=(16, 16))
     config = LlamaConfig(**SIZES["B"], **shape, **PRESETS[preset])
-    network = jax.jit(lambda: Llama(config, jax.random.key(0)))()
-    network.head[...] = 0.02 * jax.random.normal(jax.random.key(1), network.head.shape)
+    network = random_weights.network(lambda: Llama(config, jax.random.key(0)), 0.02)
     loading.wrap(network).save(tmp_path / "model")
     path = str(tmp_path / "model.safetensors")
     conversion.export_model("maskgil", str(tmp_path / "model"), path)

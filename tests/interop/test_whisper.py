@@ -14,6 +14,7 @@ from maskgil_jax.interop import conversion, engine
 from maskgil_jax.interop import whisper as table
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers import random_weights
 from tests.helpers.tiny_whisper import TINY, torch_model
 
 WORDS = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "dog")
@@ -23,9 +24,8 @@ WORDS = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "dog")
 def snapshot(tmp_path_factory):
     """Files of a tiny network as Hugging Face's hub keeps them; half precision, as large-v3."""
     folder = tmp_path_factory.mktemp("snapshot")
-    tensors = engine.dump(
-        table.entries(TINY), jax.jit(Whisper, static_argnums=0)(TINY, jax.random.key(0))
-    )
+    network = random_weights.network(lambda: Whisper(TINY, jax.random.key(0)), 0.02)
+    tensors = engine.dump(table.entries(TINY), network)
     halves = {name: x.astype(np.float16) for name, x in tensors.items()}
     names = sorted(halves)
     for i, part in enumerate((names[::2], names[1::2])):

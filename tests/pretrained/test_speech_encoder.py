@@ -12,6 +12,7 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.runtime.errors import InputError
+from tests.helpers import random_weights
 from tests.helpers.tiny_whisper import TINY
 
 PAIRS = pathlib.Path(__file__).parents[3] / "shared/data/pairs_small"
@@ -65,7 +66,7 @@ def tiny():
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.add_special_tokens([f"<|{name}|>" for name in names])
     config = dataclasses.replace(TINY, vocabulary=51_865)
-    network = jax.jit(Whisper, static_argnums=0)(config, jax.random.key(0))
+    network = random_weights.network(lambda: Whisper(config, jax.random.key(0)), 0.02)
     return SpeechEncoder(network, tokenizer.to_str().encode())
 
 

@@ -37,14 +37,12 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def codes(finished, photos, tmp_path_factory):
+def codes(finished, photos, built_once):
     """Code shards of the photos."""
     config = tiny.codes()
     config.update(tokenizer=f"{finished}/tokenizer/model", source=f"folder:{photos}")
     config.update(buckets="lumina")
-    directory = tmp_path_factory.mktemp("codes")
-    code_shards.run(config, epath.Path(directory))
-    return directory
+    return built_once("bucket_codes", lambda directory: code_shards.run(config, directory))
 
 
 def config_for(codes, **data):
@@ -60,11 +58,9 @@ def config_for(codes, **data):
 
 
 @pytest.fixture(scope="module")
-def trained(codes, tmp_path_factory):
+def trained(codes, built_once):
     """The work directory of 8 steps on 8 devices."""
-    workdir = epath.Path(tmp_path_factory.mktemp("trained"))
-    run_stages(config_for(codes), workdir)
-    return workdir
+    return built_once("buckets", lambda workdir: run_stages(config_for(codes), workdir))
 
 
 @pytest.mark.slow

@@ -117,14 +117,13 @@ def test_after_a_huge_learning_rate_nobody_is_sent_to_the_newest_checkpoint(tmp_
 
 
 @pytest.fixture(scope="module")
-def trained(finished, tmp_path_factory):
+def trained(finished, built_once):
     """Checkpoints of steps 2, 4 and 6."""
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
+    config.evaluation.reference = ""
     config.keep_checkpoints = 3
-    workdir = tmp_path_factory.mktemp("trained")
-    run_stages(config, epath.Path(workdir))
-    return config, workdir
+    return config, built_once("trained", lambda workdir: run_stages(config, workdir))
 
 
 def copy(trained, tmp_path):
@@ -225,6 +224,7 @@ def test_a_full_disk_stops_the_run_with_its_checkpoints_intact(trained, finished
     """A limit on the size of files stands for the disk: both fail while a file is written."""
     _, workdir = copy(trained, tmp_path)
     options = [f"--config.data.source=arrayrecord:{finished}/codes", "--config.keep_checkpoints=3"]
+    options.append("--config.evaluation.reference=")
     done = run_under(["prlimit", "--fsize=60000"], workdir, *options, "--config.steps=10")
     assert done.returncode == 1, done.stderr
     assert f"error: {workdir}/checkpoints: a checkpoint could not be written: " in done.stderr

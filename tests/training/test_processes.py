@@ -32,14 +32,12 @@ def on_codes(finished, steps=STEPS):
 
 
 @pytest.fixture(scope="module")
-def one_process(finished, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("one_process")
+def one_process(finished, built_once):
     config = tiny.generator()
     config.data.source = f"arrayrecord:{finished}/codes"
     config.steps, config.checkpoint_every, config.pictures_every = STEPS, 10, 20
     config.evaluation.reference = ""
-    run_stages(config, epath.Path(workdir))
-    return workdir
+    return built_once("one_process", lambda workdir: run_stages(config, workdir))
 
 
 def assert_alike(one, other):
@@ -168,7 +166,7 @@ import sys, time
 from maskgil_jax.runtime import processes
 port, index = sys.argv[1:]
 with processes.joined(f"127.0.0.1:{port},2,{index}", 10):
-    time.sleep(60 * int(index))
+    time.sleep(40 * int(index))
     processes.total(1)
 """
 

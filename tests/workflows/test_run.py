@@ -66,7 +66,7 @@ def test_running_a_finished_job_again_changes_nothing(finished):
 @pytest.mark.slow
 def test_images_through_a_tokenizer_train_like_a_source(finished, tmp_path):
     config = tiny.generator()
-    config.steps = 2
+    config.steps, config.evaluation.reference = 2, ""
     config.data.update(source="embedded", image_size=8, crop="center", flip=False)
     config.tokenizer = str(finished / "tokenizer" / "model")
     run_stages(config, epath.Path(tmp_path))
@@ -90,7 +90,7 @@ def test_another_config_in_the_same_directory_is_refused(own):
 
 def test_a_mistake_does_not_claim_the_directory(finished, tmp_path):
     config = generator_on(finished)
-    config.steps, config.batch_size = 1, 12
+    config.steps, config.batch_size, config.evaluation.reference = 1, 12, ""
     with pytest.raises(InputError):
         run_stages(config, epath.Path(tmp_path))
     config.batch_size = 16
@@ -101,7 +101,7 @@ def test_a_mistake_does_not_claim_the_directory(finished, tmp_path):
 @pytest.mark.slow
 def test_more_steps_are_not_another_config(finished, tmp_path):
     config = generator_on(finished)
-    config.steps = 2
+    config.steps, config.evaluation.reference = 2, ""
     run_stages(config, epath.Path(tmp_path))
     config.steps = 3
     run_stages(config, epath.Path(tmp_path))
@@ -316,7 +316,7 @@ def test_features_that_do_not_fit_are_named(finished, features, tmp_path):
 @pytest.mark.parametrize("preset", ["besnier", "maskgit", "halton"])
 def test_each_baseline_trains_and_samples(preset, finished, tmp_path):
     config = generator_on(finished)
-    config.model.preset = preset
+    config.model.preset, config.evaluation.reference = preset, ""
     config.optimizer.learning_rate = 3e-3
     if preset == "maskgit":
         with pytest.raises(InputError, match="no null condition"):

@@ -54,17 +54,23 @@ def decode(data: bytes, color: str = "srgb") -> Image.Image:
 
 
 @contextlib.contextmanager
-def opened(data: bytes, color: str = "srgb") -> Iterator[Image.Image]:
+def opened(
+    data: bytes, color: str = "srgb", at_least: tuple[int, int] | None = None
+) -> Iterator[Image.Image]:
     """As `decode`; where other threads hold too much memory, it waits until they are done.
 
     A thread that holds one image in this way must not ask for a second.
+
+    Args:
+      data, color: as in `decode`.
+      at_least: (height, width) that are enough, see jpeg.decode; None: the image is decoded whole.
     """
     with _unreadable():
         header = _read_header(data)
     width, height = header.file.size
     with IN_FLIGHT.taken(width * height * BYTES_PER_PIXEL):
         with _unreadable():
-            image = _upright_rgb(data, header, color)
+            image = _upright_rgb(data, header, color, at_least)
         yield image
 
 
@@ -177,8 +183,12 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _upright_rgb(data: bytes, header: _Header, color: str) -> Image.Image:
-    image = _eight_bits(_decoded(data, header), header)
+def _upright_rgb(
+    data: bytes, header: _Header, color: str, at_least: tuple[int, int] | None
+) -> Image.Image:
+    if at_least and header.orientation in orientation.SWAPS:
+        at_least = at_least[::-1]
+    image = _eight_bits(_decoded(data, header, at_least), header)
     if header.orientation != 1:
         image = image.transpose(orientation.TRANSPOSITIONS[header.orientation])
     if color == "srgb" and header.profile:
@@ -189,8 +199,10 @@ def _upright_rgb(data: bytes, header: _Header, color: str) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _decoded(data: bytes, header: _Header) -> Image.Image:
-    image = jpeg.decode(data, header.file.size) if header.file.format == "JPEG" else None
+def _decoded(data: bytes, header: _Header, at_least: tuple[int, int] | None) -> Image.Image:
+    image = None
+    if header.file.format == "JPEG":
+        image = jpeg.decode(data, header.file.size, at_least)
     if image is None:
         header.file.load()
         return header.file

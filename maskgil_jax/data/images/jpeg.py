@@ -26,7 +26,10 @@ LONGEST_ZEROS = 64  # bytes among the codes of pixels
 SURPLUS = re.compile(r"\b[12] extraneous bytes before marker 0xd9$")
 
 
-def decode(data: bytes, size: tuple[int, int]) -> Image.Image | None:
+Size = tuple[int, int]  # (height, width)
+
+
+def decode(data: bytes, size: Size, at_least: Size | None = None) -> Image.Image | None:
     """The picture, of mode L, RGB or CMYK as Pillow would give it; None: of a kind left to Pillow.
 
     What simplejpeg cannot decode are unusual subsamplings, of which CMYK with colours at half the
@@ -35,6 +38,8 @@ def decode(data: bytes, size: tuple[int, int]) -> Image.Image | None:
     Args:
       data: of the file.
       size: (width, height) that were found in its header and allowed.
+      at_least: (height, width) that are enough: the picture is decoded at a half, a quarter or an
+        eighth of its size, where that has as much; None: at its size.
 
     Raises:
       ValueError: it is damaged, by what libjpeg says.
@@ -45,12 +50,12 @@ def decode(data: bytes, size: tuple[int, int]) -> Image.Image | None:
         header = _header(data)
     if header is None or header[1::-1] != size:
         return None
-    space = header[2]
+    space, scale = header[2], _scale(header[:2], at_least)
     if space == "Gray":
-        return Image.fromarray(_pixels(data, "GRAY")[..., 0])
+        return Image.fromarray(_pixels(data, "GRAY", scale)[..., 0])
     if space in ("CMYK", "YCCK"):  # written inverted, as Adobe does
-        return Image.fromarray(255 - _pixels(data, "CMYK"), "CMYK")
-    return Image.fromarray(_pixels(data, "RGB"))
+        return Image.fromarray(255 - _pixels(data, "CMYK", scale), "CMYK")
+    return Image.fromarray(_pixels(data, "RGB", scale))
 
 
 def _header(data: bytes) -> tuple[int, int, str, str] | None:
@@ -61,19 +66,33 @@ def _header(data: bytes) -> tuple[int, int, str, str] | None:
         return None
 
 
-def _pixels(data: bytes, space: str) -> np.ndarray:
+def _scale(size: Size, at_least: Size | None) -> dict[str, int]:
+    """How simplejpeg is told to decode at a part of the size.
+
+    Other eighths take longer, and their sides are rounded so much that they are no longer in place.
+    """
+    if at_least is None:
+        return {}
+    for factor in (8, 4, 2):
+        height, width = (-(-side // factor) for side in size)
+        if height >= at_least[0] and width >= at_least[1]:
+            return dict(min_height=height, min_width=width, min_factor=factor)
+    return {}
+
+
+def _pixels(data: bytes, space: str, scale: dict[str, int]) -> np.ndarray:
     if _has_hole(data):
         raise ValueError("Corrupt JPEG data: zeros among the codes of its pixels")
     try:
-        return simplejpeg.decode_jpeg(data, space)
+        return simplejpeg.decode_jpeg(data, space, **scale)
     except ValueError:
         pass
     tidy = tidied(data)
     try:
-        return simplejpeg.decode_jpeg(tidy, space)
+        return simplejpeg.decode_jpeg(tidy, space, **scale)
     except ValueError as error:
         if SURPLUS.search(str(error)):
-            return simplejpeg.decode_jpeg(tidy, space, strict=False)
+            return simplejpeg.decode_jpeg(tidy, space, strict=False, **scale)
         raise
 
 

@@ -73,13 +73,15 @@ def image_of(record: Record, color: str = "srgb") -> Image.Image:
 
 
 @contextlib.contextmanager
-def opened_image(record: Record, color: str = "srgb") -> Iterator[Image.Image]:
+def opened_image(
+    record: Record, color: str = "srgb", at_least: tuple[int, int] | None = None
+) -> Iterator[Image.Image]:
     """As `image_of`, and bounded with what other threads hold, see image_decoder.opened."""
     if record.fault:
         raise Unreadable(f"{record.id}: {record.fault}", record.fault)
     with contextlib.ExitStack() as stack:
         try:
-            image = stack.enter_context(image_decoder.opened(record.image, color))
+            image = stack.enter_context(image_decoder.opened(record.image, color, at_least))
         except Unreadable as error:
             raise Unreadable(f"{record.id}: {error}", error.kind) from error
         yield image

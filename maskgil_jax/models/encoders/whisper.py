@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from maskgil_jax.models import parameter_keys
 from maskgil_jax.models.token_models.attention import attention_heads_first, attention_of_parts
 from maskgil_jax.models.token_models.layers import through_layers
 from maskgil_jax.models.token_models.products import product
@@ -194,7 +195,7 @@ class Whisper(nnx.Module):
     def __init__(self, config: WhisperConfig, key: jax.Array):
         keys = jax.random.split(key, 5)
         normal = nnx.initializers.normal(0.02)
-        C, rngs = config.dim, nnx.Rngs(keys[0])
+        C, rngs = config.dim, parameter_keys.rngs(keys[0])
         self.config = config
         M, dtype = config.mel_bins, config.dtype
         self.conv1 = nnx.Conv(M, C, 3, padding=1, dtype=dtype, rngs=rngs)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models import parameter_keys
+
 MOMENTUM = 0.1  # of PyTorch's running statistics
 
 
@@ -96,7 +98,7 @@ class PatchGAN(nnx.Module):
     """
 
     def __init__(self, config: DiscriminatorConfig, key: jax.Array):
-        rngs = nnx.Rngs(key)
+        rngs = parameter_keys.rngs(key)
         self.config = config
         channels, layers = config.channels, config.layers
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
@@ -138,8 +140,8 @@ class PatchGAN(nnx.Module):
         """A copy whose running averages have taken in the moments of one more batch."""
         copy = jax.tree.map(lambda x: x, self)
         for norm, (mean, variance) in zip(copy.norms, moments, strict=True):
-            norm.mean[...] += MOMENTUM * (mean - norm.mean[...])
-            norm.variance[...] += MOMENTUM * (variance - norm.variance[...])
+            for average, new in ((norm.mean, mean), (norm.variance, variance)):
+                average.set_value(average[...] + MOMENTUM * (new - average[...]))
         return copy
 
 
@@ -166,7 +168,7 @@ class StyleGAN(nnx.Module):
     """
 
     def __init__(self, config: DiscriminatorConfig, key: jax.Array):
-        rngs = nnx.Rngs(key)
+        rngs = parameter_keys.rngs(key)
         self.config = config
         widths = self.widths(config)
         self.conv_in = nnx.Conv(3, widths[0], (3, 3), rngs=rngs)

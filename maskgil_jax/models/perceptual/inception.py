@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from maskgil_jax.models import parameter_keys
+
 SIDE = 299  # pixels of the network's input
 CLASSES = 1008
 EPSILON = 1e-3
@@ -173,7 +175,7 @@ class Inception(nnx.Module):
     """
 
     def __init__(self, config: InceptionConfig, key: jax.Array):
-        rngs = nnx.Rngs(key)
+        rngs = parameter_keys.rngs(key)
         self.config = config
         self.convs = nnx.Dict(
             {path: ConvNorm(cin, conv, config.dtype, rngs) for path, cin, conv in layers()}

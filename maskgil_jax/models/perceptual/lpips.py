@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models import parameter_keys
+
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, between two poolings
 DROPOUT = 0.5
 # Of the official scaling layer, which takes images in [-1, 1] to ImageNet's mean and deviation.
@@ -36,7 +38,7 @@ class LPIPS(nnx.Module):
     """
 
     def __init__(self, config: LPIPSConfig, key: jax.Array):
-        rngs = nnx.Rngs(key)
+        rngs = parameter_keys.rngs(key)
         self.config = config
         groups, cin = [], 3
         for width, count in zip(config.channels, CONVOLUTIONS, strict=True):

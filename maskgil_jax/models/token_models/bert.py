@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models import parameter_keys
 from maskgil_jax.models.token_models import config_checks
 from maskgil_jax.models.token_models.attention import attention
 from maskgil_jax.models.token_models.layers import dropout, through_layers
@@ -101,7 +102,7 @@ class Bert(nnx.Module):
     def __init__(self, config: BertConfig, key: jax.Array):
         keys = jax.random.split(key, 5)
         normal = nnx.initializers.truncated_normal(0.02)
-        rngs = nnx.Rngs(keys[4])
+        rngs = parameter_keys.rngs(keys[4])
         D, T = config.dim, config.grid[0] * config.grid[1] + 1
         self.config = config
         self.embedding = nnx.Param(normal(keys[0], (config.rows, D)))

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models import parameter_keys
 from maskgil_jax.models.tokenizers import convnet, quantizers
 
 QUANTIZERS = ("cosine", "euclidean", "lookup_free")
@@ -116,7 +117,7 @@ class VQTokenizer(nnx.Module):
     """
 
     def __init__(self, config: VQConfig, key: jax.Array):
-        rngs = nnx.Rngs(key)
+        rngs = parameter_keys.rngs(key)
         self.config = config
         self.style = convnet.STYLES[config.style]
         shape = (

@@ -146,7 +146,7 @@ def test_a_run_is_refused_before_it_trains(tmp_path):
     config.model.update(num_classes=0, feature_dim=2)
     images = images_of(folder(tmp_path / "images", *TWO))
     with pytest.raises(InputError, match=r"config.data.features.*: 0001 fits two images"):
-        choice.of_config(config, ("cat", "dog"), images)
+        choice.of_config(config, ("cat", "dog"), images, [(4, 4)])
 
 
 def test_a_missing_file_is_named_in_all_its_ways(tmp_path):

@@ -1,8 +1,14 @@
+import importlib.util
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from maskgil_jax.data.images import cropping
+from maskgil_jax.data import pipeline
+from maskgil_jax.data.images import cropping, image_decoder
+from maskgil_jax.data.records import image_records
+from maskgil_jax.runtime.errors import InputError
 
 RED = (200, 30, 40)
 
@@ -80,3 +86,67 @@ def test_random_crops_differ_and_follow_the_generator():
     np.testing.assert_array_equal(
         one, cropping.random_crop(image, 32, 32, np.random.default_rng(1))
     )
+
+
+def detailed(height, width):
+    """Edges and texture as of a photo: discs of all sizes, and fine noise."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    array = np.full((height, width, 3), 128.0)
+    for _ in range(60):
+        inside = (y - rng.uniform(0, height)) ** 2 + (x - rng.uniform(0, width)) ** 2
+        array[inside < rng.uniform(4, height / 4) ** 2] = rng.uniform(0, 255, 3)
+    array += rng.normal(0, 4, array.shape)
+    return Image.fromarray(array.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "size, decoded, at_least",
+    [
+        ((96, 96), (96, 96), 34),
+        ((150, 200), (150, 200), 27),
+        ((300, 410), (150, 205), 29),
+        ((640, 500), (160, 125), 30),
+    ],
+)
+def test_fast_crops_are_those_of_the_exact_way_but_for_the_filter(size, decoded, at_least):
+    pytest.importorskip("cv2", reason="needs the extra [fast]")
+    stream = io.BytesIO()
+    detailed(*size).save(stream, "JPEG", quality=92)
+    with image_decoder.opened(stream.getvalue(), at_least=(100, 100)) as image:
+        assert image.size[::-1] == decoded
+    record = image_records.Record(stream.getvalue(), 0, "x")
+    crops = []
+    for resize in ("exact", "fast"):
+        load = pipeline.image_loader(
+            [record], np.zeros(1, int), sizes=[(80, 80)], crop="random", flip=True, resize=resize
+        )
+        crops.append([load(0, np.random.default_rng(i))["image"] for i in range(4)])
+    for exact, fast in zip(*crops, strict=True):
+        error = np.mean((exact.astype(float) - fast) ** 2)
+        assert exact.shape == fast.shape and 10 * np.log10(255**2 / error) > at_least
+
+
+def test_exact_crops_are_decoded_whole():
+    stream = io.BytesIO()
+    detailed(300, 400).save(stream, "JPEG")
+    whole = image_decoder.decode(stream.getvalue())
+    load = pipeline.image_loader(
+        [image_records.Record(stream.getvalue(), 0, "x")],
+        np.zeros(1, int),
+        sizes=[(64, 64)],
+        crop="random",
+        flip=False,
+    )
+    expected = cropping.random_crop(whole, 64, 64, np.random.default_rng(3))
+    np.testing.assert_array_equal(load(0, np.random.default_rng(3))["image"], expected)
+
+
+def test_a_way_of_resizing_that_is_not_there_is_named(monkeypatch):
+    with pytest.raises(
+        InputError, match="config.data.resize = 'best', expected one of exact, fast"
+    ):
+        cropping.check_resize("best")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="'fast' needs OpenCV"):
+        cropping.check_resize("fast")

@@ -14,6 +14,7 @@ from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_layers import Block
 from maskgil_jax.models.token_models.split_layers import FusedLayer, SplitLayer
 from maskgil_jax.runtime import sharding
+from tests.helpers import random_weights
 from tests.helpers.tiny_llama import TINY
 
 CONFIG = dataclasses.replace(TINY, dim=128, heads=2, grid=(8, 16), ffn_multiple=64)
@@ -22,14 +23,12 @@ CONFIG = dataclasses.replace(TINY, dim=128, heads=2, grid=(8, 16), ffn_multiple=
 def outputs_and_gradients(made, dtype, **changes):
     """Of a layer, its random weights and inputs, and a loss that weighs each output."""
     config = dataclasses.replace(CONFIG, dtype=dtype, **changes)
-    block = Block(config, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(block)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    block = jax.tree.unflatten(structure, noise)
+    block = random_weights.network(lambda: Block(config, jax.random.key(0)), 0.1)
     lengths = (1, 128) if config.condition_position == "first" else (128, 1)
-    x = tuple(jax.random.normal(jax.random.key(n), (2, n, config.dim)) for n in lengths)
-    rotations = Llama(config, jax.random.key(2)).rotations(8, 16)
+    rng = np.random.default_rng(1)
+    x = tuple(jnp.asarray(rng.standard_normal((2, n, config.dim)), jnp.float32) for n in lengths)
+    network = random_weights.network(lambda: Llama(config, jax.random.key(2)))
+    rotations = network.rotations(8, 16)
     tables = tuple(np.split(rotations, [lengths[0]]))
 
     def loss(block, x):

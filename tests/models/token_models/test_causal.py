@@ -13,7 +13,7 @@ from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, SIZES, LlamaConfig
 from maskgil_jax.pretrained import generators
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import golden
+from tests.helpers import golden, random_weights
 
 ARGUMENTS = {"heads": 4, "grid": (4, 4)}
 
@@ -127,7 +127,7 @@ def built(**changes):
     """A tiny network whose every weight is random, the head too."""
     settings = dict(layers=2, dim=32, heads=2, codebook_size=20, num_classes=5, grid=(3, 4))
     config = LlamaConfig(**settings, **PRESETS["llamagen"], ffn_multiple=16, **changes)
-    network = jax.jit(lambda: Llama(config, jax.random.key(0)))()
+    network = random_weights.network(lambda: Llama(config, jax.random.key(0)), 0.02)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32), network)
 

@@ -6,7 +6,7 @@ import pytest
 from maskgil_jax.models.tokenizers import quantizers
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.training import codebook
-from tests.helpers import golden
+from tests.helpers import golden, random_weights
 
 
 @pytest.mark.parametrize("block", [1, 18 * 7, 10**6])
@@ -38,7 +38,7 @@ def tokenizer(quantizer, codebook_size, codebook_dim):
         codebook_dim=codebook_dim,
         search_block=100,  # several blocks
     )
-    return jax.jit(lambda: VQTokenizer(config, jax.random.key(0)))()
+    return random_weights.network(lambda: VQTokenizer(config, jax.random.key(0)))
 
 
 @pytest.mark.parametrize("quantizer, name", [("cosine", ""), ("euclidean", "plain_")])

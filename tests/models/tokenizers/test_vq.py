@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.models.tokenizers import quantizers, vq
+from tests.helpers import random_weights
 
 
 def test_vq16_has_the_published_number_of_parameters():
@@ -15,7 +16,7 @@ def small():
     config = vq.VQConfig(
         channels=32, channel_multipliers=(1, 1), res_blocks=1, z_channels=32, codebook_size=16
     )
-    return jax.jit(lambda: vq.VQTokenizer(config, jax.random.key(0)))()
+    return random_weights.network(lambda: vq.VQTokenizer(config, jax.random.key(0)))
 
 
 def test_gradients_pass_straight_through_the_codebook():
