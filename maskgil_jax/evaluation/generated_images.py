@@ -19,7 +19,6 @@ from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.batches import even_batch, fixed_batches
 
-
 TIMED = 3  # batches, of which the fastest counts
 
 
