@@ -42,6 +42,8 @@ def _reader(gguf: Any, path: str) -> Any:
     array = int(gguf.GGUFValueType.ARRAY)
 
     class Reader(gguf.GGUFReader):
+        data: np.ndarray
+
         def _get(self, offset: int, dtype: Any, count: int = 1, *order: Any, **options: Any) -> Any:
             end = int(offset) + int(count) * np.dtype(dtype).itemsize
             if not 0 <= int(offset) <= end <= len(self.data):

@@ -44,8 +44,9 @@ def network_config(
         raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
     if reads_prompts(settings):
         del arguments["condition_tokens"]  # prompts are of any length
+    of_llama = preset in llama_config.PRESETS or reads_prompts(settings)
     for field, default in LLAMA_ONLY.items():
-        if preset not in llama_config.PRESETS and arguments.pop(field) != default:
+        if not of_llama and arguments.pop(field) != default:
             raise InputError(
                 f"config.model.{field} = {settings[field]}, which preset {preset} has not: "
                 f"expected {default}"
@@ -105,6 +106,9 @@ def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
 # Of config.model.preset: the config of a network from the other fields.
 NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     **{preset: _llama(preset) for preset in llama_config.PRESETS},
+    "chameleon": lambda arguments: llama_config.LlamaConfig(
+        **arguments, causal=True, rope="sequence", qk_norm="layer"
+    ),
     "besnier": _bert("besnier"),
     "maskgit": _bert("maskgit"),
     "halton": lambda arguments: halton.HaltonConfig(

@@ -72,7 +72,6 @@ CHAMELEON: dict[str, Any] = dict(
     qk_norm="layer",
     post_norm="none",
 )
-PRESETS["chameleon"] = {name: CHAMELEON[name] for name in ("causal", "rope", "qk_norm")}
 # What only a Chameleon has, as the others have it.
 NOT_OF_CHAMELEON: dict[str, Any] = dict(
     kv_heads=0,
