@@ -15,7 +15,8 @@ TIMES = {
     **{"training_days": 1.5, "chip_hours": 144.0, "compile_seconds": 9.0, "costliest": []},
     "unestimated": {"sort": {"times": 3, "bytes": 2e9}, "add": {"times": 1, "bytes": 4}},
     "sampler": {
-        **{"fits": True, "batch_size": 8, "bytes_total": 2**30, "step_seconds": 0.125},
+        **{"fits": True, "chips": 1, "batch_size": 8, "bytes_total": 2**30},
+        "step_seconds": 0.125,
         "refused": {64: 5 * 2**30},
     },
 }

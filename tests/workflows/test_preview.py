@@ -43,6 +43,7 @@ GENERATOR = {
     "data.image_size": [0, 9, 16],
     "data.crop": ["middle"],
     "data.color": ["p3"],
+    "data.resize": ["slow"],
     "data.threads": [0],
     "data.workers": [-1],
     "data.bad_image_limit": [-0.1, 1.5, float("nan")],
