@@ -72,7 +72,7 @@ def test_it_is_evaluated_without_a_condition():
     model = tiny_llama.masked(num_classes=0)
     generating = Generating(companions=Companions(), decoding=Decoding())
     request, about = evaluated.read_request(model, generating)
-    assert request.names is None and about == {"condition": "none"}
+    assert not request.of_classes and about == {"condition": "none"}
     with pytest.raises(InputError, match="expected no classes"):
         generating = Generating(classes=(1,), companions=Companions(), decoding=Decoding())
         evaluated.read_request(model, generating)
