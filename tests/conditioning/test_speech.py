@@ -230,7 +230,7 @@ def test_recordings_are_found_with_the_folders_that_name_their_class(spoken, tmp
     "speech, message",
     [
         ("broken", "broken/x.wav: 4 bytes"),
-        ("", "expected --prompts=FILE, one a line, or --speech=FOLDER"),
+        ("", "expected --prompts=FILE, one a line, --speech=FOLDER"),
     ],
 )
 def test_bad_recordings_are_refused_before_any_is_measured(speech, message, trained, tmp_path):
