@@ -5,47 +5,9 @@ order. Configs are locked: an unknown key is an error, in a file and on the comm
 Strings may hold `{workdir}`, which stands for the work directory given on the command line.
 """
 
-import re
-
 from ml_collections import ConfigDict
 
 from maskgil_jax.runtime.errors import InputError
-
-# A run may be continued under another value of these; every other difference is refused.
-MAY_CHANGE = (
-    "steps",
-    "log_every",
-    "checkpoint_every",
-    "pictures_every",
-    "keep_checkpoints",
-    "keep_every",
-    "skips_allowed",
-    "mesh",
-    "data.threads",
-    "data.workers",
-    "data.bad_image_limit",
-    "samples",
-    "evaluation",
-)
-
-# Fields that older runs do not have, and what they did.
-ADDED = {
-    "color": "ignore",
-    "recordings": False,
-    "resize": "exact",
-    "order": "raster",
-    "autoregressive_share": 0.0,
-    "split": "uniform",
-    "rope_positions": "extended",
-    "rope_grid": [],
-}
-
-# Fields that only older runs have, and the value that every run has now.
-REMOVED = {
-    "loss.reconstruction_weight": 1.0,
-    "samples.guidance_power": 3.0,
-    "samples.resample": False,
-}
 
 
 def _images() -> dict:
@@ -409,23 +371,6 @@ def prompted_generator(name: str, size: str) -> ConfigDict:
         config.model.update(rope_positions="interpolated", rope_grid=(32, 32))
         config.samples.update(classes=5, per_class=4)
     return config.lock()
-
-
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Lines `key: old -> new` for the fields in which two configs differ and must not."""
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        name = f"{prefix}{key}"
-        if name in MAY_CHANGE:
-            continue
-        before = old.get(key, ADDED.get(key, "(absent)"))
-        field = re.sub(r"^stages\.\w+\.", "", name)
-        after = new.get(key, REMOVED.get(field, "(absent)"))
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{name}.")
-        elif before != after:
-            lines.append(f"{name}: {before} -> {after}")
-    return lines
 
 
 # The stages that a run may have, in the order in which they are done.

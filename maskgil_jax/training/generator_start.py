@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from maskgil_jax.conditioning import base
-from maskgil_jax.config import differences
 from maskgil_jax.pretrained import loading, networks
 from maskgil_jax.runtime import trees
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.training.config_changes import differences
 
 # What a generator may differ in from the one that it starts from.
 MAY_DIFFER = (

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from maskgil_jax.config import differences
 from maskgil_jax.data import sources
 from maskgil_jax.data.images import buckets, cropping, file_kinds
 from maskgil_jax.data.images.color import check_color
@@ -24,6 +23,7 @@ from maskgil_jax.generation.images import encode
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.training.config_changes import differences
 from maskgil_jax.workflows.shard_captions import CaptionEncoder, Captions
 
 log = logging.getLogger("maskgil_jax")

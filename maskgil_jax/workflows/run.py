@@ -20,6 +20,7 @@ from maskgil_jax.runtime import leftovers, paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
+from maskgil_jax.training.config_changes import differences
 from maskgil_jax.training.generator_samples import SampleConditions
 from maskgil_jax.training.value_limits import check_values
 from maskgil_jax.workflows import code_shards, preview
@@ -80,7 +81,7 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
     trained = any(folder.exists() and any(folder.iterdir()) for folder in folders)
 
     if trained and path.exists():
-        lines = defaults.differences(read_json(path, {}), content)
+        lines = differences(read_json(path, {}), content)
         if lines:
             raise InputError(
                 f"workdir={workdir} holds a run of another config; choose another directory, or "

@@ -22,6 +22,7 @@ from maskgil_jax.pretrained.loading import load_generator
 from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
+from maskgil_jax.training.config_changes import differences
 from maskgil_jax.training.value_limits import check_values
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import scaling_laws, scaling_tables
@@ -197,7 +198,7 @@ def check_directory(run: Run) -> None:
         return
     theirs = read_json(path, {})
     ours = json.loads(run.config.to_json_best_effort())
-    lines = defaults.differences(theirs, ours)
+    lines = differences(theirs, ours)
     if theirs.get("steps") != run.config.steps:
         lines.append(f"steps: {theirs.get('steps')} -> {run.config.steps}")
     if lines:

@@ -1,0 +1,56 @@
+"""What two configs may differ in, of which one goes on with what was made under the other."""
+
+import re
+
+# A run may be continued under another value of these; every other difference is refused.
+MAY_CHANGE = (
+    "steps",
+    "log_every",
+    "checkpoint_every",
+    "pictures_every",
+    "keep_checkpoints",
+    "keep_every",
+    "skips_allowed",
+    "mesh",
+    "data.threads",
+    "data.workers",
+    "data.bad_image_limit",
+    "samples",
+    "evaluation",
+)
+
+# Fields that older runs do not have, and what they did.
+ADDED = {
+    "color": "ignore",
+    "recordings": False,
+    "resize": "exact",
+    "order": "raster",
+    "autoregressive_share": 0.0,
+    "split": "uniform",
+    "rope_positions": "extended",
+    "rope_grid": [],
+}
+
+# Fields that only older runs have, and the value that every run has now.
+REMOVED = {
+    "loss.reconstruction_weight": 1.0,
+    "samples.guidance_power": 3.0,
+    "samples.resample": False,
+}
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for the fields in which two configs differ and must not."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}{key}"
+        if name in MAY_CHANGE:
+            continue
+        before = old.get(key, ADDED.get(key, "(absent)"))
+        field = re.sub(r"^stages\.\w+\.", "", name)
+        after = new.get(key, REMOVED.get(field, "(absent)"))
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{name}.")
+        elif before != after:
+            lines.append(f"{name}: {before} -> {after}")
+    return lines
