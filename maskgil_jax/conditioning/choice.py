@@ -83,6 +83,7 @@ def of_config(
 
 def check_fields(config: ConfigDict) -> None:
     """Raise InputError where a generator's config names no condition, or several."""
+    presets.check_recipe(config.model, config.loss)
     data, width = config.data, config.model.feature_dim
     given = [config.encoder, data.features]
     if all(given) or any(given) != bool(width):

@@ -9,6 +9,13 @@ from typing import Any
 from maskgil_jax.models.token_models import bert, halton, layers, llama_config
 from maskgil_jax.runtime.errors import InputError
 
+# Functions of maskgil_jax/config.py that configs begin with, and the presets of each.
+RECIPES = {
+    "generator": ("paper", "maskgil_released", "besnier", "maskgit", "halton"),
+    "causal_generator": ("paper_causal", "llamagen"),
+    "lumina_generator": ("chameleon",),
+}
+
 # Fields of config.model that other networks do not know, and their defaults.
 LLAMA_ONLY: dict[str, Any] = dict(
     factors=(),
@@ -24,7 +31,7 @@ def network_config(
     settings: Mapping[str, Any],
     codebook_size: int,
     grid: tuple[int, int],
-    loss: Mapping[str, Any] | None = None,
+    loss: Mapping[str, Any],
 ) -> Any:
     """The network that a generator's config describes.
 
@@ -37,11 +44,10 @@ def network_config(
       InputError: an unknown preset, or numbers that no network has.
     """
     arguments = dict(settings, codebook_size=codebook_size, grid=grid)
+    check_recipe(settings, loss)
     preset = arguments.pop("preset")
     if arguments["feature_dim"]:
         arguments["num_classes"] = 0
-    if preset not in NETWORKS:
-        raise InputError(f"config.model.preset = {preset!r}, expected one of {sorted(NETWORKS)}")
     if reads_prompts(settings):
         del arguments["condition_tokens"]  # prompts are of any length
     of_llama = preset in llama_config.PRESETS or reads_prompts(settings)
@@ -51,8 +57,8 @@ def network_config(
                 f"config.model.{field} = {settings[field]}, which preset {preset} has not: "
                 f"expected {default}"
             )
-    if share := (loss or {}).get("autoregressive_share", 0.0):
-        if llama_config.PRESETS.get(preset, {"causal": True}).get("causal"):
+    if share := loss.get("autoregressive_share", 0.0):
+        if preset not in llama_config.PRESETS:
             raise InputError(
                 f"config.loss.autoregressive_share = {share} is of a masked LLaMA, which preset "
                 f"{preset} is not: expected 0, or preset paper"
@@ -62,6 +68,24 @@ def network_config(
         return NETWORKS[preset](arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"config.model: {error}") from None
+
+
+def check_recipe(settings: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
+    """Raise InputError where a config has a preset whose fields are those of another recipe.
+
+    Args:
+      settings, loss: config.model and config.loss, which say what the config begins with.
+    """
+    masked, sequence = "mask_schedule" in loss, "z_loss_weight" in loss
+    recipe = "generator" if masked else "lumina_generator" if sequence else "causal_generator"
+    preset, known = settings["preset"], RECIPES[recipe]
+    if preset not in known:
+        others = [other for other, presets in RECIPES.items() if preset in presets]
+        more = f"; {preset} is of those that begin with {others[0]}" if others else ""
+        raise InputError(
+            f"config.model.preset = {preset!r}, expected one of {', '.join(known)}, since the "
+            f"config begins with {recipe} of maskgil_jax/config.py{more}"
+        )
 
 
 def reads_prompts(settings: Mapping[str, Any]) -> bool:

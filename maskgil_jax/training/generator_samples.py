@@ -1,7 +1,7 @@
 """The samples that training a generator shows: which conditions, and their pictures."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning import base
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.generation.images import generate_images
-from maskgil_jax.pretrained import generators, loading, prompts
+from maskgil_jax.pretrained import generators, loading, presets, prompts
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.batches import spread
 from maskgil_jax.runtime.errors import InputError, Unreadable
@@ -33,20 +33,22 @@ class SampleConditions(NamedTuple):
     conditions: samplers.Conditions
 
 
-def choose_conditions(data: GeneratorData, network: Any, count: int) -> SampleConditions:
+def choose_conditions(
+    data: GeneratorData, settings: Mapping[str, Any], count: int
+) -> SampleConditions:
     """At most `count` conditions, evenly spread over the classes or the examples.
 
     Args:
       data: that is trained on.
-      network: config of the network; where that takes no condition, there is one of this name.
+      settings: config.model; of a model without a condition there is one, of this name.
       count: conditions.
 
     Raises:
       InputError: not one of the examples has a condition.
     """
-    if not network.num_classes and not network.has_null_condition:
+    if presets.is_unconditional(settings):
         return SampleConditions(np.zeros(1, np.int64), ("unconditional",), samplers.by_class)
-    if network.num_classes:
+    if presets.of_classes(settings):
         classes = spread(len(data.class_names), count)
         return SampleConditions(classes, data.class_names, samplers.by_class)
     examples, names, reason = [], [], ""

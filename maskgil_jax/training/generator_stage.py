@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     """
     data = generator_data.open_data(config)
     mesh, network, options = check(config, data.description(source_name(config)))
-    conditions = generator_samples.choose_conditions(data, network, config.samples.classes)
+    conditions = generator_samples.choose_conditions(data, config.model, config.samples.classes)
     start_from = generator_start.load_start(
         config.start_from.generator, network, data.provenance, data.conditioning.provenance
     )

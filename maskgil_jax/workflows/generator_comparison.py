@@ -158,7 +158,8 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
         )
     if not generator.num_classes and not generator.is_unconditional:
         raise InputError(
-            f"{name} is conditioned on features, expected models of classes, or without condition"
+            f"{name} is conditioned on text or speech, expected models of classes, or without "
+            "condition"
         )
     if generator.num_classes not in (0, len(shards.class_names)):
         raise InputError(

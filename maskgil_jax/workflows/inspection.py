@@ -140,7 +140,8 @@ def _classes(names: Sequence[str], seen: Sequence[Seen] | None) -> list[str]:
     """A line for each class, in the order of their ids."""
     counts = collections.Counter(one.label for one in seen or ())
     width = len(str(len(names) - 1))
-    return ["classes, in order:"] + [
+    counted = " (how many of the images looked at)" if seen else ""
+    return [f"classes, in order{counted}:"] + [
         f"  {number:{width}}  {name}" + (f"  ({counts[number]:,})" if seen else "")
         for number, name in enumerate(names)
     ]

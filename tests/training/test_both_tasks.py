@@ -168,7 +168,7 @@ def test_one_compiled_step_trains_both_tasks_and_tells_how_much_of_each():
     assert int(state.step) == 3 and dataclasses.is_dataclass(state)
 
 
-@pytest.mark.parametrize("preset", ["llamagen", "besnier", "halton"])
+@pytest.mark.parametrize("preset", ["maskgit", "besnier", "halton"])
 def test_a_network_that_cannot_learn_both_is_refused(preset):
     config = config_of(autoregressive_share=0.5)
     config.model.preset = preset

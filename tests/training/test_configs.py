@@ -35,6 +35,15 @@ def check(init, step, batch, config):
     return before
 
 
+def check_generator(config, network, batch):
+    return check(
+        lambda: generator_step.init(config, network, None),
+        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
+        batch,
+        config,
+    )
+
+
 def config_of(name):
     file, _, argument = name.partition(":")
     return importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
@@ -66,12 +75,7 @@ def test_a_training_step_of_each_generator(name):
         "codes": jax.ShapeDtypeStruct((config.batch_size, *grid), jnp.int32),
         "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
     }
-    check(
-        lambda: generator_step.init(config, network, None),
-        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
-        batch,
-        config,
-    )
+    check_generator(config, network, batch)
 
 
 # Of text and speech: parameters, and the tokens of a square.
@@ -89,19 +93,14 @@ PROMPTED = {
 def test_a_training_step_of_each_generator_of_text_or_speech(name):
     config, (parameters, side) = config_of(name), PROMPTED[name]
     assert config.data.image_size == 16 * side
-    network = presets.network_config(config.model, 8192, (side, side))
+    network = presets.network_config(config.model, 8192, (side, side), config.loss)
     B, T, C = config.batch_size, config.model.condition_tokens, config.model.feature_dim
     batch = {
         "codes": jax.ShapeDtypeStruct((B, side, side), jnp.int32),
         "features": jax.ShapeDtypeStruct((B, T, C), jnp.float32),
         "mask": jax.ShapeDtypeStruct((B, T), jnp.bool_),
     }
-    state = check(
-        lambda: generator_step.init(config, network, None),
-        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
-        batch,
-        config,
-    )
+    state = check_generator(config, network, batch)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.model)) == parameters
 
 
@@ -116,12 +115,7 @@ def test_a_training_step_of_lumina_mgpt(name, parameters):
         "ids": jax.ShapeDtypeStruct((B, T), jnp.int32),
         "mask": jax.ShapeDtypeStruct((B, T), jnp.bool_),
     }
-    state = check(
-        lambda: generator_step.init(config, network, None),
-        lambda state, batch: generator_step.step(state, generator_step.Frozen(), batch, config),
-        batch,
-        config,
-    )
+    state = check_generator(config, network, batch)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.model)) == parameters
     assert "expected 7B or 34B" in message_of(lambda: config_of("lumina_mgpt:8B"))
 

@@ -14,10 +14,11 @@ FEATURES = dict(feature_dim=8, condition_tokens=3)
 
 def losses_of_a_step(conditions, model=(), **loss):
     """On the same codes with each of these conditions."""
-    config = tiny.generator()
+    causal = dict(model).get("preset") == "llamagen"
+    config = tiny.causal_generator("") if causal else tiny.generator()
     config.model.update(dict(model))
     config.loss.update(loss)
-    network = presets.network_config(config.model, 64, (4, 4))
+    network = presets.network_config(config.model, 64, (4, 4), config.loss)
     state = generator_step.init(config, network, None)
     noisy = jax.tree.map(  # a fresh head is zero
         lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), state.model

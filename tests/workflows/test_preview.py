@@ -58,7 +58,7 @@ GENERATOR = {
     "model.num_classes": [7, -1],
     "model.feature_dim": [-1, 12],
     "model.condition_tokens": [0, 2],
-    "model.preset": ["x", ""],
+    "model.preset": ["x", "", "llamagen", "chameleon"],  # of other recipes
     "model.order": ["spiral", "halton"],  # halton is of tokens that are predicted one by one
     "model.rope_positions": ["stretched", "interpolated"],  # interpolated needs a rope_grid
     "model.rope_grid": [(2, 2), (0, 4)],

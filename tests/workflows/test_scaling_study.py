@@ -45,7 +45,7 @@ def runs(finished, tmp_path_factory):
             if run.name == MISSING:
                 continue
             network = networks.init_network(
-                presets.network_config(run.config.model, 64, shards.index.grid),
+                presets.network_config(run.config.model, 64, shards.index.grid, run.config.loss),
                 jax.random.key(steps),
             )
             made = generators.make_generator(network, shards.index.tokenizer, shards.class_names)

@@ -55,11 +55,7 @@ def columns_of(schema: Any, where: str) -> Columns:
     """
     image = _image_column(schema, where)
     label = next((name for name in class_labels.FIELDS if name in schema.names), "")
-    kind = str(schema.field(label).type) if label else "string"
-    if not any(
-        word in kind.partition("<")[0]
-        for word in ("int", "string", "float", "double", "dictionary", "null")
-    ):
+    if label and not _says_classes(kind := schema.field(label).type):
         raise InputError(f"{where}: its column {label} is {kind}, expected numbers or names")
     texts = tuple(name for name in captions.FIELDS if name in schema.names)
     used = (image, label, *texts)
@@ -79,9 +75,26 @@ def image_bytes(column: Any, place: int, in_struct: bool) -> bytes | None:
     return value.get(_BYTES) if in_struct and value else value
 
 
+def _says_classes(kind: Any) -> bool:
+    from pyarrow import types
+
+    of_classes = (types.is_integer, types.is_floating, types.is_string, types.is_large_string)
+    nothing_or_few = (types.is_null, types.is_dictionary)
+    return any(is_of(kind) for is_of in (*of_classes, *nothing_or_few))
+
+
+def _is_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    return any(
+        is_of(kind)
+        for is_of in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
+    )
+
+
 def _image_column(schema: Any, where: str) -> str:
     found = [field.name for field in schema if _is_struct(field.type)]
-    if _IMAGE in schema.names and (_IMAGE in found or "binary" in str(schema.field(_IMAGE).type)):
+    if _IMAGE in found or (_IMAGE in schema.names and _is_bytes(schema.field(_IMAGE).type)):
         return _IMAGE
     if len(found) == 1:
         return found[0]
@@ -94,8 +107,10 @@ def _image_column(schema: Any, where: str) -> str:
 
 def _is_struct(kind: Any) -> bool:
     """Whether a column is a struct of bytes and path."""
-    fields = [kind.field(i) for i in range(kind.num_fields)] if "struct" in str(kind)[:6] else []
-    return any(field.name == _BYTES and "binary" in str(field.type) for field in fields)
+    from pyarrow import types
+
+    fields = [kind.field(i) for i in range(kind.num_fields)] if types.is_struct(kind) else []
+    return any(field.name == _BYTES and _is_bytes(field.type) for field in fields)
 
 
 def _listed_names(schema: Any, label: str, where: str) -> tuple[str, ...] | None:

@@ -120,4 +120,4 @@ def test_a_network_without_digits_refuses_them():
     with pytest.raises(
         InputError, match="config.model.factors = .128, 128., which preset besnier has not"
     ):
-        presets.network_config(config.model, 16384, (16, 16))
+        presets.network_config(config.model, 16384, (16, 16), config.loss)

@@ -1,0 +1,34 @@
+"""Which presets go with which recipe of maskgil_jax/config.py."""
+
+import pytest
+
+from maskgil_jax import config as defaults
+from maskgil_jax.pretrained import presets
+from maskgil_jax.runtime.errors import InputError
+
+CONFIGS = {
+    "generator": defaults.generator(),
+    "causal_generator": defaults.causal_generator(),
+    "lumina_generator": defaults.lumina_generator("7B"),
+}
+
+
+def test_every_preset_is_of_one_recipe():
+    listed = [preset for known in presets.RECIPES.values() for preset in known]
+    assert sorted(listed) == sorted(presets.NETWORKS)
+    for recipe, config in CONFIGS.items():
+        assert config.model.preset in presets.RECIPES[recipe]
+
+
+@pytest.mark.parametrize("recipe", CONFIGS)
+@pytest.mark.parametrize("preset", presets.NETWORKS)
+def test_a_preset_of_another_recipe_is_refused_and_its_own_named(recipe, preset):
+    config = CONFIGS[recipe].copy_and_resolve_references()
+    config.model.preset = preset
+    if preset in presets.RECIPES[recipe]:
+        presets.check_recipe(config.model, config.loss)
+        return
+    with pytest.raises(InputError, match=f"{preset} is of those that begin with [a-z_]*generator"):
+        presets.check_recipe(config.model, config.loss)
+    with pytest.raises(InputError, match=f"the config begins with {recipe} of"):
+        presets.network_config(config.model, 8192, (8, 8), config.loss)
