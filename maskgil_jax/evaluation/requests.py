@@ -152,9 +152,7 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
       InputError: a condition that the generator does not take, or more than one.
     """
     request, about = _read_request(generator, options)
-    conditions = samplers.kept(
-        samplers.split_over_devices(request.conditions, sharding.local_mesh())
-    )
+    conditions = samplers.kept(samplers.split_over_devices(request.conditions))
     return request._replace(conditions=conditions), about
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning.base import identity
@@ -66,9 +65,9 @@ def over_devices(model: Any) -> Any:
     return copied
 
 
-def split_over_devices(conditions: Conditions, mesh: Mesh) -> Conditions:
-    """The same conditions, split over the devices of a mesh as batches are."""
-    split = sharding.batch(mesh)
+def split_over_devices(conditions: Conditions) -> Conditions:
+    """The same conditions, split over the devices of this process."""
+    split = sharding.batch(sharding.local_mesh())
 
     def split_conditions(labels: np.ndarray) -> Any:
         with jax.set_mesh(sharding.first_device()):  # where encoders are

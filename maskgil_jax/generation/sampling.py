@@ -5,9 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
 from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import live_speech, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
@@ -15,7 +12,7 @@ from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
-from maskgil_jax.runtime import device_memory, sharding
+from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -84,26 +81,19 @@ def _sampler_of(
     grid: tuple[int, int] | None,
     texts: samplers.Texts | None = None,
 ) -> samplers.Sampler:
-    """The sampler that the options ask for, on the devices that share the weights."""
-    mesh = sharding.tensor_mesh(options.tensor)
-    sampler = samplers.from_options(
+    """The sampler that the options ask for."""
+    return samplers.from_options(
         generator,
         options.decoding.given(),
         options.seed,
-        samplers.split_over_devices(conditions, mesh),
-        None if negative is None else samplers.split_over_devices(negative, mesh),
+        conditions,
+        negative,
         grid,
         texts=texts,
         verify=options.companions.verify,
         tensor=options.tensor,
         memory=_memory(options),
     )
-
-    def draw(labels: np.ndarray, start: int) -> Any:
-        with jax.set_mesh(mesh):
-            return sampler(labels, start)
-
-    return draw
 
 
 def _memory(options: SampleOptions) -> float | None:

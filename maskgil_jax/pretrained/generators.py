@@ -22,7 +22,7 @@ from maskgil_jax.pretrained import (
     model_directory,
     networks,
 )
-from maskgil_jax.runtime import device_memory
+from maskgil_jax.runtime import device_memory, sharding
 from maskgil_jax.runtime.errors import InputError
 
 
@@ -141,7 +141,9 @@ class Generator:
           InputError: wrong shape, dtype or range.
         """
         codes = networks.checked_codes(codes, self.mask_id + (self.kind == "masked"))
-        return _logits(self.network, codes, self._checked_condition(condition, codes.shape[0]))
+        checked = self._checked_condition(condition, codes.shape[0])
+        with sharding.where_shared(self.network):
+            return _logits(self.network, codes, checked)
 
     def sample(
         self,
@@ -192,14 +194,15 @@ class Generator:
         if not masked_B.any():
             return codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None)
-        sampled_Bhw = device_memory.run_within(
-            memory,
-            f"drawing {networks.images_of(codes_Bhw.shape)}",
-            masked_loop.sample_codes,
-            *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
-            plan=plan,
-            prefix=prefix,
-        )
+        with sharding.where_shared(self.network):
+            sampled_Bhw = device_memory.run_within(
+                memory,
+                f"drawing {networks.images_of(codes_Bhw.shape)}",
+                masked_loop.sample_codes,
+                *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
+                plan=plan,
+                prefix=prefix,
+            )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -291,7 +294,17 @@ class Generator:
         count = jax.tree.leaves(checked)[0].shape[0]
         if batch is not None and count != batch:
             raise InputError(f"{count} conditions for {batch} images")
-        return checked
+        return self._placed(checked)
+
+    def _placed(self, batch: Any) -> Any:
+        """Arrays [B, ...] on the devices that the network is spread over."""
+        mesh = sharding.mesh_of(self.network)
+        if mesh is None:
+            return batch
+        shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        divides = len(jax.tree.leaves(batch)[0]) % shards == 0
+        spread = sharding.batch if divides else sharding.replicated
+        return jax.device_put(batch, spread(mesh))
 
 
 class CausalGenerator(Generator):
@@ -356,15 +369,16 @@ class CausalGenerator(Generator):
         batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
             return jnp.full((batch, height, width), self.mask_id, jnp.int32)
-        return device_memory.run_within(
-            memory,
-            f"drawing {networks.images_of((batch, height, width))}",
-            autoregressive.sample_codes,
-            *(self.network, condition, _key(rng), start, negative),
-            options=chosen,
-            grid=grid,
-            tokens=tokens,
-        )
+        with sharding.where_shared(self.network):
+            return device_memory.run_within(
+                memory,
+                f"drawing {networks.images_of((batch, height, width))}",
+                autoregressive.sample_codes,
+                *(self.network, condition, _key(rng), start, negative),
+                options=chosen,
+                grid=grid,
+                tokens=tokens,
+            )
 
     def check_options(
         self,

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jax.sharding import Mesh, NamedSharding
 
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import lumina_sequence
@@ -60,7 +59,9 @@ class PromptedGenerator(CausalGenerator):
             raise InputError(f"ids are {array.dtype} {array.shape}, expected integers [B, S]")
         if not 0 <= array.min() <= array.max() < size:
             raise InputError(f"ids from {array.min()} to {array.max()}, expected 0 to {size - 1}")
-        return _token_logits(self.network, self._placed(jnp.asarray(array, jnp.int32)))
+        placed = self._placed(jnp.asarray(array, jnp.int32))
+        with sharding.where_shared(self.network):
+            return _token_logits(self.network, placed)
 
     def logits(self, codes: npt.ArrayLike, condition: Prompts) -> jax.Array:
         """As Generator.logits, from prompts."""
@@ -218,16 +219,6 @@ class PromptedGenerator(CausalGenerator):
         if self._vocabulary is None:
             self._vocabulary = PromptVocabulary(self.beside[prompts.VOCABULARY])
         return self._vocabulary
-
-    def _placed(self, batch: Any) -> Any:
-        """Arrays [B, ...] on the devices that the network is spread over."""
-        layout = getattr(self.network.head[...], "sharding", None)
-        if not isinstance(layout, NamedSharding) or not isinstance(layout.mesh, Mesh):
-            return batch
-        shards = layout.mesh.shape["data"] * layout.mesh.shape["fsdp"]
-        divides = len(jax.tree.leaves(batch)[0]) % shards == 0
-        spread = sharding.batch if divides else sharding.replicated
-        return jax.device_put(batch, spread(layout.mesh))
 
 
 @jax.jit

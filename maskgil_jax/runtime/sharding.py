@@ -4,6 +4,7 @@ Axes: `data` (copies of the model), `fsdp` (parameters and optimizer state split
 use), `tensor` (heads and hidden units split). A batch is split over data x fsdp.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -188,6 +189,25 @@ def tensor_mesh(devices: int) -> Mesh:
     if not 1 <= devices <= len(here):
         raise InputError(f"tensor = {devices}, expected 1 to {len(here)} (devices of this process)")
     return make_mesh({"data": 1, "fsdp": 1, "tensor": devices}, here[:devices])
+
+
+def mesh_of(weights: Any) -> Mesh | None:
+    """The mesh of devices that weights are spread over, or None where they are on one."""
+    layout = getattr(jax.tree.leaves(weights)[0], "sharding", None)
+    if isinstance(layout, NamedSharding) and isinstance(layout.mesh, Mesh):
+        return layout.mesh
+    return None
+
+
+def where_shared(weights: Any) -> contextlib.AbstractContextManager[Any]:
+    """Set the mesh of the devices that share weights, which kernels are split by, in the body.
+
+    Where each device has all weights, or where there is one, nothing is set.
+    """
+    mesh = mesh_of(weights)
+    if mesh is None or mesh.shape["tensor"] < mesh.size:
+        return contextlib.nullcontext()
+    return jax.set_mesh(mesh)
 
 
 def local_mesh() -> Mesh:

@@ -16,7 +16,6 @@ from maskgil_jax.evaluation.requests import settings_of
 from maskgil_jax.generation import pictures, samplers
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import write_json
 from maskgil_jax.training import curves
@@ -176,7 +175,7 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
 def images_of(models: Models, way: Way, directory: str, options: CompareOptions) -> GeneratedImages:
     """The images of a generator: all classes in turn, by the default decoding of its kind."""
     generator = models.generator
-    conditions = samplers.split_over_devices(samplers.by_class, sharding.local_mesh())
+    conditions = samplers.split_over_devices(samplers.by_class)
     return GeneratedImages(
         samplers.from_options(
             generator, way.options, options.seed, conditions, placed=samplers.over_devices

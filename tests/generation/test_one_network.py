@@ -81,7 +81,7 @@ def test_an_image_does_not_depend_on_its_batch(model, drawn, batch):
 def test_images_are_the_same_on_8_devices(model, drawn):
     from maskgil_jax.runtime import sharding
 
-    conditions = samplers.split_over_devices(samplers.by_class, sharding.local_mesh())
+    conditions = samplers.split_over_devices(samplers.by_class)
     with jax.set_mesh(sharding.local_mesh()):
         sample = samplers.from_options(samplers.over_devices(model), HYBRID, 7, conditions)
         codes = sample(LABELS, 0)
