@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskgil_jax.generation.pipelines import Pipeline, pipeline
     from maskgil_jax.pretrained.loading import (
         Generator,
+        PromptedGenerator,
         SpeechEncoder,
         TextEncoder,
         Tokenizer,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Generator",
     "Pipeline",
+    "PromptedGenerator",
     "SpeechEncoder",
     "TextEncoder",
     "Tokenizer",

@@ -12,9 +12,17 @@ BAD = {
         ("sample", "--model=M", "--classes=10", "--output=O"),
         "class ids from 10 to 10",
     ),
-    "no number": (
+    "no name": (
         ("sample", "--model=M", "--classes=cat", "--output=O"),
-        "--classes=cat: expected whole numbers",
+        "--classes: class 'cat' is none of the 10 names of classes; the first are 0, 1, 2",
+    ),
+    "range": (
+        ("sample", "--model=M", "--classes=3-10", "--output=O"),
+        "--classes: classes 3-10, expected ids from 0 to 9",
+    ),
+    "no image": (
+        ("edit", "--model=M", "--classes=1", "--image=/no", "--mask=/no", "--output=O"),
+        "--image=/no: there is no such file or folder",
     ),
     "swapped": (("sample", "--model=T", "--classes=1", "--output=O"), "holds a tokenizer"),
     "method": (

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -338,6 +339,28 @@ def test_commands_run(group, tmp_path, monkeypatch):
                     assert code == 0, f"{readme}: python -m maskgil_jax.{name} {shlex.join(argv)}"
                 elif words[0].startswith("launch/"):
                     subprocess.run([ROOT / words[0], *words[1:]], cwd=ROOT, check=True)
+
+
+def whole_examples():
+    """READMEs to their Python blocks in one, where these are no fragments: they import names."""
+    texts = {
+        readme: "\n".join(b.text for b in blocks_of(readme) if b.language == "python")
+        for readme in readmes()
+    }
+    return {readme: text for readme, text in texts.items() if "import " in text}
+
+
+@pytest.mark.slow
+def test_type_checkers_accept_the_python_examples(tmp_path):
+    """Those that are not run too."""
+    assert "README.md" in whole_examples()
+    files = []
+    for number, (readme, text) in enumerate(whole_examples().items()):
+        files.append(tmp_path / f"example_{number}.py")
+        files[-1].write_text(f"# {readme}\n{text}", encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--config-file=pyproject.toml", *map(str, files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def small(name, argv, folder):

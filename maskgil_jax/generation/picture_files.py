@@ -107,13 +107,12 @@ def check_places(
         raise InputError("one of mask, box and canvas is expected (what is redrawn), none given")
     if box is not None:
         _check_box(box, size)
-    if place is None:
-        return
-    if canvas is None or len(place) != 2:
+    if place is not None and (canvas is None or len(place) != 2):
         raise InputError(
             f"place={','.join(map(str, place))}, expected LEFT,TOP of the image on a canvas"
         )
-    frames.place_of(size, canvas, (place[0], place[1]))
+    if canvas is not None:
+        frames.place_of(size, canvas, place and (place[0], place[1]))
 
 
 def _check_box(box: tuple[int, ...], size: tuple[int, ...]) -> None:

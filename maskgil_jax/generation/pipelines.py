@@ -59,7 +59,12 @@ class Pipeline:
     def __init__(
         self, generator: Generator, tokenizer: Tokenizer, *, encoder: str = "", verify: bool = True
     ):
-        """Take both; `encoder` and `verify` as in `pipeline`."""
+        """Take both; `encoder` and `verify` as in `pipeline`. InputError if they do not fit."""
+        if tokenizer.codebook_size != generator.codebook_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.codebook_size} codes, but the generator has "
+                f"{generator.codebook_size}: expected the tokenizer that it was trained with"
+            )
         self.generator = generator
         self.tokenizer = tokenizer
         self._encoder_directory = encoder

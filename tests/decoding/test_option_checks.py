@@ -70,14 +70,16 @@ def test_numbers_of_numpy_and_whole_ones_are_taken():
     assert autoregressive.Options(temperature=0).temperature == 0
 
 
-def test_of_both_parts_of_hybrid_decoding():
+def test_of_both_parts_of_hybrid_decoding(caplog):
     pair = tiny_models.causal(), tiny_models.masked()
     common = dict(seed=0, prefix=4)
     samplers.hybrid_sampler(*pair, **common, prefix_options={}, steps=2)
     with pytest.raises(InputError, match="temperature = inf"):
         samplers.hybrid_sampler(*pair, **common, prefix_options=dict(temperature=np.inf))
-    with pytest.raises(InputError, match="steps = 3, expected 1 to 2"):
-        samplers.hybrid_sampler(*pair, **common, prefix_options={}, steps=3)
+    samplers.hybrid_sampler(*pair, **common, prefix_options={}, steps=3)
+    assert "steps = 3, but 2 tokens are masked: they take 2 steps" in caplog.text
+    with pytest.raises(InputError, match="steps = -1, expected 1 to 2"):
+        samplers.hybrid_sampler(*pair, **common, prefix_options={}, steps=-1)
 
 
 @pytest.mark.parametrize("made", [defaults.generator, defaults.causal_generator])
