@@ -16,6 +16,7 @@ from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.runtime.batches import fixed_batches
 from maskgil_jax.runtime.errors import InputError
 
@@ -67,8 +68,13 @@ def check(generator: Generator, decoding: Mapping[str, Any], negative: bool = Fa
     """Refuse what no editing with this generator can use.
 
     Raises:
-      InputError: the model is not masked, or options that it cannot use.
+      InputError: the model is not masked or reads prompts itself, or options that it cannot use.
     """
+    if isinstance(generator, PromptedGenerator):
+        raise InputError(
+            f"{generator.path or 'this model'} reads prompts itself, and cannot redraw a part of "
+            "an image: expected a masked model of classes, text features or speech"
+        )
     if generator.kind != "masked":
         raise InputError(
             f"{generator.path or 'this model'} is {generator.kind}, and cannot redraw a part of an "

@@ -207,8 +207,8 @@ class Generator:
             known.
           TooLarge: an InputError, more images than the memory allows; nothing has been drawn.
         """
-        key = checked_decoding.key(rng, seed)
         condition, negative = self._checked_pair(condition, negative)
+        rng = self._key(rng, seed)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
         masked_Bhw = np.asarray(codes_Bhw == self.mask_id)
         self._check_prefix(masked_Bhw, prefix)
@@ -221,12 +221,16 @@ class Generator:
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
                 masked_loop.sample_codes,
-                *(self.network, condition, codes_Bhw, counts_SB, key, start, negative),
+                *(self.network, condition, codes_Bhw, counts_SB, rng, start, negative),
                 plan=plan,
                 prefix=prefix,
             )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
+
+    @staticmethod
+    def _key(rng: jax.Array | int | None, seed: int | None) -> jax.Array:
+        return checked_decoding.key(rng, seed)
 
     def _checked_start(
         self, codes: npt.ArrayLike | None, grid: tuple[int, int] | None, batch: int
@@ -386,10 +390,10 @@ class CausalGenerator(Generator):
         Raises:
           InputError: as Generator.sample.
         """
-        key = checked_decoding.key(rng, seed)
         condition, negative = self._checked_pair(condition, negative)
+        rng = self._key(rng, seed)
         grid = self._checked_grid(grid)
-        sampled_Bhw = self._drawn(condition, negative, key, start, grid, tokens, memory, options)
+        sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, memory, options)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -397,7 +401,7 @@ class CausalGenerator(Generator):
         self,
         condition: Condition,
         negative: Condition | None,
-        key: jax.Array,
+        rng: jax.Array,
         start: jax.Array | int,
         grid: tuple[int, int],
         tokens: int | None,
@@ -419,7 +423,7 @@ class CausalGenerator(Generator):
                 memory,
                 f"drawing {networks.images_of((batch, height, width))}",
                 autoregressive.sample_codes,
-                *(self.network, condition, key, start, negative),
+                *(self.network, condition, rng, start, negative),
                 options=chosen,
                 grid=grid,
                 tokens=tokens,

@@ -15,7 +15,7 @@ from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Condition, Text
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained import checked_decoding, networks, prompts
+from maskgil_jax.pretrained import networks, prompts
 from maskgil_jax.pretrained.generators import CausalGenerator
 from maskgil_jax.pretrained.prompts import PromptVocabulary
 from maskgil_jax.runtime import sharding
@@ -134,14 +134,14 @@ class PromptedGenerator(CausalGenerator):
           InputError: as CausalGenerator.sample and `ids`; or a model that draws no images.
         """
         self._check_draws()
-        key = checked_decoding.key(rng, seed)
+        rng = self._key(rng, seed)
         grid = self._checked_grid(grid)
         rows = self.ids(condition, grid)
         against = None if negative is None else self.ids(negative, grid)
         if against is not None and len(against) != len(rows):
             raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
         sampled_Bhw = self._in_groups(
-            rows, against, key, start, grid, tokens, memory, DEFAULTS | options
+            rows, against, rng, start, grid, tokens, memory, DEFAULTS | options
         )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
@@ -150,7 +150,7 @@ class PromptedGenerator(CausalGenerator):
         self,
         rows: Sequence[Sequence[int]],
         against: Sequence[Sequence[int]] | None,
-        key: jax.Array,
+        rng: jax.Array,
         start: int,
         grid: tuple[int, int],
         tokens: int | None,
@@ -169,7 +169,7 @@ class PromptedGenerator(CausalGenerator):
             if against is not None:
                 negative = self._text([against[i] for i in places.tolist()], grid, length)
             index_B = jnp.asarray(start + places, jnp.int32)
-            drawn.append(self._drawn(text, negative, key, index_B, grid, tokens, memory, options))
+            drawn.append(self._drawn(text, negative, rng, index_B, grid, tokens, memory, options))
         if len(groups) == 1:
             return drawn[0]
         return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]
