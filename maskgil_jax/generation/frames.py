@@ -186,7 +186,8 @@ def pasted(frame: Frame, drawn: np.ndarray, downsample: int, keep: str) -> np.nd
       drawn: uint8 of `frame.size`.
       downsample: pixels of a token and side.
       keep: "mask": all pixels outside the mask are those of the picture; "tokens": those of tokens
-        without a pixel of the mask; "none": all that the model has seen is as it was drawn.
+        without a pixel of the mask; new ones are `matched` then. "none": all that the model has
+        seen is as it was drawn.
     """
     left, top, right, bottom = frame.window
     size = (right - left, bottom - top)
@@ -197,10 +198,49 @@ def pasted(frame: Frame, drawn: np.ndarray, downsample: int, keep: str) -> np.nd
         tokens = masked_tokens(frame, downsample)
         pixels = tokens.repeat(downsample, axis=0).repeat(downsample, axis=1)
         where = _to_window(pixels.astype(np.uint8), frame, Image.Resampling.NEAREST) > 0
+    if keep != "none":
+        drawn = matched(drawn, seen(frame), masked_tokens(frame, downsample), downsample)
     new = _to_window(drawn, frame, Image.Resampling.LANCZOS)
     result = frame.picture.copy()
     result[top:bottom, left:right][where] = new[where]
     return result
+
+
+def matched(
+    drawn: np.ndarray, before: np.ndarray, redrawn_hw: np.ndarray, downsample: int
+) -> np.ndarray:
+    """What was drawn, in the colours of what is around it.
+
+    A tokenizer changes colours, so that redrawn tokens would stand out between pixels that it has
+    not touched. By how much it has changed them is seen at the tokens that were not redrawn, and is
+    continued smoothly into the others, as Poisson image editing does with what it pastes.
+
+    Args:
+      drawn, before: uint8 [H, W, 3], as the tokenizer decodes it, and as the model saw it.
+      redrawn_hw: bool [h, w].
+      downsample: pixels of a token and side.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Source: Perez, Gangnet and Blake, "Poisson Image Editing" (2003), here on the grid of tokens.
+    """
+    height, width = redrawn_hw.shape
+    if redrawn_hw.all() or not redrawn_hw.any():
+        return drawn
+    change = before.astype(np.float32) - drawn
+    blocks = change.reshape(height, downsample, width, downsample, 3).mean(axis=(1, 3))
+    smooth = np.where(redrawn_hw[..., None], blocks[~redrawn_hw].mean(axis=0), blocks)
+    for _ in range(4 * (height + width)):  # Jacobi's method for Laplace's equation
+        padded = np.pad(smooth, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+        smooth = np.where(redrawn_hw[..., None], around / 4, blocks)
+    channels = [
+        Image.fromarray(smooth[..., c]).resize(drawn.shape[1::-1], Image.Resampling.BILINEAR)
+        for c in range(3)
+    ]
+    shift = np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    return np.clip(np.rint(drawn + shift), 0, 255).astype(np.uint8)
 
 
 def _to_window(pixels: np.ndarray, frame: Frame, method: Image.Resampling) -> np.ndarray:

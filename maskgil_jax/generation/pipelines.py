@@ -161,8 +161,9 @@ class Pipeline:
           condition, classes, speech, features, negative_prompt: as in `__call__`.
           canvas: (width, height) of a larger picture, which is drawn around the image.
           place: (left, top) of the image on the canvas; None: in its middle.
-          keep: pixels that stay as they are: "mask": all outside the mask; "tokens": those of
-            tokens without a pixel of the mask; "none": the picture is as the tokenizer decodes it.
+          keep: pixels that stay exactly as they are: "mask": all outside the mask; "tokens": those
+            of tokens without a pixel of the mask; new ones are then in the colours of what is
+            around them. "none": the picture is as the tokenizer decodes it.
           num: pictures of each condition.
           size: (width, height) that the whole picture is scaled to for the model; None: as above.
           seed, batch_size: as in `__call__`.

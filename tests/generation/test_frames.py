@@ -65,17 +65,29 @@ def test_pixels_outside_the_mask_stay_exactly(size):
     result = frames.pasted(seen, drawn, DOWNSAMPLE, "mask")
     np.testing.assert_array_equal(result[~seen.masked], seen.picture[~seen.masked])
     assert (result[seen.masked] != seen.picture[seen.masked]).any()
-    if not seen.scaled:
-        np.testing.assert_array_equal(result[3:8, 2:9], drawn[3:8, 2:9])
 
 
 def test_pixels_of_tokens_or_none_are_kept():
     seen, drawn = frame(32, 32, (2, 3, 9, 8)), picture(32, 32, seed=1)
     result = frames.pasted(seen, drawn, DOWNSAMPLE, "tokens")
-    np.testing.assert_array_equal(result[:8, :16], drawn[:8, :16])
+    assert (result[:8, :16] != seen.picture[:8, :16]).any(axis=-1).mean() > 0.9
     np.testing.assert_array_equal(result[8:], seen.picture[8:])
     np.testing.assert_array_equal(result[:, 16:], seen.picture[:, 16:])
     np.testing.assert_array_equal(frames.pasted(seen, drawn, DOWNSAMPLE, "none"), drawn)
+
+
+def test_redrawn_tokens_take_the_colours_of_those_around_them():
+    """As a tokenizer would change them: here the left half more than the right one."""
+    before = picture(32, 32).astype(np.int64) // 4 + 90
+    shift = np.array([30, -20, 5]) + np.where(np.arange(32) < 16, 10, -10)[None, :, None]
+    redrawn = np.zeros((4, 4), bool)
+    redrawn[1:3, 1:3] = True
+    inside = redrawn.repeat(8, axis=0).repeat(8, axis=1)
+    drawn = (before + shift).astype(np.uint8)
+    result = frames.matched(drawn, before.astype(np.uint8), redrawn, 8)
+    error = np.abs(result.astype(float) - before)
+    assert error[inside].mean() < 6 < np.abs(shift).mean()
+    np.testing.assert_array_equal(frames.matched(drawn, drawn * 0, redrawn | True, 8), drawn)
 
 
 def test_an_empty_mask_changes_nothing_and_a_full_one_all():

@@ -62,7 +62,6 @@ def test_an_edit_keeps_what_is_outside_the_mask(pipe, as_given):
     codes[:, :, 1:] = pipe.generator.mask_id
     codes = pipe.generator.sample([1, 1], 0, codes=codes.repeat(2, axis=0), **FAST)
     expected = to_uint8(pipe.tokenizer.decode(codes))
-    np.testing.assert_array_equal(edited[:, :, 3:], expected[:, :, 3:])
     whole = pixels(pipe.edit(before, mask == 255, 1, num=2, keep="none", **FAST))
     np.testing.assert_array_equal(whole, expected)
 
