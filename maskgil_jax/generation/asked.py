@@ -1,16 +1,14 @@
 """What the options of a command that draws ask for, as a request."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import requests
 from maskgil_jax.generation.options import Drawing
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.runtime.errors import InputError, Unreadable
+from maskgil_jax.runtime.errors import InputError
 
 CONDITIONS = ("classes", "prompts", "speech", "features")  # options of which one is given
 
@@ -69,22 +67,9 @@ def read(
         about = {"features": model_directory.fingerprint(table._asdict())}
         return requests.of_features(table, options.features), about
     if condition == "speech":
-        return _of_recordings(options, generator)
+        digests = requests.check_recordings(options.speech)
+        request = requests.of_recordings(
+            generator, options.speech, companions.encoder, companions.verify, options.speech
+        )
+        return request, {"speech": digests}
     return requests.of_classes(generator, options.classes), {}
-
-
-def _of_recordings(options: Drawing, generator: Generator) -> tuple[Request, dict[str, Any]]:
-    """Of files, which are all read once: what cannot be used is said before anything is drawn."""
-    digests = []
-    for path in options.speech:
-        try:
-            content = audio.read_file(path)
-            audio.decode(content)
-        except Unreadable as error:
-            raise InputError(f"speech={path}: {error}") from None
-        digests.append(hashlib.sha256(content).hexdigest())
-    companions = options.companions
-    request = requests.of_recordings(
-        generator, options.speech, companions.encoder, companions.verify, options.speech
-    )
-    return request, {"speech": digests}

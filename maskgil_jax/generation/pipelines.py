@@ -221,6 +221,7 @@ class Pipeline:
             raise InputError(f"negative_prompt={negative_prompt} goes with prompts")
         if speech is not None:
             paths = [os.fspath(path) for path in values]
+            requests.check_recordings(paths)
             return requests.of_recordings(model, paths, self._encoder, names=paths)
         if features is not None:
             paths = [os.fspath(path) for path in values]

@@ -1,5 +1,6 @@
 """What images are requested of a generator: by class ids, prompts, recordings or features."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -161,6 +162,19 @@ def of_recordings(
         )
 
     return Request(np.arange(len(paths)), conditions, names, of_classes=True)
+
+
+def check_recordings(paths: Sequence[epath.PathLike]) -> list[str]:
+    """The hashes of recordings; InputError where one cannot be read, before anything is drawn."""
+    digests = []
+    for path in paths:
+        try:
+            content = audio.read_file(path)
+            audio.decode(content)
+        except Unreadable as error:
+            raise InputError(f"speech={path}: {error}") from None
+        digests.append(hashlib.sha256(content).hexdigest())
+    return digests
 
 
 def _read_encoder(

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 import maskgil_jax
+from maskgil_jax.conditioning import speech
 from maskgil_jax.generation import edited_files
 from maskgil_jax.generation.options import Companions, Decoding, EditOptions
 from maskgil_jax.pretrained.generators import make_generator
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import tiny_llama, tiny_models
+from tests.helpers import sounds, tiny_llama, tiny_models
 
 SIZE = (12, 10)  # width and height of the images
 BOX = (3, 2, 9, 8)
@@ -112,6 +113,29 @@ def test_a_canvas_is_drawn_around_images_of_a_folder(model, folder):
     after = read(folder / "out" / "a-00.png")
     assert after.shape == (12, 16, 3)
     np.testing.assert_array_equal(after[:10, 4:], read(folder / "images" / "a.png"))
+
+
+def test_a_model_of_speech_redraws_what_is_said(model, folder):
+    encoder = {"path": speech.LOG_MEL, "fingerprint": speech.LOG_MEL, "width": speech.BINS}
+    network = tiny_llama.masked(
+        num_classes=0,
+        codebook_size=16,
+        grid=(4, 6),
+        feature_dim=20 * speech.BINS,
+        condition_tokens=3,
+    ).network
+    tokenizer = maskgil_jax.load_tokenizer(model.parent / "t")
+    make_generator(network, tokenizer.provenance, encoder=encoder).save(folder / "g")
+    said = folder / "said.wav"
+    said.write_bytes(sounds.written(sounds.sound(16000), 16000, "WAV"))
+    one = dict(image=str(folder / "images" / "a.png"), mask="", box=BOX, num=1, classes=())
+    edited_files.edit(options(folder / "g", folder, speech=(str(said),), **one))
+    pipe = maskgil_jax.pipeline(folder / "g")
+    fast = dict(steps=2, guidance=1.0)
+    [expected] = pipe.edit(folder / "images" / "a.png", BOX, speech=said, **fast)
+    np.testing.assert_array_equal(read(folder / "out" / "a-00.png"), np.asarray(expected))
+    with pytest.raises(InputError, match="speech=.*a.png: "):
+        pipe(speech=folder / "images" / "a.png")
 
 
 def other_mask(folder):

@@ -50,6 +50,21 @@ def test_a_size_is_of_width_and_height(pipe):
         pipe("cat", size=(7, 4))
 
 
+def test_features_of_files_and_no_condition(tmp_path):
+    network = tiny_llama.masked(
+        num_classes=0, feature_dim=8, condition_tokens=3, codebook_size=16
+    ).network
+    table = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    np.save(tmp_path / "a.npy", table)
+    pipe = Pipeline(make_generator(network), tiny_models.tokenizer())
+    expected = pipe.generator.sample(table[None], 0, **FAST)
+    [image] = pipe(features=tmp_path / "a.npy", **FAST)
+    np.testing.assert_array_equal(image, to_uint8(pipe.tokenizer.decode(expected))[0])
+    nothing = tiny_llama.masked(num_classes=0, codebook_size=16)
+    images = Pipeline(nothing, tiny_models.tokenizer())(num=2, steps=2)
+    assert len(images) == 2 and (np.asarray(images[0]) != np.asarray(images[1])).any()
+
+
 @pytest.mark.parametrize("as_given", [Image.fromarray, np.asarray])
 def test_an_edit_keeps_what_is_outside_the_mask(pipe, as_given):
     before, mask = picture(), np.zeros((4, 6), np.uint8)
