@@ -105,7 +105,7 @@ class PromptedGenerator(CausalGenerator):
         negative: Prompts | None = None,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
-        start: int = 0,
+        start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
@@ -116,7 +116,7 @@ class PromptedGenerator(CausalGenerator):
 
         Args:
           condition: prompts, as in the class's documentation.
-          rng: a JAX key or a seed.
+          rng: as in Generator.sample.
           negative: prompts that guidance leads away from; None: from images without a prompt.
           tokens: to draw, the first in raster order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
@@ -146,7 +146,7 @@ class PromptedGenerator(CausalGenerator):
         rows: Sequence[Sequence[int]],
         against: Sequence[Sequence[int]] | None,
         rng: jax.Array | int,
-        start: int,
+        start: int | npt.NDArray[np.int32],
         grid: tuple[int, int],
         tokens: int | None,
         memory: float | None,
@@ -163,8 +163,13 @@ class PromptedGenerator(CausalGenerator):
             negative = None
             if against is not None:
                 negative = self._text([against[i] for i in places.tolist()], grid, length)
-            index_B = jnp.asarray(start + places, jnp.int32)
-            drawn.append(self._drawn(text, negative, rng, index_B, grid, tokens, memory, options))
+            index_B = start[places] if isinstance(start, np.ndarray) else start + places
+            key = rng[places] if isinstance(rng, jax.Array) and rng.ndim else rng
+            drawn.append(
+                self._drawn(
+                    text, negative, key, index_B.astype(np.int32), grid, tokens, memory, options
+                )
+            )
         if len(groups) == 1:
             return drawn[0]
         return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]
