@@ -1,21 +1,56 @@
 """Masked-autoregressive image generation (MaskGIL) in JAX.
 
     import maskgil_jax
-    generator = maskgil_jax.load("DIR")     # a model directory: a Generator, a Tokenizer ...
+    m = maskgil_jax.pipeline("DIR")         # a generator and its tokenizer, for PIL images
+    images = m("a red apple", num=4)
 
-Names are loaded on first use, so that `import maskgil_jax` and `--help` stay fast.
+    generator = maskgil_jax.load_generator("DIR")       # for codes and logits
+    tokenizer = maskgil_jax.load_tokenizer("DIR")
+
+`load` reads a model directory of any kind. Names are loaded on first use, so that
+`import maskgil_jax` and `--help` stay fast.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskgil_jax.pretrained.loading import Generator, TextEncoder, Tokenizer, load
+    from maskgil_jax.generation.pipelines import Pipeline, pipeline
+    from maskgil_jax.pretrained.loading import (
+        Generator,
+        SpeechEncoder,
+        TextEncoder,
+        Tokenizer,
+        load,
+        load_generator,
+        load_text_encoder,
+        load_tokenizer,
+    )
 
-__all__ = ["Generator", "TextEncoder", "Tokenizer", "load"]
+    __version__: str
+
+__all__ = [
+    "Generator",
+    "Pipeline",
+    "SpeechEncoder",
+    "TextEncoder",
+    "Tokenizer",
+    "load",
+    "load_generator",
+    "load_text_encoder",
+    "load_tokenizer",
+    "pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("maskgil_jax")
     if name in __all__:
-        return getattr(importlib.import_module("maskgil_jax.pretrained.loading"), name)
+        room = "generation.pipelines" if name.lower() == "pipeline" else "pretrained.loading"
+        return getattr(importlib.import_module(f"maskgil_jax.{room}"), name)
     raise AttributeError(f"module 'maskgil_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

@@ -11,7 +11,9 @@ from maskgil_jax.runtime.options import option
 class Generating:
     """What a generator generates to be measured; without a condition all classes in turn."""
 
-    classes: tuple[int, ...] = option("class ids of its images; default: all, as many of each", ())
+    classes: tuple[str, ...] = option(
+        "class ids, names of classes, or ranges such as 0-99; default: all, as many of each", ()
+    )
     prompts: str = option("file of prompts, one a line, for a model of text", "")
     speech: str = option(
         "folder of recordings, or of a sub-folder of them for each class, for a model of speech",

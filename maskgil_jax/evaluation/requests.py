@@ -180,8 +180,9 @@ def _read_request(generator: Generator, options: Generating) -> tuple[Request, d
             "speech=FOLDER of recordings, or condition_features=FOLDER of .npy files, by what it "
             "was trained on"
         )
-    classes: Any = list(map(str, options.classes)) or "all, as many of each, in turn"
-    return requests.of_classes(generator, options.classes), {"classes": classes}
+    request = requests.of_classes(generator, options.classes)
+    ids = [str(label) for label in request.labels]
+    return request, {"classes": ids if options.classes else "all, as many of each, in turn"}
 
 
 def _read_features(generator: Generator, folder: str) -> tuple[Request, dict[str, Any]]:

@@ -62,31 +62,22 @@ class Companions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """What maskgil_jax.sample generates, and how."""
+class Drawing:
+    """What every command that draws takes: a model, a condition, and how."""
 
     model: str = option("generator directory")
     output: str = option("directory for the images")
-    classes: tuple[int, ...] = option("class ids; none for an unconditional generator", ())
+    classes: tuple[str, ...] = option(
+        "class ids, names of classes, ranges such as 0-99, or all; none for an unconditional "
+        "generator",
+        (),
+    )
     prompts: str = option("instead of classes: file of prompts, one a line", "")
     negative_prompt: str | None = option(
         "what images should not show: guidance leads away from it; for all prompts", None
     )
-    speech: tuple[str, ...] = option(
-        "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
-        "input (16-bit, mono, 16 kHz), of which each utterance becomes images when it has ended",
-        (),
-    )
-    silence: float = option("seconds that end an utterance", 0.6, least=0.02)
-    recognizer: str | None = option(
-        "Whisper directory that writes speech down for a model of text", None
-    )
+    speech: tuple[str, ...] = option("instead of classes: recordings (wav, flac, mp3, ogg)", ())
     features: tuple[str, ...] = option("instead of classes: .npy files, float [T, C]", ())
-    size: str = option(
-        "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
-        "was trained on",
-        "",
-    )
     num: int = option("images per class, prompt or file", 8, least=1)
     batch_size: int = option(
         "images generated at once; fewer, where a device's memory asks for it, which changes none",
@@ -105,3 +96,61 @@ class SampleOptions:
     seed: int = option("of all images", 0)
     companions: Companions
     decoding: Decoding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleOptions(Drawing):
+    """What maskgil_jax.sample generates, and how."""
+
+    speech: tuple[str, ...] = option(
+        "instead of classes: recordings (wav, flac, mp3, ogg); or - for raw sound at the standard "
+        "input (16-bit, mono, 16 kHz), of which each utterance becomes images when it has ended",
+        (),
+    )
+    silence: float = option("seconds that end an utterance", 0.6, least=0.02)
+    recognizer: str | None = option(
+        "Whisper directory that writes speech down for a model of text", None
+    )
+    size: str = option(
+        "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
+        "was trained on",
+        "",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditOptions(Drawing):
+    """What maskgil_jax.edit redraws, and how."""
+
+    image: str = option("image file of any size, or folder of them")
+    mask: str = option(
+        "image of the same size, white where the image is redrawn; or a folder of them, of the "
+        "names of the images",
+        "",
+    )
+    box: tuple[int, ...] = option(
+        "instead of a mask: LEFT,TOP,RIGHT,BOTTOM in pixels, the rectangle that is redrawn", ()
+    )
+    canvas: str = option(
+        "WIDTHxHEIGHT of a larger picture, which is drawn around the image (outpainting)", ""
+    )
+    place: tuple[int, ...] = option(
+        "LEFT,TOP of the image on the canvas; default: in its middle", ()
+    )
+    keep: str = option(
+        "pixels that stay exactly as they are: those outside the mask, those of tokens without a "
+        "pixel of the mask, or none, where the picture is as the tokenizer decodes it",
+        "mask",
+        choices=("mask", "tokens", "none"),
+    )
+    size: str = option(
+        "WIDTHxHEIGHT that the whole picture is scaled to for the model; default: its own size, "
+        "where that is near the one of training, or else a window around what is redrawn",
+        "",
+    )
+    num: int = option("pictures per image and class, prompt or file", 1, least=1)
+    batch_size: int = option(
+        "pictures drawn at once; fewer, where a device's memory asks for it, which changes none",
+        8,
+        least=1,
+    )

@@ -17,6 +17,7 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Features
+from maskgil_jax.pretrained import class_names
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.text_encoder import TextEncoder
@@ -50,8 +51,8 @@ class Request(NamedTuple):
         return [str(label) if self.names is None else self.names[label] for label in labels]
 
 
-def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
-    """Images of class ids; of all classes where no ids are given.
+def of_classes(generator: Generator, given: Sequence[int | str]) -> Request:
+    """Images of classes, as class_names.ids_of takes them; of all where none are given.
 
     Raises:
       InputError: the generator has no classes, or not these.
@@ -62,7 +63,11 @@ def of_classes(generator: Generator, ids: Sequence[int]) -> Request:
     if last < 0:
         kind = "prompts" if isinstance(generator, PromptedGenerator) else "features"
         raise InputError(f"the generator is conditioned on {kind}, not on classes")
-    classes = np.array(ids or range(generator.num_classes), np.int64)
+    try:
+        ids = generator.ids_of_classes(given or [class_names.ALL])
+    except InputError as error:
+        raise InputError(f"classes: {error}") from None
+    classes = np.array(ids, np.int64)
     if not 0 <= min(classes) <= max(classes) <= last:
         raise InputError(f"class ids from {min(classes)} to {max(classes)}, expected 0 to {last}")
     return Request(classes, samplers.by_class, generator.names_of_classes, of_classes=True)
@@ -82,7 +87,7 @@ def of_nothing(generator: Generator) -> Request:
 def of_prompts(
     generator: Generator,
     prompts: Sequence[str],
-    encoder: str = "",
+    encoder: str | choice.Encoder = "",
     verify: bool = True,
     negative_prompt: str | None = None,
 ) -> Request:
@@ -91,7 +96,7 @@ def of_prompts(
     Args:
       generator: the model.
       prompts: one or more.
-      encoder: its directory; "": the generator's own.
+      encoder: its directory, "" for the generator's own; or the encoder, read already.
       verify: compare the encoder's fingerprint with what is read.
       negative_prompt: for all prompts; None: guidance is against the null condition.
 
@@ -112,7 +117,7 @@ def of_prompts(
             raise InputError(f"encoder={encoder}: the generator reads prompts itself")
         generator.ids([*prompts, *against(labels[:1])], generator.grid)
         return Request(labels, texts, prompts, of_texts.negative, of_texts)
-    text_encoder = choice.encoder_of(generator, encoder, verify)
+    text_encoder = _read_encoder(generator, encoder, verify)
     if not isinstance(text_encoder, TextEncoder):
         raise InputError("prompts: the generator is conditioned on speech, expected recordings")
     tokens = generator.network.config.condition_tokens
@@ -129,9 +134,9 @@ def of_prompts(
 def of_recordings(
     generator: Generator,
     paths: Sequence[epath.PathLike],
-    encoder: str = "",
+    encoder: str | choice.Encoder = "",
     verify: bool = True,
-    class_names: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Request:
     """Images of speech; a recording is read when its image is generated.
 
@@ -139,12 +144,12 @@ def of_recordings(
       generator: the model.
       paths: of the recordings, all known to be readable.
       encoder, verify: as in `of_prompts`.
-      class_names: of each recording; None: not known.
+      names: classes of each recording; None: not known.
 
     Raises:
       InputError: the generator is not conditioned on speech, or its encoder is not there.
     """
-    speech_encoder = choice.encoder_of(generator, encoder, verify)
+    speech_encoder = _read_encoder(generator, encoder, verify)
     if isinstance(speech_encoder, TextEncoder):
         raise InputError("speech: the generator is conditioned on text, expected prompts")
     config = generator.network.config
@@ -155,7 +160,15 @@ def of_recordings(
             speech_encoder, waveforms, config.condition_tokens, config.feature_dim
         )
 
-    return Request(np.arange(len(paths)), conditions, class_names, of_classes=True)
+    return Request(np.arange(len(paths)), conditions, names, of_classes=True)
+
+
+def _read_encoder(
+    generator: Generator, encoder: str | choice.Encoder, verify: bool
+) -> choice.Encoder:
+    if isinstance(encoder, str):
+        return choice.encoder_of(generator, encoder, verify)
+    return encoder
 
 
 def read_features(generator: Generator, paths: Sequence[str]) -> Features:
@@ -191,15 +204,20 @@ def grid_of(size: str, downsample: int) -> tuple[int, int]:
     Raises:
       InputError: no size, or one that is not in whole tokens.
     """
-    sides = size.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise InputError(f"size={size}, expected WIDTHxHEIGHT in pixels, such as 512x256")
-    width, height = map(int, sides)
+    width, height = pixels_of(size, "size")
     if width % downsample or height % downsample:
         raise InputError(
             f"size={size}, expected multiples of {downsample} (the tokenizer's downsampling)"
         )
     return height // downsample, width // downsample
+
+
+def pixels_of(text: str, name: str) -> tuple[int, int]:
+    """(width, height) of WIDTHxHEIGHT; InputError where it is none, which calls it `name`."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise InputError(f"{name}={text}, expected WIDTHxHEIGHT in pixels, such as 512x256")
+    return int(sides[0]), int(sides[1])
 
 
 def check_prompted(generator: Generator, prompts: Sequence[str], size: str) -> None:

@@ -146,8 +146,7 @@ def from_options(
     if method == "autoregressive" and generator.has_causal_prefix:
         generator = generator.as_causal()
     prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
-    if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
-        raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
+    _check_names(options, method)
     common: dict[str, Any] = dict(
         conditions=conditions, negative=negative, grid=grid, memory=memory, devices=devices
     )
@@ -178,6 +177,27 @@ def from_options(
         **common,
         **options,
     )
+
+
+def masked_options_of(generator: Generator, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of masked decoding, those of a preset among them.
+
+    Args:
+      generator, given: as in `from_options`.
+
+    Raises:
+      InputError: another method, an option of another one, or an unknown preset.
+    """
+    method, options = _method_of(generator, dict(given))
+    if method != "masked":
+        raise InputError(f"method={method}: a part of an image is redrawn by method=masked only")
+    _check_names(options, method)
+    return options
+
+
+def _check_names(options: Mapping[str, Any], method: str) -> None:
+    if unknown := sorted(options.keys() - set(options_of(method == "autoregressive"))):
+        raise InputError(f"{unknown[0]}={options[unknown[0]]} is not an option of method={method}")
 
 
 def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:

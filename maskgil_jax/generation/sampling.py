@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maskgil_jax.data.sound import audio, utterances
-from maskgil_jax.generation import live_speech, requests, samplers, samples
+from maskgil_jax.generation import asked, live_speech, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
 from maskgil_jax.generation.requests import Request
-from maskgil_jax.pretrained import loading, model_directory
+from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import device_memory
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
-
-CONDITIONS = ("classes", "prompts", "speech", "features")  # options of which one is given
 
 
 def sample(options: SampleOptions) -> None:
@@ -28,8 +26,7 @@ def sample(options: SampleOptions) -> None:
         that do not fit together.
     """
     described = loading.generator_without_weights(options.model)
-    condition = check_condition(options, described.is_unconditional)
-    lines = requests.read_prompts(options.prompts) if options.prompts else []
+    condition, lines = asked.check(options, described)
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
     requests.check_prompted(described, lines, options.size)
@@ -40,7 +37,7 @@ def sample(options: SampleOptions) -> None:
     if speech is not None:
         sample_speech(options, generator, tokenizer, speech, grid)
     else:
-        request, about = read_request(options, condition, generator, lines)
+        request, about = asked.read(options, condition, generator, lines)
         sample_request(options, generator, tokenizer, request, about, grid)
 
 
@@ -52,7 +49,7 @@ def sample_request(
     about: Mapping[str, Any],
     grid: tuple[int, int] | None,
 ) -> None:
-    """Generate images of classes, prompts or features; `request` and `about` as `read_request`."""
+    """Generate images of classes, prompts or features; `request` and `about` as `asked.read`."""
     sampler = _sampler_of(
         options, generator, request.conditions, request.negative, grid, request.texts
     )
@@ -98,47 +95,6 @@ def _sampler_of(
 
 def _memory(options: SampleOptions) -> float | None:
     return options.memory * device_memory.GIB or None
-
-
-def check_condition(options: SampleOptions, unconditional: bool) -> str:
-    """The name of the condition that is given; "" for a generator without any.
-
-    Raises:
-      InputError: none or several, or an option that goes with another one.
-    """
-    given = [name for name in CONDITIONS if getattr(options, name)]
-    if unconditional and given:
-        raise InputError(f"{given[0]}: the generator is unconditional, expected no condition")
-    if len(given) != 1 and not unconditional:
-        raise InputError(
-            "one of classes=207,360 (class ids), prompts=FILE, speech=A.wav,B.mp3 and "
-            f"features=A.npy is expected, {' and '.join(given) or 'none'} given"
-        )
-    for name, goes_with in (("negative_prompt", "prompts"), ("recognizer", "speech")):
-        value = getattr(options, name)
-        if value is not None and given != [goes_with]:
-            other = given[0] if given else "an unconditional generator"
-            raise InputError(f"{name}={value} goes with {goes_with}, not with {other}")
-    return given[0] if given else ""
-
-
-def read_request(
-    options: SampleOptions, condition: str, generator: Generator, lines: Sequence[str]
-) -> tuple[Request, dict[str, Any]]:
-    """The request that options make, and what of it the images depend on, besides the labels."""
-    companions, negative = options.companions, options.negative_prompt
-    if not condition:
-        return requests.of_nothing(generator), {}
-    if condition == "prompts":
-        request = requests.of_prompts(
-            generator, lines, companions.encoder, companions.verify, negative
-        )
-        return request, {"prompts": list(lines), "negative_prompt": negative}
-    if condition == "features":
-        table = requests.read_features(generator, options.features)
-        about = {"features": model_directory.fingerprint(table._asdict())}
-        return requests.of_features(table, options.features), about
-    return requests.of_classes(generator, options.classes), {}
 
 
 def open_utterances(

@@ -1,12 +1,50 @@
 """Decoding options that a user gives, checked against the network that they are for."""
 
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from maskgil_jax.decoding import autoregressive, masked_plan
+from maskgil_jax.decoding import autoregressive, masked_options, masked_plan
 from maskgil_jax.runtime.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
+
+
+def key(rng: jax.Array | int | None, seed: int | None) -> jax.Array:
+    """The JAX key that one of these gives; InputError unless it is one of them, of 64 bits."""
+    if (rng is None) == (seed is None):
+        found = "none" if seed is None else "both"
+        raise InputError(f"one of rng (a JAX key or a seed) and seed is expected, {found} given")
+    given = seed if rng is None else rng
+    if isinstance(given, jax.Array):
+        return given
+    try:
+        return jax.random.key(int(given))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"seed = {given!r}, expected a whole number of 64 bits") from None
+
+
+def with_steps_for(masked: int, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with at most a step for each masked token; the log says once what it changes.
+
+    Args:
+      masked: tokens, of the image with most of them.
+      options: fields of decoding.masked_options.Options.
+    """
+    steps = options.get("steps", masked_options.Options.steps)
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps <= masked:
+        return options
+    _say_fewer_steps(int(steps), int(masked))
+    return {**options, "steps": int(masked)}
+
+
+@functools.cache
+def _say_fewer_steps(steps: int, masked: int) -> None:
+    log.warning("steps = %d, but %d tokens are masked: they take %d steps", steps, masked, masked)
 
 
 def plan_of(

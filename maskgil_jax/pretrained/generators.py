@@ -19,6 +19,7 @@ from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.pretrained import (
     checked_conditions,
     checked_decoding,
+    class_names,
     model_directory,
     networks,
 )
@@ -29,9 +30,9 @@ from maskgil_jax.runtime.errors import InputError
 class Generator:
     """Codes from conditions, by a model of masked tokens.
 
-    A condition is class ids, integers [B]; or, for a model of text or speech, features: float
-    [B, T, C], or a pair of them and a mask, bool [B, T], that is false at padding. An unconditional
-    model takes what `null_condition` gives.
+    A condition is class ids, integers [B], or a list with names of classes among them; or, for a
+    model of text or speech, features: float [B, T, C], or a pair of them and a mask, bool [B, T],
+    that is false at padding. An unconditional model takes what `null_condition` gives.
     """
 
     kind = "masked"
@@ -53,6 +54,20 @@ class Generator:
         self.encoder = encoder or {}
         self.path = path
         self._fingerprint = fingerprint
+
+    def __repr__(self) -> str:
+        height, width = self.grid
+        sizes = f"{height} x {width} tokens of {self.codebook_size} codes"
+        condition = "unconditional"
+        if self.num_classes:
+            condition = f"{self.num_classes} classes"
+        elif not self.is_unconditional:
+            condition = self._named_condition()
+        return networks.representation(self, self.kind, condition, sizes, path=self.path)
+
+    def _named_condition(self) -> str:
+        config = self.network.config
+        return f"features [{config.condition_tokens}, {config.feature_dim}]"
 
     @property
     def has_causal_prefix(self) -> bool:
@@ -148,8 +163,9 @@ class Generator:
     def sample(
         self,
         condition: Any,
-        rng: jax.Array | int,
+        rng: jax.Array | int | None = None,
         *,
+        seed: int | None = None,
         negative: Any = None,
         codes: npt.ArrayLike | None = None,
         prefix: int = 0,
@@ -157,6 +173,7 @@ class Generator:
         start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
         history: bool = False,
+        room: int = 0,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes; all steps run in one jitted function.
@@ -164,7 +181,8 @@ class Generator:
         Args:
           condition: as in the class's documentation. A jax.Array that is spread over devices, as
             the network then has to be, is sampled there.
-          rng: a JAX key, a seed, or a key for each image, [B].
+          rng: a JAX key, a seed, or a key for each image, [B]; or else `seed`, by name.
+          seed: as `rng`.
           negative: the negative prompt of guidance, a condition of each image; None: the null
             condition.
           codes: integers [B, h, w] to begin with, `mask_id` where something is to be drawn; the
@@ -176,8 +194,11 @@ class Generator:
             condition only, so the batch that it is drawn in makes no difference.
           memory: bytes of each device that drawing may take beside the weights; None: what is free.
           history: give the codes after each step, with `mask_id` where they are still masked.
-          **options: fields of decoding.masked_options.Options: steps=8, guidance=3.0 (none, for a
-            model without a null condition) ...
+          room: masked tokens that the compiled program has room for at least. Calls with other
+            numbers of them then share one program; no image changes.
+          **options: fields of decoding.masked_options.Options: steps=8 (as many as there are masked
+            tokens, where these are fewer), guidance=3.0 (none, for a model without a null
+            condition) ...
 
         Returns:
           int32 [B, h, w] in 0 .. codebook_size - 1; with `history` int32 [steps, B, h, w].
@@ -188,6 +209,7 @@ class Generator:
             known.
           TooLarge: an InputError, more images than the memory allows; nothing has been drawn.
         """
+        key = checked_decoding.key(rng, seed)
         condition, negative = self._checked_pair(condition, negative)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
         masked_Bhw = np.asarray(codes_Bhw == self.mask_id)
@@ -195,13 +217,13 @@ class Generator:
         masked_B = masked_Bhw.sum(axis=(1, 2))
         if not masked_B.any():
             return codes_Bhw[None] if history else codes_Bhw
-        plan, counts_SB = self._planned(masked_B, options, negative is None)
+        plan, counts_SB = self._planned(masked_B, options, negative is None, room)
         with sharding.where_shared(self.network):
             sampled_Bhw = device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
                 masked_loop.sample_codes,
-                *(self.network, condition, codes_Bhw, counts_SB, _key(rng), start, negative),
+                *(self.network, condition, codes_Bhw, counts_SB, key, start, negative),
                 plan=plan,
                 prefix=prefix,
                 history=history,
@@ -259,9 +281,16 @@ class Generator:
             self._planned(masked, options, not negative)
 
     def _planned(
-        self, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
+        self,
+        masked: int | np.ndarray,
+        options: Mapping[str, Any],
+        needs_null: bool,
+        room: int = 0,
     ) -> tuple[masked_plan.Plan, np.ndarray]:
-        return checked_decoding.plan_of(self.network.config, masked, options, needs_null)
+        counts = np.append(masked, room)
+        options = checked_decoding.with_steps_for(np.max(masked), options)
+        plan, counts_SB = checked_decoding.plan_of(self.network.config, counts, options, needs_null)
+        return plan, counts_SB[:, :-1]
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
@@ -293,12 +322,26 @@ class Generator:
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         config = self.network.config
         by_class = self.num_classes or self.is_unconditional
-        check = checked_conditions.classes if by_class else checked_conditions.features
-        checked: Condition = check(condition, config)
+        checked: Condition
+        if by_class:
+            checked = checked_conditions.classes(self._ids(condition), config)
+        else:
+            checked = checked_conditions.features(condition, config)
         count = jax.tree.leaves(checked)[0].shape[0]
         if batch is not None and count != batch:
             raise InputError(f"{count} conditions for {batch} images")
         return self._placed(checked)
+
+    def _ids(self, condition: Any) -> Any:
+        """Class ids, where some of them may be given by name."""
+        texts = isinstance(condition, str) or (
+            isinstance(condition, list | tuple) and any(isinstance(one, str) for one in condition)
+        )
+        return self.ids_of_classes(condition) if texts else condition
+
+    def ids_of_classes(self, given: Any) -> list[int]:
+        """Class ids of what a user writes: ids, names, "all", "0-99"; see class_names.ids_of."""
+        return class_names.ids_of(given, self.class_names, self.num_classes)
 
     def _placed(self, batch: Any) -> Any:
         """Arrays [B, ...] on the devices that the network is spread over."""
@@ -319,8 +362,9 @@ class CausalGenerator(Generator):
     def sample(  # type: ignore[override]
         self,
         condition: Any,
-        rng: jax.Array | int,
+        rng: jax.Array | int | None = None,
         *,
+        seed: int | None = None,
         negative: Any = None,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
@@ -332,7 +376,7 @@ class CausalGenerator(Generator):
 
         Args:
           condition: as in Generator.
-          rng: a JAX key or a seed.
+          rng, seed: as in Generator.sample.
           negative: as in Generator.sample.
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
@@ -346,9 +390,10 @@ class CausalGenerator(Generator):
         Raises:
           InputError: as Generator.sample.
         """
+        key = checked_decoding.key(rng, seed)
         condition, negative = self._checked_pair(condition, negative)
         grid = self._checked_grid(grid)
-        sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, memory, options)
+        sampled_Bhw = self._drawn(condition, negative, key, start, grid, tokens, memory, options)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -356,7 +401,7 @@ class CausalGenerator(Generator):
         self,
         condition: Condition,
         negative: Condition | None,
-        rng: jax.Array | int,
+        key: jax.Array,
         start: jax.Array | npt.NDArray[np.int32] | int,
         grid: tuple[int, int],
         tokens: int | None,
@@ -378,7 +423,7 @@ class CausalGenerator(Generator):
                 memory,
                 f"drawing {networks.images_of((batch, height, width))}",
                 autoregressive.sample_codes,
-                *(self.network, condition, _key(rng), start, negative),
+                *(self.network, condition, key, start, negative),
                 options=chosen,
                 grid=grid,
                 tokens=tokens,
@@ -394,15 +439,6 @@ class CausalGenerator(Generator):
         """As Generator.check_options."""
         self._checked_grid(grid)
         checked_decoding.options_of_causal(self.network.config, options, not negative)
-
-
-def _key(rng: jax.Array | int) -> jax.Array:
-    if not isinstance(rng, int | np.integer):
-        return rng
-    try:
-        return jax.random.key(int(rng))
-    except OverflowError:
-        raise InputError(f"seed = {rng}, expected a whole number of 64 bits") from None
 
 
 def make_generator(

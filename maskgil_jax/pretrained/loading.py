@@ -141,17 +141,21 @@ def wrap(
     return Auxiliary(network)
 
 
-def load_tokenizer(directory: epath.PathLike, verify: bool = True) -> Tokenizer:
+def load_tokenizer(
+    directory: epath.PathLike, verify: bool = True, dtype: str | None = None
+) -> Tokenizer:
     """Read a tokenizer directory, as `load`; InputError where it holds something else."""
-    model = load(directory, verify=verify)
+    model = load(directory, dtype, verify)
     if not isinstance(model, Tokenizer):
         raise InputError(f"{directory} holds a {model.kind}, expected a tokenizer")
     return model
 
 
-def load_generator(directory: epath.PathLike, verify: bool = True, tensor: int = 1) -> Generator:
+def load_generator(
+    directory: epath.PathLike, verify: bool = True, tensor: int = 1, dtype: str | None = None
+) -> Generator:
     """Read a generator directory, as `load`; InputError where it holds something else."""
-    return _checked_generator(load(directory, verify=verify, tensor=tensor), directory)
+    return _checked_generator(load(directory, dtype, verify, tensor), directory)
 
 
 def _checked_generator(model: Any, directory: epath.PathLike) -> Generator:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -152,6 +153,9 @@ class PretrainedNetwork:
         self._fingerprint = fingerprint
         self._beside = beside or {}
 
+    def __repr__(self) -> str:
+        return representation(self, path=self._path)
+
     @property
     def fingerprint(self) -> str:
         """Names the weights, and the files beside them."""
@@ -181,9 +185,21 @@ class Auxiliary:
         self.network = network
         self.kind = class_of(network.config)
 
+    def __repr__(self) -> str:
+        return representation(self, self.kind)
+
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
         save(directory, self.kind, self.network)
+
+
+def representation(model: Any, *facts: str, path: str = "") -> str:
+    """What `repr` says of a model: its class, size and these facts, and where it was read."""
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.network))
+    unit = next((u for u in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= u[0]), (1, ""))
+    size = f"{count / unit[0]:.3g}{unit[1]} parameters"
+    known = [size, *facts, *([f"from {path}"] if path else [])]
+    return f"{type(model).__name__}({', '.join(known)})"
 
 
 def images_of(shape: tuple[int, ...]) -> str:

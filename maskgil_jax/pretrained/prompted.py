@@ -15,7 +15,7 @@ from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Condition, Text
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained import networks, prompts
+from maskgil_jax.pretrained import checked_decoding, networks, prompts
 from maskgil_jax.pretrained.generators import CausalGenerator
 from maskgil_jax.pretrained.prompts import PromptVocabulary
 from maskgil_jax.runtime import sharding
@@ -41,6 +41,9 @@ class PromptedGenerator(CausalGenerator):
         self.beside = {prompts.VOCABULARY: vocabulary} if vocabulary else {}
         self._vocabulary: PromptVocabulary | None = None
         self._can_draw: bool | None = None
+
+    def _named_condition(self) -> str:
+        return "prompts"
 
     def token_logits(self, ids: npt.ArrayLike) -> jax.Array:
         """Logits of the whole vocabulary after each token, in eval mode.
@@ -100,8 +103,9 @@ class PromptedGenerator(CausalGenerator):
     def sample(  # type: ignore[override]
         self,
         condition: Prompts,
-        rng: jax.Array | int,
+        rng: jax.Array | int | None = None,
         *,
+        seed: int | None = None,
         negative: Prompts | None = None,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
@@ -116,7 +120,7 @@ class PromptedGenerator(CausalGenerator):
 
         Args:
           condition: prompts, as in the class's documentation.
-          rng: as in Generator.sample.
+          rng, seed: as in Generator.sample.
           negative: prompts that guidance leads away from; None: from images without a prompt.
           tokens: to draw, the first in raster order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
@@ -130,13 +134,14 @@ class PromptedGenerator(CausalGenerator):
           InputError: as CausalGenerator.sample and `ids`; or a model that draws no images.
         """
         self._check_draws()
+        key = checked_decoding.key(rng, seed)
         grid = self._checked_grid(grid)
         rows = self.ids(condition, grid)
         against = None if negative is None else self.ids(negative, grid)
         if against is not None and len(against) != len(rows):
             raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
         sampled_Bhw = self._in_groups(
-            rows, against, rng, start, grid, tokens, memory, DEFAULTS | options
+            rows, against, key, start, grid, tokens, memory, DEFAULTS | options
         )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
@@ -145,7 +150,7 @@ class PromptedGenerator(CausalGenerator):
         self,
         rows: Sequence[Sequence[int]],
         against: Sequence[Sequence[int]] | None,
-        rng: jax.Array | int,
+        key: jax.Array,
         start: int | npt.NDArray[np.int32],
         grid: tuple[int, int],
         tokens: int | None,
@@ -164,10 +169,10 @@ class PromptedGenerator(CausalGenerator):
             if against is not None:
                 negative = self._text([against[i] for i in places.tolist()], grid, length)
             index_B = start[places] if isinstance(start, np.ndarray) else start + places
-            key = rng[places] if isinstance(rng, jax.Array) and rng.ndim else rng
+            keys = key[places] if key.ndim else key
             drawn.append(
                 self._drawn(
-                    text, negative, key, index_B.astype(np.int32), grid, tokens, memory, options
+                    text, negative, keys, index_B.astype(np.int32), grid, tokens, memory, options
                 )
             )
         if len(groups) == 1:

@@ -27,6 +27,11 @@ class Tokenizer(networks.PretrainedNetwork):
     def __init__(self, network: VQTokenizer, path: str = "", fingerprint: str | None = None):
         super().__init__(network, path, fingerprint)
 
+    def __repr__(self) -> str:
+        codes = f"{self.codebook_size} codes"
+        pixels = f"a token for {self.downsample} x {self.downsample} pixels"
+        return networks.representation(self, codes, pixels, path=self._path)
+
     @property
     def codebook_size(self) -> int:
         """Number of codes."""

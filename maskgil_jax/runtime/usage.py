@@ -19,7 +19,17 @@ HELP = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
 
 # What `python -m maskgil_jax` lists, in the order in which a user meets them.
 COMMANDS = (
-    *("main", "inspect", "tokenize", "sample", "reconstruct", "evaluate", "features", "convert"),
+    *(
+        "main",
+        "inspect",
+        "tokenize",
+        "sample",
+        "edit",
+        "reconstruct",
+        "evaluate",
+        "features",
+        "convert",
+    ),
     *("compare", "condition_match", "sweep", "scaling", "report", "plan"),
 )
 
