@@ -14,10 +14,10 @@ import numpy as np
 
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.generation import images
+from maskgil_jax.generation.pipelines import Pipeline
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained.generators import Generator
-from maskgil_jax.pretrained.loading import Tokenizer
+from maskgil_jax.pretrained import checked_decoding
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.runtime.errors import InputError
@@ -79,23 +79,20 @@ class Artist:
       methods: that the model has.
     """
 
-    def __init__(
-        self, generator: Generator, tokenizer: Tokenizer, encoder: str = "", most: int = 16
-    ):
-        """Read the encoder, if the generator has one.
+    def __init__(self, pipeline: Pipeline, most: int = 16):
+        """Take the models, and read the encoder if the generator has one.
 
         Args:
-          generator: the model.
-          tokenizer: of its codes.
-          encoder: directory; "": the one that the generator names.
+          pipeline: of them.
           most: images at once.
 
         Raises:
           InputError: the encoder is not there; or the generator takes features of files.
         """
+        generator = pipeline.generator
         self.generator, self.most = generator, most
-        self.downsample = tokenizer.downsample
-        self._decode = images.decoder(tokenizer)
+        self.downsample = pipeline.tokenizer.downsample
+        self._decode = images.decoder(pipeline.tokenizer)
         self._encoder: choice.Encoder = None
         if generator.is_unconditional:
             self.reads = "nothing"
@@ -104,7 +101,7 @@ class Artist:
         elif isinstance(generator, PromptedGenerator):
             self.reads = "prompts"
         else:
-            self._encoder = choice.encoder_of(generator, encoder)
+            self._encoder = pipeline.encoder
             self.reads = "prompts" if isinstance(self._encoder, TextEncoder) else "speech"
         both = generator.has_causal_prefix
         self._causal = generator.as_causal() if both else generator
@@ -136,7 +133,7 @@ class Artist:
         began = time.perf_counter()
         of_rows = np.repeat(np.arange(len(requests)), [request.num for request in requests])
         indices = np.concatenate([np.arange(r.num, dtype=np.int32) for r in requests])
-        keys = [_key(request.seed) for request in requests]
+        keys = [checked_decoding.key(request.seed, None) for request in requests]
         conditions = self._conditions([request.condition for request in requests])
         pictures, masked = [], []
         for first in range(0, len(of_rows), self.most):
@@ -212,13 +209,6 @@ class Artist:
         for moment, codes in enumerate(steps, 1):
             codes[:, order[len(order) * moment // moments :]] = self.generator.mask_id
         return steps.reshape(moments, B, *grid)
-
-
-def _key(seed: int) -> jax.Array:
-    try:
-        return jax.random.key(seed)
-    except OverflowError:
-        raise InputError(f"seed = {seed}, expected a whole number of 64 bits") from None
 
 
 def _rows(conditions: Any, places: np.ndarray) -> Any:
