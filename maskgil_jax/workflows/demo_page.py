@@ -65,7 +65,7 @@ def launch(gradio: ModuleType, blocks: Any, host: str, port: int) -> None:
     try:
         blocks.queue(max_size=MOST_WAITING).launch(
             server_name=host,
-            server_port=port,
+            server_port=port or None,
             share=False,
             quiet=True,
             show_error=True,
