@@ -51,7 +51,8 @@ def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) 
       plan: what each step does.
 
     Returns:
-      int32 [B, L] without `mask_id`, unless `sample` returns it.
+      The codes after each step, int32 [S, B, L]; the last have no `mask_id`, unless `sample`
+      returns it.
 
     Source: MaskGIT (Chang et al. 2022), section 3.2, and the files named in masked_options.RULES.
     """
@@ -62,11 +63,13 @@ def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) 
         jnp.array(plan.temperature, jnp.float32),
         jnp.array(plan.choice_temperature, jnp.float32),
     )
+    after_steps = []
     for segment in segments(plan):
         numbers = tuple(x[segment.first : segment.last] for x in steps)
         step = functools.partial(decode_step, model, plan.confidence, segment)
-        codes_BL, _ = jax.lax.scan(step, codes_BL, numbers)
-    return codes_BL
+        codes_BL, codes_SBL = jax.lax.scan(step, codes_BL, numbers)
+        after_steps.append(codes_SBL)
+    return jnp.concatenate(after_steps)
 
 
 def decode_step(
@@ -75,8 +78,12 @@ def decode_step(
     segment: Segment,
     codes_BL: jax.Array,
     numbers: tuple[jax.Array, ...],
-) -> tuple[jax.Array, None]:
-    """Predict, sample, confidence, reveal; `numbers` are those of the plan's step."""
+) -> tuple[jax.Array, jax.Array]:
+    """Predict, sample, confidence, reveal; `numbers` are those of the plan's step.
+
+    Returns:
+      The codes after it twice, as the next step's state and for the stack of all steps.
+    """
     step, count_B, guidance, temperature, choice_temperature = numbers
     masked_BL = codes_BL == model.mask_id
     positions_Bn = jnp.argsort(~masked_BL, axis=1, stable=True)[:, : segment.tokens]
@@ -102,7 +109,8 @@ def decode_step(
     revealed_Bn = masked_Bn & most_confident(confidence_Bn, count_B[:, None])
     tokens_Bn = jnp.where(revealed_Bn, tokens_Bn, at_positions(codes_BL))
     rows_B1 = jnp.arange(len(codes_BL))[:, None]
-    return codes_BL.at[rows_B1, positions_Bn].set(tokens_Bn), None
+    codes_BL = codes_BL.at[rows_B1, positions_Bn].set(tokens_Bn)
+    return codes_BL, codes_BL
 
 
 def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
@@ -111,7 +119,7 @@ def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
     return rank_Bn < count
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "prefix"))
+@functools.partial(jax.jit, static_argnames=("plan", "prefix", "history"))
 def sample_codes(
     network: TokenModel,
     condition: Condition,
@@ -123,8 +131,11 @@ def sample_codes(
     *,
     plan: Plan,
     prefix: int = 0,
+    history: bool = False,
 ) -> jax.Array:
     """Fill the masked codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
+
+    With `history` it gives the codes after each step, int32 [S, B, h, w].
 
     With a `prefix`, the network's first so many tokens are all known, and read as a causal prefix.
     The draws of image i are keyed by i, those of a step by the step. Where logits are not finite,
@@ -165,8 +176,9 @@ def sample_codes(
     rank_BL = (rank_L + offset_B1) % L
     gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
     model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id)
-    codes_BL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
-    return codes_BL.reshape(B, height, width)
+    codes_SBL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
+    codes_SBhw = codes_SBL.reshape(-1, B, height, width)
+    return codes_SBhw if history else codes_SBhw[-1]
 
 
 Backbone = Callable[[jax.Array, Condition], jax.Array]  # as TokenModel.backbone

@@ -106,9 +106,17 @@ def code(
 
 
 def image_keys(key: jax.Array, start: jax.Array | int, batch: int) -> jax.Array:
-    """A key for each image of a batch, [B], by its index: from `start` on, or `start`, int [B]."""
-    index_B = start if jnp.ndim(start) else start + jnp.arange(batch)
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index_B)
+    """A key for each image of a batch, [B], by its index.
+
+    Args:
+      key: of all images, or of each, [B].
+      start: index of the first image, or of each, int [B].
+      batch: images.
+    """
+    key_B = jnp.broadcast_to(key, (batch,))
+    index_B = jnp.asarray(start)
+    index_B = index_B if index_B.ndim else index_B + jnp.arange(batch)
+    return jax.vmap(jax.random.fold_in)(key_B, index_B)
 
 
 def with_step(codes: jax.Array, step: jax.Array | int) -> jax.Array:
@@ -117,13 +125,16 @@ def with_step(codes: jax.Array, step: jax.Array | int) -> jax.Array:
 
 
 def check_drawn(
-    codes_Bhw: npt.ArrayLike, start: int, model: str, options: Mapping[str, Any]
+    codes_Bhw: npt.ArrayLike,
+    start: int | npt.NDArray[np.int32],
+    model: str,
+    options: Mapping[str, Any],
 ) -> None:
     """Check that all codes of images that were drawn could be.
 
     Args:
       codes_Bhw: of draws with `with_step`.
-      start: index of the first image.
+      start: index of the first image, or of each, int [B].
       model: its name in messages.
       options: of decoding, by name.
 
@@ -135,7 +146,8 @@ def check_drawn(
     if not len(bad):
         return
     first = -1 - int(codes_Bhw[codes_Bhw < 0].max())
-    images = ", ".join(map(str, (start + bad)[:5])) + (", ..." if len(bad) > 5 else "")
+    index = start[bad] if isinstance(start, np.ndarray) else start + bad
+    images = ", ".join(map(str, index[:5])) + (", ..." if len(bad) > 5 else "")
     given = ", ".join(f"{name}={value}" for name, value in options.items()) or "the default ones"
     raise InputError(
         f"{model}: the logits of {len(bad)} of {len(codes_Bhw)} images ({images}) are not finite "

@@ -222,7 +222,7 @@ class Pipeline:
         if speech is not None:
             paths = [os.fspath(path) for path in values]
             requests.check_recordings(paths)
-            return requests.of_recordings(model, paths, self._encoder, names=paths)
+            return requests.of_recordings(model, paths, self.encoder, names=paths)
         if features is not None:
             paths = [os.fspath(path) for path in values]
             return requests.of_features(requests.read_features(model, paths), paths)
@@ -232,11 +232,12 @@ class Pipeline:
         for prompt in prompts:
             if not isinstance(prompt, str):
                 raise InputError(f"prompt {prompt!r}, expected a text: {self.generator!r}")
-        encoder = "" if isinstance(self.generator, PromptedGenerator) else self._encoder
+        encoder = "" if isinstance(self.generator, PromptedGenerator) else self.encoder
         return requests.of_prompts(self.generator, prompts, encoder, self._verify, negative_prompt)
 
     @functools.cached_property
-    def _encoder(self) -> choice.Encoder:
+    def encoder(self) -> choice.Encoder:
+        """Of text or speech, read when it is first needed; InputError where it is not there."""
         return choice.encoder_of(self.generator, self._encoder_directory, self._verify)
 
 

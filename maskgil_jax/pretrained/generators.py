@@ -170,8 +170,9 @@ class Generator:
         codes: npt.ArrayLike | None = None,
         prefix: int = 0,
         grid: tuple[int, int] | None = None,
-        start: int = 0,
+        start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
+        history: bool = False,
         room: int = 0,
         **options: Any,
     ) -> jax.Array:
@@ -180,7 +181,7 @@ class Generator:
         Args:
           condition: as in the class's documentation. A jax.Array that is spread over devices, as
             the network then has to be, is sampled there.
-          rng: a JAX key or a seed; or else `seed`, by name.
+          rng: a JAX key, a seed, or a key for each image, [B]; or else `seed`, by name.
           seed: as `rng`.
           negative: the negative prompt of guidance, a condition of each image; None: the null
             condition.
@@ -189,9 +190,10 @@ class Generator:
           prefix: tokens of `codes`, the first in the model's order, that are read as in training:
             as a causal prefix, which is computed once; of a model that has one. 0: none.
           grid: (height, width) in tokens; None: that of `codes`, or else the model's own.
-          start: index of the first image. Image i depends on rng, i and its condition only, so
-            the batch that it is drawn in makes no difference.
+          start: index of the first image, or of each, int [B]. Image i depends on rng, i and its
+            condition only, so the batch that it is drawn in makes no difference.
           memory: bytes of each device that drawing may take beside the weights; None: what is free.
+          history: give the codes after each step, with `mask_id` where they are still masked.
           room: masked tokens that the compiled program has room for at least. Calls with other
             numbers of them then share one program; no image changes.
           **options: fields of decoding.masked_options.Options: steps=8 (as many as there are masked
@@ -199,7 +201,7 @@ class Generator:
             condition) ...
 
         Returns:
-          int32 [B, h, w] in 0 .. codebook_size - 1.
+          int32 [B, h, w] in 0 .. codebook_size - 1; with `history` int32 [steps, B, h, w].
 
         Raises:
           InputError: an option out of range, a condition of wrong shape, dtype or range, a grid
@@ -214,7 +216,7 @@ class Generator:
         self._check_prefix(masked_Bhw, prefix)
         masked_B = masked_Bhw.sum(axis=(1, 2))
         if not masked_B.any():
-            return codes_Bhw
+            return codes_Bhw[None] if history else codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None, room)
         with sharding.where_shared(self.network):
             sampled_Bhw = device_memory.run_within(
@@ -224,8 +226,10 @@ class Generator:
                 *(self.network, condition, codes_Bhw, counts_SB, rng, start, negative),
                 plan=plan,
                 prefix=prefix,
+                history=history,
             )
-        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
+        last_Bhw = sampled_Bhw[-1] if history else sampled_Bhw
+        token_sampling.check_drawn(last_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
     @staticmethod
@@ -368,7 +372,7 @@ class CausalGenerator(Generator):
         negative: Any = None,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
-        start: int = 0,
+        start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
@@ -402,13 +406,13 @@ class CausalGenerator(Generator):
         condition: Condition,
         negative: Condition | None,
         rng: jax.Array,
-        start: jax.Array | int,
+        start: jax.Array | npt.NDArray[np.int32] | int,
         grid: tuple[int, int],
         tokens: int | None,
         memory: float | None,
         options: Mapping[str, Any],
     ) -> jax.Array:
-        """`sample` of what was checked; `start` may be the index of each image."""
+        """`sample` of what was checked."""
         height, width = grid
         most = height * width
         tokens = most if tokens is None else tokens

@@ -109,7 +109,7 @@ class PromptedGenerator(CausalGenerator):
         negative: Prompts | None = None,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
-        start: int = 0,
+        start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
         **options: Any,
     ) -> jax.Array:
@@ -151,7 +151,7 @@ class PromptedGenerator(CausalGenerator):
         rows: Sequence[Sequence[int]],
         against: Sequence[Sequence[int]] | None,
         rng: jax.Array,
-        start: int,
+        start: int | npt.NDArray[np.int32],
         grid: tuple[int, int],
         tokens: int | None,
         memory: float | None,
@@ -168,8 +168,13 @@ class PromptedGenerator(CausalGenerator):
             negative = None
             if against is not None:
                 negative = self._text([against[i] for i in places.tolist()], grid, length)
-            index_B = jnp.asarray(start + places, jnp.int32)
-            drawn.append(self._drawn(text, negative, rng, index_B, grid, tokens, memory, options))
+            index_B = start[places] if isinstance(start, np.ndarray) else start + places
+            keys = rng[places] if rng.ndim else rng
+            drawn.append(
+                self._drawn(
+                    text, negative, keys, index_B.astype(np.int32), grid, tokens, memory, options
+                )
+            )
         if len(groups) == 1:
             return drawn[0]
         return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]

@@ -4,6 +4,7 @@ import dataclasses
 
 from maskgil_jax import config as defaults
 from maskgil_jax.evaluation.options import Generating, Measuring
+from maskgil_jax.generation.options import Companions
 from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.config_files import Config
 from maskgil_jax.runtime.options import option
@@ -158,3 +159,14 @@ class ScalingOptions:
     num: int = option("images that the loss is of, at most", 1000, least=1)
     batch_size: int = option("images at once", 64, least=1)
     seed: int = option("of masks and of the intervals", 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What maskgil_jax.demo shows, and where."""
+
+    model: str = option("generator directory")
+    host: str = option("address to listen on; 0.0.0.0 lets other machines in", "127.0.0.1")
+    port: int = option("to listen on; 0: any that is free from 7860 on", 7860, least=0)
+    batch_size: int = option("images drawn at once, of all who wait", 16, least=1)
+    companions: Companions
