@@ -2,6 +2,8 @@
 
 python -m maskgil_jax.convert import --format=NAME --source=FILE --output=DIR [--arg=heads=4]
 python -m maskgil_jax.convert export --format=NAME --source=DIR --output=FILE.safetensors
+python -m maskgil_jax.convert export --format=maskgil --source=DIR --output=FOLDER
+python -m maskgil_jax.convert export --format=stablehlo --source=DIR --output=FOLDER --arg=batch=8
 """
 
 import dataclasses
@@ -18,9 +20,12 @@ class Options:
     direction: str = option("whereto", choices=("import", "export"), positional=True)
     format: str = option("llamagen-vq, taming-vqgan, ... (an unknown one lists all)")
     source: str = option("file, directory or index to import, or model directory to export")
-    output: str = option("model directory to write, or file")
+    output: str = option("model directory to write, or file, or folder")
     arg: tuple[str, ...] = option(
-        "NAME=VALUE that the tensors do not tell, as heads=4; weights=ema", (), repeated=True
+        "NAME=VALUE: what tensors do not tell, as heads=4; weights=ema; of exports to a folder "
+        "tokenizer=DIR, steps=12, ...",
+        (),
+        repeated=True,
     )
     allow_nonfinite: bool = option("import weights that are NaN or infinite too", False)
 
@@ -35,10 +40,10 @@ def convert(options: Options) -> None:
     from maskgil_jax.interop import conversion
 
     paths = options.format, options.source, options.output
-    if options.direction == "export":
-        conversion.export_model(*paths)
-        return
     arguments = conversion.parse_arguments(options.arg)
+    if options.direction == "export":
+        conversion.export_model(*paths, arguments)
+        return
     conversion.import_model(*paths, arguments, options.allow_nonfinite)
 
 
