@@ -6,7 +6,7 @@ and a loader, `example.py`. The weights are arguments of the modules, which are 
 Letters: B batch, h w grid, H W pixels.
 """
 
-import logging
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +24,6 @@ from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.runtime import sharding, trees
 from maskgil_jax.runtime.errors import InputError
-
-log = logging.getLogger("maskgil_jax")
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT = "cpu,cuda,tpu"
@@ -64,6 +62,8 @@ def write(source: str, output: str, arguments: Mapping[str, Any]) -> None:
       InputError: a model that cannot be exported, one without its tokenizer, arguments that it
         cannot be drawn with, or an output that cannot be written.
     """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError("stablehlo needs flatbuffers: pip install 'maskgil_jax[stablehlo]'")
     options = dict(arguments)
     platforms = _platforms(str(options.pop("platforms", DEFAULT)))
     batches = _batches(str(options.pop("batch", 1)))

@@ -14,6 +14,7 @@ from PIL import Image
 import maskgil_jax
 from maskgil_jax.data.images.pixel_levels import to_uint8
 from maskgil_jax.interop import conversion
+from maskgil_jax.models.token_models.bert import Bert, BertConfig
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.generators import make_generator
 from maskgil_jax.pretrained.tokenizers import Tokenizer
@@ -179,6 +180,21 @@ def test_the_module_of_stablehlo_draws_what_has_no_condition_and_token_by_token(
     drawn = sampler_of(folder, 1)(2**32 - 1, 2, np.zeros(1, np.int32))
     ours = images_of(source, [0], rng=2**32 - 1, start=2, top_k=3)
     np.testing.assert_array_equal(drawn, ours)
+
+
+def test_the_module_of_stablehlo_has_the_baselines_too(tokenizer, tmp_path):
+    shape = dict(layers=1, dim=16, heads=2, mlp_dim=32, codebook_size=20, num_classes=3)
+    config = BertConfig(**shape, grid=(2, 3))
+    network = random_weights.network(lambda: Bert(config, jax.random.key(0)), 0.3)
+    known = maskgil_jax.load(tokenizer).provenance
+    make_generator(network, known).save(tmp_path / "bert")
+    source = str(tmp_path / "bert")
+    folder = export("stablehlo", source, tmp_path / "folder", rule="halton", steps=2)
+    drawn = sampler_of(folder, 1)(1, 0, np.array([2], np.int32))
+    ours = images_of(source, [2], rng=1, rule="halton", steps=2)
+    np.testing.assert_array_equal(drawn, ours)
+    with pytest.raises(InputError, match="is a Bert, but maskgil holds a Llama"):
+        export("maskgil", source, tmp_path / "other")
 
 
 REFUSED = {

@@ -171,10 +171,8 @@ def sample_masked(
     if codes is None:
         shape = (len(_tensors(condition)[0]), *(grid or model.config["grid"]))
         codes = torch.full(shape, mask_id)
-    codes = codes.to(model.device)
-    height, width = codes.shape[1:]
-    L = height * width
-    tokens_B = (codes == mask_id).sum(dim=(1, 2)).tolist()
+    codes, (height, width) = codes.to(model.device), codes.shape[1:]
+    L, tokens_B = height * width, (codes == mask_id).sum(dim=(1, 2)).tolist()
     if not any(tokens_B):
         return codes
     if not 1 <= o.steps <= max(tokens_B):
@@ -191,10 +189,9 @@ def sample_masked(
         logits = logits[..., :mask_id].float() / divisors[step]  # a mask is never drawn
         # Noise of this scale on all logits makes a draw at this temperature.
         sharp = max(choices[step], 1e-6) if rule.confidence == "logit" else 1.0
-        uniform_BLF = noise.uniform(step, L, len(model.vocabularies)).to(logits)
-        drawn_BL, log_p_BL, logit_BL = draw(
-            uniform_BLF, logits, model.vocabularies, sharp, o.top_k, o.top_p
-        )
+        sizes = model.vocabularies
+        uniform_BLF = noise.uniform(step, L, len(sizes)).to(logits)
+        drawn_BL, log_p_BL, logit_BL = draw(uniform_BLF, logits, sizes, sharp, o.top_k, o.top_p)
         gumbel_BL = choices[step] * noise.gumbel(step, L).to(logits)
         confidence_BL = {
             "log_probability": log_p_BL + gumbel_BL,
