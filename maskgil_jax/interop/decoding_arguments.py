@@ -67,7 +67,7 @@ def read(generator: Generator, arguments: Mapping[str, Any]) -> Decoding:
         prefix = given.pop("prefix", None)
         most = grid[0] * grid[1]
         if not isinstance(prefix, int) or not 0 <= prefix <= most:
-            raise InputError(f"method=hybrid needs prefix=N, 0 to {most} tokens")
+            raise InputError(f"arg=method=hybrid needs arg=prefix=N, 0 to {most} tokens")
         names = [name for name in given if name.startswith("prefix_")]
         of_prefix = {name.removeprefix("prefix_"): given.pop(name) for name in names}
         _check_names("prefix_", of_prefix, autoregressive.Options)

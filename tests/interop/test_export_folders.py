@@ -208,7 +208,10 @@ REFUSED = {
         dict(method="hybrid", prefix=3, prefix_steps=2),
         "arg=prefix_steps=2: there is no such decoding option here, expected some of prefix_guid",
     ),
-    "prefix": (dict(method="hybrid", prefix=13), r"method=hybrid needs prefix=N, 0 to 12 tokens"),
+    "prefix": (
+        dict(method="hybrid", prefix=13),
+        "arg=method=hybrid needs arg=prefix=N, 0 to 12 tokens",
+    ),
     "grid": (dict(grid=4), "arg=grid=4: expected HEIGHTxWIDTH in tokens"),
     "steps": (dict(steps=13), "steps = 13, expected 1 to 12"),
     "preset": (dict(preset="best"), "arg=preset=best: expected one of maskgil, maskgit"),

@@ -185,6 +185,13 @@ def test_an_image_depends_on_its_seed_and_index_alone(method):
     assert (maskgil_torch.sample(model, classes, seed=2) != together).any()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_model_in_bfloat16_draws(causal):
+    model = in_torch(tiny_llama.built(**FEATURES, causal=causal)).bfloat16()
+    codes = maskgil_torch.sample(model, as_tensors(features(1)), top_k=3, top_p=0.9)
+    assert codes.shape == (B, 3, 4) and 0 <= codes.min() < codes.max() < MASK
+
+
 def test_noise_has_its_distribution():
     noise = sampling.Noise(seed=0, start=0, batch=4)
     uniform, gumbel = noise.uniform(0, 5000, 1), noise.gumbel(0, 5000)

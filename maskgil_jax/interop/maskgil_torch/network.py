@@ -133,6 +133,7 @@ class MaskGIL(nn.Module):
         if config["feature_dim"]:
             if config["feature_norm"]:
                 condition = F.rms_norm(condition, condition.shape[-1:], eps=1e-5)
+            condition = condition.to(self.feature_in.weight.dtype)
             return self.feature_out(F.gelu(self.feature_in(condition), approximate="tanh"))
         if config["joint_embedding"]:
             return self.tok_emb(config["codebook_size"] + self.masks + condition)[:, None]
