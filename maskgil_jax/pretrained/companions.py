@@ -1,10 +1,13 @@
-"""Where the companions of a model directory are: its tokenizer, its encoder of text or speech.
+"""Where the companions of a directory are: its tokenizer, its encoder of text or speech.
 
-`model.json` names each by its place in training and its fingerprint. A place that begins with ./ is
-inside the model directory, as `maskgil_jax.convert bundle` writes it.
+`model.json`, and `index.json` of code shards, names each by its place in training and by its
+fingerprint. A place that begins with ./ is inside the directory itself, as
+`maskgil_jax.convert bundle` writes it.
 """
 
+import functools
 import itertools
+import logging
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +17,8 @@ from etils import epath
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 
+log = logging.getLogger("maskgil_jax")
+
 NAMES = ("tokenizer", "encoder")  # fields of model.json, and arguments that name another place
 INSIDE = "./"
 REACH = 6  # levels: folders around the directory, and parts of the old place, that are tried
@@ -22,13 +27,13 @@ REACH = 6  # levels: folders around the directory, and parts of the old place, t
 def located(directory: epath.Path, known: Mapping[str, Any]) -> dict[str, Any]:
     """What model.json says of a companion, with the place where it is now.
 
-    One that is no longer at its place is looked for where the same folders lie around the model
+    One that is no longer at its place is looked for where the same folders lie around the
     directory: both were moved together, or copied from another machine. It counts as found by its
     fingerprint; if it is not found, the old place stays.
 
     Args:
-      directory: of the model.
-      known: of its model.json, {path, fingerprint, ...}; empty where it has no such companion.
+      directory: of the model or of the shards.
+      known: what its JSON says, {path, fingerprint, ...}; empty where it has no such companion.
     """
     path = known.get("path", "")
     if path.startswith(INSIDE):
@@ -36,8 +41,16 @@ def located(directory: epath.Path, known: Mapping[str, Any]) -> dict[str, Any]:
     is_absolute = path.startswith("/") or "://" in path
     if not is_absolute or (epath.Path(path) / "model.json").exists():
         return dict(known)
-    found = next((p for p in _places(directory, path) if _is_of(p, known["fingerprint"])), path)
-    return {**known, "path": str(found)}
+    for place in _places(directory, path):
+        if _is_of(place, known["fingerprint"]):
+            _announce(directory, path, place)
+            return {**known, "path": str(place)}
+    return dict(known)
+
+
+@functools.cache  # once, though a directory is read several times
+def _announce(directory: epath.Path, path: str, place: epath.Path) -> None:
+    log.info("%s names %s, which is no longer there: %s has these weights", directory, path, place)
 
 
 def _places(directory: epath.Path, path: str) -> Iterator[epath.Path]:

@@ -67,11 +67,7 @@ def load(
     expected = recorded if verify else ""
     network = model_directory.load_params(directory, like, expected, beside, layout)
     known = str(directory), recorded or None
-    provenance = _provenance(directory, description)
-    for name in companions.NAMES:
-        if (now := provenance[name].get("path")) != (then := description.get(name, {}).get("path")):
-            log.info("%s of %s: %s (in its model.json: %s)", name, directory, now, then)
-    return wrap(network, beside, provenance, *known)
+    return wrap(network, beside, _provenance(directory, description), *known)
 
 
 def generator_without_weights(directory: epath.PathLike) -> Generator:
@@ -83,8 +79,8 @@ def generator_without_weights(directory: epath.PathLike) -> Generator:
     directory = paths.absolute(hub.fetched(directory))
     description = model_directory.read_description(directory)
     like = _described(directory, description, None)
-    provenance = _provenance(directory, description)
-    model = wrap(like, _beside(directory, like), provenance, str(directory))
+    known = _provenance(directory, description), str(directory)
+    model = wrap(like, _beside(directory, like), *known)
     return _checked_generator(model, directory)
 
 

@@ -43,7 +43,7 @@ def card(
     blocks = [
         _front_matter(generator),
         f"# {name}",
-        f"{_summary(generator)}, made with maskgil_jax {version.of_code()}.",
+        f"{_summary(generator)}. Bundled by maskgil_jax {version.of_code()}.",
         *([f"![samples]({picture})"] if picture else []),
         "## Use",
         _use(name, generator),

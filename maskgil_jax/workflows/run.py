@@ -15,7 +15,7 @@ from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import images, pictures, samplers, samples
 from maskgil_jax.metrics import reconstruction
-from maskgil_jax.pretrained import loading, model_directory
+from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import leftovers, paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
@@ -179,7 +179,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Results:
 
 def has_tokenizer(config: ConfigDict, workdir: epath.Path) -> bool:
     """Whether the trained generator's codes can become images."""
-    trained_with = model_directory.read_description(workdir / "model")["tokenizer"]
+    trained_with = loading.generator_without_weights(workdir / "model").tokenizer
     return bool(config.tokenizer) or epath.Path(trained_with["path"]).exists()
 
 

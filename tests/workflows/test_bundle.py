@@ -1,7 +1,9 @@
 """Bundles: a generator with its tokenizer in one directory that works wherever it lies."""
 
+import functools
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -11,8 +13,11 @@ from PIL import Image
 
 import maskgil_jax
 from maskgil_jax.pretrained import companions, loading
+from maskgil_jax.pretrained.generators import make_generator
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.training import generator_data
 from maskgil_jax.workflows import bundle
+from tests.helpers import hub, tiny, tiny_gemma, tiny_llama
 from tests.helpers.commands import call
 
 
@@ -44,7 +49,23 @@ def test_a_moved_work_directory_finds_its_tokenizer(finished, tmp_path, caplog):
         generator, tokenizer = loading.load_pair(work / "model", "")
     assert generator.tokenizer["path"] == str(work / "tokenizer" / "model")
     assert tokenizer.fingerprint == generator.tokenizer["fingerprint"]
-    assert "in its model.json: /gone/RUN/tokenizer/model" in caplog.text
+    told = [text for text in caplog.messages if "names /gone/RUN/tokenizer/model, which" in text]
+    assert len(told) == 1
+
+
+def test_moved_code_shards_find_their_tokenizer(finished, tmp_path):
+    shutil.copytree(finished / "codes", tmp_path / "RUN" / "codes")
+    shutil.copytree(finished / "tokenizer" / "model", tmp_path / "RUN" / "tokenizer" / "model")
+    path = tmp_path / "RUN" / "codes" / "index.json"
+    path.write_text(path.read_text().replace(str(finished), "/gone/RUN"))
+    config = tiny.generator()
+    config.data.source = f"arrayrecord:{tmp_path}/RUN/codes"
+    data = generator_data.open_data(config)
+    assert data.provenance["path"] == f"{tmp_path}/RUN/tokenizer/model"
+    done = call(
+        "inspect", f"--data={config.data.source}", "--num=4", f"--output={tmp_path}/codes.png"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_tokenizer_at_the_same_place_is_not_taken(finished, tmp_path):
@@ -118,6 +139,34 @@ def test_samples_of_other_weights_are_not_shown(finished, tmp_path):
     assert "## Metrics" not in (tmp_path / "OUT" / "README.md").read_text()
 
 
+def test_an_encoder_goes_into_the_bundle_where_it_is_asked_for(finished, tmp_path):
+    tiny_gemma.encoder().save(tmp_path / "encoder")
+    encoder = maskgil_jax.load(tmp_path / "encoder")
+    network = tiny_llama.built(
+        codebook_size=64, grid=(4, 4), num_classes=0, feature_dim=32, condition_tokens=6
+    )
+    tokenizer = maskgil_jax.load(finished / "tokenizer" / "model").provenance
+    generator = make_generator(network, tokenizer, encoder=encoder.provenance)
+    generator.save(tmp_path / "model")
+    common = ("bundle", f"--source={tmp_path}/model")
+    assert call("convert", *common, f"--output={tmp_path}/without").returncode == 0
+    done = call("convert", *common, f"--output={tmp_path}/with", "--with_encoder")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "encoder").rename(tmp_path / "gone")
+    (tmp_path / "prompts.txt").write_text("seven and eight\n")
+    options = ("sample", f"--prompts={tmp_path}/prompts.txt", "--num=1", "--steps=1")
+    done = call(*options, f"--model={tmp_path}/without", f"--output={tmp_path}/out")
+    assert done.returncode == 1 and "is no longer at" in done.stderr
+    assert "give --encoder=DIR" in done.stderr
+    done = call(*options, f"--model={tmp_path}/with", f"--output={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "with" / "README.md").read_text()
+    assert "pipeline_tag: text-to-image" in card and "| encoder | in `encoder/`" in card
+    shutil.rmtree(tmp_path / "with" / "encoder")
+    done = call(*options, f"--model={tmp_path}/with", f"--output={tmp_path}/other")
+    assert done.returncode == 1 and "it has no encoder in" in done.stderr
+
+
 def test_nothing_is_overwritten(bundled):
     before = (bundled / "model.json").read_bytes()
     done = call("convert", "bundle", f"--source={bundled}", f"--output={bundled}")
@@ -138,7 +187,9 @@ def test_a_bundle_without_its_tokenizer_is_one_message(bundled, tmp_path):
 def test_options_of_another_direction_are_refused(tmp_path):
     common = ("--source=/no", f"--output={tmp_path}/x")
     done = call("convert", "bundle", "--format=gemma", *common)
-    assert done.returncode == 1 and "--format=gemma goes with import and export alone" in done.stderr
+    assert (
+        done.returncode == 1 and "--format=gemma goes with import and export alone" in done.stderr
+    )
     done = call("convert", "export", "--format=gemma", "--with_encoder", *common)
     assert done.returncode == 1 and "goes with bundle alone" in done.stderr
     done = call("convert", "import", *common)
@@ -150,3 +201,47 @@ def test_a_card_of_an_imported_model_says_that_its_run_is_not_known(bundled, tmp
     bundle.bundle(bundle.Parts(source=str(bundled)), f"{tmp_path}/again")
     text = (tmp_path / "again" / "README.md").read_text()
     assert "| training | not known |" in text and "steps=3" in text
+
+
+@pytest.fixture
+def on_the_hub(bundled, tmp_path, monkeypatch):
+    """The bundle as ada/digits of a stand-in of the Hub; gives the paths that are asked for."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    from maskgil_jax.pretrained.hub import _snapshot
+
+    _snapshot.cache_clear()
+    download = huggingface_hub.snapshot_download
+    with hub.serving({"ada/digits": bundled}) as (endpoint, asked):
+        monkeypatch.setattr(
+            huggingface_hub,
+            "snapshot_download",
+            functools.partial(download, endpoint=endpoint, cache_dir=tmp_path / "cache"),
+        )
+        yield asked
+    _snapshot.cache_clear()
+
+
+def test_a_bundle_is_loaded_and_sampled_from_the_hub(bundled, on_the_hub, tmp_path):
+    generator = maskgil_jax.load("hf://ada/digits")
+    assert generator.fingerprint == maskgil_jax.load(bundled).fingerprint
+    count = len(on_the_hub)
+    options = ("--classes=0,5", "--num=2")
+    for name, model in (("hub", "hf://ada/digits"), ("here", bundled)):
+        done = call("sample", f"--model={model}", *options, f"--output={tmp_path}/{name}")
+        assert done.returncode == 0, done.stderr
+    assert len(on_the_hub) == count  # one download for a process, tokenizer and all
+    ours, theirs = (np.load(tmp_path / name / "samples.npz")["arr_0"] for name in ("hub", "here"))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_the_hub_does_not_have_is_one_message(on_the_hub, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="hf://ada/nothing cannot be downloaded: "):
+        maskgil_jax.load("hf://ada/nothing")
+    with pytest.raises(InputError, match="hf://digits: expected hf://USER/NAME or"):
+        maskgil_jax.load("hf://digits")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    done = call("sample", "--model=hf://ada/other", "--classes=1", f"--output={tmp_path}/out")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: hf://ada/other needs huggingface_hub: pip install 'maskgil_jax[hub]'\n"
+    )
