@@ -97,14 +97,14 @@ def _summary(generator: Generator) -> str:
 def _use(name: str, generator: Generator) -> str:
     condition = condition_of(generator)
     given = {
-        "classes": "--classes=0",
-        "": "",
-        "text": "--prompts=PROMPTS.txt",
-        "speech": "--speech=A.wav",
-        "features": "--features=A.npy",
+        "classes": ["classes=0"],
+        "": [],
+        "text": ["prompts=PROMPTS.txt"],
+        "speech": ["speech=A.wav"],
+        "features": ["features=A.npy"],
     }[condition]
-    command = f"python -m maskgil_jax.sample --model={name} {given} --num=8 --output=OUT"
-    lines = ["```bash", " ".join(command.split()), "```"]
+    flags = " ".join(f"--{flag}" for flag in [f"model={name}", *given, "num=8", "output=OUT"])
+    lines = ["```bash", f"python -m maskgil_jax.sample {flags}", "```"]
     if condition in ("classes", ""):
         what = "[0]" if condition else "generator.null_condition(1)"
         lines += [
