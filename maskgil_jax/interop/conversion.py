@@ -62,8 +62,8 @@ FORMATS: dict[str, ModuleType] = {
     "whisper-ctranslate2": whisper_ctranslate2,
 }
 
-# What writes a folder that draws images by itself: (source, output, arguments).
-FOLDERS: dict[str, Callable[[str, str, Mapping[str, Any]], None]] = {
+# What writes a folder that draws images by itself: (source, output, arguments, tokenizer).
+FOLDERS: dict[str, Callable[[str, str, Mapping[str, Any], str], None]] = {
     "maskgil": torch_folder.write,
     "stablehlo": stablehlo.write,
 }
@@ -131,23 +131,30 @@ def _read(family: ModuleType, source: str, weights: str) -> files.Content:
 
 
 def export_model(
-    format_name: str, source: str, output: str, arguments: Mapping[str, Any] | None = None
+    format_name: str,
+    source: str,
+    output: str,
+    arguments: Mapping[str, Any] | None = None,
+    tokenizer: str = "",
 ) -> None:
     """Write a model directory as a file that the official class loads with `strict=True`.
 
     Format stablehlo, and format maskgil where the output has no suffix or ends with "/", write a
-    folder that draws images by itself; `arguments` are of these.
+    folder that draws images by itself; `arguments` are of these, and so is `tokenizer`, a directory
+    (by default the generator's own).
 
     Raises:
       InputError: a model that the format cannot express, or arguments that it does not take.
     """
     is_folder = output.endswith("/") or not epath.Path(output).suffix
     if format_name in FOLDERS and (is_folder or format_name not in FORMATS):
-        FOLDERS[format_name](source, output, arguments or {})
+        FOLDERS[format_name](source, output, arguments or {}, tokenizer)
         return
     if arguments:
         name, value = next(iter(arguments.items()))
         raise InputError(f"arg={name}={value} is of imports, and of exports to a folder")
+    if tokenizer:
+        raise InputError(f"tokenizer={tokenizer} is of bundles, and of exports to a folder")
     family, model = _family(format_name), loading.load(source)
     if not hasattr(family, "STATE_DICT_KEYS"):
         raise InputError(f"format={format_name} can only be imported")

@@ -1,4 +1,4 @@
-"""How an exported folder decodes: what `--arg` of an export says, checked against its generator."""
+"""How an exported folder decodes: arguments of an export, checked against its generator."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def default_method(generator: Generator) -> str:
 
 
 def read(generator: Generator, arguments: Mapping[str, Any]) -> Decoding:
-    """The decoding that arguments ask for.
+    """The decoding that arguments ask for, beside the options that the generator's directory names.
 
     Args:
       generator: to be exported; may be without weights.
@@ -78,6 +78,8 @@ def read(generator: Generator, arguments: Mapping[str, Any]) -> Decoding:
                 f"arg=preset={preset}: expected one of {', '.join(masked_options.PRESETS)}"
             )
         given = dataclasses.asdict(masked_options.PRESETS[preset]) | given
+    if (method == "autoregressive") == (generator.kind == "causal"):
+        given = {**generator.decoding, **given}  # as its `sample`
     _check_names("", given, kind)
     causal = generator.as_causal() if generator.has_causal_prefix else generator
     if method == "autoregressive":

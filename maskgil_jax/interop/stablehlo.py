@@ -47,7 +47,7 @@ FEATURES = """features = np.zeros(({batch}, {tokens}, {width}), np.float32)  # o
 mask = np.ones(({batch}, {tokens}), bool)  # false at padding"""
 
 
-def write(source: str, output: str, arguments: Mapping[str, Any]) -> None:
+def write(source: str, output: str, arguments: Mapping[str, Any], tokenizer: str = "") -> None:
     """Write the folder.
 
     Args:
@@ -55,8 +55,8 @@ def write(source: str, output: str, arguments: Mapping[str, Any]) -> None:
         of text or speech, or on nothing.
       output: directory that is not there yet.
       arguments: `platforms`, some of PLATFORMS with commas in between; `batch`, sizes of batches,
-        so too (1); `tokenizer`, its directory (by default the generator's own); and decoding
-        options, see decoding_arguments.read.
+        so too (1); and decoding options, see decoding_arguments.read.
+      tokenizer: its directory; "": the generator's own.
 
     Raises:
       InputError: a model that cannot be exported, one without its tokenizer, arguments that it
@@ -67,7 +67,6 @@ def write(source: str, output: str, arguments: Mapping[str, Any]) -> None:
     options = dict(arguments)
     platforms = _platforms(str(options.pop("platforms", DEFAULT)))
     batches = _batches(str(options.pop("batch", 1)))
-    tokenizer = str(options.pop("tokenizer", ""))
     described = loading.generator_without_weights(source)
     if isinstance(described, PromptedGenerator):
         raise InputError(

@@ -41,25 +41,23 @@ FEATURES = """given = safetensors.torch.load_file("features.safetensors")  # of 
 condition = given["features"], given["mask"]  # [B, {tokens}, {width}]; bool [B, {tokens}]"""
 
 
-def write(source: str, output: str, arguments: Mapping[str, Any]) -> None:
+def write(source: str, output: str, arguments: Mapping[str, Any], tokenizer: str = "") -> None:
     """Write the folder.
 
     Args:
       source: directory of a generator.
       output: directory that is not there yet.
-      arguments: `tokenizer`, its directory (by default the generator's own); and decoding options
-        of the example, see decoding_arguments.read.
+      arguments: decoding options of the example, see decoding_arguments.read.
+      tokenizer: its directory; "": the generator's own.
 
     Raises:
       InputError: a model that maskgil_torch does not have, one without its tokenizer, arguments
         that it cannot be drawn with, or an output that cannot be written.
     """
-    options = dict(arguments)
-    tokenizer = str(options.pop("tokenizer", ""))
     described = loading.generator_without_weights(source)
     engine.check_kind("maskgil", source, described.network.config, maskgil.CONFIG)
     table = maskgil.entries(described.network.config)
-    decoding = decoding_arguments.read(described, options)
+    decoding = decoding_arguments.read(described, arguments)
     with export_folder.written(output) as folder:
         generator, decoder = loading.load_pair(source, tokenizer)
         files.write(

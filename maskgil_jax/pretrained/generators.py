@@ -36,6 +36,8 @@ class Generator:
 
     kind = "masked"
     beside: Mapping[str, bytes] = {}  # contents of the other files of its directory, by name
+    # Options of `sample` where none are given, as its directory names them: those of its run.
+    decoding: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -186,6 +188,7 @@ class Generator:
             known.
           TooLarge: an InputError, more images than the memory allows; nothing has been drawn.
         """
+        options = {**self.decoding, **options}
         condition, negative = self._checked_pair(condition, negative)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
         masked_Bhw = np.asarray(codes_Bhw == self.mask_id)
@@ -252,7 +255,7 @@ class Generator:
         """
         height, width = self._checked_grid(grid)
         if (masked := height * width - known) > 0:
-            self._planned(masked, options, not negative)
+            self._planned(masked, {**self.decoding, **options}, not negative)
 
     def _planned(
         self, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool
@@ -266,6 +269,8 @@ class Generator:
             "class_names": self.class_names,
             "encoder": self.encoder,
         }
+        if self.decoding:
+            known["decoding"] = dict(self.decoding)
         networks.save(directory, self.kind, self.network, known, self.beside)
 
     def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
@@ -342,6 +347,7 @@ class CausalGenerator(Generator):
         Raises:
           InputError: as Generator.sample.
         """
+        options = {**self.decoding, **options}
         condition, negative = self._checked_pair(condition, negative)
         grid = self._checked_grid(grid)
         sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, memory, options)
@@ -389,7 +395,8 @@ class CausalGenerator(Generator):
     ) -> None:
         """As Generator.check_options."""
         self._checked_grid(grid)
-        checked_decoding.options_of_causal(self.network.config, options, not negative)
+        chosen = {**self.decoding, **options}
+        checked_decoding.options_of_causal(self.network.config, chosen, not negative)
 
 
 def _key(rng: jax.Array | int) -> jax.Array:

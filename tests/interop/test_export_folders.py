@@ -19,6 +19,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.generators import make_generator
 from maskgil_jax.pretrained.tokenizers import Tokenizer
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.workflows import bundle
 from tests.helpers import random_weights, tiny, tiny_llama, tiny_lumina
 from tests.helpers.commands import call
 
@@ -34,6 +35,8 @@ sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, "")
 runpy.run_path("example.py")
 assert not BLOCKED & {{name.split(".")[0] for name in sys.modules}}
+files = {{name: getattr(sys.modules[name], "__file__", None) or "" for name in [*sys.modules]}}
+print(*{{name.split(".")[0] for name in files if "site-packages" in files[name]}})
 """
 OURS = {"maskgil_jax", "flax", "orbax", "optax", "etils", "grain", "clu", "ml_collections", "PIL"}
 
@@ -62,6 +65,7 @@ def model(tokenizer, tmp_path):
 
 
 def run_alone(folder, blocked):
+    """Run the example of a folder in a new process; returns the packages that it imported."""
     code = ALONE.format(blocked=blocked)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -72,6 +76,7 @@ def run_alone(folder, blocked):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return {*done.stdout.split()}
 
 
 def export(format_name, source, folder, **arguments):
@@ -105,6 +110,19 @@ def test_the_folder_for_pytorch_draws_a_picture_without_jax(model, tmp_path):
     )
     back, ours = maskgil_jax.load(tmp_path / "back"), maskgil_jax.load(source)
     assert back.fingerprint == ours.fingerprint and back.tokenizer == ours.tokenizer
+
+
+def test_a_bundle_that_was_moved_gives_its_tokenizer_and_its_options(model, tmp_path):
+    source = model()
+    generator = maskgil_jax.load(source)
+    generator.decoding = dict(steps=2, guidance=1.5)
+    generator.save(tmp_path / "run")
+    bundle.bundle(bundle.Parts(source=str(tmp_path / "run")), str(tmp_path / "bundle"))
+    (tmp_path / "bundle").rename(tmp_path / "moved")
+    folder = export("maskgil", str(tmp_path / "moved"), tmp_path / "folder", guidance=2.0)
+    assert "seed=0, steps=2, guidance=2.0)" in (folder / "example.py").read_text()
+    run_alone(folder, OURS)
+    assert (folder / "example.png").exists()
 
 
 def test_the_folder_for_pytorch_takes_features_from_a_file(model, tmp_path):
@@ -142,7 +160,9 @@ def test_the_module_of_stablehlo_draws_our_images_where_this_package_is_not(mode
         "--arg=preset=maskgit",
     )
     assert done.returncode == 0, done.stderr
-    run_alone(folder, OURS | {"torch", "scipy.optimize"})
+    imported = run_alone(folder, OURS | {"torch", "safetensors"})
+    needed_by_jax = {"jaxlib", "ml_dtypes", "opt_einsum", "scipy", "flatbuffers"}
+    assert imported - needed_by_jax == {"jax", "numpy"}
     drawn, options = np.load(folder / "example.npy"), dict(rule="maskgit", schedule="cosine")
     options |= dict(steps=3, guidance=1.0)
     ours = images_of(source, [0, 1], rng=0, **options)
@@ -187,9 +207,11 @@ def test_the_module_of_stablehlo_has_the_baselines_too(tokenizer, tmp_path):
     config = BertConfig(**shape, grid=(2, 3))
     network = random_weights.network(lambda: Bert(config, jax.random.key(0)), 0.3)
     known = maskgil_jax.load(tokenizer).provenance
-    make_generator(network, known).save(tmp_path / "bert")
+    generator = make_generator(network, known)
+    generator.decoding = dict(rule="halton", steps=5)  # which its directory names
+    generator.save(tmp_path / "bert")
     source = str(tmp_path / "bert")
-    folder = export("stablehlo", source, tmp_path / "folder", rule="halton", steps=2)
+    folder = export("stablehlo", source, tmp_path / "folder", steps=2)
     drawn = sampler_of(folder, 1)(1, 0, np.array([2], np.int32))
     ours = images_of(source, [2], rng=1, rule="halton", steps=2)
     np.testing.assert_array_equal(drawn, ours)
@@ -215,7 +237,6 @@ REFUSED = {
     "grid": (dict(grid=4), "arg=grid=4: expected HEIGHTxWIDTH in tokens"),
     "steps": (dict(steps=13), "steps = 13, expected 1 to 12"),
     "preset": (dict(preset="best"), "arg=preset=best: expected one of maskgil, maskgit"),
-    "tokenizer": (dict(tokenizer="/no"), "/no is not a model directory"),
 }
 
 
@@ -233,6 +254,8 @@ def test_what_cannot_be_exported_is_named(format_name, model, tokenizer, tmp_pat
     source, folder = model(), tmp_path / "folder"
     with pytest.raises(InputError, match="does not name its tokenizer; give tokenizer=DIR"):
         export(format_name, str(tmp_path / "bare"), folder)
+    with pytest.raises(InputError, match="/no is not a model directory"):
+        conversion.export_model(format_name, str(tmp_path / "bare"), str(folder), {}, "/no")
     with pytest.raises(InputError, match="holds a tokenizer, expected a generator"):
         export(format_name, tokenizer, folder)
     with pytest.raises(InputError, match="arg=method=hybrid: this model draws by masked"):
@@ -252,5 +275,7 @@ def test_models_that_read_prompts_have_no_folder(tmp_path):
 def test_arguments_of_folders_are_not_of_files(model, tmp_path):
     with pytest.raises(InputError, match="arg=steps=3 is of imports, and of exports to a folder"):
         export("maskgil", model(), tmp_path / "x.safetensors", steps=3)
+    with pytest.raises(InputError, match="tokenizer=vq is of bundles, and of exports to a folder"):
+        conversion.export_model("maskgil", model(), str(tmp_path / "x.pt"), {}, "vq")
     with pytest.raises(InputError, match="format=stablehlo can only be exported"):
         conversion.import_model("stablehlo", "x", str(tmp_path / "y"), {})

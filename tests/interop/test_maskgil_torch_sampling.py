@@ -275,6 +275,9 @@ def test_options_that_no_decoding_can_use_are_refused():
         maskgil_torch.sample(model, classes, method="fast")
     with pytest.raises(TypeError, match="speed"):
         maskgil_torch.sample(model, classes, speed=2)
+    with pytest.raises(ValueError, match="codebooks of 16 and 20 codes"):
+        other = in_torch(tiny_llama.built(codebook_size=16))
+        maskgil_torch.sample(model, classes, method="hybrid", prefix=3, prefix_model=other)
     unconditional = in_torch(tiny_llama.built(num_classes=0))
     with pytest.raises(ValueError, match="guidance = 2.0, but this model is unconditional"):
         maskgil_torch.sample(unconditional, classes, guidance=2.0)

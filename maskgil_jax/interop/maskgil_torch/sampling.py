@@ -64,6 +64,9 @@ def sample(
     of_prefix = {name: options.pop(name) for name in [*options] if name.startswith("prefix_")}
     of_prefix = {name.removeprefix("prefix_"): value for name, value in of_prefix.items()}
     first = prefix_model or model
+    sizes = [one.config["codebook_size"] for one in (first, model)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"codebooks of {sizes[0]} and {sizes[1]} codes, expected the same codes")
     codes = sample_causal(first, condition, tokens=prefix, **given, **of_prefix)
     # Another model's prefix is but known codes; its own it reads as in training.
     known = 0 if prefix_model else prefix
