@@ -1,17 +1,21 @@
-"""The commands: python -m maskgil_jax lists them, python -m maskgil_jax NAME ... runs one."""
+"""The commands: python -m maskgil_jax lists them, python -m maskgil_jax NAME ... runs one.
 
+Installed, `maskgil NAME ...` is the same.
+"""
+
+import dataclasses
 import importlib
 import sys
 from collections.abc import Sequence
 
-from maskgil_jax.runtime import command, usage
+from maskgil_jax.runtime import command, config_files, usage
 
 
 def main(argv: Sequence[str]) -> int:
-    """List the commands, or run the one that is named."""
+    """List commands, configs and decoding presets, or run the command that is named."""
     given = argv[1:]
     if not given or given[0] in usage.HELP:
-        return usage.show(usage.of_commands())
+        return usage.show(listing())
     if given[0] in usage.VERSION:
         return usage.show(usage.version_text())
     if given[0] not in usage.COMMANDS:
@@ -19,6 +23,35 @@ def main(argv: Sequence[str]) -> int:
         return 1
     code: int = importlib.import_module(f"maskgil_jax.{given[0]}").main(given)
     return code
+
+
+def listing() -> str:
+    """Everything that goes by a name."""
+    from maskgil_jax.decoding import masked_options
+
+    configs = {name: usage.first_line(path) for name, path in config_files.named().items()}
+    presets = {}
+    for name, options in masked_options.PRESETS.items():
+        known = {
+            field.name: getattr(options, field.name)
+            for field in dataclasses.fields(options)
+            if field.name == "steps" or getattr(options, field.name) != field.default
+        }
+        presets[name] = ", ".join(f"{option}={value}" for option, value in known.items())
+    return "\n".join(
+        [
+            usage.of_commands(),
+            "",
+            *usage.listed("The configs, as in main --config=quickstart:", configs),
+            "",
+            *usage.listed("Published settings of decoding, as in sample --preset=halton:", presets),
+        ]
+    )
+
+
+def console() -> None:
+    """What the program `maskgil` starts."""
+    command.start(main)
 
 
 if __name__ == "__main__":

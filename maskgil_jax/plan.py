@@ -13,7 +13,7 @@ from maskgil_jax.runtime import command
 
 def main(argv: Sequence[str]) -> int:
     """Plan; returns the exit code."""
-    return command.run(argv, Options, plan, __doc__)
+    return command.run(argv, Options, plan, __doc__, compiles=False)
 
 
 def plan(options: Options) -> None:

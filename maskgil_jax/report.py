@@ -24,7 +24,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Write the page; returns the exit code."""
-    return command.run(argv, Options, report, __doc__)
+    return command.run(argv, Options, report, __doc__, compiles=False)
 
 
 def report(options: Options) -> None:

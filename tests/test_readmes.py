@@ -161,8 +161,9 @@ def command(name):
 
 
 def config_of(file):
-    """The config of FILE or FILE:ARGUMENT, as --config names it."""
+    """The config of FILE or NAME, with :ARGUMENT or without, as --config names it."""
     path, _, argument = file.partition(":")
+    path = path if "/" in path else f"configs/{path}.py"
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     return module.get_config(*filter(None, [argument]))
 

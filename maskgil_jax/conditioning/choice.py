@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import prompts, speech
@@ -20,7 +21,7 @@ from maskgil_jax.data.companions.recordings import Recordings
 from maskgil_jax.data.images.buckets import Size
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
-from maskgil_jax.pretrained import loading, presets
+from maskgil_jax.pretrained import companions, loading, presets
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
@@ -155,11 +156,14 @@ def encoder_of(generator: Generator, directory: str, verify: bool = True) -> Enc
     known: dict[str, Any] = generator.encoder
     if not known:
         raise InputError("the generator was not trained with an encoder of text or speech")
-    encoder = load_encoder(directory or known["path"], verify)
+    path = directory or known["path"]
+    if path == known["path"] != speech.LOG_MEL and not epath.Path(path).exists():
+        raise companions.lost("encoder", path, generator.path)
+    encoder = load_encoder(path, verify)
     provenance = encoder.provenance if encoder else known
     if identity(provenance) != identity(known):
         raise InputError(
-            f"encoder {directory or known['path']} is {identity(provenance)}, but the generator "
+            f"encoder {path} is {identity(provenance)}, but the generator "
             f"was trained on features of {identity(known)} (then at {known['path']})"
         )
     return encoder

@@ -141,7 +141,7 @@ def generated_images(
         names=request.names if request.of_classes else None,
         batch_size=options.batch_size,
         path=path,
-        about={**samplers.description(decoding, options.seed), **about},
+        about={**samplers.description(decoding, options.seed, models.generator), **about},
     )
 
 

@@ -18,7 +18,7 @@ from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.pretrained import checked_decoding, model_directory
+from maskgil_jax.pretrained import checked_decoding, hub, model_directory
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
@@ -217,11 +217,18 @@ def _method_of(generator: Generator, given: dict[str, Any]) -> tuple[str, dict[s
     return method, dataclasses.asdict(masked_options.PRESETS[preset]) | given
 
 
-def description(given: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What images depend on besides models and conditions, JSON-able: the seed and the options."""
+def in_words(options: Mapping[str, Any]) -> str:
+    """`steps=8, guidance=2.0`."""
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def description(given: Mapping[str, Any], seed: int, generator: Generator) -> dict[str, Any]:
+    """What images depend on besides weights and conditions, JSON-able: the seed and the options."""
     about: dict[str, Any] = {"seed": seed, "options": dict(given)}
+    if generator.decoding:
+        about["options_of_model"] = dict(generator.decoding)
     if prefix_model := given.get("prefix_model"):
-        about["prefix_model"] = model_directory.read_description(prefix_model).get(
+        about["prefix_model"] = model_directory.read_description(hub.fetched(prefix_model)).get(
             "fingerprint", ""
         )
     return about

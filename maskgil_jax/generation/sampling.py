@@ -33,6 +33,8 @@ def sample(options: SampleOptions) -> None:
     generator, tokenizer = loading.load_pair(
         options.model, companions.tokenizer, companions.verify, options.tensor
     )
+    if generator.decoding:
+        log.info("options of %s: %s", options.model, samplers.in_words(generator.decoding))
     grid = requests.grid_of(options.size, tokenizer.downsample) if options.size else None
     if speech is not None:
         sample_speech(options, generator, tokenizer, speech, grid)
@@ -53,7 +55,7 @@ def sample_request(
     sampler = _sampler_of(
         options, generator, request.conditions, request.negative, grid, request.texts
     )
-    settings = {**about, **samplers.description(options.decoding.given(), options.seed)}
+    settings = {**about, **samplers.description(options.decoding.given(), options.seed, generator)}
     height, width = grid or generator.grid
     samples.write_samples(
         sampler,
@@ -134,7 +136,7 @@ def sample_speech(
     listener = live_speech.listener_of(
         generator, companions.encoder, options.recognizer, companions.verify
     )
-    settings = samplers.description(decoding, options.seed)
+    settings = samplers.description(decoding, options.seed, generator)
     live_speech.sample_utterances(
         speech,
         live_speech.SpeechModel(listener, sampler_of, tokenizer),

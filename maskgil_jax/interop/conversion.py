@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +28,9 @@ from maskgil_jax.interop import (
     names,
     open_magvit2,
     recognition,
+    stablehlo,
     taming_vqgan,
+    torch_folder,
     whisper,
     whisper_ctranslate2,
 )
@@ -58,6 +60,12 @@ FORMATS: dict[str, ModuleType] = {
     "gemma": gemma,
     "whisper": whisper,
     "whisper-ctranslate2": whisper_ctranslate2,
+}
+
+# What writes a folder that draws images by itself: (source, output, arguments, tokenizer).
+FOLDERS: dict[str, Callable[[str, str, Mapping[str, Any], str], None]] = {
+    "maskgil": torch_folder.write,
+    "stablehlo": stablehlo.write,
 }
 
 
@@ -122,40 +130,62 @@ def _read(family: ModuleType, source: str, weights: str) -> files.Content:
     return content
 
 
-def export_model(format_name: str, source: str, output: str) -> None:
+def export_model(
+    format_name: str,
+    source: str,
+    output: str,
+    arguments: Mapping[str, Any] | None = None,
+    tokenizer: str = "",
+) -> None:
     """Write a model directory as a file that the official class loads with `strict=True`.
 
+    Format stablehlo, and format maskgil where the output has no suffix or ends with "/", write a
+    folder that draws images by itself; `arguments` are of these, and so is `tokenizer`, a directory
+    (by default the generator's own).
+
     Raises:
-      InputError: a model that the format cannot express.
+      InputError: a model that the format cannot express, or arguments that it does not take.
     """
+    is_folder = output.endswith("/") or not epath.Path(output).suffix
+    if format_name in FOLDERS and (is_folder or format_name not in FORMATS):
+        FOLDERS[format_name](source, output, arguments or {}, tokenizer)
+        return
+    if arguments:
+        name, value = next(iter(arguments.items()))
+        raise InputError(f"arg={name}={value} is of imports, and of exports to a folder")
+    if tokenizer:
+        raise InputError(f"tokenizer={tokenizer} is of bundles, and of exports to a folder")
     family, model = _family(format_name), loading.load(source)
     if not hasattr(family, "STATE_DICT_KEYS"):
         raise InputError(f"format={format_name} can only be imported")
     config = model.network.config
-    if not isinstance(config, family.CONFIG):
-        ours, theirs = (c.__name__.removesuffix("Config") for c in (type(config), family.CONFIG))
-        raise InputError(f"source={source} is a {ours}, but {format_name} holds a {theirs}")
+    engine.check_kind(format_name, source, config, family.CONFIG)
     tensors = engine.dump(family.entries(config), model.network)
     beside = family.metadata(config) if hasattr(family, "metadata") else {}
     beside |= {description.KEY: description.of(model)}
     files.write(output, tensors, family.STATE_DICT_KEYS, beside)
     log.info("wrote %s", output)
-    arguments = recognition.arguments_of(family, config).values()
-    if arguments and not files.holds_strings(output, family.STATE_DICT_KEYS):
+    needed = recognition.arguments_of(family, config).values()
+    if needed and not files.holds_strings(output, family.STATE_DICT_KEYS):
         log.info(
             "it has no room for settings; to import it again, give %s",
-            " ".join(arguments),
+            " ".join(needed),
         )
 
 
 def _family(name: str) -> ModuleType:
+    if name not in FORMATS and name in FOLDERS:
+        raise InputError(f"format={name} can only be exported")
     if name not in FORMATS:
-        raise InputError(f"format={name}: expected one of {', '.join(FORMATS)}")
+        known = ", ".join({**FORMATS, **FOLDERS})
+        raise InputError(f"format={name}: expected one of {known}")
     return FORMATS[name]
 
 
 def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     """`["heads=4", "grid=16x16", "weights=ema"]` as a dict of an int, a tuple and a string.
+
+    Several words or numbers with commas in between are one string.
 
     Raises:
       InputError: not NAME=NUMBER, NAME=HxW or NAME=WORD, or one name twice.
@@ -168,7 +198,9 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
         if re.fullmatch(r"-?\d+|\d+x\d+", value):
             numbers = tuple(int(number) for number in value.split("x"))
             arguments[name] = numbers if "x" in value else numbers[0]
-        elif name and re.fullmatch(r"[A-Za-z_./][\w./-]*", value):
+        elif name and re.fullmatch(r"-?\d+\.\d*(e-?\d+)?", value):
+            arguments[name] = float(value)
+        elif name and re.fullmatch(r"[A-Za-z_./][\w./,-]*|\d+(,\d+)+", value):
             arguments[name] = value
         else:
             raise InputError(f"arg={pair}: expected NAME=NUMBER, NAME=HxW or NAME=WORD")

@@ -172,3 +172,10 @@ def check_same(format_name: str, config: Any, fixed: Mapping[str, Any]) -> None:
             raise InputError(
                 f"{format_name} has {name} = {value!r}, but this model {getattr(config, name)!r}"
             )
+
+
+def check_kind(format_name: str, source: str, config: Any, kind: type) -> None:
+    """Raise InputError where a source has a network that is not of a format's kind."""
+    if not isinstance(config, kind):
+        ours, theirs = (c.__name__.removesuffix("Config") for c in (type(config), kind))
+        raise InputError(f"source={source} is a {ours}, but {format_name} holds a {theirs}")

@@ -1,4 +1,4 @@
-"""This package's own LLaMA with every switch, for maskgil_torch.py, the module in PyTorch."""
+"""This package's own LLaMA with every switch, for the module in PyTorch, maskgil_torch/."""
 
 import dataclasses
 import json

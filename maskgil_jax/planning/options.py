@@ -10,7 +10,9 @@ from maskgil_jax.runtime.options import option
 class PlanOptions:
     """What maskgil_jax.plan compiles."""
 
-    config: Config = option("config file of one stage, as configs/xxl.py")
+    config: Config = option(
+        "config file of one stage, as configs/xxl.py, or the name of one, as xxl"
+    )
     topology: tuple[str, ...] = option("TPUs and their shapes, as v5p:4x4x4,v5e:16x16")
     output: str = option("F.json; table and plot are written beside it", "")
     batch_per_chip: int = option(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import config as config_defaults
 from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs
 from maskgil_jax.planning.options import PlanOptions
-from maskgil_jax.runtime import device_memory, sharding
+from maskgil_jax.runtime import compiling, device_memory, sharding
 from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.value_limits import check_values
@@ -54,7 +54,8 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
         raise InputError(f"config: has stages {list(stages)}, expected one tokenizer or generator")
     (config,) = stages.values()
     check_values(config)
-    return [_plan(config, topology, grid, options) for topology in options.topology]
+    with compiling.announced():
+        return [_plan(config, topology, grid, options) for topology in options.topology]
 
 
 def generation_of(topology: str) -> str:

@@ -37,6 +37,8 @@ class Generator:
 
     kind = "masked"
     beside: Mapping[str, bytes] = {}  # contents of the other files of its directory, by name
+    # Options of `sample` where none are given, as its directory names them: those of its run.
+    decoding: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -209,6 +211,7 @@ class Generator:
             known.
           TooLarge: an InputError, more images than the memory allows; nothing has been drawn.
         """
+        options = {**self.decoding, **options}
         condition, negative = self._checked_pair(condition, negative)
         rng = self._key(rng, seed)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
@@ -282,7 +285,7 @@ class Generator:
         """
         height, width = self._checked_grid(grid)
         if (masked := height * width - known) > 0:
-            self._planned(masked, options, not negative)
+            self._planned(masked, {**self.decoding, **options}, not negative)
 
     def _planned(
         self,
@@ -303,6 +306,8 @@ class Generator:
             "class_names": self.class_names,
             "encoder": self.encoder,
         }
+        if self.decoding:
+            known["decoding"] = dict(self.decoding)
         networks.save(directory, self.kind, self.network, known, self.beside)
 
     def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
@@ -394,6 +399,7 @@ class CausalGenerator(Generator):
         Raises:
           InputError: as Generator.sample.
         """
+        options = {**self.decoding, **options}
         condition, negative = self._checked_pair(condition, negative)
         rng = self._key(rng, seed)
         grid = self._checked_grid(grid)
@@ -442,7 +448,8 @@ class CausalGenerator(Generator):
     ) -> None:
         """As Generator.check_options."""
         self._checked_grid(grid)
-        checked_decoding.options_of_causal(self.network.config, options, not negative)
+        chosen = {**self.decoding, **options}
+        checked_decoding.options_of_causal(self.network.config, chosen, not negative)
 
 
 def make_generator(

@@ -10,7 +10,15 @@ from maskgil_jax.models.encoders.gemma import Gemma
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
-from maskgil_jax.pretrained import model_directory, networks, prompts, speech_encoder, text_encoder
+from maskgil_jax.pretrained import (
+    companions,
+    hub,
+    model_directory,
+    networks,
+    prompts,
+    speech_encoder,
+    text_encoder,
+)
 from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.pretrained.networks import Auxiliary
 from maskgil_jax.pretrained.prompted import PromptedGenerator
@@ -32,7 +40,8 @@ def load(
     """Read a model directory; a warning names weights that are not finite.
 
     Args:
-      directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert import`.
+      directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert`, or
+        hf://USER/NAME of the Hugging Face Hub.
       dtype: of the computation, "float32" or "bfloat16". By default a generator computes as it was
         trained, a text encoder as it was released, and a tokenizer in float32, since bfloat16
         changes codes.
@@ -48,7 +57,7 @@ def load(
       InputError: not a model directory, or one that is damaged, was changed, or whose tensors do
         not fit its model.json; or fewer devices.
     """
-    directory = paths.absolute(directory)
+    directory = paths.absolute(hub.fetched(directory))
     description = model_directory.read_description(directory)
     like = _described(directory, description, dtype)
     beside, recorded = _beside(directory, like), description.get("fingerprint", "")
@@ -58,7 +67,7 @@ def load(
     expected = recorded if verify else ""
     network = model_directory.load_params(directory, like, expected, beside, layout)
     known = str(directory), recorded or None
-    return wrap(network, beside, _provenance(description), *known)
+    return wrap(network, beside, _provenance(directory, description), *known)
 
 
 def generator_without_weights(directory: epath.PathLike) -> Generator:
@@ -67,10 +76,11 @@ def generator_without_weights(directory: epath.PathLike) -> Generator:
     Raises:
       InputError: no model directory, or one of something else.
     """
-    directory = paths.absolute(directory)
+    directory = paths.absolute(hub.fetched(directory))
     description = model_directory.read_description(directory)
     like = _described(directory, description, None)
-    model = wrap(like, _beside(directory, like), _provenance(description), str(directory))
+    known = _provenance(directory, description), str(directory)
+    model = wrap(like, _beside(directory, like), *known)
     return _checked_generator(model, directory)
 
 
@@ -82,12 +92,15 @@ def _beside(directory: epath.Path, network: Any) -> dict[str, bytes]:
     return {name: model_directory.read_beside(directory, name) for name in names}
 
 
-def _provenance(description: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(directory: epath.Path, description: Mapping[str, Any]) -> dict[str, Any]:
     """What a Generator keeps of what it was trained with."""
+    located = {
+        name: companions.located(directory, description.get(name, {})) for name in companions.NAMES
+    }
     return {
-        "tokenizer": description.get("tokenizer", {}),
+        **located,
         "class_names": tuple(description.get("class_names", ())),
-        "encoder": description.get("encoder", {}),
+        "decoding": description.get("decoding", {}),
     }
 
 
@@ -123,8 +136,8 @@ def wrap(
       provenance: what a Generator keeps of what it was trained with.
       path, fingerprint: of its directory.
     """
-    beside, provenance = beside or {}, provenance or {}
-    known = path, fingerprint
+    beside, provenance = beside or {}, dict(provenance or {})
+    known, decoding = (path, fingerprint), provenance.pop("decoding", {})
     if isinstance(network, VQTokenizer):
         return Tokenizer(network, *known)
     if isinstance(network, Gemma):
@@ -133,11 +146,15 @@ def wrap(
         return SpeechEncoder(network, beside[speech_encoder.VOCABULARY], *known)
     if _reads_prompts(network):
         vocabulary = beside.get(prompts.VOCABULARY, b"")
-        return PromptedGenerator(
+        prompted = PromptedGenerator(
             network, **provenance, path=path, fingerprint=fingerprint, vocabulary=vocabulary
         )
+        prompted.decoding = decoding
+        return prompted
     if hasattr(network, "classify"):
-        return make_generator(network, **provenance, path=path, fingerprint=fingerprint)
+        generator = make_generator(network, **provenance, path=path, fingerprint=fingerprint)
+        generator.decoding = decoding
+        return generator
     return Auxiliary(network)
 
 
@@ -200,10 +217,7 @@ def load_pair(
     if not tokenizer:
         raise InputError(f"{model} does not name its tokenizer; give tokenizer=DIR")
     if tokenizer == known.get("path") and not epath.Path(tokenizer).exists():
-        raise InputError(
-            f"the tokenizer that {model} was trained with is no longer at {tokenizer}; give "
-            "tokenizer=DIR"
-        )
+        raise companions.lost("tokenizer", tokenizer, generator.path)
     decoder = load_tokenizer(tokenizer, verify)
     if known and decoder.fingerprint != known["fingerprint"]:
         raise InputError(

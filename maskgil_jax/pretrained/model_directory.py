@@ -30,6 +30,7 @@ from maskgil_jax.runtime.trees import Tree, flatten, unflatten
 log = logging.getLogger("maskgil_jax")
 
 FORMAT = 1
+NOT_OF_THE_MODEL = ("model.json", "README.md", "grid.png", ".gitattributes")  # as bundles have them
 
 
 def save_model(
@@ -70,6 +71,24 @@ def save_model(
     processes.wait("model is saved")
 
 
+def copy_model(
+    source: epath.Path, target: epath.Path, changes: Mapping[str, Any] | None = None
+) -> None:
+    """Copy a model directory file by file, with changes of its model.json, which comes last.
+
+    Folders in it other than the parameters', and its card, are not part of the model and stay
+    behind.
+    """
+    beside = [
+        path for path in source.iterdir() if path.is_file() and path.name not in NOT_OF_THE_MODEL
+    ]
+    for path in [*directory_swap.files_below(source / "params"), *beside]:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        path.copy(copy)
+    write_json(target / "model.json", {**read_description(source), **(changes or {})})
+
+
 def read_description(directory: epath.PathLike) -> dict[str, Any]:
     """`model.json` of a model directory.
 
@@ -101,7 +120,7 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
 
 
 _OPTIONAL: dict[str, Types] = {
-    **dict(kind=str, fingerprint=str, tokenizer=dict, encoder=dict, class_names=list)
+    **dict(kind=str, fingerprint=str, tokenizer=dict, encoder=dict, class_names=list, decoding=dict)
 }
 
 

@@ -140,9 +140,8 @@ class PromptedGenerator(CausalGenerator):
         against = None if negative is None else self.ids(negative, grid)
         if against is not None and len(against) != len(rows):
             raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
-        sampled_Bhw = self._in_groups(
-            rows, against, rng, start, grid, tokens, memory, DEFAULTS | options
-        )
+        chosen = {**DEFAULTS, **self.decoding, **options}
+        sampled_Bhw = self._in_groups(rows, against, rng, start, grid, tokens, memory, chosen)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -192,7 +191,8 @@ class PromptedGenerator(CausalGenerator):
     ) -> None:
         """As Generator.check_options."""
         self._check_draws()
-        super().check_options(DEFAULTS | dict(options), grid, known, negative)
+        chosen = {**DEFAULTS, **self.decoding, **options}
+        super().check_options(chosen, grid, known, negative)
 
     def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
         if batch is not None and len(condition.ids_BT) != batch:

@@ -44,6 +44,7 @@ def run(
     doc: str | None,
     *,
     goes_on: bool = False,
+    compiles: bool = True,
 ) -> int:
     """Read the options of a command line and do the job with them.
 
@@ -53,6 +54,8 @@ def run(
       job: what the command does; in several processes where its `processes` say so.
       doc: what --help says first.
       goes_on: whether the same command, when it was cut short, goes on where it was.
+      compiles: whether it is said that programs are being compiled; this imports JAX, before which
+        a job that is to set JAX's environment says no.
 
     Returns:
       The exit code: 0 the job is done; 1 unusable flags or input (one line says which); 130 or 143
@@ -66,7 +69,7 @@ def run(
     try:
         with _logging_to_terminal(values):
             chosen = _parsed(kind, values, argv)
-            with _joined(getattr(chosen, "processes", None)):
+            with _told_of_compiling(compiles), _joined(getattr(chosen, "processes", None)):
                 job(chosen)
     except InputError as error:
         print(f"error: {with_dashes(str(error), values)}", file=sys.stderr)
@@ -124,6 +127,17 @@ def _joined(processes: Processes | None) -> Iterator[None]:
     from maskgil_jax.runtime.processes import joined
 
     with joined(processes.distributed, processes.heartbeat_timeout):
+        yield
+
+
+@contextlib.contextmanager
+def _told_of_compiling(compiles: bool) -> Iterator[None]:
+    if not compiles:
+        yield
+        return
+    from maskgil_jax.runtime.compiling import announced
+
+    with announced():
         yield
 
 

@@ -1,11 +1,16 @@
-"""Config files: Python whose `get_config` gives a config, and flags that change its fields."""
+"""Config files: Python whose `get_config` gives a config, and flags that change its fields.
 
+Those of the folder configs/ come with the package and go by their names: b for configs/b.py.
+"""
+
+import difflib
 import importlib.machinery
 import importlib.util
 import inspect
 import os
+import pathlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,8 +29,18 @@ KINDS = {
 }
 
 
+def named() -> dict[str, pathlib.Path]:
+    """The configs that come with the package, by name."""
+    package = pathlib.Path(__file__).parents[1]
+    # Installed they lie in the package, in a checkout beside it, where users see and edit them.
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "quickstart.py").is_file():
+            return {path.stem: path for path in sorted(folder.glob("*.py"))}
+    return {}
+
+
 class FileParser(flags.ArgumentParser):
-    """Loads FILE or FILE:ARGUMENT, and says in one line what is wrong with it.
+    """Loads FILE or NAME, with :ARGUMENT after it or not, and says in one line what is wrong.
 
     Attributes:
       config: what was loaded last, whose fields the other flags change; None before.
@@ -43,7 +58,8 @@ class FileParser(flags.ArgumentParser):
         Raises:
           InputError: no such file, no Python, none that gives a config, or not for this argument.
         """
-        file, colon, argument = path.partition(":")
+        given, colon, argument = path.partition(":")
+        file = _file_of(given)
         function = getattr(_loaded(file), "get_config", None)
         if not callable(function):
             raise InputError("the file has no function get_config(), as configs/b.py has")
@@ -64,10 +80,24 @@ class FileParser(flags.ArgumentParser):
         return self.config
 
 
+def _file_of(given: str) -> str:
+    """The file that is named by its path, or as one that comes with the package."""
+    configs = named()
+    if os.path.isfile(given) or given not in configs:
+        return given
+    return str(configs[given])
+
+
 def _loaded(file: str) -> ModuleType:
     if not os.path.isfile(file):
         found = "a folder" if os.path.isdir(file) else "no file"
-        raise InputError(f"{found} is there, expected a Python file, as configs/b.py")
+        stem, configs = pathlib.PurePath(file).stem, named()
+        near = [stem] if stem in configs else difflib.get_close_matches(stem, configs)
+        hint = f"; did you mean {' or '.join(near)}, of those that come with it?" if near else ""
+        raise InputError(
+            f"{found} is there, expected a Python file, as configs/b.py, or the name of a config "
+            f"of the package, as b{hint}"
+        )
     loader = importlib.machinery.SourceFileLoader("config_file", file)
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
@@ -97,7 +127,7 @@ class Config(NamedTuple):
 
     Attributes:
       values: the config, with the changes that were given.
-      name: FILE or FILE:ARGUMENT.
+      name: FILE, NAME or either with :ARGUMENT, as it was given.
     """
 
     values: ConfigDict
@@ -122,6 +152,15 @@ def define(name: str, text: str, values: flags.FlagValues, argv: Sequence[str]) 
         sys_argv=list(argv),
     )
     values[name].parser = FileParser()
+
+
+def fields(config: ConfigDict, prefix: str = "config.") -> Iterator[str]:
+    """Every field that is no section, in lines such as `config.model.layers = 12`."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name} = {value!r}"
 
 
 def of_flag(flag: Any) -> Config:

@@ -88,7 +88,7 @@ def _move_in_object_store(fresh: epath.Path, directory: epath.Path, marker: str)
     """Object by object; what is not whole has no marker at any moment."""
     (directory / marker).unlink(missing_ok=True)
     directory.rmtree(missing_ok=True)
-    files = [path for path in _files_below(fresh) if path != fresh / marker]
+    files = [path for path in files_below(fresh) if path != fresh / marker]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda path: _copy(path, directory / path.relative_to(fresh)), files))
     _copy(fresh / marker, directory / marker)
@@ -96,10 +96,11 @@ def _move_in_object_store(fresh: epath.Path, directory: epath.Path, marker: str)
     fresh.rmtree()
 
 
-def _files_below(directory: epath.Path) -> Iterator[epath.Path]:
+def files_below(directory: epath.Path) -> Iterator[epath.Path]:
+    """All files in a directory and in its folders."""
     for path in directory.iterdir():
         if path.is_dir():
-            yield from _files_below(path)
+            yield from files_below(path)
         else:
             yield path
 

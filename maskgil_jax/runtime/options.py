@@ -26,6 +26,7 @@ class Meaning(NamedTuple):
       least: the smallest number.
       repeated: the flag may be given several times, and commas separate nothing.
       positional: the value stands before all flags, without a name.
+      unless: a flag beside which the value, without a default, need not be given.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Meaning(NamedTuple):
     least: float | None
     repeated: bool
     positional: bool
+    unless: str
 
 
 def option(
@@ -43,9 +45,10 @@ def option(
     least: float | None = None,
     repeated: bool = False,
     positional: bool = False,
+    unless: str = "",
 ) -> Any:
     """A field of a dataclass of options; without a default it has to be given."""
-    meaning = Meaning(text, choices, least, repeated, positional)
+    meaning = Meaning(text, choices, least, repeated, positional, unless)
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
@@ -134,6 +137,8 @@ def _value(field: Field, values: flags.FlagValues, positional: str) -> Any:
         return positional
     flag = values[field.name]
     if field.required and not flag.value:
+        if field.meaning.unless and values[field.meaning.unless].value:
+            return ""
         raise InputError(f"--{field.name} is missing ({field.meaning.text})")
     if field.kind is config_files.Config:
         return config_files.of_flag(flag)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import textwrap
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -74,23 +75,33 @@ def described_text(name: str, text: str) -> str:
 
 def of_commands() -> str:
     """The list of all commands."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:{width}}{summary(name)}" for name in COMMANDS]
     return "\n".join(
         [
             "Masked-autoregressive image generation (MaskGIL) in JAX.",
             "",
-            f"python -m {PACKAGE}.COMMAND --help says what a command takes. The commands:",
-            *lines,
+            f"python -m {PACKAGE}.COMMAND --help, or maskgil COMMAND --help, says what a command "
+            "takes.",
+            *listed("The commands:", {name: summary(name) for name in COMMANDS}),
         ]
     )
 
 
+def listed(title: str, texts: Mapping[str, str]) -> list[str]:
+    """Lines of a list: names, and what is said of each."""
+    width = max(map(len, texts), default=0) + 2
+    return [title, *(f"  {name:{width}}{text}" for name, text in texts.items())]
+
+
 def summary(name: str) -> str:
     """The first sentence of a command's docstring, without its call."""
-    file = pathlib.Path(__file__).parents[1] / f"{name}.py"
+    text = first_line(pathlib.Path(__file__).parents[1] / f"{name}.py")
+    return text.partition(": python -m")[0].removesuffix(".")
+
+
+def first_line(file: pathlib.Path) -> str:
+    """That of the docstring of a Python file, which is not run."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0].partition(": python -m")[0].removesuffix(".")
+    return text.partition("\n")[0]
 
 
 def complaint(error: Exception, values: flags.FlagValues) -> str:

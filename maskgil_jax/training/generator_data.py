@@ -21,7 +21,8 @@ from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.data.shards.shard_index import Index
 from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
-from maskgil_jax.pretrained import loading, presets
+from maskgil_jax.pretrained import companions, loading, presets
+from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.dataset import Dataset
 
@@ -211,7 +212,8 @@ def _code_data(chosen: list[mixture.Weighted], config: ConfigDict) -> GeneratorD
 
 def _tokenizer_of(index: Index, name: str, directory: str) -> loading.Tokenizer | None:
     """The tokenizer of code shards, in `directory` or where it was; None where that is gone."""
-    path = directory or index.tokenizer["path"]
+    shards = paths.absolute(name.partition(":")[2])
+    path = directory or companions.located(shards, index.tokenizer)["path"]
     if not (directory or epath.Path(path).exists()):
         log.warning("no tokenizer at %s: no sample pictures (set config.tokenizer)", path)
         return None

@@ -185,7 +185,7 @@ def images_of(models: Models, way: Way, directory: str, options: CompareOptions)
         names=generator.names_of_classes or None,
         batch_size=options.batch_size,
         path=directory,
-        about=samplers.description(way.options, options.seed),
+        about=samplers.description(way.options, options.seed, generator),
     )
 
 

@@ -17,7 +17,8 @@ from maskgil_jax.data.records import image_records
 from maskgil_jax.data.records.image_records import Record, Source
 from maskgil_jax.data.shards.shard_reader import CodeShards, readable
 from maskgil_jax.generation import images, pictures
-from maskgil_jax.pretrained import loading
+from maskgil_jax.pretrained import companions, loading
+from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.batches import spread
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.workflows.options import InspectOptions
@@ -201,10 +202,13 @@ def _label_and_caption(record: Record, rng: np.random.Generator, bucket: int) ->
 
 def pictured_codes(shards: CodeShards, options: InspectOptions) -> np.ndarray:
     """Examples of one grid, spread evenly over shards, decoded by their tokenizer."""
-    tokenizer = loading.load_tokenizer(options.tokenizer or shards.index.tokenizer["path"])
+    made_with = companions.located(
+        paths.absolute(options.data.partition(":")[2]), shards.index.tokenizer
+    )
+    tokenizer = loading.load_tokenizer(options.tokenizer or made_with["path"])
     if tokenizer.fingerprint != shards.index.tokenizer["fingerprint"]:
         raise InputError(
-            f"tokenizer={options.tokenizer or shards.index.tokenizer['path']} has weights "
+            f"tokenizer={options.tokenizer or made_with['path']} has weights "
             f"{tokenizer.fingerprint}, but {options.data} was made with "
             f"{shards.index.tokenizer['fingerprint']}"
         )

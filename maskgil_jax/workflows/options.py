@@ -16,8 +16,11 @@ CODES = defaults.codes()  # what the stage of this name does unless it is told o
 class RunOptions:
     """What maskgil_jax.main runs."""
 
-    config: Config = option("config file, such as configs/b.py")
-    workdir: str = option("directory for checkpoints, model, samples, metrics")
+    config: Config = option("config file, such as configs/b.py, or the name of one, such as b")
+    workdir: str = option(
+        "directory for checkpoints, model, samples, metrics", unless="print_config"
+    )
+    print_config: bool = option("prints the config with all changes, and does nothing else", False)
     processes: Processes
 
 

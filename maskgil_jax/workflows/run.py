@@ -15,8 +15,8 @@ from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import images, pictures, samplers, samples
 from maskgil_jax.metrics import reconstruction
-from maskgil_jax.pretrained import loading, model_directory
-from maskgil_jax.runtime import leftovers, paths, processes, work_lock
+from maskgil_jax.pretrained import loading
+from maskgil_jax.runtime import config_files, leftovers, paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
@@ -32,12 +32,31 @@ Results = dict[str, epath.Path]  # what a stage leaves, and where
 
 
 def run_and_print(options: RunOptions) -> None:
-    """Run what the options name, and say where everything is."""
+    """Run what the options name, and say where everything is; or print the config."""
+    if options.print_config:
+        print(described(options.config.values, options.workdir))
+        return
     for name, results in run_stages(options.config.values, paths.absolute(options.workdir)).items():
         if results:
             print(f"{name}:")
         for what, path in results.items():
             print(f"  {what:16} {path}")
+
+
+def described(config: ConfigDict, workdir: str) -> str:
+    """Every field of the stages of a config in their order, a line each, as a run would have them.
+
+    Args:
+      config: with one stage or several.
+      workdir: that is filled in; "": `{workdir}` stays.
+    """
+    lines: list[str] = []
+    keys = {stage.stage: key for key, stage in config.get("stages", {}).items()}
+    for name, stage in defaults.stages_of(config).items():
+        filled = with_workdir(stage, paths.absolute(workdir)) if workdir else stage
+        prefix = f"config.stages.{keys[name]}." if keys else "config."
+        lines += config_files.fields(filled, prefix)
+    return "\n".join(lines)
 
 
 def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Results]:
@@ -179,7 +198,7 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Results:
 
 def has_tokenizer(config: ConfigDict, workdir: epath.Path) -> bool:
     """Whether the trained generator's codes can become images."""
-    trained_with = model_directory.read_description(workdir / "model")["tokenizer"]
+    trained_with = loading.generator_without_weights(workdir / "model").tokenizer
     return bool(config.tokenizer) or epath.Path(trained_with["path"]).exists()
 
 

@@ -139,7 +139,7 @@ def torch_cached(model: Any, bf16: bool) -> Callable:
     import torch
     import torch.nn.functional as F
 
-    from maskgil_jax.interop.maskgil_torch import rotate
+    from maskgil_jax.interop.maskgil_torch.network import rotate
 
     labels = torch.tensor([*LABELS, *[1000] * len(LABELS)])
     table = model.rotations(16, 16)

@@ -157,6 +157,6 @@ def test_what_is_logged_goes_to_the_terminal_while_the_command_runs(capsys):
 @pytest.mark.parametrize("name", usage.COMMANDS)
 def test_commands_that_keep_nothing_of_their_work_do_not_promise_to_go_on(name, monkeypatch):
     promised = []
-    monkeypatch.setattr(command, "run", lambda *_, goes_on=False: promised.append(goes_on))
+    monkeypatch.setattr(command, "run", lambda *_, goes_on=False, **__: promised.append(goes_on))
     importlib.import_module(f"maskgil_jax.{name}").main([name])
     assert promised == [name not in ("convert", "condition_match", "inspect", "plan", "report")]

@@ -5,10 +5,12 @@ import pathlib
 
 import pytest
 
+from maskgil_jax.runtime import config_files
 from maskgil_jax.runtime import options as option_flags
 from maskgil_jax.runtime.config_files import FileParser
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows.options import RunOptions
+from tests.helpers import commands
 
 CONFIGS = sorted(pathlib.Path("configs").glob("*.py"))
 
@@ -54,6 +56,42 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
     for path, found in ((tmp_path, "a folder"), (tmp_path / "x.py", "no file"), ("", "no file")):
         with pytest.raises(InputError, match=f"{found} is there, expected a Python file"):
             FileParser().parse(str(path))
+
+
+def test_a_config_of_the_package_goes_by_its_name(tmp_path, monkeypatch):
+    by_path = [FileParser().parse("configs/b.py"), FileParser().parse("configs/bert_b.py:halton")]
+    monkeypatch.chdir(tmp_path)
+    assert [FileParser().parse("b"), FileParser().parse("bert_b:halton")] == by_path
+    for wrong in ("bertb", "configs/bert_b.py"):
+        with pytest.raises(InputError, match="name of a config of the package.*mean bert_b"):
+            FileParser().parse(wrong)
+    # A file of the user comes before a name of the package.
+    (tmp_path / "b").write_text("from maskgil_jax import config\nget_config = config.codes")
+    assert FileParser().parse("b").stage == "codes"
+
+
+def test_print_config_prints_what_would_run_and_nothing_runs(tmp_path):
+    options = ("--config=quickstart", "--print_config", "--config.stages.generator.model.dim=64")
+    done = commands.call("main", *options, f"--workdir={tmp_path}/RUN")
+    assert done.returncode == 0 and not (tmp_path / "RUN").exists()
+    fields = dict(line.split(" = ", 1) for line in done.stdout.splitlines())
+    assert fields["config.stages.generator.model.dim"] == "64"
+    assert fields["config.stages.codes.tokenizer"] == repr(f"{tmp_path}/RUN/tokenizer/model")
+    # Every field of every stage, and the names are those by which they are changed.
+    values = FileParser().parse("quickstart")
+    assert list(fields) == [
+        line.partition(" = ")[0]
+        for name in ("tokenizer", "codes", "generator")
+        for line in config_files.fields(values.stages[name], f"config.stages.{name}.")
+    ]
+    given = [f"--{name}={value}" for name, value in fields.items() if "'" not in value]
+    again = commands.call("main", *options[:2], *given)
+    assert again.returncode == 0, again.stderr
+    unfilled = dict(line.split(" = ", 1) for line in again.stdout.splitlines())
+    assert {k for k in fields if fields[k] != unfilled[k]} == {
+        "config.stages.codes.tokenizer",
+        "config.stages.generator.data.source",
+    }
 
 
 REFUSED = {

@@ -10,6 +10,7 @@ import time
 import pytest
 
 import maskgil_jax.__main__
+from maskgil_jax.decoding.masked_options import PRESETS
 from maskgil_jax.runtime import usage
 
 
@@ -62,7 +63,8 @@ def test_the_package_lists_its_commands_and_runs_one(capsys):
     for arguments in ((), ("--help",)):
         assert package(["maskgil_jax", *arguments]) == 0
         text = capsys.readouterr().out
-        assert all(f"\n  {name} " in text for name in usage.COMMANDS)
+        configs = [path.stem for path in pathlib.Path("configs").glob("*.py")]
+        assert all(f"\n  {name} " in text for name in (*usage.COMMANDS, *configs, *PRESETS))
     assert package(["maskgil_jax", "nope"]) == 1
     assert capsys.readouterr().err.startswith("error: there is no command 'nope'")
     assert package(["maskgil_jax", "sample"]) == 1

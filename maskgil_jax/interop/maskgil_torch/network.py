@@ -1,37 +1,18 @@
-"""MaskGIL's token model in PyTorch, in one file that needs nothing else of this package.
+"""MaskGIL's token model: logits of image codes.
 
-    python -m maskgil_jax.convert export --format=maskgil --source=DIR --output=model.safetensors
-
-    from maskgil_torch import load  # a copy of this file
-    model = load("model.safetensors")
-    logits = model(codes, condition)  # as maskgil_jax.load(DIR).logits(codes, condition)
-
-Letters: B batch, L = h * w image tokens, c condition tokens, T tokens of the sequence, D width, H
-heads, K head dimension, V classes of the head.
+Letters: B batch, L = h * w image tokens, c condition tokens, T tokens of the sequence, S of them
+that are run, D width, H heads, K head dimension, V classes of the head (the sum of several, where
+codes have digits).
 """
 
-import json
+import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def load(path: str) -> "MaskGIL":
-    """The model of a .safetensors or .pt file of `maskgil_jax.convert export --format=maskgil`."""
-    if path.endswith(".safetensors"):
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            config = json.loads(file.metadata()["config"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    else:
-        content = torch.load(path, weights_only=True)
-        config, state = json.loads(content["config"]), content["model"]
-    model = MaskGIL(config)
-    model.load_state_dict(state, strict=True)
-    return model.eval()
+Kept = tuple[Tensor, Tensor]  # keys and values of a layer, [B, H, T, K] each
 
 
 class MaskGIL(nn.Module):
@@ -49,6 +30,8 @@ class MaskGIL(nn.Module):
         self.config = config = older | config
         D, self.sizes = config["dim"], config["factors"] or [config["codebook_size"]]
         V = sum(self.sizes)
+        # Sizes of the parts of the logits: of each digit; one is of all codes, and maybe the mask.
+        self.vocabularies = config["factors"] or [V + config["mask_logit"]]
         self.masks = not config["causal"] or config["causal_prefix"]  # has a row for the mask
         rows, classes = V + self.masks, config["num_classes"] + 1
         if config["joint_embedding"]:
@@ -66,6 +49,11 @@ class MaskGIL(nn.Module):
         self.norm = RMSNorm(D)
         self.output = nn.Linear(D, V + config["mask_logit"], bias=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.output.weight.device
+
     def forward(self, codes: Tensor, condition: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits in raster order.
 
@@ -75,41 +63,87 @@ class MaskGIL(nn.Module):
           mask: of features, bool [B, c], false at padding.
 
         Returns:
-          [B, h * w, V].
+          [B, h * w, classes].
         """
-        x, table = self.embed(codes, condition), self.rotations(*codes.shape[1:])
-        allowed, table = self.allowed(x.shape[1], mask), table[: x.shape[1]].to(x)
-        for layer in self.layers:
-            x = layer(x, table, allowed)
-        c = self.config["condition_tokens"]
-        if self.config["causal"]:
-            x = x[:, c - 1 :]
-        else:
-            x = x[:, c:] if self.config["condition_position"] == "first" else x[:, :-c]
-        x = x[:, torch.argsort(self.order(*codes.shape[1:]))]
-        logits = self.output(self.norm(x))
-        if not self.config["factors"]:
-            return logits
-        joint, *others = logits.split(self.sizes, dim=-1)
+        joint, *others = self.digits(codes, condition, mask).split(self.vocabularies, dim=-1)
         for digit in others:
             joint = (digit[..., :, None] + joint[..., None, :]).flatten(-2)
         return joint
 
-    def embed(self, codes: Tensor, condition: Tensor) -> Tensor:
-        """The sequence, [B, T, D]; without the last token for a causal model."""
-        config, tokens = self.config, codes.flatten(1)[:, self.order(*codes.shape[1:])]
-        if config["causal"]:
+    def digits(
+        self, codes: Tensor, condition: Tensor, mask: Tensor | None = None, prefix: int = 0
+    ) -> Tensor:
+        """As `forward`, but the logits of all digits of a code side by side: [B, h * w, V].
+
+        With a `prefix`, the first tokens in `order`, so many, are read as a causal prefix. Their
+        own logits then mean nothing.
+        """
+        height, width = codes.shape[1:]
+        tokens = codes.flatten(1)[:, self.order(height, width)]
+        if self.config["causal"]:
             tokens = tokens[:, :-1]
-        x = self.embed_codes(tokens)
+        first = self.config["condition_position"] == "first"
+        parts = self.embed_condition(condition), self.embed_codes(tokens)
+        x = torch.cat(parts if first else parts[::-1], dim=1)
+        T = x.shape[1]
+        x = self.run(x, self.rotations(height, width)[:T], self.allowed(T, mask, prefix))
+        c = self.config["condition_tokens"]
+        if self.config["causal"]:
+            x = x[:, c - 1 :]
+        else:
+            x = x[:, c:] if first else x[:, :-c]
+        return self.classify(x[:, torch.argsort(self.order(height, width))])
+
+    def run(
+        self,
+        x: Tensor,
+        table: Tensor,
+        allowed: Tensor | None,
+        cache: list[Kept | None] | None = None,
+    ) -> Tensor:
+        """All layers over S tokens, [B, S, D].
+
+        Args:
+          x: embedded tokens.
+          table: their rows of `rotations`.
+          allowed: their rows of `allowed`.
+          cache: keys and values of the tokens before, for each layer (None at the start); those of
+            these tokens are added to it.
+        """
+        table = table.to(x.device)
+        for i, layer in enumerate(self.layers):
+            x, kept = layer(x, table, allowed, cache[i] if cache else None)
+            if cache:
+                cache[i] = kept
+        return x
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The head: [B, S, D] to logits of all digits side by side, [B, S, V]."""
+        return self.output(self.norm(x))
+
+    def as_causal(self) -> "MaskGIL":
+        """The same weights, token by token; of a model with a causal prefix."""
+        model = copy.copy(self)
+        model.config = self.config | {"causal": True}
+        return model
+
+    def embed_condition(self, condition: Tensor) -> Tensor:
+        """The condition's tokens, [B, c, D]."""
+        config = self.config
         if config["feature_dim"]:
             if config["feature_norm"]:
                 condition = F.rms_norm(condition, condition.shape[-1:], eps=1e-5)
-            c = self.feature_out(F.gelu(self.feature_in(condition), approximate="tanh"))
-        elif config["joint_embedding"]:
-            c = self.tok_emb(config["codebook_size"] + self.masks + condition)[:, None]
-        else:
-            c = self.cls_embedding(condition)[:, None]
-        return torch.cat([c, x] if config["condition_position"] == "first" else [x, c], dim=1)
+            condition = condition.to(self.feature_in.weight.dtype)
+            return self.feature_out(F.gelu(self.feature_in(condition), approximate="tanh"))
+        if config["joint_embedding"]:
+            return self.tok_emb(config["codebook_size"] + self.masks + condition)[:, None]
+        return self.cls_embedding(condition)[:, None]
+
+    def null_condition(self, condition: Tensor) -> Tensor:
+        """What stands for no condition, in the shape of this one."""
+        if self.config["feature_dim"]:
+            return self.null_features.to(condition.dtype).expand_as(condition)
+        return torch.full_like(condition, self.config["num_classes"])
 
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Rows of the table, the sum of one for each digit of a code: [B, L, D]."""
@@ -124,12 +158,14 @@ class MaskGIL(nn.Module):
         masked = (codes == self.config["codebook_size"])[..., None]
         return torch.where(masked, table.weight[-1], x)
 
-    def allowed(self, T: int, mask: Tensor | None) -> Tensor | None:
+    def allowed(self, T: int, mask: Tensor | None, prefix: int = 0) -> Tensor | None:
         """Bool [B or 1, 1, T, T], true where a query (rows) may see a key; None: everywhere."""
-        config, device = self.config, self.output.weight.device
+        config, device = self.config, self.device
         allowed = None
-        if config["causal"]:
+        if config["causal"] or prefix:
             allowed = torch.ones(T, T, dtype=torch.bool, device=device).tril()[None, None]
+            if not config["causal"]:  # tokens behind the prefix see everything
+                allowed[..., config["condition_tokens"] + prefix :, :] = True
         if mask is not None:
             images = mask.new_ones(len(mask), T - mask.shape[1])
             last = config["condition_position"] == "last"
@@ -140,13 +176,8 @@ class MaskGIL(nn.Module):
 
     def order(self, height: int, width: int) -> Tensor:
         """Raster positions in the order of a causal model's tokens."""
-        if self.config["order"] == "raster":
-            return torch.arange(height * width)
-        cells = [
-            int(_mirrored(i, 2) * height) * width + int(_mirrored(i, 3) * width)
-            for i in range(1, 10_001)
-        ]
-        return torch.tensor(list(dict.fromkeys(cells + list(range(height * width)))))
+        raster = self.config["order"] == "raster"
+        return torch.arange(height * width) if raster else halton(height, width)
 
     def rotations(self, height: int, width: int) -> Tensor:
         """Cosines and sines of the sequence, [c + L, K / 2, 2]."""
@@ -188,13 +219,15 @@ class Block(nn.Module):
         if self.post_norm != "none":
             self.attention_post_norm, self.ffn_post_norm = RMSNorm(D), RMSNorm(D)
 
-    def forward(self, x: Tensor, table: Tensor, allowed: Tensor | None) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
+    def forward(
+        self, x: Tensor, table: Tensor, allowed: Tensor | None, past: Kept | None
+    ) -> tuple[Tensor, Kept]:
+        """[B, S, D] to [B, S, D], and the keys and values of all tokens so far."""
         before, after = self.post_norm != "output", self.post_norm != "none"
-        y = self.attention(self.attention_norm(x) if before else x, table, allowed)
+        y, kept = self.attention(self.attention_norm(x) if before else x, table, allowed, past)
         x = x + (self.attention_post_norm(y) if after else y)
         y = self.feed_forward(self.ffn_norm(x) if before else x)
-        return x + (self.ffn_post_norm(y) if after else y)
+        return x + (self.ffn_post_norm(y) if after else y), kept
 
 
 class Attention(nn.Module):
@@ -208,14 +241,18 @@ class Attention(nn.Module):
         self.wo = nn.Linear(D, D, bias=False)
         self.q_norm, self.k_norm = (qk_norm(config["qk_norm"], K) for _ in range(2))
 
-    def forward(self, x: Tensor, table: Tensor, allowed: Tensor | None) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        B, T, D = x.shape
-        q, k, v = self.wqkv(x).view(B, T, 3, self.heads, -1).unbind(2)
+    def forward(
+        self, x: Tensor, table: Tensor, allowed: Tensor | None, past: Kept | None
+    ) -> tuple[Tensor, Kept]:
+        """[B, S, D] to [B, S, D], and the keys and values of all tokens so far."""
+        B, S, D = x.shape
+        q, k, v = self.wqkv(x).view(B, S, 3, self.heads, -1).unbind(2)
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        if past:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-        return self.wo(y.transpose(1, 2).reshape(B, T, D))
+        return self.wo(y.transpose(1, 2).reshape(B, S, D)), (k, v)
 
 
 def qk_norm(kind: str, width: int) -> nn.Module:
@@ -263,6 +300,15 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 def _frequencies(dim: int) -> Tensor:
     return 10000.0 ** (-torch.arange(0, dim, 2).float() / dim)
+
+
+def halton(height: int, width: int) -> Tensor:
+    """Raster positions as the Halton sequence first meets them; what it never meets comes last."""
+    cells = [
+        int(_mirrored(i, 2) * height) * width + int(_mirrored(i, 3) * width)
+        for i in range(1, 10_001)
+    ]
+    return torch.tensor(list(dict.fromkeys(cells + list(range(height * width)))))
 
 
 def _mirrored(index: int, base: int) -> float:
