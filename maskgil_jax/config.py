@@ -41,6 +41,7 @@ def _training() -> dict:
         pictures_every=1000,  # steps between sample grids or reconstructions in TensorBoard
         keep_checkpoints=2,  # newest ones kept
         keep_every=0,  # steps; checkpoints of multiples of it are kept for good; 0: none
+        tracker="",  # wandb | wandb:PROJECT | MODULE:FUNCTION (training/trackers.py); "": none
         skips_allowed=10,  # steps in a row whose loss or gradients are not finite (each is skipped)
     )
 

@@ -74,7 +74,7 @@ def edit(options: EditOptions) -> None:
         generator,
         tokenizer,
         **about,
-        **samplers.description(given, options.seed),
+        **samplers.description(given, options.seed, generator),
         **_geometry(options),
         labels=how.labels.tolist(),
         inputs=inputs,

@@ -1,4 +1,4 @@
-"""Model directories on the Hugging Face Hub: hf://USER/NAME, or hf://USER/NAME@REVISION."""
+"""Model directories on the Hugging Face Hub: hf://USER/NAME, hf://USER/NAME@REVISION/FOLDER."""
 
 import functools
 import os
@@ -9,7 +9,9 @@ from etils import epath
 from maskgil_jax.runtime.errors import InputError
 
 SCHEME = "hf://"
-_NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>.+))?")
+_NAME = re.compile(
+    r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<folder>[\w./-]*))?"
+)
 
 
 def fetched(directory: epath.PathLike) -> epath.PathLike:
@@ -22,8 +24,8 @@ def fetched(directory: epath.PathLike) -> epath.PathLike:
         return directory
     named = _NAME.fullmatch(directory.removeprefix(SCHEME))
     if named is None:
-        raise InputError(f"{directory}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
-    return _snapshot(named["repository"], named["revision"])
+        raise InputError(f"{directory}: expected hf://USER/NAME, or hf://USER/NAME@REVISION/FOLDER")
+    return os.path.join(_snapshot(named["repository"], named["revision"]), named["folder"] or "")
 
 
 @functools.cache  # so that a command reads one revision, whatever is uploaded meanwhile

@@ -7,20 +7,21 @@ from maskgil_jax.data import pipeline
 from maskgil_jax.data.images import cropping
 from maskgil_jax.data.images.color import check_color
 from maskgil_jax.runtime import sharding
-from maskgil_jax.training import optimizer
+from maskgil_jax.training import optimizer, trackers
 
 
 def check_common(config: ConfigDict) -> Mesh:
     """The mesh that a config of either network asks for.
 
     Raises:
-      InputError: fields of mesh, batch, images or optimizer that do not fit together, or this
-        machine.
+      InputError: fields of mesh, batch, images, tracker or optimizer that do not fit together, or
+        this machine.
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     pipeline.check_crop(config.data.crop)
     cropping.check_resize(config.data.resize)
     check_color(config.data.color, "config.data.color")
+    trackers.named(config.tracker)
     optimizer.adamw(**config.optimizer, steps=config.steps)
     return mesh

@@ -26,6 +26,7 @@ from maskgil_jax.data.images.buckets import Compilations
 from maskgil_jax.data.order import Order
 from maskgil_jax.runtime import sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
+from maskgil_jax.training import trackers
 from maskgil_jax.training.checkpoints import Checkpoints
 from maskgil_jax.training.clock import Clock
 from maskgil_jax.training.dataset import Dataset
@@ -100,7 +101,9 @@ def open_run(
         else:
             state = _restored_state(checkpoints, shapes, shardings)
         start = checkpoints.latest or 0
-        with Writer(workdir, start_step=start, steps=config.steps) as writer:
+        tracker = trackers.named(config.tracker)
+        known = dict(steps=config.steps, tracker=tracker, config=about["config"])
+        with Writer(workdir, start_step=start, **known) as writer:
             run = Run(
                 *(config, mesh, dataset, shardings, start),
                 *(checkpoints, writer, stop, unreadable),

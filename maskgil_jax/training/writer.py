@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: JSON lines, TensorBoard, the terminal."""
+"""Where a run's numbers and pictures go: JSON lines, the terminal, and trackers."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from maskgil_jax.runtime import paths, processes, work_lock
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import to_json, write_bytes
+from maskgil_jax.training import trackers
 
 log = logging.getLogger("maskgil_jax")
 
@@ -24,16 +26,31 @@ Line = dict[str, Any]  # `step`, an integer, and numbers
 
 
 class Writer:
-    """Scalars to `training.jsonl` and TensorBoard, progress to the terminal; process 0 alone.
+    """Scalars to `training.jsonl` and trackers, progress to the terminal; process 0 alone.
 
     What an earlier run wrote after `start_step` is dropped, since those steps are done again; lines
     that cannot be read are kept in another file. In cloud storage the lines appear once a minute.
+    A tracker beside TensorBoard that fails is left out from then on, with a warning.
+
+    Args:
+      directory: the work directory.
+      start_step, steps: that are done already, and of the whole run.
+      tracker: makes another tracker than TensorBoard; None: there is none.
+      config: that it is told of, JSON-able.
 
     Raises:
       InputError: the log cannot be written.
     """
 
-    def __init__(self, directory: epath.Path, *, start_step: int, steps: int):
+    def __init__(
+        self,
+        directory: epath.Path,
+        *,
+        start_step: int,
+        steps: int,
+        tracker: trackers.Make | None = None,
+        config: dict[str, Any] | None = None,
+    ):
         self._active = processes.first()
         if not self._active:
             return
@@ -44,12 +61,11 @@ class Writer:
         self._lines = [line for line in earlier.lines if line["step"] <= start_step]
         self._write_whole_log()
         self._file = None if paths.is_remote(directory) else self._log.open("a")
-        # Here, since it loads PyTorch where that is installed, which takes a second.
-        from tensorboardX import SummaryWriter
-
-        self._board = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None
-        )
+        start = trackers.Start(str(directory), config or {}, start_step)
+        self._board = trackers.TensorBoard(start)
+        self._tracker: trackers.Tracker | None = None
+        if tracker is not None:
+            self._tracker = self._guarded("did not start", tracker, start)
         self._started, self._first, self._steps = time.monotonic(), start_step, steps
         self._bar = None
         if _on_terminal():
@@ -75,6 +91,14 @@ class Writer:
         except OSError as error:
             raise InputError(f"{self._log} cannot be written: {error}") from error
 
+    def _guarded(self, failed: str, do: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call of the tracker gives; after one that fails there is no tracker any more."""
+        try:
+            return do(*arguments)
+        except Exception as error:  # of others' code; a run of days does not end for it
+            log.warning("the tracker %s, the run goes on without it: %r", failed, error)
+            self._tracker = None
+
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
         if self._active and self._bar is not None:
@@ -85,8 +109,9 @@ class Writer:
         if not self._active:
             return
         self._append({"step": step, **values})
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(step, values)
+        if self._tracker:
+            self._guarded(f"failed at step {step}", self._tracker.scalars, step, values)
         names = [name for name in ("loss", "accuracy", "psnr") if name in values]
         text = " ".join(f"{name} {values[name]:.4g}" for name in names)
         if self._bar is not None:
@@ -102,10 +127,11 @@ class Writer:
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Log uint8 images [H, W, 3]."""
-        if self._active:
-            for name, picture in pictures.items():
-                self._board.add_image(name, picture, step, dataformats="HWC")
-            self._board.flush()
+        if not self._active:
+            return
+        self._board.pictures(step, pictures)
+        if self._tracker:
+            self._guarded(f"failed at step {step}", self._tracker.pictures, step, pictures)
 
     def __enter__(self) -> "Writer":
         return self
@@ -118,6 +144,8 @@ class Writer:
             else:
                 self._file.close()
             self._board.close()
+            if self._tracker:
+                self._guarded("did not close", self._tracker.close)
             if self._bar is not None:
                 self._bar.close()
 

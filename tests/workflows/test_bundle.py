@@ -230,6 +230,10 @@ def test_a_bundle_is_loaded_and_sampled_from_the_hub(bundled, on_the_hub, tmp_pa
         done = call("sample", f"--model={model}", *options, f"--output={tmp_path}/{name}")
         assert done.returncode == 0, done.stderr
     assert len(on_the_hub) == count  # one download for a process, tokenizer and all
+    assert (
+        maskgil_jax.load("hf://ada/digits/tokenizer").fingerprint
+        == (generator.tokenizer["fingerprint"])
+    )
     ours, theirs = (np.load(tmp_path / name / "samples.npz")["arr_0"] for name in ("hub", "here"))
     np.testing.assert_array_equal(ours, theirs)
 
@@ -237,7 +241,7 @@ def test_a_bundle_is_loaded_and_sampled_from_the_hub(bundled, on_the_hub, tmp_pa
 def test_what_the_hub_does_not_have_is_one_message(on_the_hub, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="hf://ada/nothing cannot be downloaded: "):
         maskgil_jax.load("hf://ada/nothing")
-    with pytest.raises(InputError, match="hf://digits: expected hf://USER/NAME or"):
+    with pytest.raises(InputError, match="hf://digits: expected hf://USER/NAME, or"):
         maskgil_jax.load("hf://digits")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     done = call("sample", "--model=hf://ada/other", "--classes=1", f"--output={tmp_path}/out")
@@ -245,3 +249,15 @@ def test_what_the_hub_does_not_have_is_one_message(on_the_hub, tmp_path, monkeyp
     assert done.stderr == (
         "error: hf://ada/other needs huggingface_hub: pip install 'maskgil_jax[hub]'\n"
     )
+
+
+def test_a_bundle_is_written_to_a_bucket_and_read_from_it(bundled, bucket, tmp_path):
+    done = call("convert", "bundle", f"--source={bundled}", f"--output={bucket}/digits")
+    assert done.returncode == 0, done.stderr
+    generator, tokenizer = loading.load_pair(f"{bucket}/digits", "")
+    assert generator.tokenizer["path"] == f"{bucket}/digits/tokenizer"
+    assert (bucket / "digits" / "README.md").exists()
+    done = call("convert", "bundle", f"--source={bucket}/digits", f"--output={tmp_path}/back")
+    assert done.returncode == 0, done.stderr
+    assert maskgil_jax.load(tmp_path / "back").fingerprint == generator.fingerprint
+    assert {path.name for path in bucket.iterdir()} == {"digits"}  # nothing under another name

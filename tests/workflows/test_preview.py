@@ -38,6 +38,7 @@ GENERATOR = {
     "pictures_every": [0],
     "keep_checkpoints": [0],
     "keep_every": [-1],
+    "tracker": ["nowhere:Tracker", "nonsense"],
     "skips_allowed": [-1],
     "data.source": ["", "bucket:x", "folder:/nowhere", "arrayrecord:/nowhere"],
     "data.image_size": [0, 9, 16],
