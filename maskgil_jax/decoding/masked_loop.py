@@ -83,16 +83,18 @@ def decode_step(
     at_positions = functools.partial(jnp.take_along_axis, indices=positions_Bn, axis=1)
 
     logits_BnV = model.predict(codes_BL, positions_Bn, guidance if segment.guided else None)
-    logits_BnV = logits_BnV / temperature
-
-    # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
-    sharp = confidence == "logit"
-    divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
+    divisor: jax.Array | float = jnp.maximum(temperature, 1e-6)  # 0 is the maximum
+    if confidence != "log_probability_at_1":
+        # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
+        sharp = confidence == "logit"
+        logits_BnV = logits_BnV / temperature
+        divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
     tokens_Bn, log_p_Bn, logit_Bn = model.sample(step, logits_BnV, positions_Bn, divisor)
 
     noise_Bn = choice_temperature * at_positions(model.gumbel(step))
     confidence_Bn = {
         "log_probability": log_p_Bn + noise_Bn,
+        "log_probability_at_1": logit_Bn - jax.nn.logsumexp(logits_BnV, axis=-1) + noise_Bn,
         "logit": logit_Bn + noise_Bn,
         "order": -at_positions(model.rank_BL).astype(jnp.float32),
     }[confidence]

@@ -23,10 +23,11 @@ class Options:
       guidance_form: "scale", u + guidance (c - u), where 1 is no guidance; or "weight",
         (1 + guidance) c - guidance u, where 0 is none. In papers both are called the CFG scale.
       guidance_ramp: "constant"; "linear", "cosine" or "power_cosine" from none at the first step.
-      temperature: divides the logits that tokens are drawn from.
+      temperature: divides the logits that tokens are drawn from; of rule "dimoo" also 0, for the
+        likeliest ones.
       temperature_schedule: "constant"; "titok", times 1.3 falling to 0.5; "halton", sharpened by
         1 rising to 1.2.
-      choice_temperature: scale of the noise on the confidence, annealed to 0.
+      choice_temperature: scale of the noise on the confidence, annealed to 0 but for "dimoo".
       top_k, top_p: classes that are drawn from, see token_sampling.filtered.
     """
 
@@ -56,7 +57,8 @@ class Options:
         if self.rule == "maskgil" and self.schedule not in schedules.REVEAL_CURVES:
             known_schedules = sorted(schedules.REVEAL_CURVES)
             raise ValueError(f"schedule = {self.schedule!r}, expected one of {known_schedules}")
-        option_checks.check_divisor("temperature", [self.temperature])
+        if self.temperature or self.rule != "dimoo":
+            option_checks.check_divisor("temperature", [self.temperature])
         token_sampling.check_filter(self.top_k, self.top_p)
 
 
@@ -67,8 +69,9 @@ class Rule(NamedTuple):
       counts: (schedule, steps, tokens) -> tokens revealed by each step.
       ramp: steps -> how far the guidance's ramp has come at each, 0 to 1.
       noise: steps -> share of the choice temperature at each.
-      confidence: "log_probability" of the drawn token, its "logit" (whose noise acts on the draw as
-        well), or "order": the place in Halton's order.
+      confidence: "log_probability" of the drawn token, "log_probability_at_1", whatever the
+        temperature of the draw, its "logit" (whose noise acts on the draw as well), or "order":
+        the place in Halton's order.
     """
 
     counts: Callable[[str, int, int], np.ndarray]
@@ -100,6 +103,8 @@ RULES = {
     "titok": Rule(schedules.maskgit_counts, _past, _left, "logit"),
     # markweberdev/maskbit, modeling/modules/sampling.py.
     "maskbit": Rule(schedules.maskgit_counts, _past, _left, "log_probability"),
+    # Alpha-VLLM/Lumina-DiMOO, generators/image_generation_generator.py.
+    "dimoo": Rule(schedules.maskgit_counts, _to_last, np.ones, "log_probability_at_1"),
     # valeoai/Halton-MaskGIT, Sampler/halton_sampler.py.
     "halton": Rule(schedules.halton_counts, _to_last, lambda steps: np.zeros(steps), "order"),
 }
@@ -118,6 +123,15 @@ PRESETS = {
         guidance_form="weight",
         guidance_ramp="constant",
         temperature_schedule="halton",
+    ),
+    "lumina_dimoo": Options(
+        steps=64,
+        rule="dimoo",
+        schedule="cosine",
+        guidance=4.0,
+        guidance_form="weight",
+        guidance_ramp="constant",
+        choice_temperature=1.0,
     ),
     "titok_l32": Options(
         steps=8,

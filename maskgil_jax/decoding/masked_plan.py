@@ -19,7 +19,7 @@ class Plan:
     Attributes:
       masked: tokens that are masked before each step, of the image with most of them.
       guidance: scale s of u + s (c - u); 1 is no guidance.
-      temperature: divides the logits.
+      temperature: divides the logits; 0 is their maximum.
       choice_temperature: scale of the Gumbel noise added to the confidence.
       confidence: as in Rule.
       top_k, top_p: as in Options.
@@ -68,7 +68,8 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
     )
     temperature = o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)
     option_checks.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
-    option_checks.check_divisor("temperature", temperature)
+    if o.temperature:
+        option_checks.check_divisor("temperature", temperature)
     counts_SB = _counts(o, tokens_B)
     masked_SB = tokens_B - (np.cumsum(counts_SB, axis=0) - counts_SB)
     return Plan(

@@ -188,14 +188,31 @@ class Generator:
         """
         condition, negative = self._checked_pair(condition, negative)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
-        masked_Bhw = np.asarray(codes_Bhw == self.mask_id)
-        self._check_prefix(masked_Bhw, prefix)
-        masked_B = masked_Bhw.sum(axis=(1, 2))
+        self._check_prefix(np.asarray(codes_Bhw == self.mask_id), prefix)
+        sampled_Bhw = self._filled(
+            condition, negative, codes_Bhw, rng, start, memory, options, prefix
+        )
+        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
+        return sampled_Bhw
+
+    def _filled(
+        self,
+        condition: Condition,
+        negative: Condition | None,
+        codes_Bhw: jax.Array,
+        rng: jax.Array | int,
+        start: jax.Array | int,
+        memory: float | None,
+        options: Mapping[str, Any],
+        prefix: int = 0,
+    ) -> jax.Array:
+        """`sample` of what was checked; `start` may be the index of each image."""
+        masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not masked_B.any():
             return codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None)
         with sharding.where_shared(self.network):
-            sampled_Bhw = device_memory.run_within(
+            return device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
                 masked_loop.sample_codes,
@@ -203,8 +220,6 @@ class Generator:
                 plan=plan,
                 prefix=prefix,
             )
-        token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
-        return sampled_Bhw
 
     def _checked_start(
         self, codes: npt.ArrayLike | None, grid: tuple[int, int] | None, batch: int

@@ -13,7 +13,7 @@ from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import model_directory, networks, prompts, speech_encoder, text_encoder
 from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.pretrained.networks import Auxiliary
-from maskgil_jax.pretrained.prompted import PromptedGenerator
+from maskgil_jax.pretrained.prompted import make_prompted
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.pretrained.tokenizers import Tokenizer
@@ -133,7 +133,7 @@ def wrap(
         return SpeechEncoder(network, beside[speech_encoder.VOCABULARY], *known)
     if _reads_prompts(network):
         vocabulary = beside.get(prompts.VOCABULARY, b"")
-        return PromptedGenerator(
+        return make_prompted(
             network, **provenance, path=path, fingerprint=fingerprint, vocabulary=vocabulary
         )
     if hasattr(network, "classify"):
