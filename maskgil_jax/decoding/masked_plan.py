@@ -39,7 +39,7 @@ class Plan:
         return any(scale != 1.0 for scale in self.guidance)
 
 
-def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]:
+def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, np.ndarray]:
     """The plan to reveal masked tokens with the Options of these names.
 
     Args:
