@@ -29,6 +29,10 @@ class Options:
         1 rising to 1.2.
       choice_temperature: scale of the noise on the confidence, annealed to 0 but for "dimoo".
       top_k, top_p: classes that are drawn from, see token_sampling.filtered.
+      cache_ratio: share of tokens that most steps do not run but take as they were
+        (models/token_models/kept_tokens.py), of models with a vocabulary; 0: all steps run all.
+      cache_warmup: share of the steps, the first, that run all tokens nevertheless.
+      cache_refresh: after those, each so-manieth step runs all.
     """
 
     steps: int = 8
@@ -42,6 +46,9 @@ class Options:
     choice_temperature: float = 4.5
     top_k: int = 0
     top_p: float = 1.0
+    cache_ratio: float = 0.0
+    cache_warmup: float = 0.3
+    cache_refresh: int = 5
 
     def __post_init__(self) -> None:
         """Refuse what no decoding can use, whatever the number of tokens."""
@@ -60,6 +67,19 @@ class Options:
         if self.temperature or self.rule != "dimoo":
             option_checks.check_divisor("temperature", [self.temperature])
         token_sampling.check_filter(self.top_k, self.top_p)
+        self._check_cache()
+
+    def _check_cache(self) -> None:
+        for name in ("cache_ratio", "cache_warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}, expected 0 or more, below 1")
+        if self.cache_refresh < 1:
+            raise ValueError(f"cache_refresh = {self.cache_refresh}, expected 1 or more")
+        if self.cache_ratio and self.guidance_ramp != "constant":
+            raise ValueError(
+                f"guidance_ramp = {self.guidance_ramp!r} with cache_ratio = {self.cache_ratio}, "
+                "expected 'constant': all steps keep the same sequences"
+            )
 
 
 class Rule(NamedTuple):

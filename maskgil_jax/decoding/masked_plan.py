@@ -23,6 +23,8 @@ class Plan:
       choice_temperature: scale of the Gumbel noise added to the confidence.
       confidence: as in Rule.
       top_k, top_p: as in Options.
+      all_tokens: whether each step runs all tokens.
+      cache_ratio: share of tokens that the other steps do not run.
     """
 
     masked: tuple[int, ...]
@@ -32,6 +34,8 @@ class Plan:
     confidence: str
     top_k: int
     top_p: float
+    all_tokens: tuple[bool, ...] = ()
+    cache_ratio: float = 0.0
 
     @property
     def guided(self) -> bool:
@@ -80,7 +84,17 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, np.ndarr
         confidence=rule.confidence,
         top_k=o.top_k,
         top_p=o.top_p,
+        all_tokens=_all_tokens(o),
+        cache_ratio=o.cache_ratio,
     ), counts_SB
+
+
+def _all_tokens(options: Options) -> tuple[bool, ...]:
+    """Whether each step runs all tokens, with a cache."""
+    if not options.cache_ratio:
+        return (True,) * options.steps
+    since_warmup = np.arange(options.steps) - int(options.steps * options.cache_warmup)
+    return tuple(((since_warmup <= 0) | (since_warmup % options.cache_refresh == 0)).tolist())
 
 
 def _counts(options: Options, tokens_B: np.ndarray) -> np.ndarray:

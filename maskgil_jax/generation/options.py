@@ -42,6 +42,13 @@ class Decoding:
         "how many of the likeliest codes are sampled from; 0: all (0; Lumina-mGPT 2000)", None
     )
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
+    cache_ratio: float | None = option(
+        "share of tokens that most steps take as they were, of Lumina-DiMOO; 0: none (0)", None
+    )
+    cache_warmup: float | None = option(
+        "share of steps, the first, that run all tokens (0.3)", None
+    )
+    cache_refresh: int | None = option("each so-manieth step after them runs all (5)", None)
     prefix_model: str | None = option(
         "causal generator directory, for hybrid decoding; default: the model itself, if it was "
         "trained token by token too",

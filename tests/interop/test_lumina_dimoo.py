@@ -11,7 +11,8 @@ import pytest
 import maskgil_jax
 from maskgil_jax.decoding import masked_loop, masked_options, masked_plan, schedules
 from maskgil_jax.interop import conversion, safetensors_files
-from maskgil_jax.models.token_models import dimoo_sequence
+from maskgil_jax.models.token_models import dimoo_sequence, kept_tokens
+from maskgil_jax.models.token_models.conditions import Text
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.errors import InputError
@@ -67,16 +68,37 @@ def given(run):
     spec = golden.spec(NAME)["runs"][run]
     start = EXPECTED[f"{run}_grid_start"][None]
     options = dict(guidance=spec["cfg"], steps=spec["steps"], temperature=spec["temperature"])
+    if spec["cache"]:
+        names = dict(cache_ratio=0.9, cache_warmup=0.3, cache_refresh=5)
+        theirs = dict(cache_warmup="warmup_ratio", cache_refresh="refresh_interval")
+        options |= {ours: spec.get(theirs.get(ours, ours), x) for ours, x in names.items()}
     return spec, np.where(start < 0, 8192, start), options
 
 
-def test_greedy_draws_are_the_official_ones(imported):
+def test_what_some_tokens_give_beside_kept_ones_is_the_official(imported):
+    name = "lumina_dimoo"
+    model, expected = maskgil_jax.load(imported(name)), golden.arrays(name)
+    text, later = (
+        Text(jnp.asarray(expected[ids][None]), jnp.ones((1, 39), bool))
+        for ids in ("ids_b", "ids_b2")
+    )
+    places = jnp.asarray(np.flatnonzero(expected["to_compute"]))[None]
+    with jax.default_matmul_precision("highest"):
+        kept = kept_tokens.everything(model.network, text)
+        found = kept_tokens.run(model.network, later, kept, places).outputs_BTD[:, places[0]]
+        logits = np.asarray(model.network.classify_ids(found))[0]
+    golden.check(name, "logits_partial", logits[:, expected["columns"]], expected["logits_partial"])
+
+
+@pytest.mark.parametrize("run", ["r0", "r2"])
+def test_greedy_draws_are_the_official_ones(run, imported):
+    """With their cache between steps, and without."""
     model = maskgil_jax.load(imported(NAME))
-    spec, _, options = given("r0")
-    prompt, none = [EXPECTED["r0_prompt"]], [EXPECTED["r0_uncond"]]
+    spec, _, options = given(run)
+    prompt, none = [EXPECTED[f"{run}_prompt"]], [EXPECTED[f"{run}_uncond"]]
     with jax.default_matmul_precision("highest"):
         codes = model.sample(prompt, 0, negative=none, grid=tuple(spec["grid"]), **options)
-    np.testing.assert_array_equal(codes[0], EXPECTED["r0_codes"])
+    np.testing.assert_array_equal(codes[0], EXPECTED[f"{run}_codes"])
 
 
 def official_noise(spec, masked_S):
@@ -101,57 +123,104 @@ def official_noise(spec, masked_S):
     return jnp.asarray(of_codes), jnp.asarray(of_cells)
 
 
-@pytest.mark.parametrize("run", ["r1", "r4"])
-def test_the_loop_with_the_official_noise_draws_the_official_codes(run, imported):
-    """With guidance, and without it from an image of which half is known."""
-    model = maskgil_jax.load(imported(NAME))
-    spec, start, options = given(run)
-    L = start.size
-    rule = {**masked_options.PRESETS["lumina_dimoo"].__dict__, **options}
-    plan, counts = masked_plan.plan(int((start == 8192).sum()), **rule)
-    np.testing.assert_array_equal(
-        np.array(plan.masked) - counts[:, 0], EXPECTED[f"{run}_masked_after"]
-    )
-    before = EXPECTED[f"{run}_codes_before"]
-    of_codes, of_cells = official_noise(spec, before == -1)
-    pair = [EXPECTED[f"{run}_prompt"], EXPECTED[f"{run}_uncond"]]
-    text = model._text(model.ids(pair, start.shape[1:]), start.shape[1:], 256)
-    network = model.network
+class Run:
+    """A run of the official sampler, with its noise, on our network."""
 
-    def predict(codes_BL, positions, guidance):
-        conditions = jax.tree.map(lambda x: x if plan.guided else x[:1], text)
-        grid = codes_BL.reshape(start.shape)
-        return masked_loop.logits_at(
-            network, network.backbone, grid, conditions, positions, guidance
-        )
+    def __init__(self, run, model):
+        self.run, self.network = run, model.network
+        spec, start, options = given(run)
+        self.start, self.grid = start, start.shape[1:]
+        self.temperature = options["temperature"]
+        rule = {**masked_options.PRESETS["lumina_dimoo"].__dict__, **options}
+        self.plan, self.counts = masked_plan.plan(int((start == 8192).sum()), **rule)
+        pair = [EXPECTED[f"{run}_prompt"], EXPECTED[f"{run}_uncond"]]
+        text = model._text(model.ids(pair, self.grid), self.grid, 256)
+        self.text = text if self.plan.guided else jax.tree.map(lambda x: x[:1], text)
+        masked = EXPECTED[f"{run}_codes_before"] == -1
+        self.of_codes, self.of_cells = official_noise(spec, masked)
+        share = 1 - self.plan.cache_ratio
+        self.keep = None
+        if self.plan.cache_ratio:
+            self.keep = masked_loop.keeping(self.network, self.text, self.grid, share)
 
-    def sample(step, logits, positions, divisor):
-        tokens = (logits / divisor + of_codes[step][positions]).argmax(axis=-1)
+    def predict(self, codes_BL, positions, guidance):
+        grid = codes_BL.reshape(self.start.shape)
+        backbone = self.network.backbone
+        return masked_loop.logits_at(self.network, backbone, grid, self.text, positions, guidance)
+
+    def sample(self, step, logits, positions, divisor):
+        tokens = (logits / divisor + self.of_codes[step][positions]).argmax(axis=-1)
         chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-        confidence = jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1))
-        return tokens, confidence, chosen
+        return tokens, jnp.exp(chosen - jax.nn.logsumexp(logits, axis=-1)), chosen
 
-    loop = masked_loop.Model(
-        predict, sample, lambda step: of_cells[step][None], jnp.zeros((1, L)), 8192
-    )
+    def gumbel(self, step):
+        return self.of_cells[step][None]
+
+
+@pytest.fixture(scope="module", params=["r1", "r3", "r4"])
+def official(request, imported):
     with jax.default_matmul_precision("highest"):
-        codes = jax.jit(functools.partial(masked_loop.decode, loop, plan=plan))(
-            jnp.asarray(start.reshape(1, L)), counts
-        )
-        np.testing.assert_array_equal(codes.reshape(start.shape)[0], EXPECTED[f"{run}_codes"])
-        # A step of its own shows the official draws, their probabilities and guided logits.
-        for name in (n for n in EXPECTED if n.startswith(f"{run}_guided_step")):
-            step = int(name.removeprefix(f"{run}_guided_step"))
-            state = np.where(before[step] < 0, 8192, before[step])[None]
-            positions = jnp.asarray(np.flatnonzero(before[step] < 0))[None]
-            scale = plan.guidance[step] if plan.guided else None
-            logits = predict(jnp.asarray(state), positions, scale)
-            tokens, confidence, _ = sample(step, logits, positions, options["temperature"])
-            count = positions.size
-            np.testing.assert_array_equal(tokens[0], EXPECTED[f"{run}_drawn"][step, :count])
-            golden.check(NAME, f"{run}_conf", confidence[0], EXPECTED[f"{run}_conf"][step, :count])
-            columns = np.asarray(logits)[0, : len(EXPECTED[name]), EXPECTED[f"{run}_columns"]].T
-            golden.check(NAME, f"{run}_guided_step*", columns, EXPECTED[name])
+        yield Run(request.param, maskgil_jax.load(imported(NAME)))
+
+
+@pytest.mark.slow
+def test_the_loop_with_the_official_noise_draws_the_official_codes(official):
+    """With guidance; with their cache; and without guidance, half of the image being known."""
+    run, start = official.run, official.start
+    after = np.array(official.plan.masked) - official.counts[:, 0]
+    np.testing.assert_array_equal(after, EXPECTED[f"{run}_masked_after"])
+    rank = jnp.zeros((1, start.size))
+    loop = masked_loop.Model(
+        official.predict, official.sample, official.gumbel, rank, 8192, official.keep
+    )
+    codes = jax.jit(functools.partial(masked_loop.decode, loop, plan=official.plan))(
+        jnp.asarray(start.reshape(1, -1)), official.counts
+    )
+    np.testing.assert_array_equal(codes.reshape(official.grid), EXPECTED[f"{run}_codes"])
+
+
+def test_each_step_shows_the_official_draws(official):
+    """From the official state before it: draws, probabilities, guided logits, what a cache runs."""
+    run, plan, keep = official.run, official.plan, official.keep
+    positions = jnp.arange(official.start.size)[None]
+    kept = keep.state if keep else None
+
+    @jax.jit
+    def predict(codes, guidance, kept, all_tokens):
+        scale = guidance if plan.guided else None
+        if keep:
+            return keep.predict(codes, positions, scale, kept, all_tokens)
+        return official.predict(codes, positions, scale), None
+
+    for step, before in enumerate(EXPECTED[f"{run}_codes_before"]):
+        codes = jnp.asarray(np.where(before < 0, 8192, before)[None])
+        if keep:
+            assert plan.all_tokens[step] == EXPECTED[f"{run}_refresh"][step]
+            if not plan.all_tokens[step]:
+                check_runs(run, step, official.text.mask_BT, kept, 1 - plan.cache_ratio)
+        logits, kept = predict(codes, plan.guidance[step], kept, plan.all_tokens[step])
+        tokens, confidence, _ = official.sample(step, logits, positions, official.temperature)
+        masked = before == -1
+        drawn, conf = (EXPECTED[f"{run}_{x}"][step, : masked.sum()] for x in ("drawn", "conf"))
+        np.testing.assert_array_equal(np.asarray(tokens)[0, masked], drawn)
+        golden.check(NAME, f"{run}_conf", np.asarray(confidence)[0, masked], conf)
+        expected = EXPECTED.get(f"{run}_guided_step{step}")
+        if expected is not None:
+            rows = np.asarray(logits)[0, masked][: len(expected)]
+            columns = rows[:, EXPECTED[f"{run}_columns"]]
+            golden.check(NAME, f"{run}_guided_step*", columns, expected)
+
+
+def check_runs(run, step, mask_BT, kept, share):
+    """The tokens that a cache runs are the official ones, of both sequences."""
+    T = kept.largest_BT.shape[1]
+    mask_BT = np.pad(mask_BT, ((0, 0), (0, T - mask_BT.shape[1])), constant_values=True)
+    runs_BT = np.asarray(kept_tokens.unsure(kept.largest_BT, jnp.asarray(mask_BT), share))
+    for row, name in enumerate(("cond", "uncond")):
+        expected = EXPECTED[f"{run}_compute_{name}"][step].astype(bool)
+        found = runs_BT[row, mask_BT[row]]
+        np.testing.assert_array_equal(found, expected[: len(found)])
+        assert not expected[len(found) :].any() and found.sum() < len(found)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("keep_")])

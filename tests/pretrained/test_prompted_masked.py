@@ -1,16 +1,19 @@
 """Drawing from prompts, by a masked model of text and image tokens in one sequence."""
 
 import copy
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from maskgil_jax.decoding import masked_loop
-from maskgil_jax.models.token_models import dimoo_sequence
+from maskgil_jax.models.token_models import dimoo_sequence, kept_tokens
+from maskgil_jax.models.token_models.conditions import Text
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import tiny_dimoo
+from tests.helpers import tiny_dimoo, tiny_llama
 
 GRID = (4, 6)
 LONG = "red apple " * 40  # several hundred tokens: padded to more than the others
@@ -77,6 +80,33 @@ def test_codes_are_drawn_from_the_logits_of_the_whole_sequences(model):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
+CACHE = OPTIONS | dict(steps=12, cache_ratio=0.8)
+
+
+@pytest.mark.slow
+def test_a_cache_changes_some_codes_and_none_where_all_tokens_run(model):
+    """An image with it does not depend on its batch either."""
+    plain = np.asarray(model.sample(PROMPTS[:2], 7, **OPTIONS | dict(steps=12)))
+    np.testing.assert_array_equal(model.sample(PROMPTS[:2], 7, **CACHE, cache_refresh=1), plain)
+    cached = np.asarray(model.sample(PROMPTS[:2], 7, **CACHE))
+    assert (cached != plain).any() and (cached < 8192).all()
+    np.testing.assert_array_equal(model.sample(PROMPTS[1:2], 7, start=1, **CACHE)[0], cached[1])
+
+
+def test_a_cached_step_is_a_share_of_the_work(model):
+    """Counted in the compiled steps: a tenth of the products with weights, and of attention."""
+    network, (B, T) = model.network, (2, 1024)
+    text = Text(jnp.zeros((B, T), jnp.int32), jnp.ones((B, T), bool))
+    kept = jax.eval_shape(functools.partial(kept_tokens.nothing, network, B, T))
+
+    def flops(step, *given):
+        return jax.jit(step).lower(network, text, *given).compile().cost_analysis()["flops"]
+
+    every = flops(kept_tokens.everything)
+    some = flops(functools.partial(kept_tokens.renewed, share=0.1), kept)
+    assert 0.09 < some / every < 0.13
+
+
 def test_known_codes_stay(model):
     known = np.full((2, *GRID), 8192)
     known[:, :2] = 5
@@ -108,9 +138,22 @@ def test_several_devices_draw_the_same(model, drawn):
         (["a"], dict(steps=37), "steps = 37, expected 1 to 36"),
         (["a"], dict(steps=2, negative=["b", "c"]), "2 negative prompts for 1 prompts"),
         (["a"], dict(tokens=3), "tokens"),
+        (["a"], dict(steps=2, cache_ratio=1.0), "cache_ratio = 1.0, expected 0 or more, below 1"),
+        (["a"], dict(steps=2, cache_refresh=0), "cache_refresh = 0, expected 1 or more"),
+        (
+            ["a"],
+            dict(steps=2, cache_ratio=0.9, guidance_ramp="linear"),
+            "guidance_ramp = 'linear' with cache_ratio = 0.9, expected 'constant'",
+        ),
         (["a"], dict(steps=2, temperature=-1.0), "temperature = -1.0, expected a positive"),
     ],
 )
 def test_bad_input_is_named(prompts, options, message, model):
     with pytest.raises(InputError, match=message):
         model.sample(prompts, 0, **options)
+
+
+def test_other_models_keep_no_tokens():
+    options = dict(cache_ratio=0.9, guidance_ramp="constant")
+    with pytest.raises(InputError, match="cache_ratio = 0.9, but this model keeps no tokens"):
+        tiny_llama.masked().check_options(options)
