@@ -14,7 +14,7 @@ class Options:
     """How to decode; `PRESETS` holds the published settings.
 
     Attributes:
-      steps: 1 to the number of masked tokens.
+      steps: 1 to the number of masked tokens; more of rule "dimoo", which then ends early.
       rule: key of RULES.
       schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square", "root" for
         rule "maskgil"; "cosine", "arccos", "uniform", "log", "exp", "powK" for the others but
@@ -92,12 +92,14 @@ class Rule(NamedTuple):
       confidence: "log_probability" of the drawn token, "log_probability_at_1", whatever the
         temperature of the draw, its "logit" (whose noise acts on the draw as well), or "order":
         the place in Halton's order.
+      ends_early: there may be more steps than tokens, of which the last then do nothing.
     """
 
     counts: Callable[[str, int, int], np.ndarray]
     ramp: Callable[[int], np.ndarray]
     noise: Callable[[int], np.ndarray]
     confidence: str
+    ends_early: bool = False
 
 
 def _to_last(steps: int) -> np.ndarray:
@@ -124,7 +126,9 @@ RULES = {
     # markweberdev/maskbit, modeling/modules/sampling.py.
     "maskbit": Rule(schedules.maskgit_counts, _past, _left, "log_probability"),
     # Alpha-VLLM/Lumina-DiMOO, generators/image_generation_generator.py.
-    "dimoo": Rule(schedules.maskgit_counts, _to_last, np.ones, "log_probability_at_1"),
+    "dimoo": Rule(
+        schedules.dimoo_counts, _to_last, np.ones, "log_probability_at_1", ends_early=True
+    ),
     # valeoai/Halton-MaskGIT, Sampler/halton_sampler.py.
     "halton": Rule(schedules.halton_counts, _to_last, lambda steps: np.zeros(steps), "order"),
 }

@@ -62,11 +62,11 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, np.ndarr
         raise ValueError(f"decoding options {unknown}, expected some of {', '.join(fields)}")
     o = Options(**options)  # type: ignore[arg-type]
     tokens_B = np.atleast_1d(tokens)
-    if not 1 <= o.steps <= max(1, tokens_B.max()):
+    rule = RULES[o.rule]
+    if o.steps < 1 or (o.steps > max(1, tokens_B.max()) and not rule.ends_early):
         raise ValueError(
             f"steps = {o.steps}, expected 1 to {tokens_B.max()} (the number of tokens)"
         )
-    rule = RULES[o.rule]
     guidance = schedules.guidance_scales(
         schedules.GUIDANCE_FORMS[o.guidance_form](o.guidance), o.guidance_ramp, rule.ramp(o.steps)
     )
