@@ -108,8 +108,8 @@ def entries(config: LlamaConfig) -> list[Entry]:
     Raises:
       InputError: a network that is no Chameleon.
     """
+    check_same("lumina-mgpt", config, CHAMELEON | dict(post_norm=config.post_norm))
     if not config.vocabulary:
-        check_same("lumina-mgpt", config, CHAMELEON)
         raise InputError("lumina-mgpt has a vocabulary of text, but this model has none")
     V, D = config.vocabulary, config.dim
     return [

@@ -12,7 +12,7 @@ from maskgil_jax.models.token_models.llama_config import LLADA, LlamaConfig
 from maskgil_jax.pretrained.prompted import PromptedMaskedGenerator
 from tests.helpers import golden, tiny_lumina
 
-WORDS = ["Ġred", "Ġapple", "Ġgreen", "pear", "<system>", "</system>", "<user>", "</user>"]
+WORDS = ["Ġred", "Ġapple", "Ġgreen", "pear", "</system>", "<user>", "</user>"]
 
 
 def of_golden(name, folder, **files):
@@ -26,6 +26,7 @@ def vocabulary(name=dimoo_sequence.NO_PROMPT):
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     signs = {name: dimoo_sequence.UNCONDITION, "<|mdm_mask|>": dimoo_sequence.MASK}
+    signs["<system>"] = 126352  # a word of the prompt that is no sign of an image
     rest = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *WORDS]
     tokenizer = Tokenizer(models.BPE(signs | {word: i for i, word in enumerate(rest)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

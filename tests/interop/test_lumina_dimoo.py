@@ -260,6 +260,15 @@ def test_export_gives_the_same_tensors(tmp_path):
         assert written[name].tobytes() == tensor.tobytes() and written[name].dtype == tensor.dtype
 
 
+@pytest.mark.parametrize(
+    "format_name, message",
+    [("lumina-mgpt", "causal"), ("maskgil", "vocabulary"), ("llamagen-gpt", "vocabulary|causal")],
+)
+def test_no_other_format_holds_it(format_name, message, imported, tmp_path):
+    with pytest.raises(InputError, match=message):
+        conversion.export_model(format_name, str(imported(NAME)), str(tmp_path / "x.safetensors"))
+
+
 @pytest.fixture(scope="module")
 def state():
     return golden.weights(NAME)

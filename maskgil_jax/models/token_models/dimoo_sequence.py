@@ -22,6 +22,7 @@ CODES = 8192
 VOCABULARY = FIRST_CODE + CODES
 OPENING = 2  # tokens before the first code of an image: begin of answer, begin of image
 CLOSING = (END_OF_IMAGE, END_OF_ANSWER)
+SIGNS = (END_OF_LINE, MASK, BEGIN_OF_IMAGE, UNCONDITION, BEGIN_OF_ANSWER, *CLOSING)
 PIXELS = 16  # of a token's side, in its tokenizer
 
 NO_PROMPT = "<uncondition>"  # the name of UNCONDITION in tokenizer.json
@@ -29,7 +30,7 @@ NO_PROMPT = "<uncondition>"  # the name of UNCONDITION in tokenizer.json
 
 def has_meaning(token: int) -> bool:
     """Whether an id is not of text, but of an image, or says where it begins or ends."""
-    return token >= BEGIN_OF_IMAGE or token in (END_OF_LINE, MASK)
+    return token >= FIRST_CODE or token in SIGNS
 
 
 def turn(prompt: str, grid: tuple[int, int]) -> str:
