@@ -82,8 +82,9 @@ class PromptReader:
             *ids, end = self.vocabulary.ids(self.caption(record, rng), grid)
         except InputError as error:  # it holds the name of a sign
             raise Unreadable(str(error)) from None
-        room = self.tokens - lumina_sequence.OPENING - 1
-        ids_BT, mask_BT = prompts.batch([[*ids[:room], end]], grid, self.tokens)
+        opening = lumina_sequence.opening(grid)
+        room = self.tokens - len(opening) - 1
+        ids_BT, mask_BT = prompts.batch([[*ids[:room], end]], opening, self.tokens)
         return {"ids": ids_BT[0], "mask": mask_BT[0]}
 
     def caption(self, record: Record | CodeRecord, rng: np.random.Generator) -> str:

@@ -14,9 +14,22 @@ import jax.numpy as jnp
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
 from maskgil_jax.decoding.masked_plan import Plan, Segment, segments
-from maskgil_jax.models.token_models import kept_prefix, orders
-from maskgil_jax.models.token_models.conditions import Condition, TokenModel
+from maskgil_jax.models.token_models import kept_prefix, kept_tokens, orders
+from maskgil_jax.models.token_models.conditions import Condition, Text, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
+
+
+class Keep(NamedTuple):
+    """A network's tokens that are kept from step to step.
+
+    Attributes:
+      state: before the first step.
+      predict: as Model.predict, but it also takes the state and whether to run all tokens, bool [],
+        and gives the logits and the state after.
+    """
+
+    state: Any
+    predict: Callable[..., tuple[jax.Array, Any]]
 
 
 class Model(NamedTuple):
@@ -30,6 +43,7 @@ class Model(NamedTuple):
       gumbel: (step []) -> standard Gumbel noise [B, L].
       rank_BL: place of each position in the order, for confidence "order".
       mask_id: id of the mask.
+      keep: takes the place of `predict` where tokens are kept.
     """
 
     predict: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -37,6 +51,7 @@ class Model(NamedTuple):
     gumbel: Callable[[jax.Array], jax.Array]
     rank_BL: jax.Array
     mask_id: int
+    keep: Keep | None = None
 
 
 def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) -> jax.Array:
@@ -62,12 +77,14 @@ def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) 
         jnp.array(plan.guidance, jnp.float32),
         jnp.array(plan.temperature, jnp.float32),
         jnp.array(plan.choice_temperature, jnp.float32),
+        jnp.array(plan.all_tokens),
     )
+    state = (codes_BL, model.keep.state if model.keep else None)
     after_steps = []
     for segment in segments(plan):
         numbers = tuple(x[segment.first : segment.last] for x in steps)
         step = functools.partial(decode_step, model, plan.confidence, segment)
-        codes_BL, codes_SBL = jax.lax.scan(step, codes_BL, numbers)
+        state, codes_SBL = jax.lax.scan(step, state, numbers)
         after_steps.append(codes_SBL)
     return jnp.concatenate(after_steps)
 
@@ -76,30 +93,39 @@ def decode_step(
     model: Model,
     confidence: str,
     segment: Segment,
-    codes_BL: jax.Array,
+    state: tuple[jax.Array, Any],
     numbers: tuple[jax.Array, ...],
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[tuple[jax.Array, Any], jax.Array]:
     """Predict, sample, confidence, reveal; `numbers` are those of the plan's step.
 
     Returns:
-      The codes after it twice, as the next step's state and for the stack of all steps.
+      The state that the next step begins with, and the codes, for the stack of all steps.
     """
-    step, count_B, guidance, temperature, choice_temperature = numbers
+    (codes_BL, kept), (step, count_B, guidance, temperature, choice_temperature, all_tokens) = (
+        state,
+        numbers,
+    )
     masked_BL = codes_BL == model.mask_id
     positions_Bn = jnp.argsort(~masked_BL, axis=1, stable=True)[:, : segment.tokens]
     at_positions = functools.partial(jnp.take_along_axis, indices=positions_Bn, axis=1)
 
-    logits_BnV = model.predict(codes_BL, positions_Bn, guidance if segment.guided else None)
-    logits_BnV = logits_BnV / temperature
-
-    # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
-    sharp = confidence == "logit"
-    divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
+    scale = guidance if segment.guided else None
+    if model.keep:
+        logits_BnV, kept = model.keep.predict(codes_BL, positions_Bn, scale, kept, all_tokens)
+    else:
+        logits_BnV = model.predict(codes_BL, positions_Bn, scale)
+    divisor: jax.Array | float = jnp.maximum(temperature, 1e-6)  # 0 is the maximum
+    if confidence != "log_probability_at_1":
+        # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
+        sharp = confidence == "logit"
+        logits_BnV = logits_BnV / temperature
+        divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
     tokens_Bn, log_p_Bn, logit_Bn = model.sample(step, logits_BnV, positions_Bn, divisor)
 
     noise_Bn = choice_temperature * at_positions(model.gumbel(step))
     confidence_Bn = {
         "log_probability": log_p_Bn + noise_Bn,
+        "log_probability_at_1": logit_Bn - jax.nn.logsumexp(logits_BnV, axis=-1) + noise_Bn,
         "logit": logit_Bn + noise_Bn,
         "order": -at_positions(model.rank_BL).astype(jnp.float32),
     }[confidence]
@@ -110,7 +136,7 @@ def decode_step(
     tokens_Bn = jnp.where(revealed_Bn, tokens_Bn, at_positions(codes_BL))
     rows_B1 = jnp.arange(len(codes_BL))[:, None]
     codes_BL = codes_BL.at[rows_B1, positions_Bn].set(tokens_Bn)
-    return codes_BL, codes_BL
+    return (codes_BL, kept), codes_BL
 
 
 def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
@@ -175,7 +201,11 @@ def sample_codes(
     offset_B1 = jax.vmap(lambda k: jax.random.randint(k, (1,), 0, L))(keys_B)
     rank_BL = (rank_L + offset_B1) % L
     gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
-    model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id)
+    keep = None
+    if plan.cache_ratio:
+        assert isinstance(both, Text)
+        keep = keeping(network, both, (height, width), 1 - plan.cache_ratio)
+    model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep)
     codes_SBL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
     codes_SBhw = codes_SBL.reshape(-1, B, height, width)
     return codes_SBhw if history else codes_SBhw[-1]
@@ -206,6 +236,45 @@ def backbone_behind(
         return kept_prefix.backbone_behind(network, prefix, codes_Bhw, conditions)
 
     return backbone
+
+
+def keeping(network: Any, conditions: Text, grid: tuple[int, int], share: float) -> Keep:
+    """Predictions of a masked Llama with a vocabulary from tokens that it keeps.
+
+    Args:
+      network: the model.
+      conditions: [B], or [2 B] of guidance.with_negative, of all steps.
+      grid: (height, width) in tokens.
+      share: of tokens that run in a step that does not run all.
+    """
+    height, width = grid
+    rows, c = conditions.ids_BT.shape
+    like = jax.ShapeDtypeStruct((rows, height, width), jnp.int32)
+    tokens = jax.eval_shape(network.with_answer, conditions, like).ids_BT.shape[1]
+
+    def predict(
+        codes_BL: jax.Array,
+        positions_Bn: jax.Array,
+        guidance: jax.Array | None,
+        kept: kept_tokens.Kept,
+        all_tokens: jax.Array,
+    ) -> tuple[jax.Array, kept_tokens.Kept]:
+        both_BL = jnp.tile(codes_BL, (rows // len(codes_BL), 1))
+        text = network.with_answer(conditions, both_BL.reshape(rows, height, width))
+        kept = jax.lax.cond(
+            all_tokens,
+            lambda text, kept: kept_tokens.everything(network, text),
+            lambda text, kept: kept_tokens.renewed(network, text, kept, share),
+            text,
+            kept,
+        )
+        lines = len(network.order(height, width))
+        x_BLD = network.in_raster(kept.outputs_BTD[:, c : c + lines], height, width)
+        x_BnD = _rows(x_BLD, jnp.tile(positions_Bn, (rows // len(codes_BL), 1)))
+        x_BnD = x_BnD if guidance is None else guided(x_BnD, guidance)
+        return network.classify(x_BnD, positions_Bn), kept
+
+    return Keep(kept_tokens.nothing(network, rows, tokens), predict)
 
 
 def logits_at(

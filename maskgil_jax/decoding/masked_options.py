@@ -14,7 +14,7 @@ class Options:
     """How to decode; `PRESETS` holds the published settings.
 
     Attributes:
-      steps: 1 to the number of masked tokens.
+      steps: 1 to the number of masked tokens; more of rule "dimoo", which then ends early.
       rule: key of RULES.
       schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square", "root" for
         rule "maskgil"; "cosine", "arccos", "uniform", "log", "exp", "powK" for the others but
@@ -23,11 +23,16 @@ class Options:
       guidance_form: "scale", u + guidance (c - u), where 1 is no guidance; or "weight",
         (1 + guidance) c - guidance u, where 0 is none. In papers both are called the CFG scale.
       guidance_ramp: "constant"; "linear", "cosine" or "power_cosine" from none at the first step.
-      temperature: divides the logits that tokens are drawn from.
+      temperature: divides the logits that tokens are drawn from; of rule "dimoo" also 0, for the
+        likeliest ones.
       temperature_schedule: "constant"; "titok", times 1.3 falling to 0.5; "halton", sharpened by
         1 rising to 1.2.
-      choice_temperature: scale of the noise on the confidence, annealed to 0.
+      choice_temperature: scale of the noise on the confidence, annealed to 0 but for "dimoo".
       top_k, top_p: classes that are drawn from, see token_sampling.filtered.
+      cache_ratio: share of tokens that most steps do not run but take as they were
+        (models/token_models/kept_tokens.py), of models with a vocabulary; 0: all steps run all.
+      cache_warmup: share of the steps, the first, that run all tokens nevertheless.
+      cache_refresh: after those, each so-manieth step runs all.
     """
 
     steps: int = 8
@@ -41,6 +46,9 @@ class Options:
     choice_temperature: float = 4.5
     top_k: int = 0
     top_p: float = 1.0
+    cache_ratio: float = 0.0
+    cache_warmup: float = 0.3
+    cache_refresh: int = 5
 
     def __post_init__(self) -> None:
         """Refuse what no decoding can use, whatever the number of tokens."""
@@ -56,8 +64,22 @@ class Options:
         if self.rule == "maskgil" and self.schedule not in schedules.REVEAL_CURVES:
             known_schedules = sorted(schedules.REVEAL_CURVES)
             raise ValueError(f"schedule = {self.schedule!r}, expected one of {known_schedules}")
-        option_checks.check_divisor("temperature", [self.temperature])
+        if self.temperature or self.rule != "dimoo":
+            option_checks.check_divisor("temperature", [self.temperature])
         token_sampling.check_filter(self.top_k, self.top_p)
+        self._check_cache()
+
+    def _check_cache(self) -> None:
+        for name in ("cache_ratio", "cache_warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}, expected 0 or more, below 1")
+        if self.cache_refresh < 1:
+            raise ValueError(f"cache_refresh = {self.cache_refresh}, expected 1 or more")
+        if self.cache_ratio and self.guidance_ramp != "constant":
+            raise ValueError(
+                f"guidance_ramp = {self.guidance_ramp!r} with cache_ratio = {self.cache_ratio}, "
+                "expected 'constant': all steps keep the same sequences"
+            )
 
 
 class Rule(NamedTuple):
@@ -67,14 +89,17 @@ class Rule(NamedTuple):
       counts: (schedule, steps, tokens) -> tokens revealed by each step.
       ramp: steps -> how far the guidance's ramp has come at each, 0 to 1.
       noise: steps -> share of the choice temperature at each.
-      confidence: "log_probability" of the drawn token, its "logit" (whose noise acts on the draw as
-        well), or "order": the place in Halton's order.
+      confidence: "log_probability" of the drawn token, "log_probability_at_1", whatever the
+        temperature of the draw, its "logit" (whose noise acts on the draw as well), or "order":
+        the place in Halton's order.
+      ends_early: there may be more steps than tokens, of which the last then do nothing.
     """
 
     counts: Callable[[str, int, int], np.ndarray]
     ramp: Callable[[int], np.ndarray]
     noise: Callable[[int], np.ndarray]
     confidence: str
+    ends_early: bool = False
 
 
 def _to_last(steps: int) -> np.ndarray:
@@ -100,6 +125,10 @@ RULES = {
     "titok": Rule(schedules.maskgit_counts, _past, _left, "logit"),
     # markweberdev/maskbit, modeling/modules/sampling.py.
     "maskbit": Rule(schedules.maskgit_counts, _past, _left, "log_probability"),
+    # Alpha-VLLM/Lumina-DiMOO, generators/image_generation_generator.py.
+    "dimoo": Rule(
+        schedules.dimoo_counts, _to_last, np.ones, "log_probability_at_1", ends_early=True
+    ),
     # valeoai/Halton-MaskGIT, Sampler/halton_sampler.py.
     "halton": Rule(schedules.halton_counts, _to_last, lambda steps: np.zeros(steps), "order"),
 }
@@ -118,6 +147,15 @@ PRESETS = {
         guidance_form="weight",
         guidance_ramp="constant",
         temperature_schedule="halton",
+    ),
+    "lumina_dimoo": Options(
+        steps=64,
+        rule="dimoo",
+        schedule="cosine",
+        guidance=4.0,
+        guidance_form="weight",
+        guidance_ramp="constant",
+        choice_temperature=1.0,
     ),
     "titok_l32": Options(
         steps=8,

@@ -19,10 +19,12 @@ class Plan:
     Attributes:
       masked: tokens that are masked before each step, of the image with most of them.
       guidance: scale s of u + s (c - u); 1 is no guidance.
-      temperature: divides the logits.
+      temperature: divides the logits; 0 is their maximum.
       choice_temperature: scale of the Gumbel noise added to the confidence.
       confidence: as in Rule.
       top_k, top_p: as in Options.
+      all_tokens: whether each step runs all tokens.
+      cache_ratio: share of tokens that the other steps do not run.
     """
 
     masked: tuple[int, ...]
@@ -32,6 +34,8 @@ class Plan:
     confidence: str
     top_k: int
     top_p: float
+    all_tokens: tuple[bool, ...] = ()
+    cache_ratio: float = 0.0
 
     @property
     def guided(self) -> bool:
@@ -39,7 +43,7 @@ class Plan:
         return any(scale != 1.0 for scale in self.guidance)
 
 
-def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]:
+def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, np.ndarray]:
     """The plan to reveal masked tokens with the Options of these names.
 
     Args:
@@ -58,17 +62,18 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
         raise ValueError(f"decoding options {unknown}, expected some of {', '.join(fields)}")
     o = Options(**options)  # type: ignore[arg-type]
     tokens_B = np.atleast_1d(tokens)
-    if not 1 <= o.steps <= max(1, tokens_B.max()):
+    rule = RULES[o.rule]
+    if o.steps < 1 or (o.steps > max(1, tokens_B.max()) and not rule.ends_early):
         raise ValueError(
             f"steps = {o.steps}, expected 1 to {tokens_B.max()} (the number of tokens)"
         )
-    rule = RULES[o.rule]
     guidance = schedules.guidance_scales(
         schedules.GUIDANCE_FORMS[o.guidance_form](o.guidance), o.guidance_ramp, rule.ramp(o.steps)
     )
     temperature = o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)
     option_checks.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
-    option_checks.check_divisor("temperature", temperature)
+    if o.temperature:
+        option_checks.check_divisor("temperature", temperature)
     counts_SB = _counts(o, tokens_B)
     masked_SB = tokens_B - (np.cumsum(counts_SB, axis=0) - counts_SB)
     return Plan(
@@ -79,7 +84,17 @@ def plan(tokens: int | np.ndarray, **options: object) -> tuple[Plan, np.ndarray]
         confidence=rule.confidence,
         top_k=o.top_k,
         top_p=o.top_p,
+        all_tokens=_all_tokens(o),
+        cache_ratio=o.cache_ratio,
     ), counts_SB
+
+
+def _all_tokens(options: Options) -> tuple[bool, ...]:
+    """Whether each step runs all tokens, with a cache."""
+    if not options.cache_ratio:
+        return (True,) * options.steps
+    since_warmup = np.arange(options.steps) - int(options.steps * options.cache_warmup)
+    return tuple(((since_warmup <= 0) | (since_warmup % options.cache_refresh == 0)).tolist())
 
 
 def _counts(options: Options, tokens_B: np.ndarray) -> np.ndarray:

@@ -88,6 +88,24 @@ def maskgit_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     return np.array([*counts, masked], np.int32)
 
 
+def dimoo_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
+    """Tokens revealed by each step, int32 [steps], as Lumina-DiMOO counts them.
+
+    As google-research/maskgit, but at least one at each step, as long as there are any: where there
+    are more steps than tokens, the last ones reveal none.
+
+    Source: Alpha-VLLM/Lumina-DiMOO, generators/image_generation_generator.py.
+    """
+    ratios = np.arange(1, steps) / steps
+    stay = np.floor(np.float32(tokens) * mask_ratio(schedule, ratios, tokens)).astype(int)
+    masked, counts = tokens, []
+    for keep in [*np.maximum(stay, 1).tolist(), 0]:
+        left = max(0, min(keep, masked - 1))
+        counts.append(masked - left)
+        masked = left
+    return np.array(counts, np.int32)
+
+
 def halton_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     """Tokens revealed by each step, int32 [steps]; always along arccos.
 

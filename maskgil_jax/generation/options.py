@@ -16,24 +16,39 @@ class Decoding:
         None,
     )
     preset: str | None = option("published settings of masked decoding, such as titok_l32", None)
-    steps: int | None = option("steps of masked decoding (8)", None)
-    rule: str | None = option("maskgil, maskgit, halton, titok, maskbit (maskgil)", None)
+    steps: int | None = option("steps of masked decoding (8; Lumina-DiMOO 64)", None)
+    rule: str | None = option(
+        "maskgil, maskgit, halton, titok, maskbit, dimoo (maskgil; Lumina-DiMOO dimoo)", None
+    )
     schedule: str | None = option("of the number of revealed tokens (arccos)", None)
     guidance: float | None = option(
-        "scale s of u + s (c - u); 1: none (3; token by token 2; Lumina-mGPT 4)", None
+        "scale s of u + s (c - u); 1: none (3; token by token 2; Lumina-mGPT 4; Lumina-DiMOO 4, "
+        "a weight)",
+        None,
     )
     guidance_form: str | None = option(
         "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)", None
     )
     guidance_ramp: str | None = option("constant, linear, cosine, power_cosine (linear)", None)
     guidance_interval: int | None = option("guided tokens after the first; -1: all (-1)", None)
-    temperature: float | None = option("divides the logits; 0: greedy, token by token (1)", None)
+    temperature: float | None = option(
+        "divides the logits; 0: greedy, token by token or of rule dimoo (1)", None
+    )
     temperature_schedule: str | None = option("constant, titok, halton (constant)", None)
-    choice_temperature: float | None = option("scale of the noise on the confidence (4.5)", None)
+    choice_temperature: float | None = option(
+        "scale of the noise on the confidence (4.5; Lumina-DiMOO: the temperature)", None
+    )
     top_k: int | None = option(
         "how many of the likeliest codes are sampled from; 0: all (0; Lumina-mGPT 2000)", None
     )
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
+    cache_ratio: float | None = option(
+        "share of tokens that most steps take as they were, of Lumina-DiMOO; 0: none (0)", None
+    )
+    cache_warmup: float | None = option(
+        "share of steps, the first, that run all tokens (0.3)", None
+    )
+    cache_refresh: int | None = option("each so-manieth step after them runs all (5)", None)
     prefix_model: str | None = option(
         "causal generator directory, for hybrid decoding; default: the model itself, if it was "
         "trained token by token too",

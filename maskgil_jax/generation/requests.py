@@ -16,7 +16,6 @@ from maskgil_jax.data.images import buckets
 from maskgil_jax.data.records import captions
 from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import samplers
-from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import class_names
 from maskgil_jax.pretrained.generators import Generator
@@ -247,7 +246,8 @@ def check_prompted(generator: Generator, prompts: Sequence[str], size: str) -> N
     """
     if not isinstance(generator, PromptedGenerator):
         return
-    grid = grid_of(size, lumina_sequence.PIXELS) if size else generator.grid
+    pixels = generator.network.config.sequence.PIXELS
+    grid = grid_of(size, pixels) if size else generator.grid
     if size:
         check_listed(generator, size, grid)
     if prompts:
@@ -262,7 +262,7 @@ def check_listed(generator: PromptedGenerator, size: str, grid: tuple[int, int])
       size: as the user gave it.
       grid: of it, (height, width) in tokens.
     """
-    pixels = lumina_sequence.PIXELS
+    pixels = generator.network.config.sequence.PIXELS
     side = pixels * max(generator.grid)
     grids = buckets.named("lumina", side, pixels).grids(pixels)
     if grid in grids:

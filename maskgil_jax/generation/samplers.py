@@ -404,7 +404,7 @@ def checked_options(settings: ConfigDict, network: Any) -> dict[str, Any]:
     Raises:
       InputError: options that no decoding with this network can use.
     """
-    options = {name: settings[name] for name in options_of(network.causal)}
+    options = {name: settings[name] for name in options_of(network.causal) if name in settings}
     try:
         if network.causal:
             checked_decoding.options_of_causal(network, options)

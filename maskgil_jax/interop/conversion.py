@@ -10,6 +10,7 @@ from etils import epath
 
 from maskgil_jax.interop import (
     description,
+    diffusers_vq,
     engine,
     fid_inception,
     files,
@@ -19,6 +20,7 @@ from maskgil_jax.interop import (
     llamagen_gpt,
     llamagen_vq,
     lpips,
+    lumina_dimoo,
     lumina_mgpt,
     maskgil,
     maskgil_gpt,
@@ -47,6 +49,7 @@ FORMATS: dict[str, ModuleType] = {
     "chameleon-vq": taming_vqgan,
     "open-magvit2": open_magvit2,
     "maskgit-vq": maskgit_vq,
+    "diffusers-vq": diffusers_vq,
     "maskgil-gpt": maskgil_gpt,
     "maskgil": maskgil,
     "llamagen-gpt": llamagen_gpt,
@@ -57,6 +60,7 @@ FORMATS: dict[str, ModuleType] = {
     "lpips": lpips,
     "fid-inception": fid_inception,
     "lumina-mgpt": lumina_mgpt,
+    "lumina-dimoo": lumina_dimoo,
     "gemma": gemma,
     "whisper": whisper,
     "whisper-ctranslate2": whisper_ctranslate2,
@@ -104,6 +108,7 @@ def import_model(
     }
     content = _read(family, source, weights)
     recognised = recognition.recognise(format_name, family, source, content, settings, weights)
+    _check_codes(format_name, arguments, provenance, recognised.config)
     log.info("%s", recognised.config)
     like = networks.shapes_of(recognised.config, f"source={source}")
     try:
@@ -119,6 +124,20 @@ def import_model(
     provenance = dict(recognised.provenance) | provenance
     loading.wrap(network, content.beside, provenance).save(output)
     log.info("wrote %s", output)
+
+
+def _check_codes(
+    format_name: str, arguments: Mapping[str, Any], provenance: Mapping[str, Any], config: Any
+) -> None:
+    """Raise InputError where a tokenizer that was given makes other codes than a model's."""
+    if "tokenizer" not in provenance:
+        return
+    codes = provenance["tokenizer"]["codebook_size"]
+    if codes != config.codebook_size:
+        raise InputError(
+            f"tokenizer={arguments['tokenizer']} has {codes} codes, but {format_name} has "
+            f"{config.codebook_size}"
+        )
 
 
 def _read(family: ModuleType, source: str, weights: str) -> files.Content:

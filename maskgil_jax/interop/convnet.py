@@ -21,6 +21,8 @@ class Names:
       res, attention: within a level.
       downsample, upsample: the resizing convolution within a level.
       middle: residual block, attention, residual block; or a pattern of `{j}`.
+      shortcut: within a residual block.
+      norm_out: within encoder and decoder.
     """
 
     down: str
@@ -31,6 +33,8 @@ class Names:
     upsample: str
     middle: str | tuple[str, str, str]
     attention: str = "attn.{j}"
+    shortcut: str = "nin_shortcut"
+    norm_out: str = "norm_out"
 
 
 def shape_of(tensors: Tensors, names: Names) -> dict:
@@ -60,6 +64,7 @@ def shape_of(tensors: Tensors, names: Names) -> dict:
 def entries(config: VQConfig, names: Names) -> list[Entry]:
     """The tables of encoder and decoder."""
     style = convnet.STYLES[config.style]
+    blocks = style.middle_blocks or config.res_blocks  # of a middle without attention
     widths = [config.channels] + [config.channels * m for m in config.channel_multipliers]
     last, z = len(config.channel_multipliers) - 1, config.z_channels or config.codebook_dim
     table = conv("encoder.conv_in", "encoder/conv_in", 3, widths[0], 3, bias=style.bias)
@@ -72,13 +77,13 @@ def entries(config: VQConfig, names: Names) -> list[Entry]:
         if i < last:
             resize = f"{path}/resize/conv"
             table += conv(f"{name}.{names.downsample}", resize, widths[i + 1], widths[i + 1], 3)
-    table += middle("encoder", widths[-1], config.res_blocks, names, style.bias)
-    table += norm("encoder.norm_out", "encoder/norm_out", widths[-1])
+    table += middle("encoder", widths[-1], blocks, names, style.bias)
+    table += norm(f"encoder.{names.norm_out}", "encoder/norm_out", widths[-1])
     table += conv("encoder.conv_out", "encoder/conv_out", widths[-1], z, style.out_kernel)
 
     widths = widths[-1:] + widths[:0:-1]  # from the lowest resolution up
     table += conv("decoder.conv_in", "decoder/conv_in", z, widths[0], 3)
-    table += middle("decoder", widths[0], config.res_blocks, names, style.bias)
+    table += middle("decoder", widths[0], blocks, names, style.bias)
     for i in range(last + 1):
         number = i if names.lowest_first else last - i
         name, path = names.up.format(i=number), f"decoder/levels/{i}"
@@ -93,7 +98,7 @@ def entries(config: VQConfig, names: Names) -> list[Entry]:
             factor = 4 if style.upsample is convnet.DepthToSpace else 1
             cout = factor * widths[i + 1]
             table += conv(f"{name}.{names.upsample}", f"{path}/resize/conv", widths[i + 1], cout, 3)
-    table += norm("decoder.norm_out", "decoder/norm_out", widths[-1])
+    table += norm(f"decoder.{names.norm_out}", "decoder/norm_out", widths[-1])
     table += conv("decoder.conv_out", "decoder/conv_out", widths[-1], 3, 3)
     return table
 
@@ -119,7 +124,8 @@ def level(
     with_attention: bool,
 ) -> list[Entry]:
     """Residual block `j` of a level and the attention after it."""
-    table = res(f"{name}.{names.res.format(j=j)}", f"{path}/res/{j}", cin, cout, bias)
+    theirs = f"{name}.{names.res.format(j=j)}"
+    table = res(theirs, f"{path}/res/{j}", cin, cout, bias, names.shortcut)
     if with_attention:
         table += attention(f"{name}.{names.attention.format(j=j)}", f"{path}/attention/{j}", cout)
     return table
@@ -139,9 +145,11 @@ def middle(side: str, channels: int, blocks: int, names: Names, bias: bool) -> l
     ]
 
 
-def res(name: str, path: str, cin: int, cout: int, bias: bool) -> list[Entry]:
+def res(
+    name: str, path: str, cin: int, cout: int, bias: bool, shortcut_name: str = "nin_shortcut"
+) -> list[Entry]:
     """A residual block."""
-    shortcut = conv(f"{name}.nin_shortcut", f"{path}/shortcut", cin, cout, 1, bias=bias)
+    shortcut = conv(f"{name}.{shortcut_name}", f"{path}/shortcut", cin, cout, 1, bias=bias)
     return [
         *norm(f"{name}.norm1", f"{path}/norm1", cin),
         *conv(f"{name}.conv1", f"{path}/conv1", cin, cout, 3, bias=bias),

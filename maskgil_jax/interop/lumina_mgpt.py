@@ -1,23 +1,18 @@
-"""Lumina-mGPT and Chameleon, of Hugging Face: snapshots of safetensors with their config.json.
-
-Half-split rotations: pair p of a head's channels is p and p + K / 2 there, 2 p and 2 p + 1 in ours.
-"""
+"""Lumina-mGPT and Chameleon, of Hugging Face: snapshots of safetensors with their config.json."""
 
 import logging
 import re
 import sys
-from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.interop import description, files, sources
+from maskgil_jax.interop import text_llama
 from maskgil_jax.interop.engine import Entry, Tensors, check_same, count_layers
 from maskgil_jax.interop.files import Content
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.llama_config import CHAMELEON, LlamaConfig
-from maskgil_jax.pretrained.prompts import ADVICE, VOCABULARY, PromptVocabulary
+from maskgil_jax.pretrained.prompts import ADVICE, PromptVocabulary
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, check_object
 
@@ -29,7 +24,15 @@ ANCHORS = ("model.embed_tokens.weight",)
 IGNORED = (r"^model\.vqmodel\.",)
 COMPANIONS = ("tokenizer",)  # model directories that are given beside the source
 
-SETTINGS = "config.json"
+LAYER = {
+    **{name: f"model.layers.{{i}}.self_attn.{name}_proj.weight" for name in "qkv"},
+    "out": "model.layers.{i}.self_attn.o_proj.weight",
+    "query_norm": "model.layers.{i}.self_attn.q_norm",
+    "key_norm": "model.layers.{i}.self_attn.k_norm",
+    **{name: f"model.layers.{{i}}.mlp.{name}_proj.weight" for name in ("gate", "up", "down")},
+    "attention_norm": "model.layers.{i}.input_layernorm.weight",
+    "mlp_norm": "model.layers.{i}.post_attention_layernorm.weight",
+}
 NUMBERS: dict[str, Types] = dict(
     num_hidden_layers=int,
     num_attention_heads=int,
@@ -51,34 +54,17 @@ FIXED = dict(
 
 
 def read(source: str) -> Content:
-    """Tensors, settings by config.json's names, and tokenizer.json where it lies there.
+    """As text_llama.read.
 
     Raises:
       InputError: an unreadable or missing file, another network, or other ids than Lumina-mGPT's.
     """
-    source = sources.snapshot(source)
-    paths = sources.members(source)
-    settings_path, vocabulary_path = paths.pop(SETTINGS, ""), paths.pop(VOCABULARY, "")
-    weights = {name: path for name, path in paths.items() if ".safetensors" in name}
-    if not weights:
-        raise InputError(
-            f"source={source}: expected .safetensors and {SETTINGS}, or a directory of them"
-        )
-    settings = _settings(settings_path) if settings_path else {}
-    beside = {VOCABULARY: sources.read_bytes(vocabulary_path)} if vocabulary_path else {}
-    for data in beside.values():
-        PromptVocabulary(data)
-    content = files.read_weights(sources.weights_among(weights, source), sys.modules[__name__])
-    if not settings_path and description.KEY not in content.metadata:
-        raise InputError(f"source={source} has no {SETTINGS}, which says what tensors do not show")
-    if not beside:
-        log.warning(
-            "%s has no %s: prompts have to be arrays of ids. %s", source, VOCABULARY, ADVICE
-        )
-    if settings.get("mask_image_logits"):
-        log.warning("%s: mask_image_logits is set, which is not done here", settings_path)
+    family = sys.modules[__name__]
+    content = text_llama.read(source, family, _settings, PromptVocabulary, ADVICE)
+    if content.metadata.get("mask_image_logits"):
+        log.warning("%s: mask_image_logits is set, which is not done here", source)
     _say_what_cannot_draw(source, content.tensors)
-    return Content(content.tensors, {**content.metadata, **settings}, beside)
+    return content
 
 
 def config(
@@ -94,10 +80,10 @@ def config(
     vocabulary, dim = tensors["model.embed_tokens.weight"].shape
     head_dim = norms[0][1]
     heads, kv_heads = (rows[name] // head_dim for name in "qk")
-    _check_setting(metadata, "num_attention_heads", heads)
-    ours = [x for name, x in tensors.items() if not re.match(IGNORED[0], name)]
-    released = all(x.dtype == jnp.bfloat16 for x in ours)
-    dtype = "bfloat16" if released else "float32"
+    text_llama.check_setting(metadata, "num_attention_heads", heads)
+    dtype = text_llama.dtype_of(
+        {name: x for name, x in tensors.items() if not re.match(IGNORED[0], name)}
+    )
     return LlamaConfig(
         **CHAMELEON | dict(post_norm="output" if metadata.get("swin_norm") else "none"),
         layers=count_layers(tensors, "model.layers."),
@@ -122,112 +108,33 @@ def entries(config: LlamaConfig) -> list[Entry]:
     Raises:
       InputError: a network that is no Chameleon.
     """
+    check_same("lumina-mgpt", config, CHAMELEON | dict(post_norm=config.post_norm))
     if not config.vocabulary:
-        check_same("lumina-mgpt", config, CHAMELEON)
         raise InputError("lumina-mgpt has a vocabulary of text, but this model has none")
     V, D = config.vocabulary, config.dim
     return [
         Entry("model.embed_tokens.weight", (V, D), "code_embedding"),
-        *(entry for i in range(config.layers) for entry in _layer(config, i)),
+        *(entry for i in range(config.layers) for entry in text_llama.layer(config, LAYER, i)),
         Entry("model.norm.weight", (D,), "norm/scale"),
         Entry("lm_head.weight", (V, D), "head", axes=(1, 0)),
     ]
 
 
-def _layer(config: LlamaConfig, i: int) -> list[Entry]:
-    D, H, G, K, F = config.dim, config.heads, config.key_heads, config.head_dim, config.ffn_dim
-    layer, every = f"model.layers.{i}", slice(None)
-    places: dict[str, tuple[str, tuple[Any, ...]]]
-    if H == G:
-        places = {name: ("blocks/qkv", (i, every, slot)) for slot, name in enumerate("qkv")}
-    else:
-        places = {name: ("blocks/key_value", (i, every, slot)) for slot, name in enumerate("kv")}
-        places["q"] = ("blocks/query", (i,))
-
-    def projection(name: str, heads: int) -> Entry:
-        path, slot = places[name]
-        halves = 1 if name == "v" else 2  # values are not rotated
-        return Entry(
-            f"{layer}.self_attn.{name}_proj.weight",
-            (heads * K, D),
-            path,
-            split=(heads, halves, K // halves, D),
-            axes=(3, 0, 2, 1),
-            slot=slot,
-            joined=(D, heads, K),
-        )
-
-    def norm_of_heads(name: str, path: str, rows: int) -> list[Entry]:
-        return [
-            Entry(
-                f"{layer}.self_attn.{name}_norm.{theirs}",
-                (rows, K),
-                f"blocks/{path}_norm/{ours}",
-                split=(rows, 2, K // 2),
-                axes=(0, 2, 1),
-                slot=(i,),
-                joined=(rows, K),
-            )
-            for theirs, ours in (("weight", "scale"), ("bias", "bias"))
-        ]
-
-    def matrix(name: str, shape: tuple[int, int], path: str, slot: tuple[Any, ...]) -> Entry:
-        return Entry(f"{layer}.mlp.{name}_proj.weight", shape, path, axes=(1, 0), slot=slot)
-
-    query_rows, key_rows = config.qk_norm_rows
-    post = "post_" if config.post_norm == "output" else ""
-    norms = (
-        ("input_layernorm", f"attention_{post}norm"),
-        ("post_attention_layernorm", f"mlp_{post}norm"),
-    )
-    return [
-        *(projection(name, heads) for name, heads in (("q", H), ("k", G), ("v", G))),
-        Entry(
-            f"{layer}.self_attn.o_proj.weight",
-            (D, H * K),
-            "blocks/out",
-            split=(D, H, K),
-            axes=(1, 2, 0),
-            slot=(i,),
-        ),
-        *norm_of_heads("q", "query", query_rows),
-        *norm_of_heads("k", "key", key_rows),
-        matrix("gate", (F, D), "blocks/gate_up", (i, every, 0)),
-        matrix("up", (F, D), "blocks/gate_up", (i, every, 1)),
-        matrix("down", (D, F), "blocks/down", (i,)),
-        *(
-            Entry(f"{layer}.{theirs}.weight", (D,), f"blocks/{ours}/scale", slot=(i,))
-            for theirs, ours in norms
-        ),
-    ]
-
-
 def _settings(path: str) -> dict[str, Any]:
     """The settings in config.json; InputError where they are of another network."""
-    settings = sources.read_json(path)
-    for name, value in FIXED.items():
-        if settings.get(name, value) != value:
-            raise InputError(
-                f"source={path} has {name} = {settings[name]!r}, expected {value!r}: Chameleon's"
-            )
+    settings = text_llama.read_settings(path, FIXED, NUMBERS, "Chameleon")
     rotations = settings.get("rope_parameters")
     if isinstance(rotations, dict):  # the name since transformers 5
         if rotations.get("rope_type", "default") != "default":
             raise InputError(f"source={path}: rope_parameters = {rotations} is not supported")
-        settings["rope_theta"] = rotations.get("rope_theta", settings.get("rope_theta"))
-    settings = {name: value for name, value in settings.items() if value is not None}
-    check_object(settings, {n: NUMBERS[n] for n in NUMBERS if n in settings}, f"source={path}")
+        if "rope_theta" in rotations:
+            check_object(rotations, {"rope_theta": float}, f"source={path}: rope_parameters")
+            settings["rope_theta"] = rotations["rope_theta"]
     try:
         lumina_sequence.check_names(settings.pop("vocabulary_map", {}))
     except ValueError as error:
         raise InputError(f"source={path}: vocabulary_map: {error}") from None
     return settings | {"layers": settings.get("num_hidden_layers")}
-
-
-def _check_setting(settings: Mapping[str, Any], name: str, count: int) -> None:
-    """Raise ValueError where the tensors have another number of something than the settings."""
-    if settings.get(name, count) != count:
-        raise ValueError(f"the tensors have {name} = {count}, but its settings {settings[name]}")
 
 
 def _say_what_cannot_draw(source: str, tensors: Tensors) -> None:

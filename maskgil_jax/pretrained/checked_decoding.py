@@ -65,6 +65,11 @@ def plan_of(
         plan, counts_SB = masked_plan.plan(masked, **_with_guidance(config, options, needs_null))
     except ValueError as error:
         raise InputError(str(error)) from None
+    if plan.cache_ratio and not getattr(config, "vocabulary", 0):
+        raise InputError(
+            f"cache_ratio = {plan.cache_ratio}, but this model keeps no tokens from step to step: "
+            "expected 0, or a masked model of text and image tokens"
+        )
     if plan.guided:
         _check_guidance(config, plan.guidance[-1], needs_null)
     return plan, counts_SB

@@ -215,14 +215,38 @@ class Generator:
         condition, negative = self._checked_pair(condition, negative)
         rng = self._key(rng, seed)
         codes_Bhw = self._checked_start(codes, grid, jax.tree.leaves(condition)[0].shape[0])
-        masked_Bhw = np.asarray(codes_Bhw == self.mask_id)
-        self._check_prefix(masked_Bhw, prefix)
-        masked_B = masked_Bhw.sum(axis=(1, 2))
+        self._check_prefix(np.asarray(codes_Bhw == self.mask_id), prefix)
+        sampled = self._filled(
+            *(condition, negative, codes_Bhw, rng, start, memory, options),
+            prefix=prefix,
+            history=history,
+            room=room,
+        )
+        last_Bhw = sampled[-1] if history else sampled
+        token_sampling.check_drawn(last_Bhw, start, self.path or "this model", options)
+        return sampled
+
+    def _filled(
+        self,
+        condition: Condition,
+        negative: Condition | None,
+        codes_Bhw: jax.Array,
+        rng: jax.Array,
+        start: int | npt.NDArray[np.int32],
+        memory: float | None,
+        options: Mapping[str, Any],
+        *,
+        prefix: int = 0,
+        history: bool = False,
+        room: int = 0,
+    ) -> jax.Array:
+        """`sample` of what was checked."""
+        masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not masked_B.any():
             return codes_Bhw[None] if history else codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None, room)
         with sharding.where_shared(self.network):
-            sampled_Bhw = device_memory.run_within(
+            return device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
                 masked_loop.sample_codes,
@@ -231,9 +255,6 @@ class Generator:
                 prefix=prefix,
                 history=history,
             )
-        last_Bhw = sampled_Bhw[-1] if history else sampled_Bhw
-        token_sampling.check_drawn(last_Bhw, start, self.path or "this model", options)
-        return sampled_Bhw
 
     @staticmethod
     def _key(rng: jax.Array | int | None, seed: int | None) -> jax.Array:

@@ -21,7 +21,7 @@ from maskgil_jax.pretrained import (
 )
 from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.pretrained.networks import Auxiliary
-from maskgil_jax.pretrained.prompted import PromptedGenerator
+from maskgil_jax.pretrained.prompted import PromptedGenerator, make_prompted
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.pretrained.tokenizers import Tokenizer
@@ -146,7 +146,7 @@ def wrap(
         return SpeechEncoder(network, beside[speech_encoder.VOCABULARY], *known)
     if _reads_prompts(network):
         vocabulary = beside.get(prompts.VOCABULARY, b"")
-        prompted = PromptedGenerator(
+        prompted: PromptedGenerator = make_prompted(
             network, **provenance, path=path, fingerprint=fingerprint, vocabulary=vocabulary
         )
         prompted.decoding = decoding

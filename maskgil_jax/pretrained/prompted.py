@@ -1,9 +1,10 @@
-"""Lumina-mGPT as a user holds it: a Generator that reads prompts itself.
+"""Lumina-mGPT and Lumina-DiMOO as a user holds them: Generators that read prompts themselves.
 
 Letters: B images, h w grid, S tokens of a sequence, T tokens of a prompt, V ids of the vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,26 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from maskgil_jax.decoding import token_sampling
-from maskgil_jax.models.token_models import lumina_sequence
+from maskgil_jax.decoding import masked_options, token_sampling
 from maskgil_jax.models.token_models.conditions import Condition, Text
 from maskgil_jax.models.token_models.llama import Llama
-from maskgil_jax.pretrained import networks, prompts
-from maskgil_jax.pretrained.generators import CausalGenerator
+from maskgil_jax.pretrained import dimoo_prompts, networks, prompts
+from maskgil_jax.pretrained.dimoo_prompts import DimooVocabulary
+from maskgil_jax.pretrained.generators import CausalGenerator, Generator
 from maskgil_jax.pretrained.prompts import PromptVocabulary
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 
-DEFAULTS = dict(guidance=4.0, top_k=2000)  # the official ones, of decoding.autoregressive.Options
+# Of sample, the official ones.
+CAUSAL_DEFAULTS: dict[str, Any] = dict(guidance=4.0, top_k=2000)
+MASKED_DEFAULTS = dataclasses.asdict(masked_options.PRESETS["lumina_dimoo"])
 
 Prompts = Sequence[str] | Sequence[npt.ArrayLike]
+# (places among the prompts, these, negative ones) -> codes.
+Draw = Callable[[np.ndarray, Text, Text | None], jax.Array]
 
 
-class PromptedGenerator(CausalGenerator):
+class PromptedGenerator(Generator):
     """Codes from prompts, by a model of text and image tokens in one sequence.
 
-    Prompts are texts, or integer arrays [T] of ids from the start to the end of the turn; what
-    begins an image, its height and its width among it, is added to them.
+    Prompts are texts, or integer arrays [T] of ids up to where the image begins, which is added to
+    them: to the end of the turn in Lumina-mGPT, to the begin of the answer in Lumina-DiMOO.
     """
 
     network: Llama
@@ -39,14 +44,15 @@ class PromptedGenerator(CausalGenerator):
         """Take a network, the content of its tokenizer.json, and what Generator takes by name."""
         super().__init__(network, **known)
         self.beside = {prompts.VOCABULARY: vocabulary} if vocabulary else {}
-        self._vocabulary: PromptVocabulary | None = None
-        self._can_draw: bool | None = None
+        self._vocabulary: PromptVocabulary | DimooVocabulary | None = None
 
     def _named_condition(self) -> str:
         return "prompts"
 
     def token_logits(self, ids: npt.ArrayLike) -> jax.Array:
-        """Logits of the whole vocabulary after each token, in eval mode.
+        """Logits of the whole vocabulary, in eval mode.
+
+        Those of a causal model are predictions of the next id; of a masked one, of the id there.
 
         Args:
           ids: integers [B, S], from position 0 on.
@@ -68,15 +74,10 @@ class PromptedGenerator(CausalGenerator):
 
     def logits(self, codes: npt.ArrayLike, condition: Prompts) -> jax.Array:
         """As Generator.logits, from prompts."""
-        checked = networks.checked_codes(codes, self.codebook_size)
+        checked = networks.checked_codes(codes, self.mask_id + (self.kind == "masked"))
         grid = self._checked_grid(checked.shape[1:])
         rows = self.ids(condition, grid)
-        longest = prompts.padded_length(max(map(len, rows)))
-        return super().logits(checked, self._text(rows, grid, longest))
-
-    def null_condition(self, batch: int) -> Text:
-        """What begins images of the model's own grid, and nothing before it."""
-        return self._text([[]] * batch, self.grid, lumina_sequence.OPENING)
+        return super().logits(checked, self._text(rows, grid, max(map(self._padded, rows))))
 
     def ids(self, given: Prompts, grid: tuple[int, int]) -> list[list[int]]:
         """Ids of prompts for images of (height, width) tokens, to the end of the turn.
@@ -96,9 +97,90 @@ class PromptedGenerator(CausalGenerator):
                 row = self._read_vocabulary().ids(prompt, grid)
             else:
                 row = prompts.checked_ids(name, prompt, config.vocabulary)
-            prompts.check_length(name, len(row), grid, config.context)
+            of_image = config.sequence.answer_length(grid)
+            prompts.check_length(name, len(row), grid, of_image, config.context)
             rows.append(row)
         return rows
+
+    def _rows(
+        self, given: Prompts, negative: Prompts | None, grid: tuple[int, int]
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        """Ids of prompts and of negative ones, None where there are none of these."""
+        rows = self.ids(given, grid)
+        against = None if negative is None else self.ids(negative, grid)
+        if against is not None and len(against) != len(rows):
+            raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
+        return rows, against
+
+    def _in_groups(
+        self,
+        rows: Sequence[Sequence[int]],
+        against: Sequence[Sequence[int]] | None,
+        grid: tuple[int, int],
+        draw: Draw,
+        axis: int = 0,
+    ) -> jax.Array:
+        """Codes of ids, those drawn together that are padded to one length; `axis` is images'."""
+        pairs = zip(rows, against or rows, strict=True)
+        lengths_B = np.array([max(map(self._padded, pair)) for pair in pairs])
+        lengths = np.unique(lengths_B)
+        groups = [np.flatnonzero(lengths_B == length) for length in lengths]
+        drawn = []
+        for length, places in zip(lengths, groups, strict=True):
+            text = self._text([rows[i] for i in places.tolist()], grid, length)
+            negative = None
+            if against is not None:
+                negative = self._text([against[i] for i in places.tolist()], grid, length)
+            drawn.append(draw(places, text, negative))
+        if len(groups) == 1:
+            return drawn[0]
+        order = np.argsort(np.concatenate(groups))
+        return jnp.take(jnp.concatenate(drawn, axis), order, axis)
+
+    def _padded(self, row: Sequence[int]) -> int:
+        """Tokens that a prompt is padded to, with what begins the image."""
+        return prompts.padded_length(len(row) + self.network.config.sequence.OPENING)
+
+    def _text(self, rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> Text:
+        """Prompts as the network takes them, on its devices."""
+        opening = self.network.config.sequence.opening(grid)
+        return self._placed(Text(*map(jnp.asarray, prompts.batch(rows, opening, length))))
+
+    def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
+        if batch is not None and len(condition.ids_BT) != batch:
+            raise InputError(f"{len(condition.ids_BT)} prompts for {batch} images")
+        return condition
+
+    def _checked_grid(self, grid: tuple[int, ...] | None) -> tuple[int, int]:
+        checked = super()._checked_grid(grid)
+        try:
+            self.network.config.sequence.opening(checked)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        return checked
+
+    def _read_vocabulary(self) -> PromptVocabulary | DimooVocabulary:
+        causal = self.network.config.causal
+        if not self.beside:
+            advice = prompts.ADVICE if causal else dimoo_prompts.ADVICE
+            raise InputError(
+                f"{self.path or 'this model'} has no {prompts.VOCABULARY}: prompts have to be "
+                f"arrays of ids. {advice}"
+            )
+        if self._vocabulary is None:
+            read = PromptVocabulary if causal else DimooVocabulary
+            self._vocabulary = read(self.beside[prompts.VOCABULARY])
+        return self._vocabulary
+
+
+class PromptedCausalGenerator(PromptedGenerator, CausalGenerator):
+    """Lumina-mGPT, which draws token by token."""
+
+    _can_draw: bool | None = None
+
+    def null_condition(self, batch: int) -> Text:
+        """What begins images of the model's own grid, and nothing before it."""
+        return self._text([[]] * batch, self.grid, self.network.config.sequence.OPENING)
 
     def sample(  # type: ignore[override]
         self,
@@ -134,53 +216,17 @@ class PromptedGenerator(CausalGenerator):
           InputError: as CausalGenerator.sample and `ids`; or a model that draws no images.
         """
         self._check_draws()
-        rng = self._key(rng, seed)
-        grid = self._checked_grid(grid)
-        rows = self.ids(condition, grid)
-        against = None if negative is None else self.ids(negative, grid)
-        if against is not None and len(against) != len(rows):
-            raise InputError(f"{len(against)} negative prompts for {len(rows)} prompts")
-        chosen = {**DEFAULTS, **self.decoding, **options}
-        sampled_Bhw = self._in_groups(rows, against, rng, start, grid, tokens, memory, chosen)
+        size, key = self._checked_grid(grid), self._key(rng, seed)
+        rows, against = self._rows(condition, negative, size)
+        chosen = {**CAUSAL_DEFAULTS, **self.decoding, **options}
+
+        def draw(places: np.ndarray, text: Text, negative: Text | None) -> jax.Array:
+            of_places = _at(places, key, start)
+            return self._drawn(text, negative, *of_places, size, tokens, memory, chosen)
+
+        sampled_Bhw = self._in_groups(rows, against, size, draw)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
-
-    def _in_groups(
-        self,
-        rows: Sequence[Sequence[int]],
-        against: Sequence[Sequence[int]] | None,
-        rng: jax.Array,
-        start: int | npt.NDArray[np.int32],
-        grid: tuple[int, int],
-        tokens: int | None,
-        memory: float | None,
-        options: Mapping[str, Any],
-    ) -> jax.Array:
-        """`sample` of ids, those together that are padded to one length."""
-        pairs = zip(rows, against or rows, strict=True)
-        lengths_B = np.array([prompts.padded_length(max(map(len, pair))) for pair in pairs])
-        lengths = np.unique(lengths_B)
-        groups = [np.flatnonzero(lengths_B == length) for length in lengths]
-        drawn = []
-        for length, places in zip(lengths, groups, strict=True):
-            text = self._text([rows[i] for i in places.tolist()], grid, length)
-            negative = None
-            if against is not None:
-                negative = self._text([against[i] for i in places.tolist()], grid, length)
-            index_B = start[places] if isinstance(start, np.ndarray) else start + places
-            keys = rng[places] if rng.ndim else rng
-            drawn.append(
-                self._drawn(
-                    text, negative, keys, index_B.astype(np.int32), grid, tokens, memory, options
-                )
-            )
-        if len(groups) == 1:
-            return drawn[0]
-        return jnp.concatenate(drawn)[np.argsort(np.concatenate(groups))]
-
-    def _text(self, rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int) -> Text:
-        """Prompts as the network takes them, on its devices."""
-        return self._placed(Text(*map(jnp.asarray, prompts.batch(rows, grid, length))))
 
     def check_options(
         self,
@@ -191,26 +237,13 @@ class PromptedGenerator(CausalGenerator):
     ) -> None:
         """As Generator.check_options."""
         self._check_draws()
-        chosen = {**DEFAULTS, **self.decoding, **options}
+        chosen = {**CAUSAL_DEFAULTS, **self.decoding, **options}
         super().check_options(chosen, grid, known, negative)
-
-    def _checked_condition(self, condition: Any, batch: int | None) -> Condition:
-        if batch is not None and len(condition.ids_BT) != batch:
-            raise InputError(f"{len(condition.ids_BT)} prompts for {batch} images")
-        return condition
-
-    def _checked_grid(self, grid: tuple[int, ...] | None) -> tuple[int, int]:
-        checked = super()._checked_grid(grid)
-        try:
-            lumina_sequence.opening(checked)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        return checked
 
     def _check_draws(self) -> None:
         """Raise InputError where the head has no image codes, as Meta's."""
         if self._can_draw is None:
-            first = lumina_sequence.FIRST_CODE
+            first = self.network.config.sequence.FIRST_CODE
             of_codes = self.network.head[:, first : first + self.codebook_size]
             self._can_draw = bool(jnp.any(of_codes))
         if not self._can_draw:
@@ -220,15 +253,110 @@ class PromptedGenerator(CausalGenerator):
                 "as Alpha-VLLM/Lumina-mGPT-7B-768"
             )
 
-    def _read_vocabulary(self) -> PromptVocabulary:
+
+class PromptedMaskedGenerator(PromptedGenerator):
+    """Lumina-DiMOO, which fills masked tokens."""
+
+    def null_condition(self, batch: int) -> Text:
+        """No prompt, before images of the model's own grid; of a model with its vocabulary."""
+        rows = self._none(batch, self.grid)
+        return self._text(rows, self.grid, self._padded(rows[0]))
+
+    def sample(  # type: ignore[override]
+        self,
+        condition: Prompts,
+        rng: jax.Array | int | None = None,
+        *,
+        seed: int | None = None,
+        negative: Prompts | None = None,
+        codes: npt.ArrayLike | None = None,
+        grid: tuple[int, int] | None = None,
+        start: int | npt.NDArray[np.int32] = 0,
+        memory: float | None = None,
+        history: bool = False,
+        room: int = 0,
+        **options: Any,
+    ) -> jax.Array:
+        """Draw images' codes; all steps run in one jitted function.
+
+        Prompts are padded as those of PromptedCausalGenerator are; nothing sees padding.
+
+        Args:
+          condition: prompts, as in the class's documentation.
+          rng, seed: as in Generator.sample.
+          negative: prompts that guidance leads away from; None: from no prompt, whose ids the
+            vocabulary has.
+          codes, grid, start, memory, history, room: as in Generator.sample.
+          **options: as in Generator.sample, by default those of masked_options.PRESETS:
+            "lumina_dimoo", where guidance=4.0 is the w of (1 + w) c - w u; choice_temperature
+            is by default the temperature, as in the official code.
+
+        Returns:
+          int32 [B, h, w]; with `history` int32 [steps, B, h, w].
+
+        Raises:
+          InputError: as Generator.sample and `ids`; or guidance without a negative prompt, by a
+            model without its vocabulary.
+        """
+        chosen, codes_Bhw = self._chosen(options), self._checked_start(codes, grid, len(condition))
+        size, key = (codes_Bhw.shape[1], codes_Bhw.shape[2]), self._key(rng, seed)
+        masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
+        rows, against = self._rows(condition, negative, size)
+        if against is None and masked_B.any() and self._planned(masked_B, chosen, True)[0].guided:
+            against = self._none(len(rows), size)
+
+        def draw(places: np.ndarray, text: Text, negative: Text | None) -> jax.Array:
+            return self._filled(
+                *(text, negative, codes_Bhw[places], *_at(places, key, start), memory, chosen),
+                history=history,
+                room=room,
+            )
+
+        sampled = self._in_groups(rows, against, size, draw, axis=int(history))
+        last_Bhw = sampled[-1] if history else sampled
+        token_sampling.check_drawn(last_Bhw, start, self.path or "this model", options)
+        return sampled
+
+    def check_options(
+        self,
+        options: Mapping[str, Any],
+        grid: tuple[int, int] | None = None,
+        known: int = 0,
+        negative: bool = False,
+    ) -> None:
+        """As Generator.check_options."""
+        super().check_options(self._chosen(options), grid, known, negative)
+
+    def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**self.decoding, **options}
+        noise = given.get("temperature", MASKED_DEFAULTS["temperature"])
+        return MASKED_DEFAULTS | dict(choice_temperature=noise) | given
+
+    def _none(self, batch: int, grid: tuple[int, int]) -> list[list[int]]:
+        """Ids of no prompt, for each image."""
         if not self.beside:
             raise InputError(
-                f"{self.path or 'this model'} has no {prompts.VOCABULARY}: prompts have to be "
-                f"arrays of ids. {prompts.ADVICE}"
+                f"{self.path or 'this model'} has no {prompts.VOCABULARY}, which has the ids of no "
+                "prompt: expected negative, arrays of ids, or no guidance. "
+                f"{dimoo_prompts.ADVICE}"
             )
-        if self._vocabulary is None:
-            self._vocabulary = PromptVocabulary(self.beside[prompts.VOCABULARY])
-        return self._vocabulary
+        vocabulary = self._read_vocabulary()
+        assert isinstance(vocabulary, DimooVocabulary)
+        return [vocabulary.none(grid)] * batch
+
+
+def make_prompted(network: Llama, **known: Any) -> PromptedGenerator:
+    """A PromptedGenerator of the kind of this network; `known` as it takes it."""
+    kind = PromptedCausalGenerator if network.config.causal else PromptedMaskedGenerator
+    return kind(network, **known)
+
+
+def _at(
+    places: np.ndarray, key: jax.Array, start: int | npt.NDArray[np.int32]
+) -> tuple[jax.Array, npt.NDArray[np.int32]]:
+    """Key or keys, and indices, of images at these places of a batch."""
+    index_B = start[places] if isinstance(start, np.ndarray) else start + places
+    return key[places] if key.ndim else key, index_B.astype(np.int32)
 
 
 @jax.jit

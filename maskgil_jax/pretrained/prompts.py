@@ -31,7 +31,7 @@ class PromptVocabulary:
     """
 
     def __init__(self, data: bytes):
-        self._tokenizer = _tokenizer(data)
+        self._tokenizer = _checked(read_tokenizer(data))
 
     @property
     def size(self) -> int:
@@ -56,14 +56,13 @@ class PromptVocabulary:
 
 
 def batch(
-    rows: Sequence[Sequence[int]], grid: tuple[int, int], length: int
+    rows: Sequence[Sequence[int]], opening: Sequence[int], length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Prompts of any lengths, and what begins their images, padded on the left to T = `length`.
 
     Returns:
       The arrays of conditions.Text, ids_BT and mask_BT.
     """
-    opening = lumina_sequence.opening(grid)
     ids_BT = np.zeros((len(rows), length), np.int32)
     mask_BT = np.zeros(ids_BT.shape, bool)
     for b, row in enumerate(rows):
@@ -74,23 +73,25 @@ def batch(
 
 
 def padded_length(tokens: int) -> int:
-    """The length that a prompt of so many tokens is padded to: one of a few."""
+    """The length that so many tokens, up to the first code, are padded to: one of a few."""
     length = SHORTEST
-    while length < tokens + lumina_sequence.OPENING:
+    while length < tokens:
         length *= 4
     return length
 
 
-def check_length(name: str, tokens: int, grid: tuple[int, int], context: int) -> None:
+def check_length(
+    name: str, tokens: int, grid: tuple[int, int], of_image: int, context: int
+) -> None:
     """Raise InputError where a prompt leaves no room for an image of (height, width) tokens.
 
     Args:
       name: of the prompt in messages.
       tokens: of the prompt.
       grid: of the image.
+      of_image: tokens of the sequence that are of it.
       context: tokens that a sequence may have; there are images that are longer than that.
     """
-    of_image = lumina_sequence.answer_length(grid)
     most = max(context - of_image, LONGEST)
     if tokens > most:
         raise InputError(
@@ -111,17 +112,23 @@ def checked_ids(name: str, prompt: Any, vocabulary: int) -> list[int]:
     return [int(i) for i in ids]
 
 
-def _tokenizer(data: bytes) -> Any:
+def read_tokenizer(data: bytes) -> Any:
+    """The tokenizer of a tokenizer.json; InputError unless it is one."""
     try:
         import tokenizers
     except ImportError:
         raise InputError(
-            "prompts of Lumina-mGPT need tokenizers: pip install 'maskgil_jax[text]'"
+            "prompts of models that read text themselves need tokenizers: pip install "
+            "'maskgil_jax[text]'"
         ) from None
     try:
-        tokenizer = tokenizers.Tokenizer.from_buffer(data)
+        return tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # a bare Exception
         raise InputError(f"{VOCABULARY} is of no tokenizer: {error}") from None
+
+
+def _checked(tokenizer: Any) -> Any:
+    """The same; InputError unless it is Lumina-mGPT's."""
     first, last = (lumina_sequence.name_of_code(k) for k in (0, lumina_sequence.CODES - 1))
     needed = ("<s>", "<racm3:break>", lumina_sequence.END_OF_TURN_NAME, first, last)
     try:

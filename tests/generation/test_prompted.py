@@ -17,7 +17,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import npz
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import random_weights, tiny_llama, tiny_lumina
+from tests.helpers import random_weights, tiny_dimoo, tiny_llama, tiny_lumina
 from tests.helpers.tiny import SMALL_VQ
 
 GRID = (2, 4)
@@ -121,6 +121,28 @@ def test_the_command_draws_prompts(model, tokenizer):
     )
     pixels = (np.asarray(tokenizer.decode(drawn)).clip(-1, 1) + 1) * 127.5
     assert np.abs(found["arr_0"] - pixels).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def dimoo(model):
+    """The directory of a masked model of the same tokenizer."""
+    masked = copy.copy(tiny_dimoo.generator())
+    masked.tokenizer = maskgil_jax.load(model / "lumina").tokenizer
+    masked.save(model / "dimoo")
+    return str(model / "dimoo")
+
+
+def test_the_command_draws_prompts_with_a_masked_model(model, dimoo, tokenizer):
+    fast = dict(steps=2, guidance=1.0)
+    sampling.sample(options(model, model=dimoo, num=1, decoding=Decoding(**fast)))
+    found = npz.read_arrays(str(model / "out" / "samples.npz"))
+    drawn = tiny_dimoo.generator().sample(PROMPTS, 3, grid=(4, 8), **fast)
+    pixels = (np.asarray(tokenizer.decode(drawn)).clip(-1, 1) + 1) * 127.5
+    assert np.abs(found["arr_0"] - pixels).max() <= 1
+    with pytest.raises(InputError, match="the nearest are 96x96, 128x64"):
+        sampling.sample(options(model, model=dimoo, size="256x96"))
+    with pytest.raises(InputError, match="top_kk"):
+        tiny_dimoo.generator().check_options(dict(top_kk=3), (4, 8))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from maskgil_jax.models.token_models import lumina_sequence
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import CHAMELEON, LlamaConfig
-from maskgil_jax.pretrained.prompted import PromptedGenerator
+from maskgil_jax.pretrained.prompted import PromptedCausalGenerator
 from tests.helpers import golden
 
 WORDS = ["Ġred", "Ġapple", "Ġgreen", "pear", "Ċ"]
@@ -77,4 +77,4 @@ def generator(**changes):
 
     shapes = jax.eval_shape(lambda: Llama(config, jax.random.key(0)))
     network = jax.tree.map_with_path(drawn, shapes)
-    return PromptedGenerator(network, vocabulary=vocabulary())
+    return PromptedCausalGenerator(network, vocabulary=vocabulary())

@@ -1,4 +1,5 @@
 import functools
+import json
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ TOKENIZERS = [
     ("open-magvit2", "open_magvit2_256", "state_dict"),
     ("open-magvit2", "open_magvit2_128", "state_dict"),
     ("maskgit-vq", "google_maskgit_vqgan", "msgpack"),
+    ("diffusers-vq", "diffusers_vqmodel", "directory"),
 ]
 GPT = ("maskgil-gpt", "maskgil_gpt", "model_state_dict")
 
@@ -32,6 +34,13 @@ def official_file(folder, name, layout):
         path = folder / "tokenizer_imagenet256_checkpoint"
         tree = traverse_util.unflatten_dict(weights, sep="/")
         path.write_bytes(serialization.msgpack_serialize({**tree, "step": 3}))
+        return path
+    if layout == "directory":
+        path = folder / "vqvae"
+        path.mkdir()
+        settings = golden.spec(name)["config"] | {"_class_name": "VQModel"}
+        (path / "config.json").write_text(json.dumps(settings))
+        safetensors.numpy.save_file(weights, path / "diffusion_pytorch_model.safetensors")
         return path
     state = {k: torch.from_numpy(v) for k, v in weights.items()}
     if layout == "state_dict":
@@ -74,12 +83,13 @@ def test_a_tokenizer_gives_the_official_latents_codes_and_images(case, imported)
     model = maskgil_jax.load(imported(*case))
     images = expected["image_u8"].transpose(0, 2, 3, 1) / np.float32(127.5) - 1
     latents, codes = np.asarray(model.latents(images)), np.asarray(model.encode(images))
-    both = np.concatenate([expected["indices"][:2], expected["codes"]])  # one program
+    count = len(expected["rec"])
+    both = np.concatenate([expected["indices"][:count], expected["codes"]])  # one program
     decoded = np.asarray(model.decode(both))
-    pixels = {"rec": decoded[:2], "dec": decoded[2:]}
-    if case[0] == "maskgit-vq":  # the official network works on [0, 1]
+    pixels = {"rec": decoded[:count], "dec": decoded[count:]}
+    if case[0] in ("maskgit-vq", "diffusers-vq"):  # the official network works on [0, 1]
         pixels = {output: (x + 1) / 2 for output, x in pixels.items()}
-    else:
+    if case[0] != "maskgit-vq":
         expected |= {o: expected[o].transpose(0, 2, 3, 1) for o in ("latent", "rec", "dec")}
     golden.check(name, "latent", latents, expected["latent"])
     for output, ours in pixels.items():
@@ -101,7 +111,8 @@ def test_export_after_import_is_bit_exact(case, imported, tmp_path):
         output = tmp_path / f"out.{suffix}"
         conversion.export_model(family, str(imported(*case)), str(output))
         if suffix == "pt":
-            written = torch.load(output, weights_only=True)[layout]
+            written = torch.load(output, weights_only=True)
+            written = written if layout == "directory" else written[layout]
             written = {k: v.numpy() for k, v in written.items()}
         elif suffix == "msgpack":
             tree = serialization.msgpack_restore(output.read_bytes())

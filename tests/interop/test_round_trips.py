@@ -22,6 +22,7 @@ from maskgil_jax.models.token_models.bert import BertConfig
 from maskgil_jax.models.token_models.halton import HaltonConfig
 from maskgil_jax.models.token_models.llama_config import (
     CHAMELEON,
+    LLADA,
     PAPER_OF_FEATURES,
     PRESETS,
     LlamaConfig,
@@ -63,6 +64,10 @@ CASES = {
         qk_norm_rows=(2, 1), vocabulary=8900, mlp_dim=24, context=99, norm_eps=1e-4, rope_base=5e3,
         param_dtype="bfloat16",
     ),
+    "lumina-dimoo": LlamaConfig(
+        **LLADA, layers=2, dim=16, heads=4, kv_heads=2, grid=(6, 6), vocabulary=134548, mlp_dim=24,
+        context=99, norm_eps=1e-4, rope_base=5e3, param_dtype="bfloat16",
+    ),
     "maskgit-pytorch": BertConfig(**BERT, grid=(2, 5), attention_dropout=0.2),
     "halton-maskgit": HaltonConfig(**BERT, grid=(3, 2), registers=2),
     "maskgit": BertConfig(**BERT | dict(dropout=0.0), grid=(2, 3), style="maskgit"),
@@ -73,6 +78,10 @@ CASES = {
     ),
     "open-magvit2": VQConfig(
         **VQ, res_blocks=1, style="magvit2", quantizer="lookup_free", z_channels=0, attention=False
+    ),
+    "diffusers-vq": VQConfig(
+        **VQ | dict(channels=8), res_blocks=1, style="diffusers", quantizer="euclidean",
+        z_channels=12, attention=False, norm_groups=4,
     ),
     "maskgit-vq": VQConfig(
         **VQ, res_blocks=1, style="maskgit", quantizer="euclidean", z_channels=0, attention=False

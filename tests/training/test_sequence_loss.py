@@ -32,7 +32,12 @@ def codes():
 def examples_of(model, codes, length=128, condition_dropout=0.0):
     settings = lumina_generator("7B").loss
     settings.condition_dropout = condition_dropout
-    condition = Text(*map(jnp.asarray, prompts.batch(model.ids(PROMPTS, GRID), GRID, length)))
+    condition = Text(
+        *map(
+            jnp.asarray,
+            prompts.batch(model.ids(PROMPTS, GRID), lumina_sequence.opening(GRID), length),
+        )
+    )
     return sequences_of(model.network, jnp.asarray(codes), condition, jax.random.key(0), settings)
 
 

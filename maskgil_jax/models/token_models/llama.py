@@ -1,6 +1,7 @@
 """LLaMA over image tokens: bidirectional, the token model of MaskGIL, causal, as LlamaGen, or both.
 
-With a vocabulary of text and image tokens it is Chameleon, and Lumina-mGPT.
+With a vocabulary of text and image tokens it is Chameleon, which Lumina-mGPT is, or where all
+tokens see each other LLaDA, which Lumina-DiMOO is.
 
 Letters: B batch, h w grid, L = h * w image tokens, c condition tokens, T tokens of the sequence, S
 of them that are run, D width, H heads, G heads of keys and values, K head dimension, F hidden units
@@ -21,8 +22,8 @@ from flax import nnx
 
 from maskgil_jax.models.token_models import (
     causal_prefix,
+    dimoo_sequence,
     factors,
-    lumina_sequence,
     orders,
     platforms,
     rope,
@@ -109,6 +110,10 @@ class Llama(nnx.Module):
             (causal_prefix.py); None: of none.
         """
         config, (B, height, width) = self.config, codes_Bhw.shape
+        if isinstance(condition, Text) and not config.causal:
+            c, answer = self.length_of(condition), self.with_answer(condition, codes_Bhw)
+            x_BSD = self.sequence(answer, key)[:, c : -len(dimoo_sequence.CLOSING)]
+            return self.in_raster(x_BSD, height, width)
         codes_BL = self.in_order(codes_Bhw.reshape(B, height * width), height, width)
         length = codes_BL.shape[1]
         if config.causal:
@@ -136,8 +141,22 @@ class Llama(nnx.Module):
             x_BSD = causal_prefix.predicting(prefix_B, before_BSD, x_BSD)
         return self.in_raster(x_BSD, height, width)
 
+    def with_answer(self, text: Text, codes_Bhw: jax.Array) -> Text:
+        """A prompt and the image after it, to the end of the answer, of a masked model."""
+        B, height, width = codes_Bhw.shape
+        signs = dimoo_sequence
+        masked_Bhw = codes_Bhw == self.config.mask_id
+        codes_Bhw = jnp.where(masked_Bhw, signs.MASK - signs.FIRST_CODE, codes_Bhw)
+        codes_BS = self.in_order(codes_Bhw.reshape(B, height * width), height, width)
+        closing_BS = jnp.broadcast_to(jnp.array(signs.CLOSING), (B, len(signs.CLOSING)))
+        image_BS = jnp.concatenate([signs.FIRST_CODE + codes_BS, closing_BS], axis=1)
+        return Text(
+            jnp.concatenate([text.ids_BT, image_BS], axis=1),
+            jnp.concatenate([text.mask_BT, jnp.ones(image_BS.shape, bool)], axis=1),
+        )
+
     def token_logits(self, ids_BS: jax.Array) -> jax.Array:
-        """Logits of the whole vocabulary after each token, in eval mode: float32 [B, S, V].
+        """Logits of the whole vocabulary at each token, in eval mode: float32 [B, S, V].
 
         Of a model with a vocabulary; ids_BS, int32 [B, S], begin at position 0.
         """
@@ -161,7 +180,7 @@ class Llama(nnx.Module):
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
     ) -> jax.Array:
         """All layers over the tokens joined to one array: [B, T, D]."""
-        boundary = 0 if self.config.causal else parts[0].shape[1]
+        boundary = parts[0].shape[1] if parts[1:] and not self.config.causal else 0
         attend = functools.partial(attention_heads_first, mask=mask, boundary=boundary)
 
         def apply(block: Block, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -208,7 +227,7 @@ class Llama(nnx.Module):
         """
         head_DV = self.head[...].astype(self.config.dtype)
         if self.config.vocabulary:
-            first = lumina_sequence.FIRST_CODE
+            first = self.config.sequence.FIRST_CODE
             head_DV = head_DV[:, first : first + self.config.codebook_size]
         return product("BnD,DV->BnV", x_BnD, head_DV, jnp.float32)
 
@@ -332,7 +351,7 @@ class Llama(nnx.Module):
         table = self.embedding if self.config.joint_embedding else self.code_embedding
         sizes = self.config.factors
         if self.config.vocabulary:
-            return table[lumina_sequence.FIRST_CODE + codes_BL]
+            return table[self.config.sequence.FIRST_CODE + codes_BL]
         if not sizes:
             return table[codes_BL]
         starts = jnp.array([0, *itertools.accumulate(sizes[:-1])])
@@ -367,7 +386,7 @@ class Llama(nnx.Module):
         """
         if isinstance(condition, Text):
             c = self.length_of(condition)
-            opening_T = jnp.arange(c) >= c - lumina_sequence.OPENING
+            opening_T = jnp.arange(c) >= c - self.config.sequence.OPENING
             return Text(condition.ids_BT, condition.mask_BT & (opening_T | ~drop_B[:, None]))
         if isinstance(condition, Features):
             null_TC = self.null_features[...].astype(condition.features_BTC.dtype)
@@ -412,7 +431,8 @@ class Llama(nnx.Module):
         if not ends_S.any():
             return codes
         end = jnp.asarray(ends_S)[slice(None) if index is None else index]
-        return jnp.where(end, lumina_sequence.END_OF_LINE - lumina_sequence.FIRST_CODE, codes)
+        signs = self.config.sequence
+        return jnp.where(end, signs.END_OF_LINE - signs.FIRST_CODE, codes)
 
     def table(
         self, condition: Condition, grid: tuple[int, int], start: jax.Array | int, S: int

@@ -5,9 +5,16 @@ V classes of the head, N layers, C width of features.
 """
 
 import dataclasses
+from types import ModuleType
 from typing import Any
 
-from maskgil_jax.models.token_models import config_checks, factors, lumina_sequence, orders
+from maskgil_jax.models.token_models import (
+    config_checks,
+    dimoo_sequence,
+    factors,
+    lumina_sequence,
+    orders,
+)
 from maskgil_jax.models.token_models.layers import swiglu_width
 
 # Layers, width and heads of the published sizes (LlamaGen, autoregressive/models/gpt.py).
@@ -72,8 +79,11 @@ CHAMELEON: dict[str, Any] = dict(
     qk_norm="layer",
     post_norm="none",
 )
-# What only a Chameleon has, as the others have it.
-NOT_OF_CHAMELEON: dict[str, Any] = dict(
+# LLaDA, which Lumina-DiMOO is: text and an image whose tokens all see each other
+# (dimoo_sequence.py).
+LLADA = CHAMELEON | dict(causal=False, codebook_size=dimoo_sequence.CODES, qk_norm="none")
+# What only models with a vocabulary have, as the others have it.
+NOT_OF_TEXT: dict[str, Any] = dict(
     kv_heads=0,
     mlp_dim=0,
     rope_base=10000.0,
@@ -196,9 +206,9 @@ class LlamaConfig:
         config_checks.check_choices(self, {"param_dtype": config_checks.DTYPES})
         factors.check(self.factors, self.codebook_size)
         if self.vocabulary:
-            self._check_chameleon()
+            self._check_vocabulary()
         else:
-            config_checks.check_same(self, NOT_OF_CHAMELEON)
+            config_checks.check_same(self, NOT_OF_TEXT)
             self._check_condition()
         self._check_positions()
         self._check_switches()
@@ -232,17 +242,29 @@ class LlamaConfig:
                 "(height, width) in tokens of the grid that they are interpolated from"
             )
 
+    def _check_vocabulary(self) -> None:
+        no_others = dict(feature_dim=0, joint_embedding=False, factors=(), causal_prefix=False)
+        config_checks.check_same(self, no_others)
+        if self.heads % self.key_heads:
+            raise ValueError(f"kv_heads = {self.kv_heads}, expected a divisor of {self.heads}")
+        if self.causal:
+            self._check_chameleon()
+            return
+        config_checks.check_same(self, LLADA | dict(qk_norm_rows=()))
+        if self.vocabulary != dimoo_sequence.VOCABULARY:
+            raise ValueError(
+                f"vocabulary = {self.vocabulary}, expected {dimoo_sequence.VOCABULARY} in a "
+                "masked model: the last of its ids are those of codes"
+            )
+
     def _check_chameleon(self) -> None:
         post_norm = "output" if self.post_norm == "output" else "none"
         config_checks.check_same(self, CHAMELEON | dict(post_norm=post_norm))
-        config_checks.check_same(self, dict(feature_dim=0, joint_embedding=False, factors=()))
         if self.vocabulary < lumina_sequence.SMALLEST_VOCABULARY:
             raise ValueError(
                 f"vocabulary = {self.vocabulary}, expected {lumina_sequence.SMALLEST_VOCABULARY} "
                 "or more: ids of codes and of sizes"
             )
-        if self.heads % self.key_heads:
-            raise ValueError(f"kv_heads = {self.kv_heads}, expected a divisor of {self.heads}")
         heads = (self.heads, self.key_heads)
         if len(self.qk_norm_rows) != 2 or any(
             n < 1 or h % n for n, h in zip(self.qk_norm_rows, heads, strict=True)
@@ -266,6 +288,7 @@ class LlamaConfig:
             raise ValueError(
                 f"rope = {self.rope!r} and order = {self.order!r} are of models with a vocabulary"
             )
+        ordered = ordered or bool(self.vocabulary)
         if self.order != "raster" and (not ordered or self.rope == "1d"):
             raise ValueError(
                 f"order = {self.order!r} is of causal models, or a causal prefix, with 2D RoPE"
@@ -295,6 +318,11 @@ class LlamaConfig:
     def mask_id(self) -> int:
         """The code that stands for a masked token."""
         return self.codebook_size
+
+    @property
+    def sequence(self) -> ModuleType:
+        """How text and images stand in the sequence of a model with a vocabulary."""
+        return lumina_sequence if self.causal else dimoo_sequence
 
     @property
     def fits_any_grid(self) -> bool:

@@ -1,6 +1,6 @@
 """The convolutional encoders and decoders of all tokenizers, NHWC.
 
-The families share one skeleton (GroupNorm of 32 groups, swish, 3x3 convolutions, levels of residual
+The families share one skeleton (GroupNorm, swish, 3x3 convolutions, levels of residual
 blocks between two resolutions); what they do differently stands in STYLES.
 """
 
@@ -32,12 +32,13 @@ class Style:
       bias: of the encoder's first convolution and of those in residual blocks.
       shortcut_of_branch: where the width changes, a 1x1 convolution of the branch is added to the
         branch itself, so that the block has no identity path.
-      middle_attention: the middle is residual block, attention, residual block; else as many
-        residual blocks as a level has.
+      middle_attention: the middle is residual block, attention, residual block; else
+        `middle_blocks` residual blocks, or where that is 0 as many as a level has.
       extra_block: decoder levels have one residual block more than encoder levels.
       adaptive_norm: before each decoder level.
       out_kernel: of the encoder's last convolution.
       unit_range: the networks see and give pixels in [0, 1].
+      norm_groups: of each GroupNorm.
     """
 
     downsample: Callable[..., nnx.Module]
@@ -49,6 +50,8 @@ class Style:
     adaptive_norm: bool
     out_kernel: int
     unit_range: bool
+    middle_blocks: int = 0
+    norm_groups: int = 32
 
 
 STYLES = {
@@ -88,6 +91,19 @@ STYLES = {
         out_kernel=1,
         unit_range=True,
     ),
+    # huggingface/diffusers, models/autoencoders/vq_model.py, without its attention
+    "diffusers": Style(
+        downsample=functools.partial(Downsample, padding=((0, 1), (0, 1))),
+        upsample=Upsample,
+        bias=True,
+        shortcut_of_branch=False,
+        middle_attention=False,
+        extra_block=True,
+        adaptive_norm=False,
+        out_kernel=3,
+        unit_range=True,
+        middle_blocks=2,
+    ),
 }
 
 
@@ -95,9 +111,10 @@ class ResBlock(nnx.Module):
     """Two norm-swish-convolution layers added to the input."""
 
     def __init__(self, cin: int, cout: int, style: Style, *, dtype: str, rngs: nnx.Rngs):
-        self.norm1 = group_norm(cin, dtype=dtype, rngs=rngs)
+        norm = functools.partial(group_norm, groups=style.norm_groups, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(cin)
         self.conv1 = conv(cin, cout, 3, bias=style.bias, dtype=dtype, rngs=rngs)
-        self.norm2 = group_norm(cout, dtype=dtype, rngs=rngs)
+        self.norm2 = norm(cout)
         self.conv2 = conv(cout, cout, 3, bias=style.bias, dtype=dtype, rngs=rngs)
         self.of_branch = style.shortcut_of_branch
         self.has_shortcut = cin != cout
@@ -117,8 +134,8 @@ class ResBlock(nnx.Module):
 class Attention(nnx.Module):
     """Single-head self-attention over all positions."""
 
-    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.norm = group_norm(channels, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: int, style: Style, *, dtype: str, rngs: nnx.Rngs):
+        self.norm = group_norm(channels, style.norm_groups, dtype=dtype, rngs=rngs)
         self.q, self.k, self.v, self.out = (
             conv(channels, channels, 1, dtype=dtype, rngs=rngs) for _ in range(4)
         )
@@ -155,7 +172,10 @@ class Level(nnx.Module):
             [ResBlock(widths[i], cout, style, dtype=dtype, rngs=rngs) for i in range(blocks)]
         )
         self.attention = nnx.List(
-            [Attention(cout, dtype=dtype, rngs=rngs) for _ in range(blocks if attention else 0)]
+            [
+                Attention(cout, style, dtype=dtype, rngs=rngs)
+                for _ in range(blocks if attention else 0)
+            ]
         )
         if resize:
             self.resize = resize(cout, dtype=dtype, rngs=rngs)
@@ -175,7 +195,7 @@ class AttentionMiddle(nnx.Module):
 
     def __init__(self, channels: int, style: Style, *, dtype: str, rngs: nnx.Rngs):
         self.res1 = ResBlock(channels, channels, style, dtype=dtype, rngs=rngs)
-        self.attention = Attention(channels, dtype=dtype, rngs=rngs)
+        self.attention = Attention(channels, style, dtype=dtype, rngs=rngs)
         self.res2 = ResBlock(channels, channels, style, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -189,6 +209,7 @@ def middle(
     """What stands between the levels of encoder or decoder and the quantiser."""
     if style.middle_attention:
         return AttentionMiddle(channels, style, dtype=dtype, rngs=rngs)
+    blocks = style.middle_blocks or blocks
     return Level(
         channels, channels, blocks, style, attention=False, resize=None, dtype=dtype, rngs=rngs
     )
@@ -228,7 +249,7 @@ class Encoder(nnx.Module):
             ]
         )
         self.middle = middle(widths[-1], res_blocks, style, dtype=dtype, rngs=rngs)
-        self.norm_out = group_norm(widths[-1], dtype=dtype, rngs=rngs)
+        self.norm_out = group_norm(widths[-1], style.norm_groups, dtype=dtype, rngs=rngs)
         self.conv_out = conv(widths[-1], z_channels, style.out_kernel, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -283,7 +304,7 @@ class Decoder(nnx.Module):
                 for i in range(last + 1)
             ]
         )
-        self.norm_out = group_norm(outputs[-1], dtype=dtype, rngs=rngs)
+        self.norm_out = group_norm(outputs[-1], style.norm_groups, dtype=dtype, rngs=rngs)
         self.conv_out = conv(outputs[-1], 3, 3, dtype=dtype, rngs=rngs)
 
     def features(self, z: jax.Array) -> jax.Array:

@@ -60,11 +60,13 @@ class GroupNorm(nnx.GroupNorm):
         return y.astype(self.dtype)
 
 
-def group_norm(channels: int, *, dtype: str, rngs: nnx.Rngs, affine: bool = True) -> GroupNorm:
+def group_norm(
+    channels: int, groups: int, *, dtype: str, rngs: nnx.Rngs, affine: bool = True
+) -> GroupNorm:
     """GroupNorm as the official models have it."""
     return GroupNorm(
         channels,
-        num_groups=32,
+        num_groups=groups,
         epsilon=1e-6,
         use_bias=affine,
         use_scale=affine,
@@ -158,7 +160,7 @@ class AdaptiveGroupNorm(nnx.Module):
     """
 
     def __init__(self, z_channels: int, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.norm = group_norm(channels, dtype=dtype, rngs=rngs, affine=False)
+        self.norm = group_norm(channels, 32, dtype=dtype, rngs=rngs, affine=False)
         self.scale, self.shift = (
             nnx.Linear(z_channels, channels, kernel_init=INIT, precision="highest", rngs=rngs)
             for _ in range(2)

@@ -7,6 +7,7 @@
 | Chameleon-VQ | vqgan | euclidean | no | 256 | 8192 x 256 |
 | Open-MAGVIT2 | magvit2 | lookup_free | no | 0 | 262144 x 18 |
 | Google's MaskGIT tokenizer | maskgit | euclidean | no | 0 | 1024 x 256 |
+| VQModel of diffusers (aMUSEd's) | diffusers | euclidean | no | 64 | 8192 x 64 |
 
 Letters: B batch, H W image, h w grid, C codebook dimension, V codes.
 """
@@ -39,6 +40,7 @@ class VQConfig:
       quantizer: "cosine" (nearest row, both sides l2-normalised), "euclidean" (nearest row) or
         "lookup_free" (signs; V = 2^C and no table).
       codebook_size, codebook_dim: V, C.
+      norm_groups: of each GroupNorm; 32 but in style "diffusers".
       search_block: most distances between latents and codes that are held at once.
       dtype: of the convolutions; parameters and quantiser are float32.
     """
@@ -52,6 +54,7 @@ class VQConfig:
     quantizer: str = "cosine"
     codebook_size: int = 16384
     codebook_dim: int = 8
+    norm_groups: int = 32
     search_block: int = 2**26
     dtype: str = "float32"
 
@@ -67,7 +70,7 @@ class VQConfig:
                 raise ValueError(
                     f"{name} = {getattr(self, name)!r}, expected one of {', '.join(known)}"
                 )
-        for name in ("res_blocks", "codebook_size", "codebook_dim", "search_block"):
+        for name in ("res_blocks", "codebook_size", "codebook_dim", "norm_groups", "search_block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}, expected 1 or more")
         levels = self.channel_multipliers
@@ -75,8 +78,13 @@ class VQConfig:
             raise ValueError(f"channel_multipliers = {levels}, expected numbers of 1 or more")
         if self.z_channels < 0:
             raise ValueError(f"z_channels = {self.z_channels}, expected 0 (none) or more")
-        if self.channels < 32 or self.channels % 32:
-            raise ValueError(f"channels = {self.channels}, expected a multiple of 32 (GroupNorm)")
+        groups = self.norm_groups
+        if self.channels < groups or self.channels % groups:
+            raise ValueError(
+                f"channels = {self.channels}, expected a multiple of {groups} (GroupNorm)"
+            )
+        if groups != 32 and self.style != "diffusers":
+            raise ValueError(f"norm_groups = {groups} with style {self.style}, expected 32")
         if self.quantizer == "lookup_free" and self.codebook_size != 2**self.codebook_dim:
             raise ValueError(
                 f"codebook_size = {self.codebook_size}, expected {2**self.codebook_dim} = "
@@ -119,7 +127,8 @@ class VQTokenizer(nnx.Module):
     def __init__(self, config: VQConfig, key: jax.Array):
         rngs = parameter_keys.rngs(key)
         self.config = config
-        self.style = convnet.STYLES[config.style]
+        style = convnet.STYLES[config.style]
+        self.style = dataclasses.replace(style, norm_groups=config.norm_groups)
         shape = (
             config.channels,
             config.channel_multipliers,
