@@ -35,8 +35,6 @@ sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, "")
 runpy.run_path("example.py")
 assert not BLOCKED & {{name.split(".")[0] for name in sys.modules}}
-files = {{name: getattr(sys.modules[name], "__file__", None) or "" for name in [*sys.modules]}}
-print(*{{name.split(".")[0] for name in files if "site-packages" in files[name]}})
 """
 OURS = {"maskgil_jax", "flax", "orbax", "optax", "etils", "grain", "clu", "ml_collections", "PIL"}
 
@@ -65,7 +63,7 @@ def model(tokenizer, tmp_path):
 
 
 def run_alone(folder, blocked):
-    """Run the example of a folder in a new process; returns the packages that it imported."""
+    """Run the example of a folder in a new process, where these packages cannot be imported."""
     code = ALONE.format(blocked=blocked)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -76,7 +74,6 @@ def run_alone(folder, blocked):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return {*done.stdout.split()}
 
 
 def export(format_name, source, folder, **arguments):
@@ -160,9 +157,10 @@ def test_the_module_of_stablehlo_draws_our_images_where_this_package_is_not(mode
         "--arg=preset=maskgit",
     )
     assert done.returncode == 0, done.stderr
-    imported = run_alone(folder, OURS | {"torch", "safetensors"})
-    needed_by_jax = {"jaxlib", "ml_dtypes", "opt_einsum", "scipy", "flatbuffers"}
-    assert imported - needed_by_jax == {"jax", "numpy"}
+    run_alone(folder, OURS | {"torch", "safetensors"})
+    lines = (folder / "example.py").read_text().splitlines()
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    assert imports == ["import jax", "import numpy as np"]
     drawn, options = np.load(folder / "example.npy"), dict(rule="maskgit", schedule="cosine")
     options |= dict(steps=3, guidance=1.0)
     ours = images_of(source, [0, 1], rng=0, **options)
