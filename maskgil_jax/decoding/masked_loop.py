@@ -190,13 +190,10 @@ def sample_codes(
     offset_B1 = jax.vmap(lambda k: jax.random.randint(k, (1,), 0, L))(keys_B)
     rank_BL = (rank_L + offset_B1) % L
     gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
-    keep = None
-    if plan.cache_ratio:
-        assert isinstance(both, Text)
-        keep = keeping(network, both, (height, width), 1 - plan.cache_ratio)
+    share = 1 - plan.cache_ratio
+    keep = keeping(network, both, (height, width), share) if share < 1 else None
     model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep)
-    codes_BL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
-    return codes_BL.reshape(B, height, width)
+    return decode(model, codes_Bhw.reshape(B, L), counts_SB, plan).reshape(B, height, width)
 
 
 Backbone = Callable[[jax.Array, Condition], jax.Array]  # as TokenModel.backbone
@@ -226,7 +223,7 @@ def backbone_behind(
     return backbone
 
 
-def keeping(network: Any, conditions: Text, grid: tuple[int, int], share: float) -> Keep:
+def keeping(network: Any, conditions: Condition, grid: tuple[int, int], share: float) -> Keep:
     """Predictions of a masked Llama with a vocabulary from tokens that it keeps.
 
     Args:
@@ -235,6 +232,7 @@ def keeping(network: Any, conditions: Text, grid: tuple[int, int], share: float)
       grid: (height, width) in tokens.
       share: of tokens that run in a step that does not run all.
     """
+    assert isinstance(conditions, Text)
     height, width = grid
     rows, c = conditions.ids_BT.shape
     like = jax.ShapeDtypeStruct((rows, height, width), jnp.int32)
