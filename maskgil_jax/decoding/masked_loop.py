@@ -201,10 +201,7 @@ def sample_codes(
     offset_B1 = jax.vmap(lambda k: jax.random.randint(k, (1,), 0, L))(keys_B)
     rank_BL = (rank_L + offset_B1) % L
     gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
-    keep = None
-    if plan.cache_ratio:
-        assert isinstance(both, Text)
-        keep = keeping(network, both, (height, width), 1 - plan.cache_ratio)
+    keep = keeping(network, both, (height, width), plan.cache_ratio) if plan.cache_ratio else None
     model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep)
     codes_SBL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
     codes_SBhw = codes_SBL.reshape(-1, B, height, width)
@@ -238,15 +235,16 @@ def backbone_behind(
     return backbone
 
 
-def keeping(network: Any, conditions: Text, grid: tuple[int, int], share: float) -> Keep:
+def keeping(network: Any, conditions: Condition, grid: tuple[int, int], ratio: float) -> Keep:
     """Predictions of a masked Llama with a vocabulary from tokens that it keeps.
 
     Args:
       network: the model.
       conditions: [B], or [2 B] of guidance.with_negative, of all steps.
       grid: (height, width) in tokens.
-      share: of tokens that run in a step that does not run all.
+      ratio: of tokens that do not run in a step that does not run all.
     """
+    assert isinstance(conditions, Text)
     height, width = grid
     rows, c = conditions.ids_BT.shape
     like = jax.ShapeDtypeStruct((rows, height, width), jnp.int32)
@@ -264,7 +262,7 @@ def keeping(network: Any, conditions: Text, grid: tuple[int, int], share: float)
         kept = jax.lax.cond(
             all_tokens,
             lambda text, kept: kept_tokens.everything(network, text),
-            lambda text, kept: kept_tokens.renewed(network, text, kept, share),
+            lambda text, kept: kept_tokens.renewed(network, text, kept, 1 - ratio),
             text,
             kept,
         )

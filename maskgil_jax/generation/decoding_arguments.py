@@ -26,6 +26,9 @@ class DecodingArguments(TypedDict, total=False):
     choice_temperature: float | None
     top_k: int | None
     top_p: float | None
+    cache_ratio: float | None
+    cache_warmup: float | None
+    cache_refresh: int | None
     prefix_model: str | None
     prefix: int | None
     prefix_guidance: float | None

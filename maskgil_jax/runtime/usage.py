@@ -26,6 +26,7 @@ COMMANDS = (
         "tokenize",
         "sample",
         "edit",
+        "demo",
         "reconstruct",
         "evaluate",
         "features",

@@ -33,7 +33,7 @@ class Request:
       condition: a class id, a prompt, or float32 [samples] of speech at audio.RATE; None for an
         unconditional model.
       num: images.
-      seed: of them; image i is image i of `sample --seed=SEED` with the same options.
+      seed: of them; image i is image i of maskgil_jax.sample with the same seed and options.
       grid: (height, width) in tokens.
       method: a key of `Artist.methods`.
       options: of decoding, sorted by name; those of the masked steps.

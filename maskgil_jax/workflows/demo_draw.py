@@ -63,13 +63,16 @@ def decoding(gradio: ModuleType, artist: Artist) -> dict[str, Any]:
     """The fields of how it is drawn."""
     fields: dict[str, Any] = {}
     masked = artist.methods[0] == "masked"
+    prompted = isinstance(artist.generator, PromptedGenerator)
+    of_model = artist.generator.decoding  # what a bundle begins with
     if masked:
-        fields["steps"] = gradio.Slider(1, 64, 8, step=1, label="Steps, of masked decoding")
+        steps = of_model.get("steps", 64 if prompted else 8)
+        fields["steps"] = gradio.Slider(1, 64, steps, step=1, label="Steps, of masked decoding")
     if not artist.generator.is_unconditional:
-        prompted = isinstance(artist.generator, PromptedGenerator)
-        default = 3.0 if masked else 4.0 if prompted else 2.0
-        fields["guidance"] = gradio.Slider(1, 12, default, step=0.5, label="Guidance")
-    fields["temperature"] = gradio.Slider(0.1, 2, 1, step=0.05, label="Temperature")
+        guidance = of_model.get("guidance", 4.0 if prompted else 3.0 if masked else 2.0)
+        fields["guidance"] = gradio.Slider(1, 12, guidance, step=0.5, label="Guidance")
+    temperature = of_model.get("temperature", 1.0)
+    fields["temperature"] = gradio.Slider(0.1, 2, temperature, step=0.05, label="Temperature")
     return fields
 
 

@@ -138,10 +138,11 @@ class Run:
         self.text = text if self.plan.guided else jax.tree.map(lambda x: x[:1], text)
         masked = EXPECTED[f"{run}_codes_before"] == -1
         self.of_codes, self.of_cells = official_noise(spec, masked)
-        share = 1 - self.plan.cache_ratio
         self.keep = None
         if self.plan.cache_ratio:
-            self.keep = masked_loop.keeping(self.network, self.text, self.grid, share)
+            self.keep = masked_loop.keeping(
+                self.network, self.text, self.grid, self.plan.cache_ratio
+            )
 
     def predict(self, codes_BL, positions, guidance):
         grid = codes_BL.reshape(self.start.shape)

@@ -122,16 +122,33 @@ def test_there_may_be_more_steps_than_tokens(model):
     np.testing.assert_array_equal(model.sample(["pear"], 0, **greedy), two)
 
 
-@pytest.mark.slow
-def test_several_devices_draw_the_same(model, drawn):
-    """The batch is split over 4 devices; heads and hidden units over the others."""
-    mesh = sharding.make_mesh(dict(data=4, fsdp=1, tensor=2))
+def spread_over(model, **axes):
+    mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1) | axes)
     spread = copy.copy(model)
     layout = sharding.state_shardings(model.network, mesh)
     spread.network = jax.device_put(model.network, layout)
-    codes = spread.sample([*PROMPTS[:2]] * 4, 7, **OPTIONS)
+    return spread
+
+
+@pytest.mark.slow
+def test_several_devices_draw_the_same(model, drawn):
+    """The batch is split over 8 devices."""
+    codes = spread_over(model, data=8).sample([*PROMPTS[:2]] * 4, 7, **OPTIONS)
     assert len(codes.sharding.device_set) == 8
     np.testing.assert_array_equal(codes[:2], drawn[:2])
+
+
+@pytest.mark.slow
+def test_devices_that_share_the_weights_differ_by_rounding(model):
+    """Heads and hidden units are split, whose sums are then made in another order."""
+    spread, prompts = spread_over(model, data=4, tensor=2), [*PROMPTS[:2]] * 4
+    codes = np.full((8, *GRID), 8192)
+    logits = np.asarray(spread.logits(codes, prompts))
+    np.testing.assert_allclose(logits, model.logits(codes, prompts), rtol=0, atol=1e-4)
+    greedy = OPTIONS | dict(temperature=0.0)
+    found = spread.sample(prompts, 7, **greedy)
+    assert len(found.sharding.device_set) == 8
+    np.testing.assert_array_equal(found, model.sample(prompts, 7, **greedy))
 
 
 @pytest.mark.parametrize(
