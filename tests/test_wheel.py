@@ -6,12 +6,20 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from tests.test_readmes import TINY
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_folder_of_the_package_is_named():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "maskgil_jax").rglob("*.py")}
+    names = {".".join(folder.parts) for folder in folders}
+    assert set(project["tool"]["setuptools"]["packages"]) == names | {"maskgil_jax.configs"}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +29,7 @@ def installed(tmp_path_factory):
     for name in ("maskgil_jax", "configs"):
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, base / "source" / name, ignore=skipped)
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, base / "source" / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-build-isolation"]
