@@ -26,7 +26,7 @@ Grid = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class DrawingRequest:
     """Some images of one condition.
 
     Attributes:
@@ -108,7 +108,7 @@ class Artist:
         self.methods = ["autoregressive"] if generator.kind == "causal" else ["masked"]
         self.methods += ["autoregressive", "hybrid"] if both else []
 
-    def draw(self, requests: Sequence[Request]) -> list[Drawing | InputError]:
+    def draw(self, requests: Sequence[DrawingRequest]) -> list[Drawing | InputError]:
         """What each request asks for, or why it cannot be drawn; those that fit are drawn together.
 
         An image depends on its own request alone.
@@ -119,7 +119,7 @@ class Artist:
             results |= zip(places, self._drawn([requests[i] for i in places]), strict=True)
         return [results[i] for i in range(len(requests))]
 
-    def _drawn(self, requests: Sequence[Request]) -> list[Drawing | InputError]:
+    def _drawn(self, requests: Sequence[DrawingRequest]) -> list[Drawing | InputError]:
         """The same of requests that may be drawn together."""
         try:
             return self._drawn_together(requests)
@@ -129,7 +129,7 @@ class Artist:
         # One of them is wrong, or all: each answers for itself.
         return [result for request in requests for result in self._drawn([request])]
 
-    def _drawn_together(self, requests: Sequence[Request]) -> list[Drawing | InputError]:
+    def _drawn_together(self, requests: Sequence[DrawingRequest]) -> list[Drawing | InputError]:
         began = time.perf_counter()
         of_rows = np.repeat(np.arange(len(requests)), [request.num for request in requests])
         indices = np.concatenate([np.arange(r.num, dtype=np.int32) for r in requests])
@@ -176,7 +176,7 @@ class Artist:
         )
 
     def _codes(
-        self, conditions: Any, keys_B: jax.Array, start_B: np.ndarray, how: Request
+        self, conditions: Any, keys_B: jax.Array, start_B: np.ndarray, how: DrawingRequest
     ) -> np.ndarray:
         """Codes after each step, int32 [S, B, h, w], `mask_id` where masked."""
         options = dict(how.options)

@@ -13,7 +13,7 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.generation import pictures, requests
 from maskgil_jax.pretrained.prompted import PromptedGenerator
 from maskgil_jax.runtime.errors import InputError, Unreadable
-from maskgil_jax.workflows.demo_artist import Artist, Drawing, Request, frames
+from maskgil_jax.workflows.demo_artist import Artist, Drawing, DrawingRequest, frames
 
 SMALLEST = 192  # pixels of a side that pictures are shown at, by whole factors
 LONGEST_PROMPT = 2000  # characters
@@ -60,19 +60,25 @@ def condition(gradio: ModuleType, artist: Artist) -> dict[str, Any]:
 
 
 def decoding(gradio: ModuleType, artist: Artist) -> dict[str, Any]:
-    """The fields of how it is drawn."""
+    """The fields of how it is drawn; what a bundle begins with is always within their range."""
     fields: dict[str, Any] = {}
     masked = artist.methods[0] == "masked"
     prompted = isinstance(artist.generator, PromptedGenerator)
     of_model = artist.generator.decoding  # what a bundle begins with
     if masked:
         steps = of_model.get("steps", 64 if prompted else 8)
-        fields["steps"] = gradio.Slider(1, 64, steps, step=1, label="Steps, of masked decoding")
+        fields["steps"] = gradio.Slider(
+            1, max(64, steps), steps, step=1, label="Steps, of masked decoding"
+        )
     if not artist.generator.is_unconditional:
         guidance = of_model.get("guidance", 4.0 if prompted else 3.0 if masked else 2.0)
-        fields["guidance"] = gradio.Slider(1, 12, guidance, step=0.5, label="Guidance")
+        fields["guidance"] = gradio.Slider(
+            min(1, guidance), max(12, guidance), guidance, step=0.5, label="Guidance"
+        )
     temperature = of_model.get("temperature", 1.0)
-    fields["temperature"] = gradio.Slider(0.1, 2, temperature, step=0.05, label="Temperature")
+    fields["temperature"] = gradio.Slider(
+        min(0.1, temperature), max(2, temperature), temperature, step=0.05, label="Temperature"
+    )
     return fields
 
 
@@ -135,15 +141,15 @@ def function_of(
             request_of(artist, dict(zip(names, row, strict=True)))
             for row in zip(*columns, strict=True)
         ]
-        drawings = iter(artist.draw([one for one in asked if isinstance(one, Request)]))
-        answers = [next(drawings) if isinstance(one, Request) else one for one in asked]
+        drawings = iter(artist.draw([one for one in asked if isinstance(one, DrawingRequest)]))
+        answers = [next(drawings) if isinstance(one, DrawingRequest) else one for one in asked]
         shown = [_shown(answer, folder) for answer in answers]
         return tuple(list(column) for column in zip(*shown, strict=True))
 
     return draw
 
 
-def request_of(artist: Artist, fields: dict[str, Any]) -> Request | InputError:
+def request_of(artist: Artist, fields: dict[str, Any]) -> DrawingRequest | InputError:
     """What the fields of the page ask for, or what is wrong with them."""
     try:
         return _request_of(artist, fields)
@@ -151,7 +157,7 @@ def request_of(artist: Artist, fields: dict[str, Any]) -> Request | InputError:
         return InputError(str(error))
 
 
-def _request_of(artist: Artist, fields: dict[str, Any]) -> Request:
+def _request_of(artist: Artist, fields: dict[str, Any]) -> DrawingRequest:
     generator = artist.generator
     given = checked_condition(artist, fields.get("condition"))
     if artist.reads == "speech":
@@ -172,7 +178,7 @@ def _request_of(artist: Artist, fields: dict[str, Any]) -> Request:
         options["steps"] = min(int(options["steps"]), grid[0] * grid[1])
     prefix = int(fields["prefix"]) if method == "hybrid" else 0
     known = tuple(sorted(options.items()))
-    return Request(given, fields["num"], fields["seed"], grid, method, known, prefix)
+    return DrawingRequest(given, fields["num"], fields["seed"], grid, method, known, prefix)
 
 
 def checked_condition(artist: Artist, given: Any) -> Any:

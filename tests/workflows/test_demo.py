@@ -14,7 +14,7 @@ import maskgil_jax
 from maskgil_jax.generation.pipelines import Pipeline
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import demo_draw, demo_edit, demo_page
-from maskgil_jax.workflows.demo_artist import Artist, Request, frames
+from maskgil_jax.workflows.demo_artist import Artist, DrawingRequest, frames
 from tests.helpers import tiny_llama
 
 LOG_MEL = {"path": "log_mel", "fingerprint": "log_mel", "width": 80}
@@ -45,7 +45,9 @@ def artist(both):
 
 def request(condition=1, num=2, seed=0, grid=GRID, method="masked", prefix=0, **options):
     options = {"steps": 3} | options if method != "autoregressive" else options
-    return Request(condition, num, seed, grid, method, tuple(sorted(options.items())), prefix)
+    return DrawingRequest(
+        condition, num, seed, grid, method, tuple(sorted(options.items())), prefix
+    )
 
 
 @pytest.mark.slow
@@ -106,7 +108,7 @@ def test_fields_that_cannot_be_drawn_are_named(artist, change, message):
         condition=1, num=1, seed=0, width=8, height=8, method="masked", prefix=2, steps=8,
         guidance=3.0, temperature=1.0,
     )  # fmt: skip
-    assert isinstance(demo_draw.request_of(artist, fields), Request)
+    assert isinstance(demo_draw.request_of(artist, fields), DrawingRequest)
     refused = demo_draw.request_of(artist, fields | change)
     assert isinstance(refused, InputError) and message in str(refused)
 
@@ -124,6 +126,15 @@ def test_an_editor_without_a_picture_or_paint_is_refused(artist, both):
         assert message in status and edited is None
     status, edited = edit(dict(background=picture, layers=[clear]), 1, 4, 2, 0)
     assert "2 images" in status and [image.size for image in edited] == [(16, 16)] * 2
+
+
+def test_the_page_begins_with_the_options_of_a_bundle(tokenizer):
+    gradio = pytest.importorskip("gradio", reason="needs the extra [demo]")
+    pipeline = pipeline_of(tokenizer)
+    pipeline.generator.decoding = dict(steps=100, guidance=0.5, temperature=2.5)
+    fields = demo_draw.decoding(gradio, Artist(pipeline))
+    assert {name: field.value for name, field in fields.items()} == pipeline.generator.decoding
+    assert all(field.minimum <= field.value <= field.maximum for field in fields.values())
 
 
 @pytest.fixture
