@@ -34,7 +34,13 @@ def _training() -> dict:
         steps=1000,  # optimizer steps
         batch_size=256,  # images a step, over all devices and processes
         accumulate_steps=1,  # micro-batches that one optimizer step is computed in
-        mesh=dict(data=-1, fsdp=1, tensor=1),  # devices per axis; -1: all that are left
+        mesh=dict(
+            data=-1,  # copies of the model in each slice; -1, of one axis: all devices left
+            fsdp=1,  # devices that parameters and optimizer state are split over
+            tensor=1,  # devices that heads and hidden units are split over
+            slices=0,  # of TPUs, each with such a mesh, joined by the data center's network, which
+            # data parallelism alone crosses; 0: as many as the TPUs are of, of others one
+        ),
         ema_decay=0.0,  # decay of the averaged weights; 0: none are kept
         log_every=50,  # steps
         checkpoint_every=1000,  # steps
