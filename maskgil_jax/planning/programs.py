@@ -20,7 +20,7 @@ from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.planning.arithmetic import traced_flops
+from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
@@ -168,15 +168,14 @@ def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int,
         batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
     else:
         batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
+    count = generator_step.model_flops(config, network)
     return _Training(
         step=generator_step.step,
         init=lambda: generator_step.init(config, network, None),
         frozen=generator_step.Frozen(),
         batch=batch,
         tokens_per_example=height * width,
-        model_flops=(
-            flops.training_flops(network, B, tokens) if isinstance(network, LlamaConfig) else None
-        ),
+        model_flops=None if count is None else count(grid),
     )
 
 

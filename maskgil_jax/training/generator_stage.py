@@ -44,7 +44,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     init = functools.partial(generator_step.init, config, network)
     step = functools.partial(generator_step.step, config=config)
     with loop.open_run(init, start_from, data.dataset, config, workdir, mesh) as (run, state):
-        steps = loop.train(run, state, step, frozen)
+        flops = generator_step.model_flops(config, network)
+        steps = loop.train(run, state, step, frozen, flops)
         for number, state in steps:
             pictures = generator_samples.sample_pictures(
                 data, averaged(state), conditions, config, options
