@@ -34,6 +34,7 @@ from maskgil_jax.training.dataset import Dataset
 from maskgil_jax.training.goodput import Goodput
 from maskgil_jax.training.interrupt import StopRequest
 from maskgil_jax.training.skipped_steps import Skips, weight_norm
+from maskgil_jax.training.trace import Trace, steps_of
 from maskgil_jax.training.train_state import Batch, Metrics, TrainState
 from maskgil_jax.training.unreadable_images import UnreadableImages
 from maskgil_jax.training.writer import Writer
@@ -56,6 +57,7 @@ class Run:
       goodput: of all starts of the run.
       stop: whether somebody wants the run to stop.
       unreadable: the images that cannot be read.
+      trace: of the steps that are to be traced.
     """
 
     config: ConfigDict
@@ -68,6 +70,7 @@ class Run:
     goodput: Goodput
     stop: StopRequest
     unreadable: UnreadableImages
+    trace: Trace
 
 
 @contextlib.contextmanager
@@ -107,10 +110,14 @@ def open_run(
         start, goodput = checkpoints.latest or 0, Goodput(workdir, checkpoints.useful_seconds)
         tracker = trackers.named(config.tracker)
         known = dict(steps=config.steps, tracker=tracker, config=about["config"])
-        with Writer(workdir, start_step=start, **known) as writer:
+        traced = steps_of(config.trace, config.steps)
+        with (
+            Writer(workdir, start_step=start, **known) as writer,
+            Trace(traced, start, workdir) as trace,
+        ):
             run = Run(
                 *(config, mesh, dataset, shardings, start),
-                *(checkpoints, writer, goodput, stop, unreadable),
+                *(checkpoints, writer, goodput, stop, unreadable, trace),
             )
             yield run, state
 
@@ -145,7 +152,9 @@ def train(
             compiles = clock.lost() if grid not in flops else contextlib.nullcontext()
             with compiles, jax.set_mesh(run.mesh):  # for sharding.split_batch
                 work = flops.of(grid, state, frozen, batch)
-                state, metrics = step_fn(state, frozen, batch)
+                with run.trace.step(number):
+                    state, metrics = step_fn(state, frozen, batch)
+            run.trace.done(number, metrics)
             clock.count(config.batch_size, math.prod(grid), work)
             run.writer.advance(number)
             last = number == config.steps
