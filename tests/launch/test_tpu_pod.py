@@ -58,7 +58,7 @@ def test_of_two_slices_watch_waits_for_both(tools, tmp_path):
           *'tpu_worker.sh status'*) echo 'train: running' ;;
         esac""",
     )
-    tools.make("sleep", f'read -r word <{said}; [[ $word ]] || kill $PPID')
+    tools.make("sleep", f"read -r word <{said}; [[ $word ]] || kill $PPID")
     done = tools.run("tpu_pod.sh", "watch", *TPU, "--topology=2xv5e:4x8")
     states = [line.split("pod: ")[1] for line in done.stdout.splitlines()]
     assert states == ["CREATING", "READY, training: running", "PREEMPTED"]

@@ -1,4 +1,4 @@
-"""What slices send one another, read from programs that the TPU's compiler makes for two of them."""
+"""What slices send one another, read from programs that the TPU's compiler makes for them."""
 
 import jax
 import jax.numpy as jnp

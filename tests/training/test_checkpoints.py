@@ -25,7 +25,12 @@ def open_checkpoints(directory, newest=2, every=0):
 
 def save(checkpoints, *steps, size=4):
     for step in steps:
-        checkpoints.save(step, {"a": jnp.full(size, float(step))}, weight_norm=float(step), useful_seconds=2.0 * step)
+        checkpoints.save(
+            step,
+            {"a": jnp.full(size, float(step))},
+            weight_norm=float(step),
+            useful_seconds=2.0 * step,
+        )
 
 
 def steps_in(directory):
