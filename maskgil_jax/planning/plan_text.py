@@ -7,6 +7,12 @@ GIB = 2**30
 SMALL = 1e8  # bytes; instructions without an estimate that move less are scalars
 
 Plan = Mapping[str, Any]
+# How exchanges go beside compute, and the ends of the names of what is estimated so.
+WAYS = {
+    "nothing overlapped": "_nothing_overlapped",
+    "as compiled": "",
+    "all exchanges hidden": "_all_hidden",
+}
 
 
 def lines(plan: Plan) -> list[str]:
@@ -54,25 +60,51 @@ def _compute(plan: Plan) -> list[str]:
     ]
     if plan["kernel_seconds"]:
         text.append(
-            f"    kernels             {plan['kernel_seconds'] * 1e3:.1f} ms of it (our estimate, "
-            "the compiler has none)"
+            f"    kernels             {plan['kernel_seconds'] * 1e3:.1f} ms of it (estimated by "
+            "what is counted in them, the compiler has no estimate):"
+        )
+    for kernel in plan["kernels"]:
+        text.append(
+            f"      {kernel['seconds'] * 1e3:7.2f} ms x{kernel['times']:<4} {kernel['flops']:.3g} "
+            f"FLOPs, {kernel['vectors']:.3g} vector operations, {kernel['exponentials']:.3g} "
+            f"exponentials, {kernel['hbm_bytes'] / 1e9:.2f} GB  {kernel['source'][-60:]}"
+        )
+    return text
+
+
+def _links(plan: Plan) -> list[str]:
+    """Where the mesh lies on the torus."""
+    text = []
+    for axis, laid in plan["links"].items():
+        lines = [
+            f"{line['axis']} ({'ring' if line['ring'] else 'line'} of {line['chips']}"
+            + (f", every {line['stride']}th chip)" if line["stride"] > 1 else ")")
+            for line in laid["torus"]
+        ]
+        where = " and ".join(lines) or "chips that are no box of the torus: one link is assumed"
+        text.append(
+            f"    {axis:19} on {where}, {laid['bytes_per_second'] / 1e9:.0f} GB/s (assumed)"
         )
     return text
 
 
 def _collectives(plan: Plan) -> list[str]:
-    return [
+    every = f"  exchanges             {plan['collective_seconds'] * 1e3:.1f} ms (estimated)"
+    return [every, *_links(plan)] + [
         f"    {kind:19} {exchange['bytes_sent'] / 1e9:.3f} GB sent by a chip (counted), "
-        f"{exchange['seconds'] * 1e3:.1f} ms (estimated), {exchange['times']} times"
+        f"{exchange['seconds'] * 1e3:.1f} ms (estimated), {exchange['times']} times, "
+        f"{exchange['asynchronous']} of them asynchronous"
         for kind, exchange in plan["collectives"].items()
     ]
 
 
 def _speed(plan: Plan) -> list[str]:
     return [
-        f"  a step                {plan['step_seconds'] * 1e3:.1f} ms (estimated, no overlap)",
-        f"  MFU                   {plan['mfu']:.3f}; {plan['mfu_of_compute']:.3f} where all "
-        "exchanges overlap with compute (estimated)",
+        *(
+            f"  {name:21} {plan[f'step_seconds{key}'] * 1e3:.1f} ms a step, "
+            f"MFU {plan[f'mfu{key}']:.3f} (estimated)"
+            for name, key in WAYS.items()
+        ),
         f"  speed                 {plan['tokens_per_second']:,.0f} image tokens, "
         f"{plan['images_per_second']:,.1f} images a second (estimated)",
     ]
