@@ -4,25 +4,28 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
-from maskgil_jax.planning import arithmetic, collectives, hlo, kernels, timeline
+from maskgil_jax.planning import arithmetic, calibration, collectives, hlo, kernels, timeline
 from maskgil_jax.planning.chips import CHIPS, Chip
+from maskgil_jax.planning.compilation import Compiler
 from maskgil_jax.planning.executions import executions
 from maskgil_jax.planning.kernel_work import Work
-from maskgil_jax.planning.programs import Program, compiled
+from maskgil_jax.planning.programs import Program
 from maskgil_jax.planning.torus import Torus, layout
 from maskgil_jax.runtime import device_memory
 
 COSTLIEST = 10
 
 
-def estimate(program: Program, generation: str) -> dict[str, Any]:
+def estimate(
+    program: Program, generation: str, compiler: Compiler, calibrated: bool = False
+) -> dict[str, Any]:
     """Compile a program and estimate one call of it, on one chip and on all of them.
 
     Args:
       program: for devices of the TPU `generation`.
       generation: a key of CHIPS.
+      compiler: of programs.
+      calibrated: whether its products are compiled by themselves too.
 
     Returns:
       A dict for JSON: seconds, bytes, FLOPs and shares. `fits` is False where the compiler refuses
@@ -36,47 +39,40 @@ def estimate(program: Program, generation: str) -> dict[str, Any]:
         "tokens_per_example": program.tokens_per_example,
         "parameters": program.parameters,
         "model_flops_per_step": program.model_flops,
+        "compiler_options": dict(program.compiler_options),
     }
-    try:
-        executable, jaxpr, compile_seconds = compiled(program)
-    except jax.errors.JaxRuntimeError as error:
-        if (refusal := _memory_refused(str(error))) is None:
-            raise
-        return size | refusal
+    compiled, jaxpr = compiler(program)
+    if compiled.refused:
+        return size | _memory_refused(compiled.refused)
     traced_flops, torus = arithmetic.traced_flops(jaxpr), Torus(program.mesh.devices.flat, chip)
-    text = hlo.parse(executable.as_text() or "")
+    text = hlo.parse(compiled.text)
     times = _times(text, chip, torus, kernels.traced(jaxpr, chip))
     return (
         size
-        | _memory(executable, chip)
+        | _memory(compiled.memory, chip)
         | {"hardware_flops_per_step": traced_flops}
         | {"links": layout(program.mesh, torus)}
         | times
         | _rates(program, traced_flops, chip.flops * devices, times)
-        | {"compile_seconds": compile_seconds}
+        | (_bound(program, text, chip, compiler, times) if calibrated else {})
+        | {"compile_seconds": compiled.seconds}
     )
 
 
-def _memory_refused(message: str) -> dict[str, Any] | None:
-    """The memory of a program that the compiler refuses, None where it does for another reason."""
+def _memory_refused(message: str) -> dict[str, Any]:
+    """The memory of a program that the compiler refuses; RuntimeError for another reason."""
     if (numbers := device_memory.refusal(message)) is None:
-        return None
+        raise RuntimeError(message)
     needed, available = numbers
     return {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
 
 
-def _memory(executable: jax.stages.Compiled, chip: Chip) -> dict[str, Any]:
+def _memory(reserved: Mapping[str, int], chip: Chip) -> dict[str, Any]:
     """What the compiler reserves on a chip, in bytes."""
-    memory: Any = executable.memory_analysis()
-    reserved = {
-        "arguments": memory.argument_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "output": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-    }
     total = sum(reserved.values())
     return {
         "fits": total <= chip.hbm_bytes,
-        "bytes": reserved,
+        "bytes": dict(reserved),
         "bytes_total": total,
         "bytes_free": chip.hbm_bytes - total,
     }
@@ -100,7 +96,7 @@ def _times(
     times = timeline.run(program, torus.chips, compute, torus.seconds)
     return {
         "estimated_cycles": cycles,
-        "kernel_seconds": times.compute - cycles / chip.clock,
+        "kernel_seconds": sum(k.work.seconds(chip) * k.times for k in found if k.work),
         "compute_seconds": times.compute,
         "collective_seconds": times.exchanges,
         "step_seconds": times.as_compiled,
@@ -127,6 +123,19 @@ def _rates(
         "tokens_per_second": program.batch_size * program.tokens_per_example / step,
         "images_per_second": program.batch_size / step,
     }
+
+
+def _bound(
+    program: Program, text: hlo.Program, chip: Chip, compiler: Compiler, times: dict[str, Any]
+) -> dict[str, Any]:
+    """What products reach by themselves, and the MFU with nothing beside them and the kernels."""
+    device, options = program.mesh.devices.flat[0], program.compiler_options
+    shares = calibration.calibrate(text, device, chip, options, compiler)
+    if "products_seconds" not in shares:
+        return {"calibration": shares}
+    least = program.model_flops / program.mesh.size / chip.flops
+    bound = least / (shares["products_seconds"] + times["kernel_seconds"])
+    return {"calibration": shares, "mfu_bound": bound}
 
 
 def _by_kind(program: hlo.Program, torus: Torus) -> dict[str, dict[str, float]]:

@@ -60,6 +60,12 @@ class Instruction:
             for dtype, sizes in arrays
         ]
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the result's dimensions, of the first array of several."""
+        match = re.search(r"\[([\d,]*)\]", self.shape)
+        return tuple(int(n) for n in match[1].split(",") if n) if match else ()
+
     def called(self, attribute: str) -> str:
         """Name of the computation that `attribute` names."""
         match = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)

@@ -27,6 +27,9 @@ NOTES = {
     "assumed": "links: the devices lie on the slice's torus as jax's mesh_utils."
     "create_device_mesh lays a mesh out there; axes of 16 chips (v5e, v6e) and slices of whole "
     "4x4x4 cubes (v5p) are linked around",
+    "calibration": "products of matrices compiled by themselves, as shares of the peak; mfu_bound: "
+    "with all products of the program at the share of its largest together, the kernels, and "
+    "nothing else",
     "not in the estimate": "input pipeline, host, pictures, checkpoints, instructions that the "
     "compiler gives no cycles (unestimated), and an encoder of text or speech that runs in the "
     "step: features come as code shards hold them",
@@ -59,7 +62,8 @@ def write(output: epath.PathLike, plans: Sequence[Mapping[str, Any]]) -> None:
     path = epath.Path(output)
     write_json(path, {"notes": NOTES, "plans": plans})
     stem = path.with_name(path.stem)
-    rows = [{name: plan[name] for name in COLUMNS if name in plan} for plan in plans]
+    every = [one for plan in plans for one in (plan, plan.get("recipe", {})) if "batch_size" in one]
+    rows = [{name: plan[name] for name in COLUMNS if name in plan} for plan in every]
     tables.write(stem, rows, COLUMNS)
     timed = [plan for plan in plans if "mfu" in plan]
     if len(timed) > 1:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,6 +38,7 @@ class Program:
       tokens_per_example: of an image.
       parameters: of the network, or of the networks together.
       model_flops: of one call without what is computed twice.
+      compiler_options: by name.
     """
 
     function: Callable[..., Any]
@@ -49,6 +49,7 @@ class Program:
     tokens_per_example: int
     parameters: int
     model_flops: int
+    compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def devices_of(topology: str) -> list[Any]:
@@ -89,7 +90,11 @@ class _Training:
 
 
 def training_step(
-    config: ConfigDict, mesh: Mesh, codebook_size: int, grid: tuple[int, int]
+    config: ConfigDict,
+    mesh: Mesh,
+    codebook_size: int,
+    grid: tuple[int, int],
+    compiler_options: Mapping[str, Any],
 ) -> Program:
     """The training step of a stage's config.
 
@@ -97,6 +102,7 @@ def training_step(
       config: of a tokenizer or a generator.
       mesh: of devices that may be elsewhere.
       codebook_size, grid: of the codes that a generator is trained on.
+      compiler_options: by name.
     """
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     if config.stage == "generator":
@@ -125,6 +131,7 @@ def training_step(
         training.tokens_per_example,
         _size(state.model),
         model_flops,
+        compiler_options,
     )
 
 
@@ -189,7 +196,11 @@ class _Sampling:
 
 
 def sampling(
-    config: ConfigDict, devices: list[Any], codebook_size: int, grid: tuple[int, int]
+    config: ConfigDict,
+    devices: list[Any],
+    codebook_size: int,
+    grid: tuple[int, int],
+    compiler_options: Mapping[str, Any],
 ) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`.
 
@@ -197,6 +208,7 @@ def sampling(
       config: of a generator.
       devices: that share the weights (the tensor axis).
       codebook_size, grid: of the codes.
+      compiler_options: by name.
 
     Raises:
       InputError: the config's network is not a LLaMA.
@@ -226,6 +238,7 @@ def sampling(
         grid[0] * grid[1],
         _size(model),
         chosen.model_flops,
+        compiler_options,
     )
 
 
@@ -293,15 +306,6 @@ def _masked_sampling(
 def _randomness() -> tuple[Any, Any]:
     """Shapes of the key, and of the number of the first image, which is folded into it."""
     return jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
-
-
-def compiled(program: Program) -> tuple[jax.stages.Compiled, Any, float]:
-    """The program compiled, the jaxpr of its trace, and the seconds that compiling took."""
-    start = time.monotonic()
-    with jax.set_mesh(program.mesh):
-        traced = jax.jit(program.function, **program.options).trace(*program.arguments)
-        result = traced.lower(lowering_platforms=("tpu",)).compile()
-    return result, traced.jaxpr.jaxpr, time.monotonic() - start
 
 
 def _laid_out(tree: Any, layout: Any) -> Any:

@@ -96,12 +96,18 @@ class Torus:
         )
 
 
+def _slice(device: Any) -> int:
+    return getattr(device, "slice_index", None) or 0
+
+
 def layout(mesh: Mesh, torus: Torus) -> dict[str, dict[str, Any]]:
-    """Where the axes of a mesh lie on the torus, for JSON: of those with more than one device."""
+    """Where the axes of a mesh lie on a slice's torus, for JSON; none of those of one device."""
     numbers = np.arange(mesh.devices.size).reshape(mesh.devices.shape)
     laid = {}
     for i, name in enumerate(mesh.axis_names):
-        group = np.moveaxis(numbers, i, 0).reshape(numbers.shape[i], -1)[:, 0].tolist()
+        line = np.moveaxis(numbers, i, 0).reshape(numbers.shape[i], -1)[:, 0].tolist()
+        first = mesh.devices.flat[line[0]]
+        group = [n for n in line if _slice(mesh.devices.flat[n]) == _slice(first)]
         if len(group) > 1:
             laid[name] = {
                 "torus": [line._asdict() for line in torus.lines(group)],
