@@ -14,8 +14,8 @@ def check_common(config: ConfigDict) -> Mesh:
     """The mesh that a config of either network asks for.
 
     Raises:
-      InputError: fields of mesh, batch, images, tracker, trace or optimizer that do not fit together, or
-        this machine.
+      InputError: fields of mesh, batch, images, tracker, trace or optimizer that do not fit
+        together, or this machine.
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)

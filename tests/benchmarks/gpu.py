@@ -321,7 +321,7 @@ def time_torch() -> None:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The device, a row for each task with medians and ratios PyTorch / ours, and what is missing."""
+    """The device, for each task medians and ratios PyTorch / ours, and what is missing."""
     device: dict[str, Any] = {}
     known: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}

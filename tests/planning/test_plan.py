@@ -40,7 +40,9 @@ def test_a_generator_on_two_topologies(tmp_path):
         assert p["compute_seconds"] == pytest.approx(
             p["estimated_cycles"] / chip.clock + p["kernel_seconds"]
         )
-        assert p["step_seconds"] == p["compute_seconds"] + p["collective_seconds"]
+        both = p["compute_seconds"] + p["collective_seconds"]
+        assert p["step_seconds_nothing_overlapped"] == pytest.approx(both)
+        assert p["step_seconds_all_hidden"] <= p["step_seconds"] <= both * (1 + 1e-9)
         assert p["mfu"] * p["step_seconds"] * chip.flops * p["chips"] == pytest.approx(
             p["model_flops_per_step"]
         )
@@ -51,6 +53,37 @@ def test_a_generator_on_two_topologies(tmp_path):
         assert word in done.stdout
     assert (tmp_path / "plan.md").read_text().count("| v") == 2
     assert (tmp_path / "plan.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_two_slices_exchange_gradients_alone_over_their_network(tmp_path):
+    done = plan(
+        "--config=tests/helpers/tiny.py:generator",
+        "--config.model.num_classes=10",
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=-1",
+        *("--topology=v5e:2x2,2xv5e:2x2", "--codebook_size=64", "--grid=4,4", "--nosampler"),
+        *("--batch_per_chip=8", f"--output={tmp_path}/plan.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    assert (one["chips"], one["slices"], one["dcn"]) == (4, 1, {})
+    assert (two["chips"], two["slices"], two["batch_size"]) == (8, 2, 64)
+    assert two["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+    # Each chip sums its quarter of the gradients with that of the other slice, in float32, and
+    # numbers such as the loss. What does not divide by 4 is whole on every chip.
+    sent = sum(kind["bytes_sent"] for kind in two["dcn"].values())
+    assert two["dcn"].keys() == {"all-reduce"}
+    assert 1 <= sent / (two["parameters"] / 4 * 4) < 1.5
+    assert two["step_seconds_nothing_overlapped"] == pytest.approx(
+        two["compute_seconds"] + two["collective_seconds"] + two["dcn_seconds"]
+    )
+    # Within a slice the exchanges are those of one slice alone.
+    for kind, exchange in one["collectives"].items():
+        assert two["collectives"][kind]["bytes_sent"] == pytest.approx(
+            exchange["bytes_sent"], rel=0.5
+        )
+    assert "between 2 slices" in done.stdout
 
 
 @pytest.mark.slow

@@ -87,7 +87,8 @@ def test_what_the_kernel_does_not_fit_is_left_to_the_compiler():
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 def test_the_kernel_compiles_for_tpus_split_over_batch_and_heads(topology):
     pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
-    from maskgil_jax.planning import hlo, programs
+    from maskgil_jax.planning import hlo, kernels, programs
+    from maskgil_jax.planning.chips import CHIPS
 
     devices = programs.devices_of(topology)
     mesh = sharding.make_mesh(dict(data=1, fsdp=2, tensor=2), devices)
@@ -109,8 +110,9 @@ def test_the_kernel_compiles_for_tpus_split_over_batch_and_heads(topology):
     with jax.set_mesh(mesh):
         traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arguments)
         text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
-    kernels = hlo.kernels(hlo.parse(text))
-    assert kernels and all(one.times == 1 for one in kernels)
+    works = kernels.traced(traced.jaxpr.jaxpr, CHIPS[topology[:3]])
+    found = kernels.compiled(hlo.parse(text), works)
+    assert found and all(one.times == 1 for one in found)
     # Of a chip: two images, two heads; at least the products of a head with all others.
-    assert all(one.flops > 2 * 2 * 2 * 2 * 257 * 257 * 64 for one in kernels)
-    assert all(one.transcendentals >= 2 * 2 * 257 * 257 for one in kernels)
+    assert all(one.work.flops > 2 * 2 * 2 * 2 * 257 * 257 * 64 for one in found)
+    assert all(one.work.exponentials >= 2 * 2 * 257 * 257 for one in found)
