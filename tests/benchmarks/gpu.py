@@ -162,21 +162,28 @@ def run_part(part: str, found: pathlib.Path, until: float) -> list[dict[str, Any
     return every
 
 
-def measure(tasks: Iterator[tuple[str, int, Callable[[], Task]]], device: dict[str, Any]) -> None:
+def measure(
+    tasks: Iterator[tuple[str, int, Callable[[], Task]]],
+    device: dict[str, Any],
+    found: str,
+    until: float,
+) -> None:
     """Time tasks until the time is up: a JSON line for each, as soon as it is known.
 
     Args:
       tasks: name, images of one call, and what makes the task.
       device: what is said of it first.
+      found: file of the lines.
+      until: seconds since 1970, after which no task begins.
     """
-    with open(flags.FLAGS.found, "w") as file:
+    with open(found, "w") as file:
 
         def say(**line: Any) -> None:
             print(json.dumps(line), file=file, flush=True)
 
         say(device=device)
         for name, images, make in tasks:
-            if time.time() > flags.FLAGS.until:
+            if time.time() > until:
                 say(task=name, missing="its time was up")
                 continue
             try:
@@ -251,7 +258,8 @@ def time_jax() -> None:
         given = inputs()[task]
         return lambda: np.asarray(method(given))
 
-    measure(tasks(), {"jax": jax.devices()[0].device_kind, "platform": jax.default_backend()})
+    device = {"jax": jax.devices()[0].device_kind, "platform": jax.default_backend()}
+    measure(tasks(), device, flags.FLAGS.found, flags.FLAGS.until)
 
 
 def inputs() -> dict[str, np.ndarray]:
@@ -317,7 +325,7 @@ def time_torch() -> None:
             yield f"{mode} drawing token by token, {first}", chosen.draws, draw
 
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    measure(tasks(), {"torch": name})
+    measure(tasks(), {"torch": name}, flags.FLAGS.found, flags.FLAGS.until)
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
