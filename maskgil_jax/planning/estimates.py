@@ -11,7 +11,6 @@ from maskgil_jax.planning.executions import executions
 from maskgil_jax.planning.kernel_work import Work
 from maskgil_jax.planning.programs import Program
 from maskgil_jax.planning.torus import Torus, layout
-from maskgil_jax.runtime import device_memory
 
 COSTLIEST = 10
 
@@ -43,7 +42,8 @@ def estimate(
     }
     compiled, jaxpr = compiler(program)
     if compiled.refused:
-        return size | _memory_refused(compiled.refused)
+        needed, available = compiled.refused
+        return size | {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
     traced_flops, torus = arithmetic.traced_flops(jaxpr), Torus(program.mesh.devices.flat, chip)
     text = hlo.parse(compiled.text)
     times = _times(text, chip, torus, kernels.traced(jaxpr, chip))
@@ -57,14 +57,6 @@ def estimate(
         | (_bound(program, text, chip, compiler, times) if calibrated else {})
         | {"compile_seconds": compiled.seconds}
     )
-
-
-def _memory_refused(message: str) -> dict[str, Any]:
-    """The memory of a program that the compiler refuses; RuntimeError for another reason."""
-    if (numbers := device_memory.refusal(message)) is None:
-        raise RuntimeError(message)
-    needed, available = numbers
-    return {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
 
 
 def _memory(reserved: Mapping[str, int], chip: Chip) -> dict[str, Any]:
