@@ -6,13 +6,15 @@ import importlib.metadata
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from maskgil_jax.planning.programs import Program
-from maskgil_jax.runtime import files
+from maskgil_jax.runtime import device_memory, files
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -24,14 +26,15 @@ class Compiled(NamedTuple):
     Attributes:
       text: of the compiled program; empty where it is refused.
       memory: bytes of a chip by what they are for: arguments, temporaries, output.
-      refused: why there is no program, in the compiler's words; empty where there is one.
+      refused: where there is no program for want of memory, the bytes of a chip that it needs and
+        those that there are.
       seconds: that it took.
       kept: whether it was compiled earlier.
     """
 
     text: str
     memory: dict[str, int]
-    refused: str
+    refused: tuple[float, float] | None
     seconds: float
     kept: bool = False
 
@@ -49,11 +52,7 @@ class Compiler:
         self.compiled = 0  # programs, those aside that were kept
 
     def __call__(self, program: Program) -> tuple[Compiled, Any]:
-        """What the compiler makes of a program, and the jaxpr of its trace.
-
-        Raises:
-          InputError: the compiler does not know one of its options, or takes no such value.
-        """
+        """What the compiler makes of a program, and the jaxpr of its trace."""
         with jax.set_mesh(program.mesh):
             traced = jax.jit(program.function, **program.options).trace(*program.arguments)
             lowered = traced.lower(lowering_platforms=("tpu",))
@@ -79,23 +78,33 @@ def _key(program: Program, lowered: jax.stages.Lowered) -> str:
     return digest.hexdigest()
 
 
+def check_options(device: Any, options: Mapping[str, str | bool]) -> None:
+    """Raise InputError unless a device's compiler takes these options; only a sum is compiled."""
+    on_device = jax.sharding.SingleDeviceSharding(device)
+    x = jax.ShapeDtypeStruct((), jnp.float32, sharding=on_device)
+    lowered = jax.jit(lambda x: x + 1).trace(x).lower(lowering_platforms=("tpu",))
+    try:
+        lowered.compile(compiler_options=dict(options) or None)
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(
+            f"compiler_options={dict(options)}: the compiler for {device.device_kind} says "
+            f"{str(error).splitlines()[0]!r}; expected options that it knows, as "
+            "xla_tpu_scoped_vmem_limit_kib=32768"
+        ) from None
+
+
 def _compile(program: Program, lowered: jax.stages.Lowered) -> Compiled:
     start = time.monotonic()
     try:
         executable = lowered.compile(compiler_options=dict(program.compiler_options) or None)
     except jax.errors.JaxRuntimeError as error:
-        message = str(error)
-        if "compile option" in message.lower():
-            raise InputError(
-                f"compiler_options={program.compiler_options}: the compiler for "
-                f"{program.mesh.devices.flat[0].device_kind} says {message.splitlines()[0]!r}; "
-                "expected options that it knows, as xla_tpu_scoped_vmem_limit_kib=32768"
-            ) from None
-        return Compiled("", {}, message, time.monotonic() - start)
+        if (refused := device_memory.refusal(str(error))) is None:
+            raise
+        return Compiled("", {}, refused, time.monotonic() - start)
     memory: Any = executable.memory_analysis()
     reserved = {
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "output": memory.output_size_in_bytes - memory.alias_size_in_bytes,
     }
-    return Compiled(executable.as_text() or "", reserved, "", time.monotonic() - start)
+    return Compiled(executable.as_text() or "", reserved, None, time.monotonic() - start)

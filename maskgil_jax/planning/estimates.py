@@ -13,7 +13,7 @@ from maskgil_jax.planning.executions import executions
 from maskgil_jax.planning.kernel_work import Work
 from maskgil_jax.planning.programs import Program
 from maskgil_jax.planning.torus import Torus, layout
-from maskgil_jax.runtime import device_memory, slices
+from maskgil_jax.runtime import slices
 from maskgil_jax.runtime.traced_flops import traced_flops
 
 COSTLIEST = 10
@@ -46,7 +46,8 @@ def estimate(
     }
     compiled, jaxpr = compiler(program)
     if compiled.refused:
-        return size | _memory_refused(compiled.refused)
+        needed, available = compiled.refused
+        return size | {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
     one_slice = _of_one_slice(program.mesh)
     hardware_flops, torus = traced_flops(jaxpr), Torus(one_slice.devices.flat, chip)
     text = hlo.parse(compiled.text)
@@ -68,14 +69,6 @@ def _of_one_slice(mesh: Mesh) -> Mesh:
     """The part of a mesh that is on the first slice; replica groups number the chips of one."""
     count = len(slices.split(list(mesh.devices.flat), 0))
     return Mesh(mesh.devices[: len(mesh.devices) // count], mesh.axis_names)
-
-
-def _memory_refused(message: str) -> dict[str, Any]:
-    """The memory of a program that the compiler refuses; RuntimeError for another reason."""
-    if (numbers := device_memory.refusal(message)) is None:
-        raise RuntimeError(message)
-    needed, available = numbers
-    return {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
 
 
 def _memory(reserved: Mapping[str, int], chip: Chip) -> dict[str, Any]:

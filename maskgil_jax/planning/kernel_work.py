@@ -9,6 +9,7 @@ against the compiler's schedules.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -72,27 +73,84 @@ def work_of(call: Any, chip: Chip) -> Work:
     grid = call.params["grid_mapping"].grid
     if not all(isinstance(size, int) for size in grid):
         raise ValueError(f"its grid {grid} is not known before it runs")
-    once = _work(call.params["jaxpr"], chip.mxu)
-    return Work().plus(once, math.prod(grid)).plus(Work(hbm_bytes=_block_bytes(call)))
+    at_a_point = _Counter(grid, chip.mxu).work(call.params["jaxpr"], {})
+    return Work(hbm_bytes=_block_bytes(call)).plus(at_a_point, math.prod(grid))
 
 
-def _work(jaxpr: Any, mxu: int) -> Work:
-    total = Work()
-    for equation in jaxpr.eqns:
-        inner = [_work(j, mxu) for j in jax.extend.core.jaxprs_in_params(equation.params)]
-        name = equation.primitive.name
-        if name == "cond":
-            total = total.plus(max(inner, key=lambda work: work.flops + work.vectors))
-        elif name == "while":
-            raise ValueError("how often its loop runs is not known before it runs")
-        elif inner and name not in ("reduce", "reduce_precision"):
-            for one in inner:
-                total = total.plus(one, equation.params.get("length", 1))
-        elif name == "dot_general":
-            total = total.plus(_product(equation, mxu))
-        else:
-            total = total.plus(_elementwise(equation))
-    return total
+# Of scalars: what a condition may be made of, with the number of a point in the grid.
+_SCALARS: dict[str, Callable[..., Any]] = {
+    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
+    **{"gt": np.greater, "ge": np.greater_equal, "and": np.logical_and, "or": np.logical_or},
+    **{"not": np.logical_not, "add": np.add, "sub": np.subtract, "mul": np.multiply},
+    **{"max": np.maximum, "min": np.minimum, "convert_element_type": lambda x: x},
+}
+Known = dict[Any, Any]  # scalars by variable, at all points of the grid
+
+
+class _Counter:
+    """Counts the work at a point of a grid, on average over all of them."""
+
+    def __init__(self, grid: Sequence[int], mxu: int):
+        self._grid, self._mxu = grid, mxu
+
+    def work(self, jaxpr: Any, known: Known) -> Work:
+        """Of a part of a kernel; `known` are those of its inputs that the grid's point says."""
+        jaxpr, total = getattr(jaxpr, "jaxpr", jaxpr), Work()
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            if name == "program_id":
+                axis = equation.params["axis"]
+                known[equation.outvars[0]] = np.indices(self._grid)[axis]
+            elif name in _SCALARS and not equation.outvars[0].aval.shape:
+                values = [_value(v, known) for v in equation.invars]
+                if all(value is not None for value in values):
+                    known[equation.outvars[0]] = _SCALARS[name](*values)
+            elif name == "cond":
+                total = total.plus(self._branches(equation, known))
+            elif name == "while":
+                raise ValueError("how often its loop runs is not known before it runs")
+            else:
+                total = total.plus(self._other(equation, known))
+        return total
+
+    def _branches(self, equation: Any, known: Known) -> Work:
+        """Each branch as often as it is taken; the costlier where that is not known."""
+        index, *operands = equation.invars
+        works = [
+            self.work(branch, _passed(branch.jaxpr.invars, operands, known))
+            for branch in equation.params["branches"]
+        ]
+        if (chosen := _value(index, known)) is None:
+            return max(works, key=lambda work: work.flops + work.vectors)
+        total = Work()
+        for i, work in enumerate(works):
+            total = total.plus(work, float(np.mean(chosen == i)))
+        return total
+
+    def _other(self, equation: Any, known: Known) -> Work:
+        if equation.primitive.name == "dot_general":
+            return _product(equation, self._mxu)
+        inner = list(jax.extend.core.jaxprs_in_params(equation.params))
+        if not inner or equation.primitive.name.startswith("reduce"):
+            return _elementwise(equation)
+        total = Work()
+        for jaxpr in inner:
+            same = equation.primitive.name == "jit"
+            passed = _passed(jaxpr.invars, equation.invars, known) if same else {}
+            total = total.plus(self.work(jaxpr, passed), equation.params.get("length", 1))
+        return total
+
+
+def _value(variable: Any, known: Known) -> Any:
+    if isinstance(variable, jax.extend.core.Literal):
+        return variable.val
+    return known.get(variable)
+
+
+def _passed(inner: Sequence[Any], outer: Sequence[Any], known: Known) -> Known:
+    """What is known of the inputs of an inner jaxpr."""
+    values = zip(inner, (_value(v, known) for v in outer), strict=True)
+    return {variable: value for variable, value in values if value is not None}
 
 
 def _product(equation: Any, mxu: int) -> Work:

@@ -19,11 +19,13 @@ class Kernel(NamedTuple):
     """A kernel in a compiled program.
 
     Attributes:
+      signature: shapes of its operands and results.
       instruction: that runs it: the call, or a fusion around the call.
       times: it runs.
       work: of one run; None where what JAX traced does not say it.
     """
 
+    signature: str
     instruction: Instruction
     times: int
     work: Work | None
@@ -35,8 +37,8 @@ def traced(jaxpr: Any, chip: Chip) -> dict[str, Work]:
     Of kernels with the same shapes that do different things, the costlier counts for all.
     """
     works: dict[str, Work] = {}
-    for call in _calls(jaxpr):
-        shapes = _signature([v.aval for v in call.invars], [v.aval for v in call.outvars])
+    for call in calls(jaxpr):
+        shapes = signature(call)
         try:
             work = work_of(call, chip)
         except ValueError:
@@ -46,20 +48,24 @@ def traced(jaxpr: Any, chip: Chip) -> dict[str, Work]:
     return works
 
 
-def _calls(jaxpr: Any) -> Iterator[Any]:
+def calls(jaxpr: Any) -> Iterator[Any]:
+    """The equations that call kernels."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "pallas_call":
             yield equation
         else:
             for inner in jax.extend.core.jaxprs_in_params(equation.params):
-                yield from _calls(inner)
+                yield from calls(inner)
 
 
-def _signature(operands: list[Any], results: list[Any]) -> str:
-    return " ".join(map(_shape, operands)) + " -> " + " ".join(map(_shape, results))
+def signature(call: Any) -> str:
+    """Shapes of the operands and results of a `pallas_call`, as XLA writes them."""
+    operands, results = map(_shape, call.invars), map(_shape, call.outvars)
+    return " ".join(operands) + " -> " + " ".join(results)
 
 
-def _shape(aval: Any) -> str:
+def _shape(variable: Any) -> str:
+    aval = variable.aval
     name = str(aval.dtype)
     kind = re.match(r"([a-z])[a-z]*(\d+)$", name)
     name = _TYPES.get(name) or (f"{kind[1]}{kind[2]}" if kind else name)
@@ -74,7 +80,7 @@ def compiled(program: Program, works: Mapping[str, Work]) -> list[Kernel]:
       works: of its trace, from `traced`.
     """
     return [
-        Kernel(instruction, times, works.get(_of_call(call)))
+        Kernel(_of_call(call), instruction, times, works.get(_of_call(call)))
         for instruction, times in executions(program)
         for call in fused(program, instruction)
         if call.target == "tpu_custom_call"

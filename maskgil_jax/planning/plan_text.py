@@ -166,12 +166,13 @@ def _searched(plan: Plan) -> list[str]:
     text = [f"  searched              {len(tried)} settings; the fastest as compiled (estimated):"]
     for one in tried[:BEST]:
         options = ",".join(one["compiler_options"]) or "none"
-        speed = f"{one['images_per_second']:,.0f} images a second, MFU {one['mfu']:.3f}"
+        speed = "DOES NOT FIT"
+        if one["fits"]:
+            speed = f"{one['images_per_second']:,.0f} images a second, MFU {one['mfu']:.3f}"
         text.append(
             f"    {one['batch_per_chip'] or 'the recipe'} a chip, fsdp {one['fsdp']}, remat "
-            f"{one['remat'] or '-'}, options {options}: "
-            + (speed if one["fits"] else "DOES NOT FIT")
-            + f", {one['bytes_total'] / GIB:.1f} GiB"
+            f"{one['remat'] or '-'}, options {options}: {speed}, "
+            f"{one['bytes_total'] / GIB:.1f} GiB"
         )
     return text
 

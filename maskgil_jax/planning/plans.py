@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import config as config_defaults
 from maskgil_jax.models.token_models import layers
 from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs, search
-from maskgil_jax.planning.compilation import Compiler
+from maskgil_jax.planning.compilation import Compiler, check_options
 from maskgil_jax.planning.options import PlanOptions
 from maskgil_jax.runtime import compiling, device_memory, sharding, slices
 from maskgil_jax.runtime.device_memory import TooLarge
@@ -61,6 +61,9 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
     base = search.Setting(
         options.compiler_options, options.batch_per_chip, config.mesh.fsdp, _remat(config)
     )
+    compiler_options = parse_compiler_options(options.compiler_options)
+    for topology in options.topology:
+        check_options(programs.devices_of(topology)[0], compiler_options)
     with compiling.announced():
         planner = [
             _Planner(config, topology, grid, options, compiler) for topology in options.topology

@@ -1,75 +1,64 @@
-"""The TPU compiler's own schedule of an attention kernel: bundles of each pass, as JSON.
+"""Of each kernel in a layer's training step: cycles by our count and by the compiler's schedule.
 
     python -m tests.planning.schedules_of_kernels TOPOLOGY
 
-A process of its own, since the compiler reads what it is to write when it is loaded.
+Prints [[count, bundles], ...] of a point of the grid, as JSON. It is a process of its own, since
+the TPU's compiler reads what it is to write when it is loaded.
 """
 
 import json
+import math
 import os
 import pathlib
-import re
 import sys
 import tempfile
 
-B, HEADS, L, K = 2, 4, 256, 64
+
+def bundles(folder: pathlib.Path, instruction: str) -> int:
+    """Of the schedule of an instruction, a bundle of operations for each cycle."""
+    (file,) = folder.glob(f"*-{instruction}-*final_hlo-static-per-bundle-utilization*")
+    rows = file.read_text().partition("== UTILIZATION:\n")[2]
+    return len(rows.split("\n")) - 1
 
 
-def attention(shape):
-    """A function of random inputs that runs the kernel of both passes, and its arguments."""
-    import jax
-    import jax.numpy as jnp
+def compared(topology: str, folder: pathlib.Path) -> list[tuple[float, int]]:
+    """Count and schedule of the kernels of one layer of 256 image tokens, heads of 64 channels."""
+    from maskgil_jax import config as defaults
+    from maskgil_jax.planning import hlo, kernels, programs
+    from maskgil_jax.planning.chips import CHIPS
+    from maskgil_jax.planning.compilation import Compiler
+    from maskgil_jax.runtime import sharding
 
-    from maskgil_jax.models.token_models import attention_tpu
-
-    def both_passes(*arguments):
-        run = lambda *given: attention_tpu.attention(*given, shape)  # noqa: E731
-        outputs, back = jax.vjp(run, *arguments)
-        return outputs, back(outputs)
-
-    tables = [jax.ShapeDtypeStruct((n, K // 2, 2), jnp.float32) for n in (L, 1)]
-    image = jax.ShapeDtypeStruct((B, 3, HEADS * K, L), jnp.bfloat16)
-    few = jax.ShapeDtypeStruct((B, 3, 1, HEADS * K), jnp.bfloat16)
-    return both_passes, (image, few, jax.ShapeDtypeStruct((4, K), jnp.float32), tuple(tables))
-
-
-def bundles(folder: pathlib.Path) -> list[int]:
-    """Of the schedules of instructions that run kernels: those with products, the least first."""
-    found = []
-    for file in folder.glob("*final_hlo-static-per-bundle-utilization*"):
-        _, units, capacities, *rows = re.split(
-            "\n", file.read_text().replace("== UTILIZATION:\n", "")
+    chip = CHIPS[topology[:3]]
+    mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), programs.devices_of(topology)[:1])
+    config = defaults.generator()
+    config.model.update(layers=1, dim=256, heads=4)
+    config.batch_size = 2
+    compiled, jaxpr = Compiler("")(programs.training_step(config, mesh, 512, (16, 16), {}))
+    found = kernels.compiled(hlo.parse(compiled.text), kernels.traced(jaxpr, chip))
+    points = {
+        kernels.signature(c): math.prod(c.params["grid_mapping"].grid) for c in kernels.calls(jaxpr)
+    }
+    return [
+        (
+            one.work._replace(hbm_bytes=0).seconds(chip)
+            * chip.clock
+            * chip.cores
+            / points[one.signature],
+            bundles(folder, one.instruction.name),
         )
-        used = [int(row.split()[0]) for row in rows if row.strip()]
-        assert units.startswith("MXU") and int(capacities.split()[0]) in (2, 4)
-        if sum(used):
-            found.append(len(used))
-    return sorted(found)
+        for one in found
+    ]
 
 
 def main() -> None:
-    """Compile for a topology, with the schedule written to files that are then read."""
+    """Compile for a topology, with the schedules written to files that are then read."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LIBTPU_INIT_ARGS"] = (
             f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true "
             "--xla_jf_dump_llo_pass_label_regex=.*final_hlo-static.*"
         )
-        import jax
-
-        from maskgil_jax.models.token_models.attention_tpu import Shape
-        from maskgil_jax.planning import programs
-        from maskgil_jax.runtime import sharding
-
-        devices = programs.devices_of(sys.argv[1])[:1]
-        mesh = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), devices)
-        function, shapes = attention(Shape(K, "layer", 1))
-        on_chip = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)),
-            shapes,
-        )
-        with jax.set_mesh(mesh):
-            jax.jit(function).trace(*on_chip).lower(lowering_platforms=("tpu",)).compile()
-        print(json.dumps(bundles(pathlib.Path(folder))))
+        print(json.dumps(compared(sys.argv[1], pathlib.Path(folder))))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
-from maskgil_jax.planning import kernels
 from maskgil_jax.planning.chips import CHIPS
 from maskgil_jax.planning.kernel_work import work_of
-from tests.planning import schedules_of_kernels as schedules
 
 CHIP = CHIPS["v5e"]
 N = 128  # rows and columns of a matrix unit, and 16 registers of [8, 128]
@@ -60,15 +58,23 @@ def test_exponentials_and_what_is_around_them_are_told_apart():
     assert counted.vectors == 6 * N * N * 4.5
 
 
-def test_a_loop_in_a_kernel_counts_as_often_as_it_runs_and_of_branches_the_costlier():
+def test_a_loop_counts_as_often_as_it_runs_and_a_branch_at_the_points_where_it_is_taken():
     def kernel(x_ref, w_ref, out_ref):
         x = jax.lax.fori_loop(0, 5, lambda _, x: x @ w_ref[...], x_ref[...])
 
-        @pl.when(pl.program_id(1) == 0)
+        @pl.when((pl.program_id(1) == 0) & (pl.program_id(0) < 2))
         def first():
             out_ref[...] = x @ w_ref[...]
 
-    assert work(kernel).flops == 6 * 6 * 2 * N**3
+    assert work(kernel).flops == (6 * 5 + 2) * 2 * N**3
+
+
+def test_of_a_condition_on_data_the_costlier_branch_counts():
+    def kernel(x_ref, w_ref, out_ref):
+        x = x_ref[...]
+        out_ref[...] = jax.lax.cond(x[0, 0] > 0, lambda: x @ w_ref[...], lambda: x)
+
+    assert work(kernel).flops == 6 * 2 * N**3
 
 
 def test_a_loop_of_unknown_length_has_no_count():
@@ -81,11 +87,10 @@ def test_a_loop_of_unknown_length_has_no_count():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
 def test_the_count_is_that_of_the_compilers_schedule(topology):
-    """Of the attention kernel, forward and backward apart: within a sixth of its bundles."""
+    """Of the kernels of a layer, forward and backward apart: within a sixth of their bundles."""
     pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
-    chip = CHIPS[topology[:3]]
     environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.planning.schedules_of_kernels", topology],
@@ -94,19 +99,7 @@ def test_the_count_is_that_of_the_compilers_schedule(topology):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    scheduled = json.loads(done.stdout.splitlines()[-1])
-    counted = counted_cycles(chip)
-    assert len(scheduled) == len(counted) == 2
-    for count, schedule in zip(counted, scheduled, strict=True):
+    compared = json.loads(done.stdout.splitlines()[-1])
+    assert len(compared) >= 2
+    for count, schedule in compared:
         assert 5 / 6 < count / schedule < 7 / 6
-
-
-def counted_cycles(chip):
-    """Of a point of the grid on one core, of both passes of the attention kernel."""
-    from maskgil_jax.models.token_models.attention_tpu import Shape
-
-    function, shapes = schedules.attention(Shape(schedules.K, "layer", 1))
-    works = kernels.traced(jax.make_jaxpr(function)(*shapes).jaxpr, chip).values()
-    points = schedules.B * schedules.HEADS * schedules.K // N
-    cycles = chip.clock * chip.cores / points
-    return sorted(one._replace(hbm_bytes=0).seconds(chip) * cycles for one in works)
