@@ -35,6 +35,13 @@ ADDED = {
     "rope_positions": "extended",
     "rope_grid": [],
     "slices": 0,
+    "qk_norm": "",
+    "post_norm": "",
+    "rope": "",
+    "condition_position": "",
+    "condition_rope": "",
+    "joint_embedding": None,
+    "mask_logit": None,
 }
 
 # Fields that only older runs have, and the value that every run has now.
