@@ -11,6 +11,11 @@ from ml_collections.config_dict import placeholder
 from maskgil_jax.runtime.errors import InputError
 
 
+# Keeps compiled programs for the next start; "": nowhere. JAX_COMPILATION_CACHE_DIR comes first. They
+# are code that is run: a directory of your own.
+_COMPILED = "{workdir}/compilation_cache"
+
+
 def _images() -> dict:
     return dict(
         source="",  # embedded | folder:PATH | nested:PATH | parquet:PATTERN | hf:DIR |
@@ -35,7 +40,8 @@ def _training() -> dict:
         steps=1000,  # optimizer steps
         batch_size=256,  # images a step, over all devices and processes
         accumulate_steps=1,  # micro-batches that one optimizer step is computed in
-        mesh=dict(data=-1, fsdp=1, tensor=1),  # devices per axis; -1: all that are left
+        mesh=dict(data=-1, fsdp=1, tensor=1, slices=0),  # devices per axis, in each slice; -1: all
+        # that are left. Slices (of TPUs) are crossed by data parallelism alone; 0: all there are
         ema_decay=0.0,  # decay of the averaged weights; 0: none are kept
         log_every=50,  # steps
         checkpoint_every=1000,  # steps
@@ -43,6 +49,8 @@ def _training() -> dict:
         keep_checkpoints=2,  # newest ones kept
         keep_every=0,  # steps; checkpoints of multiples of it are kept for good; 0: none
         tracker="",  # wandb | wandb:PROJECT | MODULE:FUNCTION (training/trackers.py); "": none
+        trace="",  # START:STOP, steps of which JAX's profiler writes WORKDIR/trace; "": none
+        compilation_cache=_COMPILED,
         skips_allowed=10,  # steps in a row whose loss or gradients are not finite (each is skipped)
     )
 
@@ -165,6 +173,7 @@ def codes() -> ConfigDict:
             seed=0,  # of random crops
             color="srgb",  # as in data.color
             batch_size=64,  # images encoded at once
+            compilation_cache=_COMPILED,
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
         )

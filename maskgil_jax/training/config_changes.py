@@ -20,6 +20,9 @@ MAY_CHANGE = (
     "evaluation",
 )
 
+# These too, in a config of several stages as well.
+OF_A_START = ("trace", "compilation_cache")
+
 # Fields that older runs do not have, and what they did.
 ADDED = {
     "color": "ignore",
@@ -31,6 +34,7 @@ ADDED = {
     "split": "uniform",
     "rope_positions": "extended",
     "rope_grid": [],
+    "slices": 0,
     "qk_norm": "",
     "post_norm": "",
     "rope": "",
@@ -53,10 +57,10 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     lines = []
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
-        if name in MAY_CHANGE:
+        field = re.sub(r"^stages\.\w+\.", "", name)
+        if name in MAY_CHANGE or field in OF_A_START:
             continue
         before = old.get(key, ADDED.get(key, "(absent)"))
-        field = re.sub(r"^stages\.\w+\.", "", name)
         after = new.get(key, REMOVED.get(field, "(absent)"))
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{name}.")
