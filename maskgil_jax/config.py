@@ -35,6 +35,8 @@ def _training() -> dict:
         batch_size=256,  # images a step, over all devices and processes
         accumulate_steps=1,  # micro-batches that one optimizer step is computed in
         mesh=dict(data=-1, fsdp=1, tensor=1),  # devices per axis; -1: all that are left
+        compiler_options="",  # NAME=VALUE,... of XLA's compiler, instead of those that the chip has
+        # in runtime/compiler_options.py; NAME= leaves one out
         ema_decay=0.0,  # decay of the averaged weights; 0: none are kept
         log_every=50,  # steps
         checkpoint_every=1000,  # steps
