@@ -9,7 +9,8 @@ import functools
 import logging
 import math
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import mesh_utils
@@ -19,6 +20,8 @@ from jax.sharding import PartitionSpec as P
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
+
+Tree = TypeVar("Tree")
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
@@ -150,9 +153,78 @@ def split_batch(x: jax.Array) -> jax.Array:
     Left to itself, the compiler may lay activations out like the weights that they meet, with the
     full batch on every device.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not splits():
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def splits() -> bool:
+    """Whether what is traced now is split over the devices of a mesh.
+
+    It is not where no mesh is set, nor in a program that each device runs alone (each_device.py).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and not mesh.manual_axes
+
+
+def sum_over_devices(
+    function: Callable[..., tuple[Tree, Any]], layout: Any, shared: Any, *batches: Any
+) -> tuple[Tree, Any]:
+    """`function(shared, *batches)`, of which each device sums its examples: exchanged once.
+
+    Left to itself, the compiler exchanges each array that a sum over examples makes, before it adds
+    them up. Where no mesh is set, and on one device, this is `function`.
+
+    Args:
+      function: pure; gives a tree of sums over the examples, and a tree of arrays with a first axis
+        of examples.
+      layout: for each sum the dimension that is split over fsdp, or -1; a prefix of their tree.
+      shared: tree of arrays, which each device gathers whole.
+      *batches: trees of arrays with a first axis of examples.
+    """
+    mesh, (axes,) = jax.sharding.get_abstract_mesh(), BATCH
+    if not splits() or math.prod(mesh.shape[axis] for axis in axes) == 1:
+        return function(shared, *batches)
+    sums, _ = jax.eval_shape(function, shared, *batches)
+    fsdp = mesh.shape["fsdp"]
+    divided = jax.tree.map(
+        lambda x, d: d if d >= 0 and x.shape[d] % fsdp == 0 else -1,
+        sums,
+        jax.tree.broadcast(layout, sums),
+    )
+
+    def added(x: jax.Array, dimension: int) -> jax.Array:
+        if dimension < 0:
+            return jax.lax.psum(x, axes)
+        x = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=dimension, tiled=True)
+        return jax.lax.psum(x, "data")
+
+    def on_device(shared: Any, *batches: Any) -> tuple[Tree, Any]:
+        sums, rows = function(shared, *batches)
+        return jax.tree.map(added, sums, divided), rows
+
+    return jax.shard_map(
+        on_device,
+        in_specs=(P(), *(BATCH for _ in batches)),
+        out_specs=(
+            jax.tree.map(lambda d: P(*[None] * d, "fsdp") if d >= 0 else P(), divided),
+            BATCH,
+        ),
+        axis_names={*axes},
+        check_vma=False,
+    )(shared, *batches)
+
+
+def split_dimensions(params: Any) -> Any:
+    """For each parameter the dimension that the table splits over fsdp, or -1; see `splits`."""
+
+    def one(path: tuple[Any, ...], leaf: Any) -> int:
+        if not splits():
+            return -1
+        spec = tuple(_spec_of(name_of(path), leaf))
+        return spec.index("fsdp") if "fsdp" in spec else -1
+
+    return jax.tree.map_with_path(one, params)
 
 
 def platform() -> str:
