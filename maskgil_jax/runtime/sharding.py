@@ -9,7 +9,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -25,6 +25,7 @@ Tree = TypeVar("Tree")
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
+TILE_ROWS = 16  # of a bfloat16 register of a TPU, 16 x 128
 
 # First match wins; names are paths in the train state, so optimizer moments and EMA match too.
 RULES = {
@@ -77,6 +78,59 @@ def make_mesh(shape: dict[str, int], devices: list[jax.Device] | None = None) ->
         tuple(sizes.values()), devices, allow_split_physical_axes=True
     )
     return Mesh(layout, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def with_fsdp(
+    shape: Mapping[str, int], width: int, devices: list[jax.Device] | None = None
+) -> dict[str, int]:
+    """The shape of a mesh for a model, with `fsdp` chosen where `data` and `fsdp` are both -1.
+
+    The most devices are chosen that each hold whole tiles of matrices of `width` rows and that fill
+    whole axes of the slice, where some do: TPUs gather other pieces as padded arrays, by
+    all-reduce. Where the config says a number that gives such pieces, the log says so.
+
+    Args:
+      shape: sizes by axis, as of config.mesh.
+      width: of the model; 0: any number of devices is fine.
+      devices: None: all.
+    """
+    devices = devices or jax.devices()
+    slice_of = [getattr(device, "slice_index", 0) for device in devices]
+    first = [device for device, number in zip(devices, slice_of, strict=True) if not number]
+    data, fsdp, tensor = (int(shape[axis]) for axis in AXES)
+    free = len(first) // max(tensor, 1)
+    if (data, fsdp) != (-1, -1):
+        fsdp = free // max(data, 1) if fsdp == -1 else fsdp
+        rows = width // max(fsdp, 1)
+        if first[0].platform == "tpu" and rows % TILE_ROWS:
+            _say_padded(fsdp, width, rows)
+        return dict(shape)
+    fitting = [n for n in range(free, 0, -1) if free % n == 0 and width % (n * TILE_ROWS) == 0]
+    whole = (n for n in fitting if _fills_axes((free // n, n, max(tensor, 1)), first))
+    fsdp = next(whole, fitting[0] if fitting else 1)
+    log.info(
+        "mesh: data = %d, fsdp = %d, chosen for matrices of %d rows", free // fsdp, fsdp, width
+    )
+    return {**shape, "fsdp": fsdp}
+
+
+@functools.cache
+def _say_padded(fsdp: int, width: int, rows: int) -> None:
+    log.warning(
+        "config.mesh.fsdp = %d splits matrices of %d rows into pieces of %d, which TPUs gather as "
+        "padded arrays, twice the bytes or more: expected pieces of a multiple of %d rows "
+        "(data = -1 with fsdp = -1 chooses)",
+        *(fsdp, width, rows, TILE_ROWS),
+    )
+
+
+def _fills_axes(sizes: tuple[int, ...], devices: list[jax.Device]) -> bool:
+    """Whether each axis of such a mesh is made of whole axes of the slice."""
+    try:
+        mesh_utils.create_device_mesh(sizes, devices)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def check_batch(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:

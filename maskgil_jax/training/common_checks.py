@@ -18,7 +18,8 @@ def check_common(config: ConfigDict) -> Mesh:
       InputError: fields of mesh, compiler, batch, images, tracker or optimizer that do not fit
         together, or this machine.
     """
-    mesh = sharding.make_mesh(config.mesh)
+    width = config.model.get("dim", 0)  # tokenizers have none
+    mesh = sharding.make_mesh(sharding.with_fsdp(config.mesh, width))
     compiler_options.check(jax.local_devices(), config.compiler_options)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     pipeline.check_crop(config.data.crop)
