@@ -69,7 +69,8 @@ def _plan(
     devices = programs.devices_of(topology)
     if options.batch_per_chip:
         config = _with_batch(config, options.batch_per_chip * len(devices))
-    mesh = sharding.make_mesh(config.mesh, devices)
+    shape = sharding.with_fsdp(config.mesh, config.model.get("dim", 0), devices)
+    mesh = sharding.make_mesh(shape, devices)
     log.info("compiling the training step for %s, %d chips", topology, len(devices))
     step = programs.training_step(config, mesh, options.codebook_size, grid)
     plan = {

@@ -22,7 +22,7 @@ from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.pretrained import networks, presets
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import compiler_options, sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
@@ -145,7 +145,11 @@ def training_step(
     return Program(
         function,
         arguments,
-        dict(donate_argnums=0, out_shardings=(layout, None)),
+        dict(
+            donate_argnums=0,
+            out_shardings=(layout, None),
+            compiler_options=compiler_options.check(mesh.devices.flat, config.compiler_options),
+        ),
         mesh,
         config.batch_size,
         training.tokens_per_example,
@@ -245,7 +249,7 @@ def sampling(
     return Program(
         chosen.function,
         (model, condition, *_replicated(chosen.arguments, mesh)),
-        {},
+        dict(compiler_options=compiler_options.options_for(devices[0])),
         mesh,
         B,
         grid[0] * grid[1],

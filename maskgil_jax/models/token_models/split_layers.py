@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.token_models import attention_tpu, platforms
+from maskgil_jax.models.token_models import attention_tpu, platforms, products
 from maskgil_jax.models.token_models.attention import Parts, attention_of_parts
+from maskgil_jax.models.token_models.layers import swiglu, two_dropouts
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
+from maskgil_jax.models.token_models.llama_layers import EQUATIONS, Block, Layer, Table
 
 
 class SplitLayer(Layer):
@@ -35,13 +36,30 @@ class SplitLayer(Layer):
           mask: as in `attention_of_parts`.
           key: drives dropout; None is eval.
         """
-        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(parts))]
+        drops = [
+            two_dropouts(x.shape, self.config.dropout, k) for x, k in zip(parts, keys, strict=True)
+        ]
+        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
+        parts = tuple(
+            x + drop(self.attention_post_norm(y))
+            for x, y, (drop, _) in zip(parts, attended, drops, strict=True)
+        )
+        outputs = self.joint_mlp(tuple(self.mlp_norm(x) for x in parts))
+        return tuple(
+            x + drop(self.mlp_post_norm(y))
+            for x, y, (_, drop) in zip(parts, outputs, drops, strict=True)
+        )
 
-        def one(x_BsD: jax.Array, attended_BsD: jax.Array, key: jax.Array | None) -> jax.Array:
-            return self(x_BsD, lambda _: attended_BsD, key)
-
-        return tuple(map(one, parts, attended, keys))
+    def joint_mlp(self, parts: Parts) -> Parts:
+        """`mlp` of each part, whose matrices have one gradient."""
+        parts = tuple(map(products.read_often, parts))
+        gates, ups = (
+            products.product_of_parts((EQUATIONS[name],) * len(parts), parts, matrix[...])
+            for name, matrix in (("gate", self.gate), ("up", self.up))
+        )
+        hidden = tuple(map(swiglu, gates, ups))
+        return products.product_of_parts((EQUATIONS["down"],) * len(parts), hidden, self.down[...])
 
     def joint_attention(
         self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
@@ -71,8 +89,9 @@ class FusedLayer(SplitLayer):
         order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
         image_BLD, few_BcD = parts[order]
         image_BNL, few_BcN = attention_tpu.attention(
-            self.multiply("BLD,DCN->BCNL", image_BLD, self.qkv[...]),
-            self.multiply("BcD,DCN->BCcN", few_BcD, self.qkv[...]),
+            *products.product_of_parts(
+                ("BLD,DCN->BCNL", "BcD,DCN->BCcN"), (image_BLD, few_BcD), self.qkv[...]
+            ),
             self.norms[...],
             tuple(tables[order]),
             attention_tpu.Shape(
@@ -80,10 +99,10 @@ class FusedLayer(SplitLayer):
             ),
         )
         out_ND = self.out[...].reshape(-1, self.config.dim)
-        return [
-            self.multiply("BNL,ND->BLD", image_BNL, out_ND),
-            self.multiply("BcN,ND->BcD", few_BcN, out_ND),
-        ][order]
+        outputs = products.product_of_parts(
+            ("BNL,ND->BLD", "BcN,ND->BcD"), (image_BNL, few_BcN), out_ND
+        )
+        return list(outputs[order])
 
 
 def scale_and_bias(norm: Any) -> jax.Array:
