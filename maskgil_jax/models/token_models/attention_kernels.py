@@ -12,7 +12,8 @@ under the values makes the sums of weights.
 
 A softmax may subtract any number from its scores; the largest of them is the usual choice, for
 which all must be known. Here it is the product of norms of a query and the longest key, which is no
-smaller, and known at once. Where it is so large that weights could vanish, it is the largest score.
+smaller, and known at once. Where that is so large that weights could vanish, it is the largest
+score so far.
 
 Letters: B batch, L image tokens, T all tokens (with padding), K head dimension, N = H K channels of
 all heads, W channels of a group of heads, G groups, Q queries of a tile.
@@ -32,7 +33,8 @@ from maskgil_jax.models.token_models.attention_heads import LANES, ROWS, Rotated
 Ref = Any  # of a kernel's block in memory
 
 HIDDEN = -(2.0**15)  # score of a key that is masked
-SAFE = 60.0  # weights are 2**-120 at least, where scores are between this and its negative
+LARGEST = 60.0  # logarithm of a weight
+SAFE = 90.0  # where scores are between this and its negative, weights are 2**-120 at least
 
 
 class Operands(NamedTuple):
@@ -182,26 +184,45 @@ def _lengths(x_KT: jax.Array) -> jax.Array:
     return jnp.sqrt((x_KT.astype(jnp.float32) ** 2).sum(axis=0, keepdims=True))
 
 
-def _subtracted(
-    group: _Group, queries: list[jax.Array], keys_ref: Ref, longest_ref: Ref
-) -> list[jax.Array]:
-    """What is subtracted from the scores of each query, [1, Q] of each head."""
+def _summed(
+    group: _Group, queries: list[jax.Array], keys_ref: Ref, values_ref: Ref, longest_ref: Ref
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Sums of weighted values and of weights, [K + ROWS, Q], and what was subtracted, [1, Q]."""
+    tokens, dtype = keys_ref.shape[1], keys_ref.dtype
+    empty = jnp.zeros((values_ref.shape[1], queries[0].shape[1]), jnp.float32)
     bounds = [_lengths(q_KQ) * longest_ref[head] for head, q_KQ in enumerate(queries)]
 
-    def largest() -> list[jax.Array]:
-        def tile(keys: Any, found: list[jax.Array]) -> list[jax.Array]:
-            scores = [dot(keys_ref[i, keys], _under(q, 0, 0, 0, 1)) for i, q in enumerate(queries)]
-            return [
-                jnp.maximum(one, x.max(axis=0, keepdims=True))
-                for one, x in zip(found, scores, strict=True)
-            ]
+    def by_bounds() -> Any:
+        subtracted = [(x - LARGEST).astype(dtype).astype(jnp.float32) for x in bounds]
+        shifted = [_under(q, -m, 0, 0, 1) for q, m in zip(queries, subtracted, strict=True)]
+
+        def tile(keys: Any, sums: list[jax.Array]) -> list[jax.Array]:
+            scores = [dot(keys_ref[head, keys], q) for head, q in enumerate(shifted)]
+            weights = [jnp.exp2(x).astype(dtype) for x in scores]
+            return [x + dot(values_ref[i, :, keys], weights[i]) for i, x in enumerate(sums)]
+
+        return group.through_tiles(tokens, tile, [empty] * len(queries)), subtracted
+
+    def by_largest() -> Any:
+        masked = [_under(q, 0, 0, 0, 1) for q in queries]
+
+        def tile(keys: Any, carry: Any) -> Any:
+            sums, found = [], []
+            for head, (x, before) in enumerate(zip(*carry, strict=True)):
+                scores = dot(keys_ref[head, keys], masked[head])
+                largest = jnp.maximum(before, scores.max(axis=0, keepdims=True))
+                weights = jnp.exp2(scores - largest).astype(dtype)
+                added = dot(values_ref[head, :, keys], weights)
+                sums.append(x * jnp.exp2(before - largest) + added)
+                found.append(largest)
+            return sums, found
 
         least = jnp.full_like(bounds[0], HIDDEN)
-        return group.through_tiles(keys_ref.shape[1], tile, [least] * len(queries))
+        carry = [empty] * len(queries), [least] * len(queries)
+        return group.through_tiles(tokens, tile, carry)
 
-    unsafe = functools.reduce(jnp.maximum, bounds).max() > SAFE
-    bounds = jax.lax.cond(unsafe, largest, lambda: bounds)
-    return [x.astype(queries[0].dtype).astype(jnp.float32) for x in bounds]
+    is_safe = functools.reduce(jnp.maximum, bounds).max() < SAFE
+    return jax.lax.cond(is_safe, by_bounds, by_largest)
 
 
 def forward(
@@ -219,7 +240,7 @@ def forward(
     `values_ref` [heads, K + ROWS, T], both without the columns that fill a register, and
     `longest_ref` [heads], the largest norm.
     """
-    group, tokens, dtype = _Group(refs, shape, len(keys_ref)), keys_ref.shape[1], keys_ref.dtype
+    group, tokens = _Group(refs, shape, len(keys_ref)), keys_ref.shape[1]
     heads, K = group.heads, shape.head_dim
 
     @group.at_tile(0)
@@ -231,16 +252,7 @@ def forward(
             values_ref[head] = _under(group.values(head), 1)[:, :tokens]
 
     queries = [_where(group.real_Q, group.queries(head).result) for head in heads]
-    subtracted = _subtracted(group, queries, keys_ref, longest_ref)
-    queries = [_under(q, -m, 0, 0, 1) for q, m in zip(queries, subtracted, strict=True)]
-
-    def tile(keys: Any, sums: list[jax.Array]) -> list[jax.Array]:
-        scores = [dot(keys_ref[head, keys], queries[head]) for head in heads]
-        weights = [jnp.exp2(x).astype(dtype) for x in scores]
-        return [sums[head] + dot(values_ref[head, :, keys], weights[head]) for head in heads]
-
-    empty = jnp.zeros((K + ROWS, queries[0].shape[1]), jnp.float32)
-    sums = group.through_tiles(tokens, tile, [empty] * len(heads))
+    sums, subtracted = _summed(group, queries, keys_ref, values_ref, longest_ref)
     totals = [x[K : K + 1] for x in sums]
     results = [
         _where(group.real_Q, x[:K] * (1 / total)) for x, total in zip(sums, totals, strict=True)
