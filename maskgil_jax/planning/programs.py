@@ -20,10 +20,10 @@ from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import compiler_options, sharding
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
 
