@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -21,7 +21,7 @@ from maskgil_jax.runtime.errors import InputError, Interrupted
 log = logging.getLogger("maskgil_jax")
 
 LOST = 75  # exit code (EX_TEMPFAIL) where another process was lost: the same command goes on
-GO_ON = "run the same command on all of them to go on from the newest checkpoint"
+GO_ON = "run the same command on all of them, which goes on from what is saved"
 # How JAX's runtime, gRPC, Gloo and NCCL say that another process did not come or has gone.
 NOT_THERE = re.compile(
     "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED"
@@ -160,6 +160,27 @@ def first() -> bool:
 def wait(name: str) -> None:
     """Until every process is at the place of this name."""
     multihost_utils.sync_global_devices(name)
+
+
+def by_first(work: Callable[[], int], what: str) -> int:
+    """What `work` gives, which the first process alone does; all processes call this.
+
+    Args:
+      work: gives a number that all get to know.
+      what: it is done with, as "output=DIR", for messages of the others.
+
+    Raises:
+      InputError: that of the first process; in the others one that says so.
+    """
+    result, refusal = 0, None
+    if first():
+        try:
+            result = work()
+        except InputError as error:
+            refusal = error
+    if total(refusal is not None):
+        raise refusal or InputError(f"{what}: process 0 cannot use it, and says why")
+    return total(result)
 
 
 def total(value: int) -> int:

@@ -150,9 +150,18 @@ def split_batch(x: jax.Array) -> jax.Array:
     Left to itself, the compiler may lay activations out like the weights that they meet, with the
     full batch on every device.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not splits():
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def splits() -> bool:
+    """Whether what is traced now is split over the devices of a mesh.
+
+    It is not where no mesh is set, nor in a program that each device runs alone (each_device.py).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and not mesh.manual_axes
 
 
 def platform() -> str:

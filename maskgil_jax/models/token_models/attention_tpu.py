@@ -271,7 +271,7 @@ def _call(
       shape: of the kernel.
     """
     on_device = functools.partial(_call_on_device, kernel, backward, shape)
-    if jax.sharding.get_abstract_mesh().empty:
+    if not sharding.splits():
         return on_device(*arguments)
     (batch,) = sharding.BATCH
     inputs = P(batch, None, "tensor"), P(batch, None, None, "tensor")
