@@ -1,6 +1,7 @@
 """One run in several processes, one per host or GPU: they meet, agree, and end together."""
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -20,6 +21,8 @@ from maskgil_jax.runtime.errors import InputError, Interrupted
 
 log = logging.getLogger("maskgil_jax")
 
+LONGEST_WAIT = 7 * 24 * 3600  # seconds; who is lost is found out by its heartbeat
+_WAITS = itertools.count()  # all processes wait in the same order
 LOST = 75  # exit code (EX_TEMPFAIL) where another process was lost: the same command goes on
 GO_ON = "run the same command on all of them, which goes on from what is saved"
 # How JAX's runtime, gRPC, Gloo and NCCL say that another process did not come or has gone.
@@ -158,8 +161,19 @@ def first() -> bool:
 
 
 def wait(name: str) -> None:
-    """Until every process is at the place of this name."""
-    multihost_utils.sync_global_devices(name)
+    """Until every process is at the place of this name, which may take some of them hours.
+
+    A collective of devices gives up on those that are late: on CPUs after 30 seconds.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost  # slow to import
+
+    multihost.sync_global_processes(
+        f"{name}, wait {next(_WAITS)}",
+        timeout=LONGEST_WAIT,
+        processes={*range(jax.process_count())},
+    )
 
 
 def by_first(work: Callable[[], int], what: str) -> int:
@@ -178,6 +192,7 @@ def by_first(work: Callable[[], int], what: str) -> int:
             result = work()
         except InputError as error:
             refusal = error
+    wait(what)
     if total(refusal is not None):
         raise refusal or InputError(f"{what}: process 0 cannot use it, and says why")
     return total(result)
