@@ -174,7 +174,8 @@ def codes() -> ConfigDict:
             recordings=False,  # keep the recordings that tars hold beside the images
             seed=0,  # of random crops
             color="srgb",  # as in data.color
-            batch_size=64,  # images encoded at once
+            batch_size=64,  # images encoded at once on each device, or fewer, by its memory
+            memory=0.0,  # GiB of a device to stay within beside the weights; 0: what is free there
             compilation_cache=_COMPILED,
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
