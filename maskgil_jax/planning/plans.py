@@ -110,7 +110,8 @@ class _Planner:
         """The plan of the training step in a setting."""
         devices = programs.devices_of(self.topology)
         config = _with(self.config, setting, len(devices))
-        mesh = sharding.make_mesh(config.mesh, devices)
+        shape = sharding.with_fsdp(config.mesh, config.model.get("dim", 0), devices)
+        mesh = sharding.make_mesh(shape, devices)
         log.info("the training step for %s, %d chips: %s", self.topology, len(devices), setting)
         compiler_options = parse_compiler_options(setting.compiler_options)
         step = programs.training_step(

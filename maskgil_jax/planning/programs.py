@@ -151,7 +151,11 @@ def training_step(
     return Program(
         function,
         arguments,
-        dict(donate_argnums=0, out_shardings=(layout, None)),
+        dict(
+            donate_argnums=0,
+            out_shardings=(layout, None),
+            compiler_options=compiler_options.check(mesh.devices.flat, config.compiler_options),
+        ),
         mesh,
         config.batch_size,
         training.tokens_per_example,
@@ -257,7 +261,7 @@ def sampling(
     return Program(
         chosen.function,
         (model, condition, *_replicated(chosen.arguments, mesh)),
-        {},
+        dict(compiler_options=compiler_options.options_for(devices[0])),
         mesh,
         B,
         grid[0] * grid[1],

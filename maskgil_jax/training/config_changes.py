@@ -13,6 +13,7 @@ MAY_CHANGE = (
     "skips_allowed",
     "tracker",
     "mesh",
+    "compiler_options",
     "data.threads",
     "data.workers",
     "data.bad_image_limit",

@@ -25,7 +25,7 @@ from maskgil_jax.data import pipeline
 from maskgil_jax.data.images.buckets import Compilations, Size
 from maskgil_jax.data.order import Order
 from maskgil_jax.pretrained import kept_checkpoints
-from maskgil_jax.runtime import sharding, version
+from maskgil_jax.runtime import compiler_options, sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
 from maskgil_jax.training import chip_use, trackers
 from maskgil_jax.training.checkpoints import Checkpoints
@@ -147,7 +147,13 @@ def train(
       InputError: see `_reason_to_stop`, Skips and Checkpoints.
     """
     config, clock = run.config, Clock()
-    step_fn = jax.jit(step, donate_argnums=0, out_shardings=(run.shardings, None))
+    options = compiler_options.options_for(run.mesh.devices.flat[0], config.compiler_options)
+    step_fn = jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(run.shardings, None),
+        compiler_options=options or None,
+    )
     frozen = jax.device_put(frozen, sharding.state_shardings(frozen, run.mesh))
     order = Order(run.dataset.pools, config.batch_size, config.seed)
     skips = Skips(run.dataset.name_of, order, config.skips_allowed, run.checkpoints)
