@@ -196,9 +196,10 @@ def _values(run: Run, metrics: Metrics, clock: Clock, use: ChipUse) -> dict[str,
 
 def _save(run: Run, number: int, state: TrainState, clock: Clock) -> None:
     """Begin to save the state after this step."""
-    norm = float(weight_norm(state.model))  # until here the step runs
+    jax.block_until_ready(state.step)  # until here the step runs
     useful = run.goodput.useful_seconds(clock.useful_seconds)
     with clock.lost():
+        norm = float(weight_norm(state.model))
         run.checkpoints.save(number, state, weight_norm=norm, useful_seconds=useful)
 
 
