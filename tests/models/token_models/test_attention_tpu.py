@@ -214,7 +214,7 @@ def test_what_the_kernels_do_not_fit_is_left_to_the_compiler():
         assert not attention_tpu.fits(**{**dict(head_dim=64, heads=20, tokens=4352), **change})
 
 
-def lowered(topology, tokens, few):
+def traced(topology, tokens, few):
     """The kernels, forward and backward, of 4 images and 4 heads of 64, on 4 chips."""
     from maskgil_jax.planning import programs
 
@@ -238,8 +238,7 @@ def lowered(topology, tokens, few):
     if not few:
         arguments[1] = None
     with jax.set_mesh(mesh):
-        traced = jax.jit(jax.grad(loss, argnums=(0, 2))).trace(*arguments)
-        return traced.lower(lowering_platforms=("tpu",))
+        return jax.jit(jax.grad(loss, argnums=(0, 2))).trace(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -254,11 +253,15 @@ def lowered(topology, tokens, few):
 )
 def test_the_kernels_compile_for_tpus_split_over_batch_and_heads(topology, tokens, few):
     pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
-    from maskgil_jax.planning import hlo
+    from maskgil_jax.planning import hlo, kernels
+    from maskgil_jax.planning.chips import CHIPS
 
-    kernels = hlo.kernels(hlo.parse(lowered(topology, tokens, few).compile().as_text()))
-    assert len(kernels) == 2 and all(one.times == 1 for one in kernels)
+    program = traced(topology, tokens, few)
+    text = program.lower(lowering_platforms=("tpu",)).compile().as_text()
+    works = kernels.traced(program.jaxpr.jaxpr, CHIPS[topology[:3]])
+    found = kernels.compiled(hlo.parse(text), works)
+    assert len(found) == 2 and all(one.times == 1 for one in found)
     # Of a chip: two images, two heads; at least the products of a head with all others.
     scores = 2 * 2 * (tokens + few) ** 2
-    assert all(one.flops > scores * 2 * 2 * 64 for one in kernels)
-    assert all(one.transcendentals >= scores for one in kernels)
+    assert all(one.work.flops > scores * 2 * 2 * 64 for one in found)
+    assert all(one.work.exponentials >= scores for one in found)
