@@ -1,7 +1,8 @@
 """The mesh, and the one table that says how every array is laid out on it.
 
 Axes: `data` (copies of the model), `fsdp` (parameters and optimizer state split, gathered on
-use), `tensor` (heads and hidden units split). A batch is split over data x fsdp.
+use), `tensor` (heads and hidden units split). A batch is split over data x fsdp. Of several slices
+each has a mesh of its own, and `data` goes over all of them (see slices.py).
 """
 
 import contextlib
@@ -13,10 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from maskgil_jax.runtime import slices
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -54,30 +57,46 @@ RULES = {
 }
 
 
-def make_mesh(shape: dict[str, int], devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices (or `devices`); one axis of size -1 takes what the others leave.
 
+    Args:
+      shape: sizes by axis, of each slice; and `slices`, the number of them: 0, as without it, is
+        that of the devices (see slices.split). Between slices, which only the data center's
+        network joins, data parallelism alone goes.
+      devices: None: all.
+
     Raises:
-      InputError: the sizes do not multiply to the number of devices.
+      InputError: the sizes do not multiply to the number of devices of a slice, or the devices are
+        of another number of slices.
     """
     devices = devices or jax.devices()
-    if set(shape) != set(AXES):
-        raise InputError(f"config.mesh has axes {sorted(shape)}, expected {sorted(AXES)}")
-    sizes = {axis: int(shape[axis]) for axis in AXES}
+    if {*shape} - {"slices"} != {*AXES}:
+        expected = sorted([*AXES, "slices"])
+        raise InputError(f"config.mesh has axes {sorted(shape)}, expected {expected}")
+    parts = slices.split(devices, int(shape.get("slices", 0)))
+    sizes = _sizes({axis: int(shape[axis]) for axis in AXES}, len(parts[0]), len(parts))
+    # jax.make_mesh refuses what splits an axis of the slice, such as fsdp=4 on v6e:16x16.
+    layouts = [
+        mesh_utils.create_device_mesh(sizes, part, allow_split_physical_axes=True) for part in parts
+    ]
+    return Mesh(np.concatenate(layouts), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _sizes(shape: dict[str, int], devices: int, slices: int) -> tuple[int, ...]:
+    """The sizes of a slice's axes, with what is left filled in."""
+    sizes = dict(shape)
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
-        sizes[free[0]] = len(devices) // fixed
-    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+    if len(free) == 1 and fixed > 0 and devices % fixed == 0:
+        sizes[free[0]] = devices // fixed
+    if math.prod(sizes.values()) != devices or min(sizes.values()) < 1:
+        of_each = f" of each of {slices} slices" if slices > 1 else ""
         raise InputError(
-            f"config.mesh = {dict(shape)} does not fit {len(devices)} devices: the sizes must "
+            f"config.mesh = {shape} does not fit {devices} devices{of_each}: the sizes must "
             "multiply to that number (one may be -1: what is left)"
         )
-    # jax.make_mesh refuses what splits an axis of the slice, such as fsdp=4 on v6e:16x16.
-    layout = mesh_utils.create_device_mesh(
-        tuple(sizes.values()), devices, allow_split_physical_axes=True
-    )
-    return Mesh(layout, AXES, axis_types=(AxisType.Auto,) * 3)
+    return tuple(sizes.values())
 
 
 def with_fsdp(
@@ -95,8 +114,7 @@ def with_fsdp(
       devices: None: all.
     """
     devices = devices or jax.devices()
-    slice_of = [getattr(device, "slice_index", 0) for device in devices]
-    first = [device for device, number in zip(devices, slice_of, strict=True) if not number]
+    first = slices.split(devices, int(shape.get("slices", 0)))[0]
     data, fsdp, tensor = (int(shape[axis]) for axis in AXES)
     free = len(first) // max(tensor, 1)
     if (data, fsdp) != (-1, -1):
