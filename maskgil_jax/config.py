@@ -6,6 +6,7 @@ Strings may hold `{workdir}`, which stands for the work directory given on the c
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from maskgil_jax.runtime.errors import InputError
 
@@ -202,6 +203,14 @@ def generator() -> ConfigDict:
             rope_positions="extended",  # of 2D RoPE, on grids larger than rope_grid: extended (rows
             # and columns are counted on) | interpolated (they are counted in smaller steps)
             rope_grid=(),  # (rows, columns) of the model to go on from, where they are interpolated
+            # Of LLaMAs, over what the preset says; "" and None: as it says.
+            qk_norm="",  # of queries and keys: layer | rms | none
+            post_norm="",  # of what attention and MLP give: sandwich | output | none
+            rope="",  # 2d | 1d
+            condition_position="",  # first | last
+            condition_rope="",  # rotation of the condition: zero | identity
+            joint_embedding=placeholder(bool),  # one table for codes, mask and classes
+            mask_logit=placeholder(bool),  # the head has a column for the mask
             dropout=0.1,  # on the outputs of attention and MLP
             remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
             # what is cheap) | full (each layer: the least memory, the most time)
@@ -310,7 +319,6 @@ def lumina_generator(size: str) -> ConfigDict:
         condition_tokens=256,  # of a prompt and of what begins the image; longer captions are cut
         vocabulary=65536,  # ids of text, codes and signs
         qk_norm_rows=(1, 1) if size == "7B" else (4, 4),  # scales of queries' and of keys' heads
-        post_norm="none",
         remat="full",
     )
     config.model.update(_LUMINA[size])  # kv_heads: of keys and values; mlp_dim: hidden units

@@ -14,13 +14,12 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
+from maskgil_jax.pretrained.kept_checkpoints import CHECKSUMS
 from maskgil_jax.runtime import array_files, paths, processes, sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
 
 log = logging.getLogger("maskgil_jax")
-
-CHECKSUMS = "checksums"  # uint32 [leaves], in the order of their names
 
 
 class Checkpoints:
@@ -36,7 +35,8 @@ class Checkpoints:
         Args:
           directory: of the checkpoints.
           config: keep_checkpoints and keep_every say which stay.
-          about: JSON-able, kept in each checkpoint: the config and the version of the code.
+          about: JSON-able, kept in each checkpoint: the config, the version of the code, and what a
+            model.json would say of the network (see pretrained/kept_checkpoints.py).
         """
         training = ocp.training
         policies = training.preservation_policies
@@ -210,7 +210,7 @@ class Checkpoints:
 
 @jax.jit
 def _checksums(leaves: dict[str, jax.Array]) -> jax.Array:
-    """The sum of the words of each leaf, modulo 2^32: the same on any mesh."""
+    """`kept_checkpoints.checksum` of each leaf: the same on any mesh."""
 
     def one(leaf: jax.Array) -> jax.Array:
         words = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")

@@ -31,6 +31,13 @@ ADDED = {
     "split": "uniform",
     "rope_positions": "extended",
     "rope_grid": [],
+    "qk_norm": "",
+    "post_norm": "",
+    "rope": "",
+    "condition_position": "",
+    "condition_rope": "",
+    "joint_embedding": None,
+    "mask_logit": None,
 }
 
 # Fields that only older runs have, and the value that every run has now.

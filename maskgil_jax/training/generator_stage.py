@@ -43,7 +43,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     frozen = generator_step.Frozen(data.in_step, data.conditioning.network)
     init = functools.partial(generator_step.init, config, network)
     step = functools.partial(generator_step.step, config=config)
-    with loop.open_run(init, start_from, data.dataset, config, workdir, mesh) as (run, state):
+
+    def describe(state: TrainState) -> dict[str, Any]:
+        return generator_samples.generator_of(data, averaged(state)).description
+
+    opened = loop.open_run(init, start_from, data.dataset, config, workdir, mesh, describe)
+    with opened as (run, state):
         steps = loop.train(run, state, step, frozen)
         for number, state in steps:
             pictures = generator_samples.sample_pictures(

@@ -1,6 +1,6 @@
 """The training loop of both stages: batches in, checkpoints, numbers and pictures out.
 
-with loop.open_run(init, start_from, dataset, config, workdir, mesh) as (run, state):
+with loop.open_run(init, start_from, dataset, config, workdir, mesh, describe) as (run, state):
     for number, state in loop.train(run, state, step, frozen):
         run.writer.pictures(number, pictures_of(state))
 """
@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from maskgil_jax.data import pipeline
 from maskgil_jax.data.images.buckets import Compilations
 from maskgil_jax.data.order import Order
+from maskgil_jax.pretrained import kept_checkpoints
 from maskgil_jax.runtime import sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
 from maskgil_jax.training import trackers
@@ -74,6 +75,7 @@ def open_run(
     config: ConfigDict,
     workdir: epath.Path,
     mesh: Mesh,
+    describe: Callable[[TrainState], dict[str, Any]],
 ) -> Iterator[tuple[Run, TrainState]]:
     """A run, and its state: that of the newest checkpoint in `workdir`, or a fresh one.
 
@@ -84,6 +86,8 @@ def open_run(
       config: of the stage.
       workdir: made before.
       mesh: of all devices.
+      describe: (a state of shapes) -> what the model.json of its network would say, JSON-able; kept
+        in the checkpoints, so that each of them can be loaded.
 
     Raises:
       InputError: too many unreadable images, or a checkpoint could not be written or read.
@@ -95,6 +99,7 @@ def open_run(
     if complaint := unreadable.too_many():
         raise InputError(complaint)
     about = {"config": json.loads(config.to_json_best_effort()), "code": version.of_code()}
+    about[kept_checkpoints.MODEL] = json.loads(json.dumps(describe(shapes)))
     with Checkpoints(workdir / "checkpoints", config, about) as checkpoints, StopRequest() as stop:
         if checkpoints.latest is None:
             state = _fresh_state(init, start_from, shardings, mesh)
