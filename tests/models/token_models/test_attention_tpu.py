@@ -98,8 +98,8 @@ def test_the_kernel_and_its_gradients_are_those_of_plain_attention(T, condition,
 
 
 def test_large_scores_are_as_exact():
-    """Where the bound of the scores would let all weights vanish."""
-    given = (*example(77, 9, 64, 2, scale=6.0), "layer")
+    """Of two tiles, where the bound of the scores would let all weights vanish."""
+    given = (*example(700, 9, 80, 1, scale=6.0), "layer")
     found, exact = (jax.jit(lambda f=f: f(*given))() for f in (of_kernel, plain))
     assert largest_error(found, exact) < 1e-4
 
@@ -245,8 +245,8 @@ def traced(topology, tokens, few):
     "topology, tokens, few",
     [
         ("v5p:2x2x1", 256, 1),
-        ("v6e:2x2", 256, 1),
         ("v5e:2x2", 1024 + 120, 0),
+        pytest.param("v6e:2x2", 256, 1, marks=pytest.mark.slow),
         pytest.param("v5p:2x2x1", 4096 + 256, 0, marks=pytest.mark.slow),
         pytest.param("v6e:2x2", 8192, 0, marks=pytest.mark.slow),
     ],
