@@ -132,7 +132,9 @@ class GeneratedImages:
             seconds = min(times) / len(batch)  # other work on the machine only adds to it
             if not count:
                 return seconds, np.zeros((0, *self.size, 3), np.uint8)
-            return seconds, decoder(self._tokenizer, devices=self._mesh.size)(codes)[: min(count, real)]
+            return seconds, decoder(self._tokenizer, devices=self._mesh.size)(codes)[
+                : min(count, real)
+            ]
 
     @property
     def timing(self) -> str:

@@ -46,9 +46,10 @@ class Devices(NamedTuple):
         return split_over_devices(conditions, self.mesh, apart=True)
 
 
-def devices_for(
-    total: int, batch_size: int, tensor: int = 1, *, shared: bool = True
-) -> Devices:
+HERE = Devices(None, 1)  # where the model is, an image at once
+
+
+def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = True) -> Devices:
     """The devices for so many images; the log says how many there are.
 
     Args:

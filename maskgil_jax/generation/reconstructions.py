@@ -65,7 +65,9 @@ class Reconstructions:
         self._directory = epath.Path(directory) / digest[:16]
         self._seconds: list[tuple[float, float]] = []
         network = devices.placed(tokenizer).network
-        images = jax.ShapeDtypeStruct((devices.count * devices.rows, *originals.shape[1:]), np.uint8)
+        images = jax.ShapeDtypeStruct(
+            (devices.count * devices.rows, *originals.shape[1:]), np.uint8
+        )
         codes = jax.eval_shape(network.encode, images.update(dtype=jnp.float32))
         self._encode = _Program(_encode, "encoding", network, images, devices.count, memory)
         self._decode = _Program(_decode, "decoding", network, codes, devices.count, memory)

@@ -96,9 +96,7 @@ class Tokenizer(networks.PretrainedNetwork):
     def _run(self, memory: float | None, what: str, function: Any, rows: jax.Array) -> Any:
         """What a function of the network and a batch gives, each of which is of rows."""
         layout = (each_device.WHOLE, each_device.ROWS)
-        program, _ = each_device.of(
-            self.network, len(rows), function, layout, each_device.ROWS
-        )
+        program, _ = each_device.of(self.network, len(rows), function, layout, each_device.ROWS)
         return device_memory.run_within(memory, what, program, self.network, rows)
 
     def _check_finite(self, finite: jax.Array, what: str) -> None:

@@ -118,9 +118,7 @@ def refusal(message: str) -> tuple[float, float] | None:
     return None
 
 
-def largest_batch(
-    attempt: Callable[[int], T], wanted: int
-) -> tuple[int, T, list[TooLarge]]:
+def largest_batch(attempt: Callable[[int], T], wanted: int) -> tuple[int, T, list[TooLarge]]:
     """The batch to go through `wanted` rows in, as few times as the memory allows.
 
     Args:
