@@ -46,6 +46,9 @@ class Devices(NamedTuple):
         return split_over_devices(conditions, self.mesh, apart=True)
 
 
+HERE = Devices(None, 1)  # where the model is, an image at once
+
+
 def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = True) -> Devices:
     """The devices for so many images; the log says how many there are.
 
@@ -53,9 +56,11 @@ def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = 
       total: images.
       batch_size: images at once on each device, at most.
       tensor: devices that share a model.
-      shared: whether they are of all processes together, or of this one.
+      shared: whether they are of all processes together, and go in batches of as even a size; or of
+        this one, in batches of the given size.
     """
-    rows, here = even_batch(batch_size, total, 1), jax.local_devices()
+    rows = even_batch(batch_size, total, 1) if shared else batch_size
+    here = jax.local_devices()
     if tensor > 1:
         if len(here) > tensor:
             log.warning("tensor=%d uses as many of the %d devices here", tensor, len(here))

@@ -44,9 +44,13 @@ def of(
       A function of jax.jit, and the static arguments that it still takes.
     """
     mesh = sharding.mesh_of(weights)
-    if mesh is None or mesh.shape["tensor"] > 1 or rows % mesh.size:
+    if mesh is None or rows % mesh.size or not _whole_on_each(weights):
         return function, static
     return _on_each(function, mesh, arguments, results, **static), {}
+
+
+def _whole_on_each(weights: Any) -> bool:
+    return all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(weights))
 
 
 @functools.cache
