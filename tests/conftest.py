@@ -57,6 +57,24 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 20)
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first in both halves, which two workers begin with, longest first.
+
+    A worker that has ended takes over what the other has not begun. Where that are short tests,
+    both end at about the same time; where a test of two minutes is among them, one core waits.
+    """
+    files, seconds = {}, {}
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        files.setdefault(item.path, []).append(item)
+        least = slow.kwargs.get("seconds", 10) if slow else 0
+        seconds[item.path] = max(least, seconds.get(item.path, 0))
+    slow = sorted(filter(seconds.get, files), key=seconds.get, reverse=True)
+    fast = [path for path in files if not seconds[path]]
+    order = [*slow[0::2], *fast[0::2], *slow[1::2], *fast[1::2]]
+    items[:] = [item for path in order for item in files[path]]
+
+
 @pytest.fixture(scope="session")
 def least_to_clear():
     """A list of one number: bytes of this process from which on programs are forgotten."""
