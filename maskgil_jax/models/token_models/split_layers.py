@@ -49,6 +49,17 @@ class SplitLayer(Layer):
             add(x, y) for (x, _), y, (_, add) in zip(sums, outputs, additions, strict=True)
         )
 
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        attention: Callable[[jax.Array], jax.Array],
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """As that of a Layer."""
+        add_attention, add_mlp = self.additions(x_BSD, key)
+        x_BSD, normed_BSD = add_attention(x_BSD, attention(self.attention_norm(x_BSD)))
+        return add_mlp(x_BSD, self.mlp(normed_BSD))
+
     def additions(
         self, x_BsD: jax.Array, key: jax.Array | None
     ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
