@@ -17,7 +17,7 @@ from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.parts import in_parts
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.pretrained import checked_decoding, hub, model_directory
+from maskgil_jax.pretrained import checked_decoding, loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
@@ -206,9 +206,7 @@ def description(given: Mapping[str, Any], seed: int, generator: Generator) -> di
     if generator.decoding:
         about["options_of_model"] = dict(generator.decoding)
     if prefix_model := given.get("prefix_model"):
-        about["prefix_model"] = model_directory.read_description(hub.fetched(prefix_model)).get(
-            "fingerprint", ""
-        )
+        about["prefix_model"] = loading.describe(prefix_model).get("fingerprint", "")
     return about
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from maskgil_jax.runtime import peaks
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -24,13 +26,13 @@ class Chip:
     link_bytes: float
 
 
-# cloud.google.com/tpu/docs/v5e, v5p and v6e: peak compute, HBM capacity and bandwidth, and
+# cloud.google.com/tpu/docs/v5e, v5p and v6e: HBM capacity and bandwidth, and
 # interconnect (1,600, 4,800 and 3,584 Gbit/s) of a chip. The clock is peak compute over the
 # multiply-adds of a cycle; a product of 4096^3 in bfloat16 is then estimated at 97, 96 and 87 % of
 # the peak. The vector units of a core (one, two, one) do 4 x 8 x 128 operations in a cycle.
 CHIPS = {
     "v5e": Chip(
-        flops=197e12,
+        flops=peaks.BF16["v5e"],
         clock=1.5e9,
         vectors=6.1e12,
         hbm_bytes=16e9,
@@ -38,7 +40,7 @@ CHIPS = {
         link_bytes=200e9,
     ),
     "v5p": Chip(
-        flops=459e12,
+        flops=peaks.BF16["v5p"],
         clock=1.75e9,
         vectors=14.3e12,
         hbm_bytes=95e9,
@@ -46,7 +48,7 @@ CHIPS = {
         link_bytes=600e9,
     ),
     "v6e": Chip(
-        flops=918e12,
+        flops=peaks.BF16["v6e"],
         clock=1.75e9,
         vectors=7.2e12,
         hbm_bytes=32e9,

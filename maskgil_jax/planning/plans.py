@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from maskgil_jax import config as config_defaults
 from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs
 from maskgil_jax.planning.options import PlanOptions
-from maskgil_jax.runtime import compiling, device_memory, sharding
+from maskgil_jax.runtime import compiling, device_memory, sharding, slices
 from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.value_limits import check_values
@@ -46,7 +46,7 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
         if generation_of(topology) not in chips.CHIPS:
             raise InputError(
                 f"topology={topology}: expected a TPU of {', '.join(chips.CHIPS)} and its shape, "
-                "as v5p:4x4x4"
+                "as v5p:4x4x4, or 2xv5p:4x4x4 for two slices"
             )
     grid = parse_grid(options.grid)
     stages = config_defaults.stages_of(options.config.values)
@@ -59,8 +59,8 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
 
 
 def generation_of(topology: str) -> str:
-    """The TPU of a topology, "v5p" of "v5p:4x4x4"."""
-    return topology.partition(":")[0]
+    """The TPU of a topology, "v5p" of "v5p:4x4x4" and of "2xv5p:4x4x4"."""
+    return programs.topology_of(topology).generation
 
 
 def _plan(
@@ -69,7 +69,8 @@ def _plan(
     devices = programs.devices_of(topology)
     if options.batch_per_chip:
         config = _with_batch(config, options.batch_per_chip * len(devices))
-    mesh = sharding.make_mesh(config.mesh, devices)
+    shape = sharding.with_fsdp(config.mesh, config.model.get("dim", 0), devices)
+    mesh = sharding.make_mesh(shape, devices)
     log.info("compiling the training step for %s, %d chips", topology, len(devices))
     step = programs.training_step(config, mesh, options.codebook_size, grid)
     plan = {
@@ -95,7 +96,7 @@ def _plan_sampler(
     The chips share the weights. The batch is that of config.samples, or what there is memory for,
     as generation/samplers.py finds it.
     """
-    devices, chips = programs.devices_of(topology), 1
+    devices, chips = slices.split(programs.devices_of(topology), 0)[0], 1
     while True:
         plan = _plan_sampler_on(config, topology, devices[:chips], grid, codebook_size)
         if plan["fits"] or 2 * chips > min(len(devices), config.model.heads):

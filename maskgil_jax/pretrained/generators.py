@@ -330,16 +330,23 @@ class Generator:
         plan, counts_SB = checked_decoding.plan_of(self.network.config, counts, options, needs_null)
         return plan, counts_SB[:, :-1]
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What model.json says of it besides the fingerprint of its weights."""
+        return networks.description(self.kind, self.network, self._known)
+
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""
+        networks.save(directory, self.kind, self.network, self._known, self.beside)
+
+    @property
+    def _known(self) -> dict[str, Any]:
         known = {
             "tokenizer": self.tokenizer,
             "class_names": self.class_names,
             "encoder": self.encoder,
         }
-        if self.decoding:
-            known["decoding"] = dict(self.decoding)
-        networks.save(directory, self.kind, self.network, known, self.beside)
+        return known | ({"decoding": dict(self.decoding)} if self.decoding else {})
 
     def _checked_pair(self, condition: Any, negative: Any) -> tuple[Condition, Condition | None]:
         checked = self._checked_condition(condition, None)

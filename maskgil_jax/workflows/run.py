@@ -16,7 +16,14 @@ from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import images, pictures, placing, samplers, samples
 from maskgil_jax.metrics import reconstruction
 from maskgil_jax.pretrained import loading
-from maskgil_jax.runtime import config_files, leftovers, paths, processes, work_lock
+from maskgil_jax.runtime import (
+    compilation_cache,
+    config_files,
+    leftovers,
+    paths,
+    processes,
+    work_lock,
+)
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
@@ -81,7 +88,8 @@ def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Results]:
             log.info("stage %s in %s", name, directories[name])
             directories[name].mkdir(parents=True, exist_ok=True)
             leftovers.clear(directories[name])
-            results[name] = RUNS[name](stage, directories[name])
+            with compilation_cache.kept(stage.compilation_cache):
+                results[name] = RUNS[name](stage, directories[name])
     return results
 
 
