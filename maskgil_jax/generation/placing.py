@@ -74,8 +74,7 @@ def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = 
             "%d images at once on each device, on %d of the %d here%s",
             *(rows, count, len(here), hint),
         )
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, here[:count])
-    return Devices(mesh, rows)
+    return Devices(each_device.side_by_side(here[:count]), rows)
 
 
 def over_devices(model: Any, mesh: Mesh | None = None) -> Any:
