@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+# MASKGIL_TESTS_ON=gpu runs the tests that are marked so on the first GPU instead.
+ON_GPU = os.environ.get("MASKGIL_TESTS_ON") == "gpu"
+os.environ["JAX_PLATFORMS"] = "cuda,cpu" if ON_GPU else "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # as in plan.py
 # A test's programs are compiled for long and run for an instant: the compiler's back end is told to
 # hurry, which takes a third off such tests. Users and benchmarks have it at full strength.
@@ -27,6 +29,8 @@ LARGEST_PROCESS = 5 * 2**30  # bytes; pyproject.toml starts two, and tests start
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+if ON_GPU:
+    jax.config.update("jax_default_matmul_precision", "highest")  # as on CPUs: no TF32
 
 import pytest
 from etils import epath
@@ -36,6 +40,12 @@ pytest.register_assert_rewrite("tests.helpers")
 from maskgil_jax.interop import conversion
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, two_processes
+
+
+def pytest_collection_modifyitems(items):
+    """On a GPU only what is meant for it: the others count on 8 devices, or on a CPU's rounding."""
+    if ON_GPU:
+        items[:] = [item for item in items if item.get_closest_marker("gpu")]
 
 
 def pytest_collection_finish():

@@ -19,7 +19,7 @@ from maskgil_jax.data.images.buckets import Size
 from maskgil_jax.data.images.color import check_color
 from maskgil_jax.data.mixture import Examples
 from maskgil_jax.data.order import ENDLESS, Order
-from maskgil_jax.data.records.image_records import Record, opened_image
+from maskgil_jax.data.records.image_records import Record, opened_image, opened_pixels
 from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
@@ -142,18 +142,19 @@ def image_loader(
     check_color(color, "config.data.color")
     cropping.check_resize(resize)
     (smallest, anywhere), cover = CROPS[crop], cropping.RESIZES[resize]
+    opened = opened_pixels if resize == "fast" else opened_image
 
     def load(index: int, bucket: int, rng: np.random.Generator) -> Example:
         record = source[index]
         height, width = sizes[bucket]
         enough = cropping.largest_frame(height, width, smallest) if resize == "fast" else None
-        with opened_image(record, color, enough) as image:
+        with opened(record, color, enough) as picture:
             if anywhere:
-                pixels = cropping.random_crop(image, height, width, rng, smallest, cover)
+                pixels = cropping.random_crop(picture, height, width, rng, smallest, cover)
             else:
-                pixels = cropping.bucket_crop(image, height, width, cover=cover)
+                pixels = cropping.bucket_crop(picture, height, width, cover=cover)
         if flip and rng.random() < 0.5:
-            pixels = pixels[:, ::-1]
+            pixels = cropping.mirrored(pixels)
         return {"image": np.ascontiguousarray(pixels), **condition(record, rng, bucket)}
 
     return _readable(load, buckets, fits_any=True)

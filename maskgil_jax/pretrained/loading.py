@@ -13,6 +13,7 @@ from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import (
     companions,
     hub,
+    kept_checkpoints,
     model_directory,
     networks,
     prompts,
@@ -25,7 +26,7 @@ from maskgil_jax.pretrained.prompted import PromptedGenerator, make_prompted
 from maskgil_jax.pretrained.speech_encoder import SpeechEncoder
 from maskgil_jax.pretrained.text_encoder import TextEncoder
 from maskgil_jax.pretrained.tokenizers import Tokenizer
-from maskgil_jax.runtime import paths, sharding
+from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -40,8 +41,8 @@ def load(
     """Read a model directory; a warning names weights that are not finite.
 
     Args:
-      directory: written by `maskgil_jax.main` (`DIR/model`) or `maskgil_jax.convert`, or
-        hf://USER/NAME of the Hugging Face Hub.
+      directory: written by `maskgil_jax.main` (`RUN/model`) or `maskgil_jax.convert`; a checkpoint
+        of a run, RUN@STEP or RUN/checkpoints/STEP; or hf://USER/NAME of the Hugging Face Hub.
       dtype: of the computation, "float32" or "bfloat16". By default a generator computes as it was
         trained, a text encoder as it was released, and a tokenizer in float32, since bfloat16
         changes codes.
@@ -57,17 +58,35 @@ def load(
       InputError: not a model directory, or one that is damaged, was changed, or whose tensors do
         not fit its model.json; or fewer devices.
     """
-    directory = paths.absolute(hub.fetched(directory))
-    description = model_directory.read_description(directory)
+    directory, description = _opened(directory)
     like = _described(directory, description, dtype)
     beside, recorded = _beside(directory, like), description.get("fingerprint", "")
-    if verify and not recorded:
-        log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
     layout = sharding.state_shardings(like, sharding.tensor_mesh(tensor)) if tensor != 1 else None
-    expected = recorded if verify else ""
-    network = model_directory.load_params(directory, like, expected, beside, layout)
+    if kept_checkpoints.is_checkpoint(directory):
+        network = kept_checkpoints.load_params(directory, like, verify, layout)
+    else:
+        if verify and not recorded:
+            log.warning("%s/model.json records no fingerprint: nothing is verified", directory)
+        expected = recorded if verify else ""
+        network = model_directory.load_params(directory, like, expected, beside, layout)
     known = str(directory), recorded or None
     return wrap(network, beside, _provenance(directory, description), *known)
+
+
+def describe(directory: epath.PathLike) -> dict[str, Any]:
+    """What the model.json of a model says, wherever the model is that `load` would read.
+
+    Raises:
+      InputError: no model, or one that cannot be used.
+    """
+    return _opened(directory)[1]
+
+
+def _opened(directory: epath.PathLike) -> tuple[epath.Path, dict[str, Any]]:
+    """Where a model is, and its description."""
+    path = kept_checkpoints.located(hub.fetched(directory))
+    kept = kept_checkpoints.is_checkpoint(path)
+    return path, (kept_checkpoints if kept else model_directory).read_description(path)
 
 
 def generator_without_weights(directory: epath.PathLike) -> Generator:
@@ -76,8 +95,7 @@ def generator_without_weights(directory: epath.PathLike) -> Generator:
     Raises:
       InputError: no model directory, or one of something else.
     """
-    directory = paths.absolute(hub.fetched(directory))
-    description = model_directory.read_description(directory)
+    directory, description = _opened(directory)
     like = _described(directory, description, None)
     known = _provenance(directory, description), str(directory)
     model = wrap(like, _beside(directory, like), *known)
@@ -87,6 +105,8 @@ def generator_without_weights(directory: epath.PathLike) -> Generator:
 def _beside(directory: epath.Path, network: Any) -> dict[str, bytes]:
     """Contents of the files that belong to a network, by name."""
     names = [name for kind, name in VOCABULARIES if isinstance(network, kind)]
+    if kept_checkpoints.is_checkpoint(directory):  # the files lie in what the training ends with
+        directory = directory.parent.parent / "model"
     if _reads_prompts(network) and (directory / prompts.VOCABULARY).exists():
         names.append(prompts.VOCABULARY)
     return {name: model_directory.read_beside(directory, name) for name in names}

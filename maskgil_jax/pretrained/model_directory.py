@@ -107,15 +107,20 @@ def read_description(directory: epath.PathLike) -> dict[str, Any]:
     description = read_json(path, {"format": int})
     if description["format"] != FORMAT:
         raise InputError(f"{path} has format {description['format']}, this version reads {FORMAT}")
+    return checked_description(description, str(path))
+
+
+def checked_description(description: dict[str, Any], where: str) -> dict[str, Any]:
+    """The same; InputError, which names the field of what `where` names, unless it can be used."""
     there = {name: kind for name, kind in _OPTIONAL.items() if name in description}
-    check_object(description, {"class": str, "arguments": dict, **there}, str(path))
+    check_object(description, {"class": str, "arguments": dict, **there}, where)
     for name in ("tokenizer", "encoder"):
         if description.get(name):  # what the model depends on, by place and fingerprint
             expected: dict[str, Types] = {"path": str, "fingerprint": str}
-            check_object(description[name], expected, f"{path}: field {name!r}")
+            check_object(description[name], expected, f"{where}: field {name!r}")
     for name in description.get("class_names", ()):
         if not isinstance(name, str):
-            raise InputError(f"{path}: field 'class_names' holds {name!r}, expected texts")
+            raise InputError(f"{where}: field 'class_names' holds {name!r}, expected texts")
     return description
 
 
@@ -154,8 +159,10 @@ def load_params(
     Raises:
       InputError: the parameters cannot be read, or are not those of `like` or of the fingerprint.
     """
-    shapes = flatten(like)
-    flat = _read_params(directory, shapes)
+    path = epath.Path(directory) / "params"
+    if not path.is_dir():
+        raise InputError(f"{directory} is not whole: it has no directory params")
+    flat = read_arrays(path, flatten(like))
     if expected:
         actual = fingerprint(flat, beside)
         if actual != expected:
@@ -166,27 +173,48 @@ def load_params(
                 "(training writes its own again once the directory is removed), or read it as it "
                 "is with verify=false, which load, sample and evaluate take"
             )
+    return placed(directory, flat, like, layout)
+
+
+def placed(
+    directory: epath.PathLike, flat: dict[str, np.ndarray], like: Tree, layout: Tree | None
+) -> Tree:
+    """Arrays by name in the shape of `like`, on devices; `flat` is emptied, to save memory.
+
+    A warning names those that are not finite, and the directory.
+    """
     _warn_of_what_is_not_finite(directory, flat)
+    shapes = flatten(like)
     if layout is None:
         places = dict.fromkeys(shapes, jax.local_devices()[0])
     else:
         places = flatten(layout)
-    placed = {
+    arrays = {
         name: jax.device_put(np.asarray(flat.pop(name), leaf.dtype), places[name])
         for name, leaf in shapes.items()
     }
-    return unflatten(like, placed)
+    return unflatten(like, arrays)
 
 
-def _read_params(directory: epath.PathLike, shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The values as they are stored, in the host's memory, where they can be checked."""
-    path = epath.Path(directory) / "params"
-    if not path.is_dir():
-        raise InputError(f"{directory} is not whole: it has no directory params")
+def read_arrays(
+    directory: epath.PathLike,
+    shapes: Mapping[str, Any],
+    others: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Arrays as they are stored, in the host's memory, where they can be checked.
+
+    Args:
+      directory: where Orbax wrote them.
+      shapes: names, shapes and dtypes.
+      others: read too, by name, of any shape: empty arrays of their dtypes.
+
+    Raises:
+      InputError: they cannot be read, or have other shapes.
+    """
     like = {name: np.empty(0, leaf.dtype) for name, leaf in shapes.items()}
     try:
         with _without_echoes():
-            flat = ocp.load(path, abstract_state=like)
+            flat = ocp.load(directory, abstract_state=like | dict(others or {}))
     except MemoryError:
         raise
     # Orbax and TensorStore report damage in many ways, bare exceptions among them.

@@ -115,12 +115,17 @@ def save(
     beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a model directory; `known` goes into its model.json too, files `beside` next to it."""
-    description = {
+    model_directory.save_model(directory, description(kind, network, known), network, beside)
+
+
+def description(kind: str, network: Any, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What model.json says of a network besides the fingerprint of its weights."""
+    return {
         "kind": kind,
         "class": class_of(network.config),
         "arguments": dataclasses.asdict(network.config),
+        **(known or {}),
     }
-    model_directory.save_model(directory, description | (known or {}), network, beside)
 
 
 class PretrainedNetwork:
@@ -167,6 +172,11 @@ class PretrainedNetwork:
     def provenance(self) -> dict[str, Any]:
         """What code shards and generators record of what they depend on."""
         return {"path": self._path, "fingerprint": self.fingerprint}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What model.json says of it besides the fingerprint."""
+        return description(self.kind, self.network)
 
     def save(self, directory: epath.PathLike) -> None:
         """Write a model directory."""

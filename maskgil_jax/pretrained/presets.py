@@ -16,8 +16,18 @@ RECIPES = {
     "lumina_generator": ("chameleon",),
 }
 
+# Fields of config.model that say something else than the preset, and what leaves it as it is.
+SWITCHES: dict[str, Any] = dict(
+    qk_norm="",
+    post_norm="",
+    rope="",
+    condition_position="",
+    condition_rope="",
+    joint_embedding=None,
+    mask_logit=None,
+)
 # Fields of config.model that other networks do not know, and their defaults.
-LLAMA_ONLY: dict[str, Any] = dict(
+LLAMA_ONLY: dict[str, Any] = SWITCHES | dict(
     factors=(),
     feature_dim=0,
     condition_tokens=1,
@@ -110,10 +120,14 @@ def _without_text(settings: Mapping[str, Any]) -> bool:
 def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:
     def config(arguments: dict[str, Any]) -> llama_config.LlamaConfig:
         of_paper = preset == "paper" and arguments["feature_dim"]
-        switches = llama_config.PRESETS[preset] | (
-            llama_config.PAPER_OF_FEATURES if of_paper else {}
-        )
-        return llama_config.LlamaConfig(**arguments, **switches)
+        known = CHAMELEON if preset == "chameleon" else llama_config.PRESETS[preset]
+        known = known | (llama_config.PAPER_OF_FEATURES if of_paper else {})
+        chosen = {
+            name: value
+            for name, value in arguments.items()
+            if name not in SWITCHES or value != SWITCHES[name]
+        }
+        return llama_config.LlamaConfig(**known | chosen)
 
     return config
 
@@ -127,12 +141,10 @@ def _bert(style: str) -> Callable[[dict[str, Any]], bert.BertConfig]:
     )
 
 
+CHAMELEON: dict[str, Any] = dict(causal=True, rope="sequence", qk_norm="layer", post_norm="none")
 # Of config.model.preset: the config of a network from the other fields.
 NETWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    **{preset: _llama(preset) for preset in llama_config.PRESETS},
-    "chameleon": lambda arguments: llama_config.LlamaConfig(
-        **arguments, causal=True, rope="sequence", qk_norm="layer"
-    ),
+    **{preset: _llama(preset) for preset in (*llama_config.PRESETS, "chameleon")},
     "besnier": _bert("besnier"),
     "maskgit": _bert("maskgit"),
     "halton": lambda arguments: halton.HaltonConfig(

@@ -14,13 +14,12 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
+from maskgil_jax.pretrained.kept_checkpoints import CHECKSUMS
 from maskgil_jax.runtime import array_files, paths, processes, sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.trees import Tree, flatten, unflatten
 
 log = logging.getLogger("maskgil_jax")
-
-CHECKSUMS = "checksums"  # uint32 [leaves], in the order of their names
 
 
 class Checkpoints:
@@ -36,7 +35,8 @@ class Checkpoints:
         Args:
           directory: of the checkpoints.
           config: keep_checkpoints and keep_every say which stay.
-          about: JSON-able, kept in each checkpoint: the config and the version of the code.
+          about: JSON-able, kept in each checkpoint: the config, the version of the code, and what a
+            model.json would say of the network (see pretrained/kept_checkpoints.py).
         """
         training = ocp.training
         policies = training.preservation_policies
@@ -70,13 +70,22 @@ class Checkpoints:
         }
         return {step: float(norm) for step, norm in norms.items() if norm}
 
-    def save(self, step: int, state: Any, *, weight_norm: float) -> None:
+    @property
+    def useful_seconds(self) -> float | None:
+        """Of the steps up to the newest checkpoint (see goodput.py); None: it does not say it."""
+        if self.latest is None:
+            return 0.0
+        noted = self._note_of(self.latest, "useful_seconds")
+        return float(noted) if noted else None
+
+    def save(self, step: int, state: Any, *, weight_norm: float, useful_seconds: float) -> None:
         """Begin to save, once the save before is done; nothing if the step is already there.
 
         Args:
           step: of the state.
           state: arrays.
           weight_norm: of all trained weights, kept beside them.
+          useful_seconds: in the steps up to this one (see goodput.py), kept too.
 
         Raises:
           InputError: this checkpoint, or the one before, could not be written; or the directory
@@ -88,10 +97,11 @@ class Checkpoints:
             raise InputError(f"{self._directory} was removed while the run went on")
         if self.latest == step:
             return
-        flat, notes = flatten(state), self._about | {"weight_norm": str(weight_norm)}
+        flat = flatten(state)
+        numbers = {"weight_norm": str(weight_norm), "useful_seconds": str(useful_seconds)}
         try:
             self._saving = self._checkpointer.save_async(
-                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=notes
+                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=self._about | numbers
             )
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
@@ -210,7 +220,7 @@ class Checkpoints:
 
 @jax.jit
 def _checksums(leaves: dict[str, jax.Array]) -> jax.Array:
-    """The sum of the words of each leaf, modulo 2^32: the same on any mesh."""
+    """`kept_checkpoints.checksum` of each leaf: the same on any mesh."""
 
     def one(leaf: jax.Array) -> jax.Array:
         words = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")

@@ -44,8 +44,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     settings = traced_once.settings(config)
     init = traced_once.partial(generator_step.init, settings, network)
     step = traced_once.partial(generator_step.step, config=settings)
-    with loop.open_run(init, start_from, data.dataset, config, workdir, mesh) as (run, state):
-        steps = loop.train(run, state, step, frozen)
+    flops = generator_step.model_flops(config, network)
+
+    def describe(state: TrainState) -> dict[str, Any]:
+        return generator_samples.generator_of(data, averaged(state)).description
+
+    opened = loop.open_run(init, start_from, data.dataset, config, workdir, mesh, describe)
+    with opened as (run, state):
+        steps = loop.train(run, state, step, frozen, flops)
         for number, state in steps:
             pictures = generator_samples.sample_pictures(
                 data, averaged(state), conditions, config, options

@@ -50,7 +50,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     settings = traced_once.settings(config)
     init = traced_once.partial(tokenizer_step.init, settings, *networks)
     step = traced_once.partial(tokenizer_step.step, config=settings)
-    with loop.open_run(init, start_from, dataset, config, workdir, mesh) as (run, state):
+
+    def describe(state: TrainState) -> dict[str, Any]:
+        return Tokenizer(averaged(state)).description
+
+    opened = loop.open_run(init, start_from, dataset, config, workdir, mesh, describe)
+    with opened as (run, state):
         steps = loop.train(run, state, step, lpips)
         for number, state in steps:
             run.writer.pictures(number, reconstruction_pictures(averaged(state), originals))

@@ -17,7 +17,7 @@ from maskgil_jax.data import mixture, sources
 from maskgil_jax.data.images import buckets
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.models.tokenizers.vq import VQConfig
-from maskgil_jax.pretrained import hub, model_directory, networks
+from maskgil_jax.pretrained import loading, networks
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import generator_data, generator_stage, tokenizer_stage
 from maskgil_jax.training.generator_data import CodesDescription
@@ -131,7 +131,7 @@ def check_evaluation(config: ConfigDict) -> evaluation.Settings:
 def check_directory(field: str, directory: str, *kinds: str) -> None:
     """Raise InputError unless a model directory holds a network of one of these classes."""
     try:
-        kind = model_directory.read_description(hub.fetched(directory)).get("class")
+        kind = loading.describe(directory).get("class")
     except InputError as error:
         raise InputError(f"{field} = {directory!r}: {error}") from None
     if kind not in kinds:
@@ -146,7 +146,7 @@ def _tokenizer(directory: str, planned: Outputs) -> VQConfig:
     if isinstance(output, VQConfig):
         return output
     check_directory("config.tokenizer", directory, "vq")
-    arguments = model_directory.read_description(hub.fetched(directory))["arguments"]
+    arguments = loading.describe(directory)["arguments"]
     config: VQConfig = networks.config_of("vq", arguments, f"{directory}/model.json")
     return config
 

@@ -1,5 +1,7 @@
 """Which presets go with which recipe of maskgil_jax/config.py."""
 
+import dataclasses
+
 import pytest
 
 from maskgil_jax import config as defaults
@@ -18,6 +20,45 @@ def test_every_preset_is_of_one_recipe():
     assert sorted(listed) == sorted(presets.NETWORKS)
     for recipe, config in CONFIGS.items():
         assert config.model.preset in presets.RECIPES[recipe]
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("qk_norm", "none"),
+        ("qk_norm", "rms"),
+        ("post_norm", "none"),
+        ("rope", "1d"),
+        ("condition_position", "last"),
+        ("condition_rope", "identity"),
+        ("joint_embedding", True),
+        ("mask_logit", True),
+    ],
+)
+def test_a_switch_changes_its_field_of_the_network_and_no_other(field, value):
+    config = CONFIGS["generator"].copy_and_resolve_references()
+    arguments = (8192, (8, 8), config.loss)
+    before = presets.network_config(config.model, *arguments)
+    config.model[field] = value
+    after = presets.network_config(config.model, *arguments)
+    assert getattr(before, field) != value
+    assert after == dataclasses.replace(before, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "preset, field, value, said",
+    [
+        ("paper", "qk_norm", "batch", "expected one of|layer"),
+        ("paper", "rope", "sequence", "rope"),
+        ("besnier", "post_norm", "none", "besnier has not"),
+        ("halton", "mask_logit", False, "halton has not"),
+    ],
+)
+def test_switches_that_a_network_cannot_have_are_refused(preset, field, value, said):
+    config = CONFIGS["generator"].copy_and_resolve_references()
+    config.model.update({"preset": preset, field: value})
+    with pytest.raises(InputError, match=said):
+        presets.network_config(config.model, 8192, (8, 8), config.loss)
 
 
 @pytest.mark.parametrize("recipe", CONFIGS)

@@ -52,7 +52,7 @@ def assert_alike(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [dict(data=8), dict(data=1, fsdp=4, tensor=2)], ids=str)
+@pytest.mark.parametrize("mesh", [dict(data=8), dict(data=1, fsdp=2, tensor=2, slices=2)], ids=str)
 def test_two_processes_train_like_one(mesh, one_process, finished, tmp_path):
     options = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
     codes, outputs = end_both(start_training(tmp_path, *on_codes(finished), *options))

@@ -18,6 +18,11 @@ from maskgil_jax.data.records.file_names import printable
 from maskgil_jax.data.records.image_records import Blocks, Record, unusable
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
+NO_BYTES = (
+    "it has no bytes, and files outside the table are not read; push_to_hub and save_to_disk of "
+    "`datasets` put them into it"
+)
+
 
 class TableFile(NamedTuple):
     """One file, as it was when it was opened.
@@ -94,7 +99,7 @@ class Table:
             image = table_columns.image_bytes(rows[columns.image], place, columns.in_struct)
             beside = {name: rows[name][place].as_py() for name in columns.beside_image}
             if not image:
-                raise Unreadable("it has no bytes (its file may lie elsewhere)")
+                raise Unreadable(NO_BYTES)
             label = self._label(beside.get(columns.label)) if self._classes else 0
         except Unreadable as error:
             return unusable(name, str(error))

@@ -65,13 +65,25 @@ def opened(
       data, color: as in `decode`.
       at_least: (height, width) that are enough, see jpeg.decode; None: the image is decoded whole.
     """
-    with _unreadable():
-        header = _read_header(data)
-    width, height = header.file.size
-    with IN_FLIGHT.taken(width * height * BYTES_PER_PIXEL):
+    with _bounded(data) as header:
         with _unreadable():
             image = _upright_rgb(data, header, color, at_least)
         yield image
+
+
+@contextlib.contextmanager
+def opened_pixels(
+    data: bytes, color: str = "srgb", at_least: tuple[int, int] | None = None
+) -> Iterator[np.ndarray]:
+    """As `opened`, uint8 [height, width, 3]: most JPEG files get there without a copy by Pillow."""
+    with _bounded(data) as header:
+        with _unreadable():
+            pixels = None
+            if _is_plain_jpeg(header, color):
+                pixels = jpeg.decode(data, header.file.size, at_least)
+            if pixels is None:
+                pixels = np.asarray(_upright_rgb(data, header, color, at_least))
+        yield pixels
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -134,14 +146,13 @@ class _Header(NamedTuple):
 def _read_header(data: bytes) -> _Header:
     """What is known before decoding; Image.open would warn of large images before we see sizes."""
     Image.init()
-    known = [name for name in FORMATS if _accepts(name, data)]
-    if not known:
+    name = next((name for name in FORMATS if _accepts(name, data)), "")
+    if not name:
         kind = file_kinds.kind_of(data)
         if not kind:
             raise UnreadableImage(f"{len(data)} bytes that are not an image", "no image")
         message = f"{kind} ({len(data)} bytes), not an image that is read here"
         raise UnreadableImage(message, kind)
-    name = known[0]
     content = png.read_content(data) if name == "PNG" else None
     stream = io.BytesIO(content.picture if content else data)
     file = OPENERS.get(name, Image.OPEN[name][0])(stream, "")
@@ -183,6 +194,23 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def _bounded(data: bytes) -> Iterator[_Header]:
+    """The header, while there is memory for the image."""
+    with _unreadable():
+        header = _read_header(data)
+    width, height = header.file.size
+    with IN_FLIGHT.taken(width * height * BYTES_PER_PIXEL):
+        yield header
+
+
+def _is_plain_jpeg(header: _Header, color: str) -> bool:
+    """Whether this is a JPEG whose decoded pixels are the upright RGB image."""
+    converted = color == "srgb" and header.profile
+    is_rgb = header.file.format == "JPEG" and header.file.mode == "RGB"
+    return is_rgb and header.orientation == 1 and not converted
+
+
 def _upright_rgb(
     data: bytes, header: _Header, color: str, at_least: tuple[int, int] | None
 ) -> Image.Image:
@@ -200,13 +228,13 @@ def _upright_rgb(
 
 
 def _decoded(data: bytes, header: _Header, at_least: tuple[int, int] | None) -> Image.Image:
-    image = None
+    pixels = None
     if header.file.format == "JPEG":
-        image = jpeg.decode(data, header.file.size, at_least)
-    if image is None:
+        pixels = jpeg.decode(data, header.file.size, at_least)
+    if pixels is None:
         header.file.load()
         return header.file
-    return image
+    return Image.fromarray(pixels, "CMYK" if pixels.shape[2:] == (4,) else None)
 
 
 def _eight_bits(image: Image.Image, header: _Header) -> Image.Image:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a header of the picture
@@ -29,8 +28,10 @@ SURPLUS = re.compile(r"\b[12] extraneous bytes before marker 0xd9$")
 Size = tuple[int, int]  # (height, width)
 
 
-def decode(data: bytes, size: Size, at_least: Size | None = None) -> Image.Image | None:
-    """The picture, of mode L, RGB or CMYK as Pillow would give it; None: of a kind left to Pillow.
+def decode(data: bytes, size: Size, at_least: Size | None = None) -> np.ndarray | None:
+    """The pixels, as Pillow would give them; None: of a kind left to Pillow.
+
+    They are uint8 [height, width] of gray, [height, width, 3] of RGB or [height, width, 4] of CMYK.
 
     What simplejpeg cannot decode are unusual subsamplings, of which CMYK with colours at half the
     resolution is one. Damage to those is not noticed.
@@ -52,10 +53,10 @@ def decode(data: bytes, size: Size, at_least: Size | None = None) -> Image.Image
         return None
     space, scale = header[2], _scale(header[:2], at_least)
     if space == "Gray":
-        return Image.fromarray(_pixels(data, "GRAY", scale)[..., 0])
+        return _pixels(data, "GRAY", scale)[..., 0]
     if space in ("CMYK", "YCCK"):  # written inverted, as Adobe does
-        return Image.fromarray(255 - _pixels(data, "CMYK", scale), "CMYK")
-    return Image.fromarray(_pixels(data, "RGB", scale))
+        return 255 - _pixels(data, "CMYK", scale)
+    return _pixels(data, "RGB", scale)
 
 
 def _header(data: bytes) -> tuple[int, int, str, str] | None:

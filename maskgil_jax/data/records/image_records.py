@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".svg"),
 )
 CACHE = 2**30  # bytes of decoded blocks (see Blocks) that a process keeps
+T = TypeVar("T")
 RECORDINGS = (".wav", ".flac", ".mp3", ".ogg")  # what names of recordings end in, in lower case
 
 
@@ -77,11 +78,27 @@ def opened_image(
     record: Record, color: str = "srgb", at_least: tuple[int, int] | None = None
 ) -> Iterator[Image.Image]:
     """As `image_of`, and bounded with what other threads hold, see image_decoder.opened."""
+    with _named(record, image_decoder.opened(record.image, color, at_least)) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def opened_pixels(
+    record: Record, color: str = "srgb", at_least: tuple[int, int] | None = None
+) -> Iterator[np.ndarray]:
+    """As `opened_image`, uint8 [height, width, 3], see image_decoder.opened_pixels."""
+    with _named(record, image_decoder.opened_pixels(record.image, color, at_least)) as pixels:
+        yield pixels
+
+
+@contextlib.contextmanager
+def _named(record: Record, opened: contextlib.AbstractContextManager[T]) -> Iterator[T]:
+    """The same, where what cannot be used is an error that names the record."""
     if record.fault:
         raise Unreadable(f"{record.id}: {record.fault}", record.fault)
     with contextlib.ExitStack() as stack:
         try:
-            image = stack.enter_context(image_decoder.opened(record.image, color, at_least))
+            image = stack.enter_context(opened)
         except Unreadable as error:
             raise Unreadable(f"{record.id}: {error}", error.kind) from error
         yield image

@@ -50,6 +50,16 @@ def test_colours_are_converted_by_their_definition(columns, gamma):
         np.testing.assert_allclose(found, srgb_of(patch, columns, gamma), atol=2)
 
 
+@pytest.mark.parametrize("color", ["srgb", "ignore"])
+def test_pixels_of_a_jpeg_with_a_profile_are_those_of_the_image(color):
+    data = encoded(PATCH, "JPEG", icc_profile=icc(DISPLAY_P3))
+    whole = np.asarray(image_decoder.decode(data, color))
+    with image_decoder.opened_pixels(data, color) as pixels:
+        np.testing.assert_array_equal(pixels, whole)
+    stored = np.asarray(Image.open(io.BytesIO(data)))
+    assert (color == "ignore") == np.array_equal(whole, stored)
+
+
 def test_a_profile_of_srgb_changes_no_pixel():
     image = photo((64, 64))
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

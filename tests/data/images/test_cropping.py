@@ -150,3 +150,10 @@ def test_a_way_of_resizing_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="'fast' needs OpenCV"):
         cropping.check_resize("fast")
+
+
+def test_a_mirrored_crop_is_the_crop_left_to_right():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)[1:, 2:]
+    mirror = cropping.mirrored(pixels)
+    np.testing.assert_array_equal(mirror, pixels[:, ::-1])
+    assert mirror.flags.c_contiguous

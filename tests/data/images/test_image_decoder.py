@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from maskgil_jax.data.images import cropping, image_decoder
-from maskgil_jax.data.records.image_records import Record, opened_image
+from maskgil_jax.data.records.image_records import Record, opened_image, opened_pixels
 from maskgil_jax.runtime.errors import Unreadable
 from maskgil_jax.runtime.memory_budget import Budget
 
@@ -45,6 +45,33 @@ def test_every_kind_of_image_becomes_rgb(mode, kind):
     decoded = image_decoder.decode(encoded(image.convert(mode) if mode != "I;16" else image, kind))
     assert decoded.mode == "RGB" and decoded.size == (20, 12)
     assert np.asarray(decoded).min() > 250  # white stays white
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "mode, kind", [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG")]
+)
+def test_pixels_are_those_of_the_image(mode, kind, turned):
+    noise = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    options = {}
+    if turned:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    data = encoded(Image.fromarray(noise).convert(mode), kind, **options)
+    with image_decoder.opened(data) as image, image_decoder.opened_pixels(data) as pixels:
+        assert pixels.shape == ((40, 24, 3) if turned else (24, 40, 3))
+        np.testing.assert_array_equal(pixels, np.asarray(image))
+
+
+def test_damaged_pixels_are_unreadable_and_named():
+    data = encoded(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "JPEG"
+    )
+    with (
+        pytest.raises(Unreadable, match="broken.jpg"),
+        opened_pixels(Record(data[:-900], 0, "broken.jpg")),
+    ):
+        pass
 
 
 def test_transparency_is_blended_on_white():
