@@ -1,8 +1,9 @@
 """Models and conditions on the devices of this process, each of which draws images of its own."""
 
 import copy
+import dataclasses
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from maskgil_jax.runtime.batches import even_batch
 log = logging.getLogger("maskgil_jax")
 
 
-class Devices(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Devices:
     """Where images are drawn, and how many at once.
 
     Attributes:
