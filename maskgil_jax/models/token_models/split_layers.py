@@ -4,7 +4,8 @@ Letters: B batch, L image tokens, c tokens of the condition, s tokens of one of 
 both, D width, H heads, K head dimension, N = H * K.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models.token_models import attention_tpu, platforms, products
+from maskgil_jax.models.token_models import attention_tpu, platforms, products, residual_tpu
 from maskgil_jax.models.token_models.attention import Parts, attention_of_parts
 from maskgil_jax.models.token_models.attention_heads import Shape
 from maskgil_jax.models.token_models.layers import swiglu, two_dropouts
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.models.token_models.llama_layers import EQUATIONS, Block, Layer, Table
+from maskgil_jax.runtime import sharding
 
 
 class SplitLayer(Layer):
@@ -39,19 +41,61 @@ class SplitLayer(Layer):
           key: drives dropout; None is eval.
         """
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(parts))]
-        drops = [
-            two_dropouts(x.shape, self.config.dropout, k) for x, k in zip(parts, keys, strict=True)
-        ]
+        additions = [self.additions(x, k) for x, k in zip(parts, keys, strict=True)]
         attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
-        parts = tuple(
-            x + drop(self.attention_post_norm(y))
-            for x, y, (drop, _) in zip(parts, attended, drops, strict=True)
-        )
-        outputs = self.joint_mlp(tuple(self.mlp_norm(x) for x in parts))
+        sums = [add(x, y) for x, y, (add, _) in zip(parts, attended, additions, strict=True)]
+        outputs = self.joint_mlp(tuple(normed for _, normed in sums))
         return tuple(
-            x + drop(self.mlp_post_norm(y))
-            for x, y, (_, drop) in zip(parts, outputs, drops, strict=True)
+            add(x, y) for (x, _), y, (_, add) in zip(sums, outputs, additions, strict=True)
         )
+
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        attention: Callable[[jax.Array], jax.Array],
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """As that of a Layer."""
+        add_attention, add_mlp = self.additions(x_BSD, key)
+        x_BSD, normed_BSD = add_attention(x_BSD, attention(self.attention_norm(x_BSD)))
+        return add_mlp(x_BSD, self.mlp(normed_BSD))
+
+    def additions(
+        self, x_BsD: jax.Array, key: jax.Array | None
+    ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
+        """What adds attention's output to x_BsD, and norms the sum; and what adds the MLP's."""
+        config = self.config
+        if (
+            platforms.current().fused_additions
+            and config.post_norm == "sandwich"
+            and residual_tpu.fits(config.dim, x_BsD.shape[1])
+        ):
+            return self._fused_additions(key)
+        drop_attention, drop_mlp = two_dropouts(x_BsD.shape, config.dropout, key)
+
+        def add_attention(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = x + drop_attention(self.attention_post_norm(y))
+            return x, self.mlp_norm(x)
+
+        return add_attention, lambda x, y: x + drop_mlp(self.mlp_post_norm(y))
+
+    def _fused_additions(
+        self, key: jax.Array | None
+    ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        shape = residual_tpu.Shape(
+            rate=0.0 if key is None else self.config.dropout,
+            eps=self.config.norm_eps,
+            interpreted=sharding.platform() != "tpu",
+        )
+
+        def add(norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array) -> Any:
+            scales_nD = jnp.stack([norm.scale[...].astype(jnp.float32) for norm in norms])
+            return residual_tpu.added(x, y, scales_nD, residual_tpu.seed_of(key), shape)
+
+        add_attention = functools.partial(add, (self.attention_post_norm, self.mlp_norm), keys[0])
+        add_mlp = functools.partial(add, (self.mlp_post_norm,), keys[1])
+        return add_attention, lambda x, y: add_mlp(x, y)[0]
 
     def joint_mlp(self, parts: Parts) -> Parts:
         """`mlp` of each part, whose matrices have one gradient."""
