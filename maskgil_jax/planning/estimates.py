@@ -4,13 +4,17 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from maskgil_jax.planning import arithmetic, calibration, collectives, hlo, kernels, timeline
+from jax.sharding import Mesh
+
+from maskgil_jax.planning import calibration, collectives, dcn, hlo, kernels, timeline
 from maskgil_jax.planning.chips import CHIPS, Chip
 from maskgil_jax.planning.compilation import Compiler
 from maskgil_jax.planning.executions import executions
 from maskgil_jax.planning.kernel_work import Work
 from maskgil_jax.planning.programs import Program
 from maskgil_jax.planning.torus import Torus, layout
+from maskgil_jax.runtime import slices
+from maskgil_jax.runtime.traced_flops import traced_flops
 
 COSTLIEST = 10
 
@@ -44,19 +48,27 @@ def estimate(
     if compiled.refused:
         needed, available = compiled.refused
         return size | {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
-    traced_flops, torus = arithmetic.traced_flops(jaxpr), Torus(program.mesh.devices.flat, chip)
+    one_slice = _of_one_slice(program.mesh)
+    hardware_flops, torus = traced_flops(jaxpr), Torus(one_slice.devices.flat, chip)
     text = hlo.parse(compiled.text)
     times = _times(text, chip, torus, kernels.traced(jaxpr, chip))
     return (
         size
         | _memory(compiled.memory, chip)
-        | {"hardware_flops_per_step": traced_flops}
-        | {"links": layout(program.mesh, torus)}
+        | {"hardware_flops_per_step": hardware_flops}
+        | {"slices": program.mesh.size // one_slice.size}
+        | {"links": layout(one_slice, torus)}
         | times
-        | _rates(program, traced_flops, chip.flops * devices, times)
+        | _rates(program, hardware_flops, chip.flops * devices, times)
         | (_bound(program, text, chip, compiler, times) if calibrated else {})
         | {"compile_seconds": compiled.seconds}
     )
+
+
+def _of_one_slice(mesh: Mesh) -> Mesh:
+    """The part of a mesh that is on the first slice; replica groups number the chips of one."""
+    count = len(slices.split(list(mesh.devices.flat), 0))
+    return Mesh(mesh.devices[: len(mesh.devices) // count], mesh.axis_names)
 
 
 def _memory(reserved: Mapping[str, int], chip: Chip) -> dict[str, Any]:
@@ -86,14 +98,16 @@ def _times(
         return (instruction.cycles or 0) / chip.clock + of_kernels.get(instruction.name, 0.0)
 
     times = timeline.run(program, torus.chips, compute, torus.seconds)
-    return {
+    between = _between_slices(program, chip)
+    waits = between["dcn_seconds"]
+    return between | {
         "estimated_cycles": cycles,
         "kernel_seconds": sum(k.work.seconds(chip) * k.times for k in found if k.work),
         "compute_seconds": times.compute,
         "collective_seconds": times.exchanges,
-        "step_seconds": times.as_compiled,
-        "step_seconds_nothing_overlapped": times.nothing_overlapped,
-        "step_seconds_all_hidden": times.all_hidden,
+        "step_seconds": times.as_compiled + waits,  # it is not known what hides these
+        "step_seconds_nothing_overlapped": times.nothing_overlapped + waits,
+        "step_seconds_all_hidden": max(times.all_hidden, waits),
         "collectives": _by_kind(program, torus),
         "kernels": _kernels(found, chip),
         "costliest": _costliest(runs, compute, set(of_kernels), times.compute),
@@ -102,7 +116,7 @@ def _times(
 
 
 def _rates(
-    program: Program, traced_flops: int, peak: float, times: dict[str, Any]
+    program: Program, hardware_flops: int, peak: float, times: dict[str, Any]
 ) -> dict[str, float]:
     """Shares of the peak (FLOP/s of all chips together) that are used, and speeds as compiled."""
     step, compute = times["step_seconds"], times["compute_seconds"]
@@ -111,7 +125,7 @@ def _rates(
         "mfu": least / step,
         "mfu_nothing_overlapped": least / times["step_seconds_nothing_overlapped"],
         "mfu_all_hidden": least / times["step_seconds_all_hidden"],
-        "hfu_of_compute": traced_flops / peak / compute,
+        "hfu_of_compute": hardware_flops / peak / compute,
         "tokens_per_second": program.batch_size * program.tokens_per_example / step,
         "images_per_second": program.batch_size / step,
     }
@@ -141,6 +155,17 @@ def _by_kind(program: hlo.Program, torus: Torus) -> dict[str, dict[str, float]]:
         kind["times"] += times
         kind["asynchronous"] += times * asynchronous
     return kinds
+
+
+def _between_slices(program: hlo.Program, chip: Chip) -> dict[str, Any]:
+    """Bytes, seconds and number of the exchanges over the data center's network, by kind."""
+    kinds: dict[str, dict[str, float]] = {}
+    for one in dcn.transfers(program):
+        kind = kinds.setdefault(one.kind, dict(bytes_sent=0.0, seconds=0.0, times=0))
+        kind["bytes_sent"] += one.sent_bytes
+        kind["seconds"] += one.sent_bytes / chip.dcn_bytes
+        kind["times"] += one.times
+    return {"dcn": kinds, "dcn_seconds": sum(kind["seconds"] for kind in kinds.values())}
 
 
 def _kernels(found: Sequence[kernels.Kernel], chip: Chip) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ def lines(plan: Plan) -> list[str]:
         *_memory(plan),
         *_compute(plan),
         *_collectives(plan),
+        *_between_slices(plan),
         *_speed(plan),
         *_bound(plan),
         *_whole_training(plan),
@@ -103,6 +104,16 @@ def _collectives(plan: Plan) -> list[str]:
     ]
 
 
+def _between_slices(plan: Plan) -> list[str]:
+    """What the network of the data center carries."""
+    return [
+        f"  between {plan['slices']} slices      {kind} {exchange['bytes_sent'] / 1e9:.3f} GB sent "
+        f"by a chip (counted), {exchange['seconds'] * 1e3:.1f} ms (estimated; hidden in nothing "
+        f"but the last of the three figures), {exchange['times']} times"
+        for kind, exchange in plan["dcn"].items()
+    ]
+
+
 def _speed(plan: Plan) -> list[str]:
     return [
         *(
@@ -154,7 +165,7 @@ def _searched(plan: Plan) -> list[str]:
     tried = plan["search"]
     text = [f"  searched              {len(tried)} settings; the fastest as compiled (estimated):"]
     for one in tried[:BEST]:
-        options = ",".join(one["compiler_options"]) or "none"
+        options = one["compiler_options"] or "of the chip"
         speed = "DOES NOT FIT"
         if one["fits"]:
             speed = f"{one['images_per_second']:,.0f} images a second, MFU {one['mfu']:.3f}"

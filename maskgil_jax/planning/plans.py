@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from maskgil_jax import config as config_defaults
 from maskgil_jax.models.token_models import layers
 from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs, search
-from maskgil_jax.planning.compilation import Compiler, check_options
+from maskgil_jax.planning.compilation import Compiler
 from maskgil_jax.planning.options import PlanOptions
-from maskgil_jax.runtime import compiling, device_memory, sharding
+from maskgil_jax.runtime import compiler_options, compiling, device_memory, sharding, slices
 from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.value_limits import check_values
@@ -49,7 +49,7 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
         if generation_of(topology) not in chips.CHIPS:
             raise InputError(
                 f"topology={topology}: expected a TPU of {', '.join(chips.CHIPS)} and its shape, "
-                "as v5p:4x4x4"
+                "as v5p:4x4x4, or 2xv5p:4x4x4 for two slices"
             )
     grid = parse_grid(options.grid)
     stages = config_defaults.stages_of(options.config.values)
@@ -59,11 +59,10 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
     check_values(config)
     compiler = Compiler(options.cache)
     base = search.Setting(
-        options.compiler_options, options.batch_per_chip, config.mesh.fsdp, _remat(config)
+        config.compiler_options, options.batch_per_chip, config.mesh.fsdp, _remat(config)
     )
-    compiler_options = parse_compiler_options(options.compiler_options)
     for topology in options.topology:
-        check_options(programs.devices_of(topology)[0], compiler_options)
+        compiler_options.check(programs.devices_of(topology)[:1], config.compiler_options)
     with compiling.announced():
         planner = [
             _Planner(config, topology, grid, options, compiler) for topology in options.topology
@@ -72,8 +71,8 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
 
 
 def generation_of(topology: str) -> str:
-    """The TPU of a topology, "v5p" of "v5p:4x4x4"."""
-    return topology.partition(":")[0]
+    """The TPU of a topology, "v5p" of "v5p:4x4x4" and of "2xv5p:4x4x4"."""
+    return programs.topology_of(topology).generation
 
 
 def _remat(config: ConfigDict) -> str:
@@ -110,12 +109,10 @@ class _Planner:
         """The plan of the training step in a setting."""
         devices = programs.devices_of(self.topology)
         config = _with(self.config, setting, len(devices))
-        mesh = sharding.make_mesh(config.mesh, devices)
+        shape = sharding.with_fsdp(config.mesh, config.model.get("dim", 0), devices)
+        mesh = sharding.make_mesh(shape, devices)
         log.info("the training step for %s, %d chips: %s", self.topology, len(devices), setting)
-        compiler_options = parse_compiler_options(setting.compiler_options)
-        step = programs.training_step(
-            config, mesh, self.options.codebook_size, self.grid, compiler_options
-        )
+        step = programs.training_step(config, mesh, self.options.codebook_size, self.grid)
         plan = {
             "config": self.options.config.name,
             "topology": self.topology,
@@ -138,10 +135,12 @@ class _Planner:
 
     def _search(self, start: search.Setting) -> list[tuple[search.Setting, search.Plan]]:
         """What was tried from a setting on."""
-        devices = len(programs.devices_of(self.topology))
+        devices = len(slices.split(programs.devices_of(self.topology), 0)[0])
         given = start.compiler_options
         choices: dict[str, Sequence[Any]] = {
-            "compiler_options": [given + more for more in search.COMPILER_OPTIONS],
+            "compiler_options": [
+                ",".join(filter(None, (given, more))) for more in search.COMPILER_OPTIONS
+            ],
             "fsdp": [size for size in (1, 4, 16, 64, 256) if devices % size == 0],
             "remat": list(layers.REMAT) if start.remat else [],
         }
@@ -158,31 +157,13 @@ def _summary(setting: search.Setting, plan: search.Plan) -> dict[str, Any]:
     return dataclasses.asdict(setting) | {name: plan[name] for name in numbers if name in plan}
 
 
-def parse_compiler_options(texts: Sequence[str]) -> dict[str, str | bool]:
-    """`["a=1", "b=true"]` as options of XLA's compiler; of two of a name the last holds.
-
-    Raises:
-      InputError: one has no name or no value.
-    """
-    options: dict[str, str | bool] = {}
-    for text in texts:
-        name, _, value = text.strip().partition("=")
-        if not name or not value:
-            raise InputError(
-                f"compiler_options={text}: expected NAME=VALUE, as "
-                "xla_tpu_scoped_vmem_limit_kib=32768"
-            )
-        options[name] = {"true": True, "false": False}.get(value.lower(), value)
-    return options
-
-
 def _plan_sampler(planner: _Planner) -> dict[str, Any]:
     """The plan of the sampler on as few chips as hold one image, of the batch that it draws there.
 
     The chips share the weights. The batch is that of config.samples, or what there is memory for,
     as generation/samplers.py finds it.
     """
-    devices, chips = programs.devices_of(planner.topology), 1
+    devices, chips = slices.split(programs.devices_of(planner.topology), 0)[0], 1
     while True:
         plan = _plan_sampler_on(planner, devices[:chips])
         if plan["fits"] or 2 * chips > min(len(devices), planner.config.model.heads):
@@ -194,15 +175,12 @@ def _plan_sampler_on(planner: _Planner, devices: list[Any]) -> dict[str, Any]:
     """The plan of the sampler on these chips; `refused`: the bytes of larger batches, by size."""
     log.info("compiling the sampler for %d chips of %s", len(devices), planner.topology)
     config, generation = planner.config, generation_of(planner.topology)
-    compiler_options = parse_compiler_options(planner.options.compiler_options)
     tried: dict[int, dict[str, Any]] = {}
 
     def attempt(batch: int) -> None:
         sized = config.copy_and_resolve_references()
         sized.samples.batch_size = batch
-        program = programs.sampling(
-            sized, devices, planner.options.codebook_size, planner.grid, compiler_options
-        )
+        program = programs.sampling(sized, devices, planner.options.codebook_size, planner.grid)
         plan = tried[batch] = estimates.estimate(program, generation, planner.compiler)
         if not plan["fits"]:
             given = sum(map(device_memory.of_argument, jax.tree.leaves(program.arguments)))
@@ -222,6 +200,7 @@ def _with(config: ConfigDict, setting: search.Setting, devices: int) -> ConfigDi
         images = config.steps * config.batch_size
         config.batch_size = setting.batch_per_chip * devices
         config.steps = -(-images // config.batch_size)
+    config.compiler_options = setting.compiler_options
     if setting.fsdp != config.mesh.fsdp:
         config.mesh.update(data=-1, fsdp=setting.fsdp)
     if setting.remat:

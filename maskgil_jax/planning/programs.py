@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,10 @@ from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.planning.arithmetic import traced_flops
 from maskgil_jax.pretrained import networks, presets
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import compiler_options, sharding
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
 
@@ -52,19 +53,44 @@ class Program:
     compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def devices_of(topology: str) -> list[Any]:
-    """The devices of a TPU topology such as `v5p:4x4x4`, which need not be here.
+class Topology(NamedTuple):
+    """TPUs that are named as `2xv5e:16x16`.
+
+    Attributes:
+      slices: joined by the data center's network; 1 where the name begins with no number.
+      generation: such as v5e.
+      shape: of a slice.
+    """
+
+    slices: int
+    generation: str
+    shape: str
+
+
+def topology_of(name: str) -> Topology:
+    """A topology by its name; its generation is "" where it is no such name."""
+    match = re.fullmatch(r"(?:([1-9]\d*)x)?([a-z]\w*):(\S+)", name)
+    return Topology(int(match[1] or 1), match[2], match[3]) if match else Topology(1, "", "")
+
+
+def devices_of(name: str) -> list[Any]:
+    """The devices of TPUs such as `v5p:4x4x4` or `2xv5e:16x16`, which need not be here.
 
     Raises:
       InputError: no such topology, or the TPU's compiler is not installed.
     """
+    topology = topology_of(name)
+    several = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    one_slice = f"{topology.generation}:{topology.shape}"
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=one_slice, **several
+        ).devices
     except Exception as error:  # of various kinds
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"topology={topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
-            "v5p:4x4x4 or v6e:16x16, and pip install -e '.[tpu]'"
+            f"topology={name}: {reason}. Expected a TPU and its shape, as v5e:16x16, v5p:4x4x4 or "
+            "2xv6e:16x16, and pip install -e '.[tpu]'"
         ) from None
 
 
@@ -94,7 +120,6 @@ def training_step(
     mesh: Mesh,
     codebook_size: int,
     grid: tuple[int, int],
-    compiler_options: Mapping[str, Any],
 ) -> Program:
     """The training step of a stage's config.
 
@@ -102,8 +127,8 @@ def training_step(
       config: of a tokenizer or a generator.
       mesh: of devices that may be elsewhere.
       codebook_size, grid: of the codes that a generator is trained on.
-      compiler_options: by name.
     """
+    options = compiler_options.check(list(mesh.devices.flat), config.compiler_options)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     if config.stage == "generator":
         training = _generator_training(config, codebook_size, grid)
@@ -131,7 +156,7 @@ def training_step(
         training.tokens_per_example,
         _size(state.model),
         model_flops,
-        compiler_options,
+        options,
     )
 
 
@@ -149,15 +174,14 @@ def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int,
         batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
     else:
         batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
+    count = generator_step.model_flops(config, network)
     return _Training(
         step=generator_step.step,
         init=lambda: generator_step.init(config, network, None),
         frozen=generator_step.Frozen(),
         batch=batch,
         tokens_per_example=height * width,
-        model_flops=(
-            flops.training_flops(network, B, tokens) if isinstance(network, LlamaConfig) else None
-        ),
+        model_flops=None if count is None else count(grid),
     )
 
 
@@ -200,7 +224,6 @@ def sampling(
     devices: list[Any],
     codebook_size: int,
     grid: tuple[int, int],
-    compiler_options: Mapping[str, Any],
 ) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`.
 
@@ -208,7 +231,6 @@ def sampling(
       config: of a generator.
       devices: that share the weights (the tensor axis).
       codebook_size, grid: of the codes.
-      compiler_options: by name.
 
     Raises:
       InputError: the config's network is not a LLaMA.
@@ -238,7 +260,7 @@ def sampling(
         grid[0] * grid[1],
         _size(model),
         chosen.model_flops,
-        compiler_options,
+        compiler_options.options_for(devices[0]),
     )
 
 

@@ -60,6 +60,37 @@ def test_a_generator_on_two_topologies(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_slices_exchange_gradients_alone_over_their_network(tmp_path):
+    done = plan(
+        "--config=tests/helpers/tiny.py:generator",
+        "--config.model.num_classes=10",
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=-1",
+        *("--topology=v5e:2x2,2xv5e:2x2", "--codebook_size=64", "--grid=4,4", "--nosampler"),
+        *("--norecipe", "--batch_per_chip=8", f"--output={tmp_path}/plan.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    assert (one["chips"], one["slices"], one["dcn"]) == (4, 1, {})
+    assert (two["chips"], two["slices"], two["batch_size"]) == (8, 2, 64)
+    assert two["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+    # Each chip sums its quarter of the gradients with that of the other slice, in float32, and
+    # numbers such as the loss. What does not divide by 4 is whole on every chip.
+    sent = sum(kind["bytes_sent"] for kind in two["dcn"].values())
+    assert two["dcn"].keys() == {"all-reduce"}
+    assert 1 <= sent / (two["parameters"] / 4 * 4) < 1.5
+    assert two["step_seconds_nothing_overlapped"] == pytest.approx(
+        two["compute_seconds"] + two["collective_seconds"] + two["dcn_seconds"]
+    )
+    # Within a slice the exchanges are those of one slice alone.
+    for kind, exchange in one["collectives"].items():
+        assert two["collectives"][kind]["bytes_sent"] == pytest.approx(
+            exchange["bytes_sent"], rel=0.5
+        )
+    assert "between 2 slices" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_search_plans_the_fastest_and_goes_on_where_it_was_stopped(tmp_path):
     def search(compiles):
         done = plan(
@@ -147,7 +178,10 @@ def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
         (["--topology=v5p:5x7"], "--topology=v5p:5x7"),
         (["--topology=h100:8"], "expected a TPU of v5e, v5p, v6e"),
         ([], "--topology is missing"),
-        (["--topology=v5e:2x2", "--compiler_options=xla_no=1"], "No such compile option: 'xla_no'"),
+        (
+            ["--topology=v5e:2x2", "--config.compiler_options=xla_no=1"],
+            "No such compile option: 'xla_no'",
+        ),
         (["--topology=v5e:2x2", "--config.batch_size=7"], "config.batch_size = 7"),
     ],
 )

@@ -26,6 +26,7 @@ TIMES = {
         },
         "fsdp": {"torus": [], "bytes_per_second": 45e9},
     },
+    **{"slices": 1, "dcn": {}},
     **{"tokens_per_second": 4096.0, "images_per_second": 16.0},
     **{"training_days": 1.5, "chip_hours": 144.0, "compile_seconds": 9.0, "costliest": []},
     "calibration": {
@@ -40,11 +41,11 @@ TIMES = {
     },
     "search": [
         {
-            **{"compiler_options": ["a=1"], "batch_per_chip": 8, "fsdp": 4, "remat": "full"},
+            **{"compiler_options": "a=1", "batch_per_chip": 8, "fsdp": 4, "remat": "full"},
             **{"fits": True, "bytes_total": 2**30, "images_per_second": 99.0, "mfu": 0.313},
         },
         {
-            **{"compiler_options": [], "batch_per_chip": 16, "fsdp": 4, "remat": "none"},
+            **{"compiler_options": "", "batch_per_chip": 16, "fsdp": 4, "remat": "none"},
             **{"fits": False, "bytes_total": 2**34},
         },
     ],
@@ -76,7 +77,7 @@ def test_numbers_say_whether_they_were_counted_or_estimated():
         "the config's batch    256 images a step: 1.00 GiB, 50.0/40.0/25.0 ms, "
         "MFU 0.100/0.125/0.200 (nothing overlapped, as compiled, all exchanges hidden",
         "8 a chip, fsdp 4, remat full, options a=1: 99 images a second, MFU 0.313, 1.0 GiB",
-        "16 a chip, fsdp 4, remat none, options none: DOES NOT FIT, 16.0 GiB",
+        "16 a chip, fsdp 4, remat none, options of the chip: DOES NOT FIT, 16.0 GiB",
         "with the compiler's options xla_some_option=1",
         "1,000 steps: 1.50 days, 144 chip hours (estimated)",
         "sort: 3 times, 2.00 GB",
@@ -84,7 +85,15 @@ def test_numbers_say_whether_they_were_counted_or_estimated():
         "64 images          5.00 GiB, DO NOT FIT",
     ):
         assert words in text, words
-    assert "add:" not in text and "    kernels  " not in text
+    assert "add:" not in text and "    kernels  " not in text and "slices" not in text
+
+
+def test_of_several_slices_it_says_what_their_network_carries():
+    exchange = {"bytes_sent": 3e9, "seconds": 0.5, "times": 2}
+    text = plan_text.lines(SIZE | TIMES | {"slices": 2, "dcn": {"all-reduce": exchange}})
+    (line,) = [line for line in text if "slices" in line]
+    assert line.startswith("  between 2 slices      all-reduce 3.000 GB sent by a chip (counted)")
+    assert "500.0 ms (estimated" in line
 
 
 def test_of_a_program_that_does_not_fit_the_missing_memory_is_the_last_line():

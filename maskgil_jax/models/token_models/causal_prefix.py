@@ -19,7 +19,8 @@ The pattern is an array, [B, 1, T, T], which depends on K of each image: one com
 mixture of them. Positions of RoPE are those of a token's own cell in both tasks, as in both
 published models. Attention is by products, which take such a mask on every platform, also of a
 sequence in two parts (split_layers.py); by cuDNN where c + L is even, as for all masks
-(attention.py); never by the kernel of TPUs, which has none (attention_tpu.py).
+(attention.py); never by the kernel of TPUs, whose masks are of keys alone
+(attention_tpu.py).
 
 In decoding, no token before the split depends on one behind it: keys and values of condition and
 prefix are computed once and are exact in each masked step, whatever that step reveals. They would

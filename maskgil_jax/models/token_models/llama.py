@@ -38,7 +38,11 @@ from maskgil_jax.models.token_models.layers import RMSNorm, dropout, through_lay
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
 from maskgil_jax.models.token_models.products import product
-from maskgil_jax.models.token_models.split_layers import split_layer_for
+from maskgil_jax.models.token_models.split_layers import (
+    FusedLayer,
+    fits_tiles,
+    split_layer_for,
+)
 
 
 class Cache(NamedTuple):
@@ -55,6 +59,8 @@ class Cache(NamedTuple):
 
 class Llama(nnx.Module):
     """Logits of image tokens: masked ones, given the visible; or the next, given those before."""
+
+    of_head = ("norm", "head")  # parameters that `normed` and `classify` read
 
     def __init__(self, config: LlamaConfig, key: jax.Array):
         keys = jax.random.split(key, 5)
@@ -123,15 +129,8 @@ class Llama(nnx.Module):
             key, *keys = jax.random.split(key, 1 + len(parts))
             rate = config.embedding_dropout
             parts = tuple(dropout(x, rate, k) for x, k in zip(parts, keys, strict=True))
-        T = sum(x.shape[1] for x in parts)
-        table_TK2 = self.table(condition, (height, width), 0, T)
-        mask = self.allowed(condition, jnp.arange(T), T, prefix_B)
-        # A causal model has no last image token as input: with the condition, a power of two.
-        if platforms.current().splits_sequence and not config.causal:
-            outputs = self.in_parts(parts, table_TK2, mask, key)
-        else:
-            x_BTD = self.in_one(parts, table_TK2, mask, key)
-            outputs = tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
+        table_TK2 = self.table(condition, (height, width), 0, sum(x.shape[1] for x in parts))
+        outputs = self.over_parts(parts, table_TK2, condition, prefix_B, key)
         x_BcD, x_BSD = outputs if config.condition_position == "first" else outputs[::-1]
         before = x_BcD[:, -1:], x_BSD[:, : length - 1]
         before_BSD = jnp.concatenate(before, axis=1)
@@ -175,6 +174,40 @@ class Llama(nnx.Module):
             x_BTD = dropout(x_BTD, self.config.embedding_dropout, of_embedding)
         mask, table = self.allowed(text, jnp.arange(T), T), self.table(text, (0, 0), 0, T)
         return self.in_one((x_BTD,), table, mask, key)
+
+    def over_parts(
+        self,
+        parts: Parts,
+        table_TK2: Table,
+        condition: Condition,
+        prefix_B: jax.Array | None,
+        key: jax.Array | None,
+    ) -> Parts:
+        """All layers over two parts of a sequence, as the platform does it best: [B, s, D] each."""
+        config, T = self.config, sum(x.shape[1] for x in parts)
+        mask = self.allowed(condition, jnp.arange(T), T, prefix_B)
+        if prefix_B is None and fits_tiles(config, T, mask):
+            x_BTD = self.in_tiles(parts, table_TK2, self.real(condition, T), key)
+        # A causal model has no last image token as input: with the condition, a power of two.
+        elif platforms.current().splits_sequence and not config.causal:
+            return self.in_parts(parts, table_TK2, mask, key)
+        else:
+            x_BTD = self.in_one(parts, table_TK2, mask, key)
+        return tuple(jnp.split(x_BTD, [parts[0].shape[1]], axis=1))
+
+    def in_tiles(
+        self, parts: Parts, table_TK2: Table, real_BT: jax.Array | None, key: jax.Array | None
+    ) -> jax.Array:
+        """As `in_one`, with the kernel that does attention in tiles: [B, T, D]."""
+
+        def apply(block: Block, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
+            layer = FusedLayer(block)
+            attention = functools.partial(
+                layer.attention_of_all, table_TK2=table_TK2, real_BT=real_BT
+            )
+            return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
+
+        return self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
 
     def in_one(
         self, parts: Parts, table_TK2: Table, mask: jax.Array | None, key: jax.Array | None
@@ -328,16 +361,22 @@ class Llama(nnx.Module):
         elif prefix_B is not None:
             c = self.config.condition_tokens
             mask = causal_prefix.visible(prefix_B, c, queries_S, keys_T)
-        if isinstance(condition, Features | Text):
-            c = self.length_of(condition)
-            images_BL = jnp.ones((len(condition.mask_BT), T - c), bool)
-            real = (condition.mask_BT.astype(bool), images_BL)
-            last = self.config.condition_position == "last"
-            real_B11T = jnp.concatenate(real[::-1] if last else real, axis=1)[:, None, None]
+        real_BT = self.real(condition, T)
+        if real_BT is not None:
+            real_B11T = real_BT[:, None, None]
             # Padding sees itself, as in LlamaGen: a row without keys has no softmax.
             itself = keys_T == queries_S[:, None]
             mask = (real_B11T if mask is None else mask & real_B11T) | itself
         return mask
+
+    def real(self, condition: Condition, T: int) -> jax.Array | None:
+        """Bool [B, T], false where the condition is padded; None where it never is."""
+        if not isinstance(condition, Features | Text):
+            return None
+        images_BL = jnp.ones((len(condition.mask_BT), T - self.length_of(condition)), bool)
+        parts = (condition.mask_BT.astype(bool), images_BL)
+        last = self.config.condition_position == "last"
+        return jnp.concatenate(parts[::-1] if last else parts, axis=1)
 
     def embed(self, codes_BL: jax.Array, condition: Condition) -> Parts:
         """Image tokens and the condition's, [B, L, D] and [B, c, D], in their order."""

@@ -1,20 +1,25 @@
-"""Layers of a LLaMA over a sequence in two parts, as TPUs run them (see platforms.py).
+"""Layers of a LLaMA as TPUs run them: over a sequence in two parts, and with kernels.
 
-Letters: B batch, L image tokens, c tokens of the condition, s tokens of one of these parts, D
-width, H heads, K head dimension, N = H * K.
+Letters: B batch, L image tokens, c tokens of the condition, s tokens of one of these parts, T of
+both, D width, H heads, K head dimension, N = H * K.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from maskgil_jax.models.token_models import attention_tpu, platforms
+from maskgil_jax.models.token_models import attention_tpu, platforms, products, residual_tpu
 from maskgil_jax.models.token_models.attention import Parts, attention_of_parts
+from maskgil_jax.models.token_models.attention_heads import Shape
+from maskgil_jax.models.token_models.layers import swiglu, two_dropouts
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
+from maskgil_jax.models.token_models.llama_layers import EQUATIONS, Block, Layer, Table
+from maskgil_jax.runtime import sharding
 
 
 class SplitLayer(Layer):
@@ -35,13 +40,61 @@ class SplitLayer(Layer):
           mask: as in `attention_of_parts`.
           key: drives dropout; None is eval.
         """
-        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(parts))]
+        additions = [self.additions(x, k) for x, k in zip(parts, keys, strict=True)]
+        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
+        sums = [add(x, y) for x, y, (add, _) in zip(parts, attended, additions, strict=True)]
+        outputs = self.joint_mlp(tuple(normed for _, normed in sums))
+        return tuple(
+            add(x, y) for (x, _), y, (_, add) in zip(sums, outputs, additions, strict=True)
+        )
 
-        def one(x_BsD: jax.Array, attended_BsD: jax.Array, key: jax.Array | None) -> jax.Array:
-            return self(x_BsD, lambda _: attended_BsD, key)
+    def additions(
+        self, x_BsD: jax.Array, key: jax.Array | None
+    ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
+        """What adds attention's output to x_BsD, and norms the sum; and what adds the MLP's."""
+        config = self.config
+        if (
+            platforms.current().fused_additions
+            and config.post_norm == "sandwich"
+            and residual_tpu.fits(config.dim, x_BsD.shape[1])
+        ):
+            return self._fused_additions(key)
+        drop_attention, drop_mlp = two_dropouts(x_BsD.shape, config.dropout, key)
 
-        return tuple(map(one, parts, attended, keys))
+        def add_attention(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = x + drop_attention(self.attention_post_norm(y))
+            return x, self.mlp_norm(x)
+
+        return add_attention, lambda x, y: x + drop_mlp(self.mlp_post_norm(y))
+
+    def _fused_additions(self, key: jax.Array | None) -> tuple[Callable[..., Any], ...]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        shape = residual_tpu.Shape(
+            rate=0.0 if key is None else self.config.dropout,
+            eps=self.config.norm_eps,
+            interpreted=sharding.platform() != "tpu",
+        )
+
+        def add(
+            norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array
+        ) -> list[jax.Array]:
+            scales_nD = jnp.stack([norm.scale[...].astype(jnp.float32) for norm in norms])
+            return residual_tpu.added(x, y, scales_nD, residual_tpu.seed_of(key), shape)
+
+        add_attention = functools.partial(add, (self.attention_post_norm, self.mlp_norm), keys[0])
+        add_mlp = functools.partial(add, (self.mlp_post_norm,), keys[1])
+        return add_attention, lambda x, y: add_mlp(x, y)[0]
+
+    def joint_mlp(self, parts: Parts) -> Parts:
+        """`mlp` of each part, whose matrices have one gradient."""
+        parts = tuple(map(products.read_often, parts))
+        gates, ups = (
+            products.product_of_parts((EQUATIONS[name],) * len(parts), parts, matrix[...])
+            for name, matrix in (("gate", self.gate), ("up", self.up))
+        )
+        hidden = tuple(map(swiglu, gates, ups))
+        return products.product_of_parts((EQUATIONS["down"],) * len(parts), hidden, self.down[...])
 
     def joint_attention(
         self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
@@ -53,7 +106,7 @@ class SplitLayer(Layer):
 
 
 class FusedLayer(SplitLayer):
-    """A SplitLayer whose norms, rotations and attention of heads are one kernel, without mask."""
+    """A SplitLayer whose norms, rotations and attention of heads are one kernel."""
 
     def __init__(self, block: Block):
         super().__init__(block)
@@ -63,6 +116,26 @@ class FusedLayer(SplitLayer):
         if self.config.qk_norm != "none":
             norms = (block.query_norm, block.key_norm)  # their channels in the published order
             self.norms = nnx.Param(jnp.concatenate([scale_and_bias(norm) for norm in norms]))
+        self.kernel = Shape(self.config.head_dim, self.config.qk_norm)
+
+    def attention_of_all(
+        self, x_BTD: jax.Array, table_TK2: Table, real_BT: jax.Array | None
+    ) -> jax.Array:
+        """Projections around the attention of a whole sequence.
+
+        Args:
+          x_BTD: normed tokens.
+          table_TK2: of their rotations.
+          real_BT: bool, false for tokens that no other sees, which get nothing; None: there are
+            none.
+        """
+        if real_BT is None:
+            real_BT = jnp.ones(x_BTD.shape[:2], bool)
+        qkv_BCNT = self.multiply("BTD,DCN->BCNT", x_BTD, self.qkv[...])
+        o_BNT, _ = attention_tpu.attention(
+            qkv_BCNT, None, real_BT, self.norms[...], table_TK2, self.kernel
+        )
+        return self.multiply("BNT,ND->BTD", o_BNT, self.out[...].reshape(-1, self.config.dim))
 
     def joint_attention(
         self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
@@ -71,19 +144,19 @@ class FusedLayer(SplitLayer):
         order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
         image_BLD, few_BcD = parts[order]
         image_BNL, few_BcN = attention_tpu.attention(
-            self.multiply("BLD,DCN->BCNL", image_BLD, self.qkv[...]),
-            self.multiply("BcD,DCN->BCcN", few_BcD, self.qkv[...]),
-            self.norms[...],
-            tuple(tables[order]),
-            attention_tpu.Shape(
-                self.config.head_dim, self.config.qk_norm, self.config.condition_tokens
+            *products.product_of_parts(
+                ("BLD,DCN->BCNL", "BcD,DCN->BCcN"), (image_BLD, few_BcD), self.qkv[...]
             ),
+            jnp.ones((len(image_BLD), image_BLD.shape[1] + few_BcD.shape[1]), bool),
+            self.norms[...],
+            np.concatenate(tables[order]),
+            self.kernel,
         )
         out_ND = self.out[...].reshape(-1, self.config.dim)
-        return [
-            self.multiply("BNL,ND->BLD", image_BNL, out_ND),
-            self.multiply("BcN,ND->BcD", few_BcN, out_ND),
-        ][order]
+        outputs = products.product_of_parts(
+            ("BNL,ND->BLD", "BcN,ND->BcD"), (image_BNL, few_BcN), out_ND
+        )
+        return list(outputs[order])
 
 
 def scale_and_bias(norm: Any) -> jax.Array:
@@ -95,10 +168,23 @@ def scale_and_bias(norm: Any) -> jax.Array:
 def split_layer_for(
     config: LlamaConfig, image_tokens: int, mask: jax.Array | None
 ) -> type[SplitLayer]:
-    """The layer to run on this platform: the kernel's where there is one that fits."""
+    """The layer to run over parts on this platform: the kernel's where there is one that fits."""
     fused = (
         platforms.current().fused_attention == "pallas"
         and mask is None
-        and attention_tpu.fits(config.head_dim, config.heads, image_tokens, config.condition_tokens)
+        and attention_tpu.fits_parts(
+            config.head_dim, config.heads, image_tokens, config.condition_tokens
+        )
     )
     return FusedLayer if fused else SplitLayer
+
+
+def fits_tiles(config: LlamaConfig, tokens: int, mask: jax.Array | None) -> bool:
+    """Whether the kernel that does attention in tiles is best for a sequence of so many tokens.
+
+    It is where there is a mask of padded keys, and for more tokens than the kernel of parts takes.
+    """
+    if platforms.current().fused_attention != "pallas" or config.causal:
+        return False
+    long = mask is not None or tokens - config.condition_tokens > attention_tpu.MOST
+    return long and attention_tpu.fits(config.head_dim, config.heads, tokens)
