@@ -6,16 +6,13 @@ import importlib.metadata
 import json
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
 from maskgil_jax.planning.programs import Program
 from maskgil_jax.runtime import device_memory, files
-from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
@@ -76,21 +73,6 @@ def _key(program: Program, lowered: jax.stages.Lowered) -> str:
     digest = hashlib.sha256(repr((chips, versions, options)).encode())
     digest.update((lowered.as_text() or "").encode())
     return digest.hexdigest()
-
-
-def check_options(device: Any, options: Mapping[str, str | bool]) -> None:
-    """Raise InputError unless a device's compiler takes these options; only a sum is compiled."""
-    on_device = jax.sharding.SingleDeviceSharding(device)
-    x = jax.ShapeDtypeStruct((), jnp.float32, sharding=on_device)
-    lowered = jax.jit(lambda x: x + 1).trace(x).lower(lowering_platforms=("tpu",))
-    try:
-        lowered.compile(compiler_options=dict(options) or None)
-    except jax.errors.JaxRuntimeError as error:
-        raise InputError(
-            f"compiler_options={dict(options)}: the compiler for {device.device_kind} says "
-            f"{str(error).splitlines()[0]!r}; expected options that it knows, as "
-            "xla_tpu_scoped_vmem_limit_kib=32768"
-        ) from None
 
 
 def _compile(program: Program, lowered: jax.stages.Lowered) -> Compiled:

@@ -25,7 +25,6 @@ class PlanOptions:
     recipe: bool = option(
         "beside the step of batch_per_chip, plan that of the config's own batch too", True
     )
-    compiler_options: tuple[str, ...] = option("NAME=VALUE,... of XLA's compiler", ())
     search: bool = option(
         "look for the fastest batch per chip (unless it is given), remat, fsdp and compiler "
         "options that fit, and plan that",

@@ -165,7 +165,7 @@ def _searched(plan: Plan) -> list[str]:
     tried = plan["search"]
     text = [f"  searched              {len(tried)} settings; the fastest as compiled (estimated):"]
     for one in tried[:BEST]:
-        options = ",".join(one["compiler_options"]) or "none"
+        options = one["compiler_options"] or "of the chip"
         speed = "DOES NOT FIT"
         if one["fits"]:
             speed = f"{one['images_per_second']:,.0f} images a second, MFU {one['mfu']:.3f}"

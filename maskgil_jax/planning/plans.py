@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from maskgil_jax import config as config_defaults
 from maskgil_jax.models.token_models import layers
 from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs, search
-from maskgil_jax.planning.compilation import Compiler, check_options
+from maskgil_jax.planning.compilation import Compiler
 from maskgil_jax.planning.options import PlanOptions
-from maskgil_jax.runtime import compiling, device_memory, sharding, slices
+from maskgil_jax.runtime import compiler_options, compiling, device_memory, sharding, slices
 from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.value_limits import check_values
@@ -59,11 +59,10 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
     check_values(config)
     compiler = Compiler(options.cache)
     base = search.Setting(
-        options.compiler_options, options.batch_per_chip, config.mesh.fsdp, _remat(config)
+        config.compiler_options, options.batch_per_chip, config.mesh.fsdp, _remat(config)
     )
-    compiler_options = parse_compiler_options(options.compiler_options)
     for topology in options.topology:
-        check_options(programs.devices_of(topology)[0], compiler_options)
+        compiler_options.check(programs.devices_of(topology)[:1], config.compiler_options)
     with compiling.announced():
         planner = [
             _Planner(config, topology, grid, options, compiler) for topology in options.topology
@@ -113,10 +112,7 @@ class _Planner:
         shape = sharding.with_fsdp(config.mesh, config.model.get("dim", 0), devices)
         mesh = sharding.make_mesh(shape, devices)
         log.info("the training step for %s, %d chips: %s", self.topology, len(devices), setting)
-        compiler_options = parse_compiler_options(setting.compiler_options)
-        step = programs.training_step(
-            config, mesh, self.options.codebook_size, self.grid, compiler_options
-        )
+        step = programs.training_step(config, mesh, self.options.codebook_size, self.grid)
         plan = {
             "config": self.options.config.name,
             "topology": self.topology,
@@ -139,10 +135,12 @@ class _Planner:
 
     def _search(self, start: search.Setting) -> list[tuple[search.Setting, search.Plan]]:
         """What was tried from a setting on."""
-        devices = len(programs.devices_of(self.topology))
+        devices = len(slices.split(programs.devices_of(self.topology), 0)[0])
         given = start.compiler_options
         choices: dict[str, Sequence[Any]] = {
-            "compiler_options": [given + more for more in search.COMPILER_OPTIONS],
+            "compiler_options": [
+                ",".join(filter(None, (given, more))) for more in search.COMPILER_OPTIONS
+            ],
             "fsdp": [size for size in (1, 4, 16, 64, 256) if devices % size == 0],
             "remat": list(layers.REMAT) if start.remat else [],
         }
@@ -157,24 +155,6 @@ def _summary(setting: search.Setting, plan: search.Plan) -> dict[str, Any]:
     """A setting and what became of it, for JSON."""
     numbers = ("fits", "bytes_total", "step_seconds", "mfu", "images_per_second")
     return dataclasses.asdict(setting) | {name: plan[name] for name in numbers if name in plan}
-
-
-def parse_compiler_options(texts: Sequence[str]) -> dict[str, str | bool]:
-    """`["a=1", "b=true"]` as options of XLA's compiler; of two of a name the last holds.
-
-    Raises:
-      InputError: one has no name or no value.
-    """
-    options: dict[str, str | bool] = {}
-    for text in texts:
-        name, _, value = text.strip().partition("=")
-        if not name or not value:
-            raise InputError(
-                f"compiler_options={text}: expected NAME=VALUE, as "
-                "xla_tpu_scoped_vmem_limit_kib=32768"
-            )
-        options[name] = {"true": True, "false": False}.get(value.lower(), value)
-    return options
 
 
 def _plan_sampler(planner: _Planner) -> dict[str, Any]:
@@ -195,15 +175,12 @@ def _plan_sampler_on(planner: _Planner, devices: list[Any]) -> dict[str, Any]:
     """The plan of the sampler on these chips; `refused`: the bytes of larger batches, by size."""
     log.info("compiling the sampler for %d chips of %s", len(devices), planner.topology)
     config, generation = planner.config, generation_of(planner.topology)
-    compiler_options = parse_compiler_options(planner.options.compiler_options)
     tried: dict[int, dict[str, Any]] = {}
 
     def attempt(batch: int) -> None:
         sized = config.copy_and_resolve_references()
         sized.samples.batch_size = batch
-        program = programs.sampling(
-            sized, devices, planner.options.codebook_size, planner.grid, compiler_options
-        )
+        program = programs.sampling(sized, devices, planner.options.codebook_size, planner.grid)
         plan = tried[batch] = estimates.estimate(program, generation, planner.compiler)
         if not plan["fits"]:
             given = sum(map(device_memory.of_argument, jax.tree.leaves(program.arguments)))
@@ -223,6 +200,7 @@ def _with(config: ConfigDict, setting: search.Setting, devices: int) -> ConfigDi
         images = config.steps * config.batch_size
         config.batch_size = setting.batch_per_chip * devices
         config.steps = -(-images // config.batch_size)
+    config.compiler_options = setting.compiler_options
     if setting.fsdp != config.mesh.fsdp:
         config.mesh.update(data=-1, fsdp=setting.fsdp)
     if setting.remat:

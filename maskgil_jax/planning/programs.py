@@ -20,7 +20,7 @@ from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.pretrained import networks, presets
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import compiler_options, sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
@@ -120,7 +120,6 @@ def training_step(
     mesh: Mesh,
     codebook_size: int,
     grid: tuple[int, int],
-    compiler_options: Mapping[str, Any],
 ) -> Program:
     """The training step of a stage's config.
 
@@ -128,8 +127,8 @@ def training_step(
       config: of a tokenizer or a generator.
       mesh: of devices that may be elsewhere.
       codebook_size, grid: of the codes that a generator is trained on.
-      compiler_options: by name.
     """
+    options = compiler_options.check(list(mesh.devices.flat), config.compiler_options)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     if config.stage == "generator":
         training = _generator_training(config, codebook_size, grid)
@@ -151,17 +150,13 @@ def training_step(
     return Program(
         function,
         arguments,
-        dict(
-            donate_argnums=0,
-            out_shardings=(layout, None),
-            compiler_options=compiler_options.check(mesh.devices.flat, config.compiler_options),
-        ),
+        dict(donate_argnums=0, out_shardings=(layout, None)),
         mesh,
         config.batch_size,
         training.tokens_per_example,
         _size(state.model),
         model_flops,
-        compiler_options,
+        options,
     )
 
 
@@ -229,7 +224,6 @@ def sampling(
     devices: list[Any],
     codebook_size: int,
     grid: tuple[int, int],
-    compiler_options: Mapping[str, Any],
 ) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`.
 
@@ -237,7 +231,6 @@ def sampling(
       config: of a generator.
       devices: that share the weights (the tensor axis).
       codebook_size, grid: of the codes.
-      compiler_options: by name.
 
     Raises:
       InputError: the config's network is not a LLaMA.
@@ -261,13 +254,13 @@ def sampling(
     return Program(
         chosen.function,
         (model, condition, *_replicated(chosen.arguments, mesh)),
-        dict(compiler_options=compiler_options.options_for(devices[0])),
+        {},
         mesh,
         B,
         grid[0] * grid[1],
         _size(model),
         chosen.model_flops,
-        compiler_options,
+        compiler_options.options_for(devices[0]),
     )
 
 

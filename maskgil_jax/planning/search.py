@@ -11,12 +11,12 @@ from typing import Any
 
 Plan = Mapping[str, Any]
 
-# Options that are tried beside those that are given; each is a change of them.
-COMPILER_OPTIONS: tuple[tuple[str, ...], ...] = (
-    (),
-    ("xla_tpu_scoped_vmem_limit_kib=32768",),
-    ("xla_tpu_scoped_vmem_limit_kib=65536",),
-    ("xla_tpu_scoped_vmem_limit_kib=98304",),
+# Changes of the options that a chip has, or that are given, which are tried too.
+COMPILER_OPTIONS = (
+    "",
+    "xla_tpu_scoped_vmem_limit_kib=32768",
+    "xla_tpu_scoped_vmem_limit_kib=98304",
+    "xla_tpu_enable_async_collective_fusion=false",
 )
 
 
@@ -25,21 +25,21 @@ class Setting:
     """What is searched.
 
     Attributes:
-      compiler_options: NAME=VALUE of each, in the order in which they hold.
+      compiler_options: as config.compiler_options.
       batch_per_chip: images a step.
       fsdp: devices that parameters are split over.
       remat: what is recomputed.
     """
 
-    compiler_options: tuple[str, ...]
+    compiler_options: str
     batch_per_chip: int
     fsdp: int
     remat: str
 
     def __str__(self) -> str:
-        options = ",".join(self.compiler_options) or "none"
         return (
-            f"{self.batch_per_chip} a chip, fsdp {self.fsdp}, remat {self.remat}, options {options}"
+            f"{self.batch_per_chip or 'the recipe'} a chip, fsdp {self.fsdp}, "
+            f"remat {self.remat or '-'}, options {self.compiler_options or 'of the chip'}"
         )
 
 

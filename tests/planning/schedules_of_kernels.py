@@ -34,7 +34,7 @@ def compared(topology: str, folder: pathlib.Path) -> list[tuple[float, int]]:
     config = defaults.generator()
     config.model.update(layers=1, dim=256, heads=4)
     config.batch_size = 2
-    compiled, jaxpr = Compiler("")(programs.training_step(config, mesh, 512, (16, 16), {}))
+    compiled, jaxpr = Compiler("")(programs.training_step(config, mesh, 512, (16, 16)))
     found = kernels.compiled(hlo.parse(compiled.text), kernels.traced(jaxpr, chip))
     points = {
         kernels.signature(c): math.prod(c.params["grid_mapping"].grid) for c in kernels.calls(jaxpr)

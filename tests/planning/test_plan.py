@@ -178,7 +178,10 @@ def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
         (["--topology=v5p:5x7"], "--topology=v5p:5x7"),
         (["--topology=h100:8"], "expected a TPU of v5e, v5p, v6e"),
         ([], "--topology is missing"),
-        (["--topology=v5e:2x2", "--compiler_options=xla_no=1"], "No such compile option: 'xla_no'"),
+        (
+            ["--topology=v5e:2x2", "--config.compiler_options=xla_no=1"],
+            "No such compile option: 'xla_no'",
+        ),
         (["--topology=v5e:2x2", "--config.batch_size=7"], "config.batch_size = 7"),
     ],
 )

@@ -41,11 +41,11 @@ TIMES = {
     },
     "search": [
         {
-            **{"compiler_options": ["a=1"], "batch_per_chip": 8, "fsdp": 4, "remat": "full"},
+            **{"compiler_options": "a=1", "batch_per_chip": 8, "fsdp": 4, "remat": "full"},
             **{"fits": True, "bytes_total": 2**30, "images_per_second": 99.0, "mfu": 0.313},
         },
         {
-            **{"compiler_options": [], "batch_per_chip": 16, "fsdp": 4, "remat": "none"},
+            **{"compiler_options": "", "batch_per_chip": 16, "fsdp": 4, "remat": "none"},
             **{"fits": False, "bytes_total": 2**34},
         },
     ],
@@ -77,7 +77,7 @@ def test_numbers_say_whether_they_were_counted_or_estimated():
         "the config's batch    256 images a step: 1.00 GiB, 50.0/40.0/25.0 ms, "
         "MFU 0.100/0.125/0.200 (nothing overlapped, as compiled, all exchanges hidden",
         "8 a chip, fsdp 4, remat full, options a=1: 99 images a second, MFU 0.313, 1.0 GiB",
-        "16 a chip, fsdp 4, remat none, options none: DOES NOT FIT, 16.0 GiB",
+        "16 a chip, fsdp 4, remat none, options of the chip: DOES NOT FIT, 16.0 GiB",
         "with the compiler's options xla_some_option=1",
         "1,000 steps: 1.50 days, 144 chip hours (estimated)",
         "sort: 3 times, 2.00 GB",

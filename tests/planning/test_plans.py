@@ -24,14 +24,6 @@ def test_what_cannot_be_planned_is_refused(stage, topology, message):
         plans.make_plans(PlanOptions(config=config, topology=(topology,)))
 
 
-def test_compiler_options_have_names_and_values_and_the_last_holds():
-    parsed = plans.parse_compiler_options(["a=1", "b=true", "c=x=y", "a=2", "d=False"])
-    assert parsed == {"a": "2", "b": True, "c": "x=y", "d": False}
-    for text in ("a", "=1", "a=", ""):
-        with pytest.raises(InputError, match=f"compiler_options={text}: expected NAME=VALUE"):
-            plans.parse_compiler_options([text])
-
-
 def test_a_grid_is_two_numbers():
     assert plans.parse_grid(["16", "24"]) == (16, 24)
     for texts in (["16"], ["16", "0"], ["16", "x"], ["1", "2", "3"]):
@@ -49,6 +41,9 @@ def test_the_sampler_is_planned_where_it_fits(monkeypatch, memory, devices, imag
     class Program:
         pass
 
+    class Chip:
+        platform, slice_index = "tpu", 0
+
     def sampling(config, devices, *_):
         Program.images, Program.chips = config.samples.batch_size, len(devices)
         Program.arguments = (np.zeros(100 // Program.chips, np.uint8),)
@@ -60,7 +55,7 @@ def test_the_sampler_is_planned_where_it_fits(monkeypatch, memory, devices, imag
         return dict(bytes_total=total, bytes_free=free, fits=free >= 0, chips=program.chips)
 
     monkeypatch.setattr(plans.programs, "sampling", sampling)
-    monkeypatch.setattr(plans.programs, "devices_of", lambda topology: [None] * devices)
+    monkeypatch.setattr(plans.programs, "devices_of", lambda topology: [Chip()] * devices)
     monkeypatch.setattr(plans.estimates, "estimate", estimate)
     config = defaults.generator()
     config.samples.batch_size, config.model.heads = 64, 4
