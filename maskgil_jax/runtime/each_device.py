@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import compiler_options, sharding
 
 WHOLE = P()  # of an argument that each device has whole
 ROWS = sharding.BATCH  # of one that is split by its first axis
@@ -67,7 +67,8 @@ def _on_each(
         )(*arguments)
 
     program.__name__ = getattr(function, "__name__", "program")  # said while it is compiled
-    return jax.jit(program)
+    options = compiler_options.options_for(mesh.devices.flat[0])
+    return jax.jit(program, compiler_options=options or None)
 
 
 def placed(weights: Any, mesh: Mesh) -> Any:
