@@ -10,8 +10,8 @@ from ml_collections.config_dict import placeholder
 
 from maskgil_jax.runtime.errors import InputError
 
-# Keeps compiled programs for the next start; "": nowhere. JAX_COMPILATION_CACHE_DIR comes first. They
-# are code that is run: a directory of your own.
+# Keeps compiled programs for the next start; "": nowhere. JAX_COMPILATION_CACHE_DIR comes first.
+# They are code that is run: a directory of your own.
 _COMPILED = "{workdir}/compilation_cache"
 
 

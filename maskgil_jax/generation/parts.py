@@ -39,8 +39,9 @@ def in_parts(whole: Work, devices: int = 1) -> Work:
             size = each * devices
             if size >= len(rows):
                 return whole(rows, start)
-            indices = start if np.ndim(start) else start + np.arange(len(rows))
-            parts = zip(fixed_batches(np.asarray(rows), size), fixed_batches(indices, size))
+            indices = np.asarray(start if np.ndim(start) else start + np.arange(len(rows)))
+            batches, of_each = fixed_batches(np.asarray(rows), size), fixed_batches(indices, size)
+            parts = zip(batches, of_each, strict=True)
             results = [whole(part, at)[:count] for (_, count, part), (_, _, at) in parts]
             on_device = isinstance(results[0], jax.Array)
             return (jnp if on_device else np).concatenate(results)

@@ -1,8 +1,9 @@
 """Models and conditions on the devices of this process, each of which draws images of its own."""
 
 import copy
+import dataclasses
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from maskgil_jax.runtime.batches import even_batch
 log = logging.getLogger("maskgil_jax")
 
 
-class Devices(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Devices:
     """Where images are drawn, and how many at once.
 
     Attributes:
@@ -46,6 +48,9 @@ class Devices(NamedTuple):
         return split_over_devices(conditions, self.mesh, apart=True)
 
 
+HERE = Devices(None, 1)  # where the model is, an image at once
+
+
 def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = True) -> Devices:
     """The devices for so many images; the log says how many there are.
 
@@ -53,9 +58,11 @@ def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = 
       total: images.
       batch_size: images at once on each device, at most.
       tensor: devices that share a model.
-      shared: whether they are of all processes together, or of this one.
+      shared: whether they are of all processes together, and go in batches of as even a size; or of
+        this one, in batches of the given size.
     """
-    rows, here = even_batch(batch_size, total, 1), jax.local_devices()
+    rows = even_batch(batch_size, total, 1) if shared else batch_size
+    here = jax.local_devices()
     if tensor > 1:
         if len(here) > tensor:
             log.warning("tensor=%d uses as many of the %d devices here", tensor, len(here))
@@ -69,8 +76,7 @@ def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = 
             "%d images at once on each device, on %d of the %d here%s",
             *(rows, count, len(here), hint),
         )
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, here[:count])
-    return Devices(mesh, rows)
+    return Devices(each_device.side_by_side(here[:count]), rows)
 
 
 def over_devices(model: Any, mesh: Mesh | None = None) -> Any:

@@ -1,9 +1,10 @@
 """Samples as files: a PNG each, a grid to look at, and samples.npz with all of them.
 
-Until these are there, the directory is marked as unfinished (runtime/unfinished.py); the same command
-then goes on with the images that are missing. Images are drawn in batches whose size does not
-depend on the number of devices and processes: each device draws one at a time, each process every
-so-manieth. No process holds more images than are drawn at once. Letters: N images, H W image.
+Until these are there, the directory is marked as unfinished (runtime/unfinished.py); the same
+command then goes on with the images that are missing. Images are drawn in batches whose size does
+not depend on the number of devices and processes: each device draws one at a time, each process
+every so-manieth. No process holds more than it draws, or reads, at once. Letters: N images, H W
+image.
 """
 
 import dataclasses

@@ -93,7 +93,7 @@ def _sampler_of(
     negative: samplers.Conditions | None,
     grid: tuple[int, int] | None,
     texts: samplers.Texts | None = None,
-    devices: Devices = Devices(None, 1),
+    devices: Devices = placing.HERE,
 ) -> samplers.Sampler:
     """The sampler that the options ask for, of a generator and conditions on these devices."""
     return samplers.from_options(

@@ -9,8 +9,10 @@ import re
 from typing import NamedTuple
 
 from maskgil_jax.planning import hlo
+from maskgil_jax.planning.collectives import SENT
+from maskgil_jax.planning.executions import executions
 
-# The compiler's names, by those of hlo.COLLECTIVES.
+# The compiler's names, by those of collectives.SENT.
 _KINDS = {
     "ALL_REDUCE": "all-reduce",
     "ALL_GATHER": "all-gather",
@@ -24,7 +26,7 @@ class Transfer(NamedTuple):
     """An exchange between slices.
 
     Attributes:
-      kind: one of hlo.COLLECTIVES.
+      kind: one of collectives.SENT.
       slices: that exchange with one another.
       sent_bytes: by each chip, in all executions; as in a ring of the slices.
       times: it is executed.
@@ -43,7 +45,7 @@ def transfers(program: hlo.Program) -> list[Transfer]:
       ValueError: of a kind that is not known here.
     """
     every = []
-    for instruction, times in hlo.executions(program):
+    for instruction, times in executions(program):
         stated = _attributes(instruction)
         if instruction.opcode != "send" or "transfer_type" not in stated:
             continue
@@ -54,7 +56,7 @@ def transfers(program: hlo.Program) -> list[Transfer]:
         nbytes = instruction.arrays[0][1]  # then its context and token
         if kind == "all-gather":  # what is sent is a part of the array, not all of it
             nbytes *= slices
-        sent = hlo.COLLECTIVES[kind](slices) * nbytes * times
+        sent = SENT[kind](slices) * nbytes * times
         every.append(Transfer(kind, slices, sent, times))
     return every
 

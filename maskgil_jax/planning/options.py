@@ -22,6 +22,20 @@ class PlanOptions:
         0,
         least=0,
     )
+    recipe: bool = option(
+        "beside the step of batch_per_chip, plan that of the config's own batch too", True
+    )
+    compiler_options: tuple[str, ...] = option("NAME=VALUE,... of XLA's compiler", ())
+    search: bool = option(
+        "look for the fastest batch per chip (unless it is given), remat, fsdp and compiler "
+        "options that fit, and plan that",
+        False,
+    )
+    search_compiles: int = option("programs that a search compiles at most", 20, least=1)
+    cache: str = option(
+        "folder of what was compiled, so that no program is compiled twice; empty: none is kept",
+        "~/.cache/maskgil_jax/plans",
+    )
     codebook_size: int = option("of the codes that a generator is trained on", 16384, least=1)
     grid: tuple[str, ...] = option("height and width of an image in codes", ("16", "16"))
     sampler: bool = option("plan the sampler of a generator too", True)

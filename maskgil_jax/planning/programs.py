@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.pretrained import networks, presets
-from maskgil_jax.runtime import compiler_options, sharding
+from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
@@ -40,6 +39,7 @@ class Program:
       tokens_per_example: of an image.
       parameters: of the network, or of the networks together.
       model_flops: of one call without what is computed twice.
+      compiler_options: by name.
     """
 
     function: Callable[..., Any]
@@ -50,6 +50,7 @@ class Program:
     tokens_per_example: int
     parameters: int
     model_flops: int
+    compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Topology(NamedTuple):
@@ -115,7 +116,11 @@ class _Training:
 
 
 def training_step(
-    config: ConfigDict, mesh: Mesh, codebook_size: int, grid: tuple[int, int]
+    config: ConfigDict,
+    mesh: Mesh,
+    codebook_size: int,
+    grid: tuple[int, int],
+    compiler_options: Mapping[str, Any],
 ) -> Program:
     """The training step of a stage's config.
 
@@ -123,6 +128,7 @@ def training_step(
       config: of a tokenizer or a generator.
       mesh: of devices that may be elsewhere.
       codebook_size, grid: of the codes that a generator is trained on.
+      compiler_options: by name.
     """
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     if config.stage == "generator":
@@ -155,6 +161,7 @@ def training_step(
         training.tokens_per_example,
         _size(state.model),
         model_flops,
+        compiler_options,
     )
 
 
@@ -218,7 +225,11 @@ class _Sampling:
 
 
 def sampling(
-    config: ConfigDict, devices: list[Any], codebook_size: int, grid: tuple[int, int]
+    config: ConfigDict,
+    devices: list[Any],
+    codebook_size: int,
+    grid: tuple[int, int],
+    compiler_options: Mapping[str, Any],
 ) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`.
 
@@ -226,6 +237,7 @@ def sampling(
       config: of a generator.
       devices: that share the weights (the tensor axis).
       codebook_size, grid: of the codes.
+      compiler_options: by name.
 
     Raises:
       InputError: the config's network is not a LLaMA.
@@ -255,6 +267,7 @@ def sampling(
         grid[0] * grid[1],
         _size(model),
         chosen.model_flops,
+        compiler_options,
     )
 
 
@@ -322,15 +335,6 @@ def _masked_sampling(
 def _randomness() -> tuple[Any, Any]:
     """Shapes of the key, and of the number of the first image, which is folded into it."""
     return jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
-
-
-def compiled(program: Program) -> tuple[jax.stages.Compiled, int, float]:
-    """The program compiled, the FLOPs in its trace, and the seconds that compiling took."""
-    start = time.monotonic()
-    with jax.set_mesh(program.mesh):
-        traced = jax.jit(program.function, **program.options).trace(*program.arguments)
-        result = traced.lower(lowering_platforms=("tpu",)).compile()
-    return result, traced_flops(traced.jaxpr.jaxpr), time.monotonic() - start
 
 
 def _laid_out(tree: Any, layout: Any) -> Any:

@@ -7,11 +7,12 @@ device, and may run whole on each.)
 """
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from maskgil_jax.runtime import compiler_options, sharding
@@ -44,9 +45,13 @@ def of(
       A function of jax.jit, and the static arguments that it still takes.
     """
     mesh = sharding.mesh_of(weights)
-    if mesh is None or mesh.shape["tensor"] > 1 or rows % mesh.size:
+    if mesh is None or rows % mesh.size or not _whole_on_each(weights):
         return function, static
     return _on_each(function, mesh, arguments, results, **static), {}
+
+
+def _whole_on_each(weights: Any) -> bool:
+    return all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(weights))
 
 
 @functools.cache
@@ -67,8 +72,12 @@ def _on_each(
         )(*arguments)
 
     program.__name__ = getattr(function, "__name__", "program")  # said while it is compiled
-    options = compiler_options.options_for(mesh.devices.flat[0])
-    return jax.jit(program, compiler_options=options or None)
+    return compiler_options.jit()(program)
+
+
+def side_by_side(devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh of any devices, in their order, since they exchange nothing."""
+    return Mesh(np.array(devices).reshape(-1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def placed(weights: Any, mesh: Mesh) -> Any:

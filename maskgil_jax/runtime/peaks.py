@@ -1,10 +1,10 @@
-"""What chips can do at best: their peak in bfloat16, of which MFU is the share that a model uses."""
+"""What chips can do at best, of which MFU is the share that a model uses."""
 
 import re
 
-# FLOP/s of dense bfloat16 products, summed in float32, of what JAX calls a device: a chip, of v3 and
-# tpu7x one of its two cores. cloud.google.com/tpu/docs (v3, v4, v5e, v5p, v6e, tpu7x), and NVIDIA's
-# data sheets of the boards, without sparsity.
+# FLOP/s of dense bfloat16 products, summed in float32, of what JAX calls a device: a chip, or of v3
+# and tpu7x one of its two cores. Sources: cloud.google.com/tpu/docs (v3, v4, v5e, v5p, v6e, tpu7x);
+# NVIDIA's data sheets of the boards, without sparsity.
 BF16 = {
     "v3": 61.5e12,
     "v4": 275e12,
@@ -44,7 +44,7 @@ _KINDS = {
 
 
 def of_kind(device_kind: str) -> float | None:
-    """The peak of a device by its kind, in FLOP/s of bfloat16; None where it is not in the table."""
+    """The peak of a device by its kind, FLOP/s of bfloat16; None where it is not in the table."""
     for pattern, name in _KINDS.items():
         if re.search(pattern, device_kind):
             return BF16[name]

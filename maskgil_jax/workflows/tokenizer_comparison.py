@@ -51,11 +51,12 @@ HEAD_WIDTH = 768  # of the token model whose head the table counts: that of size
 def compare(options: ReconstructOptions) -> None:
     """Reconstruct images with each tokenizer and write the results.
 
-    With several processes all of them call this, and the first writes the results. After a stop it goes on with the batches that are missing, and a comparison of other images or
-    tokenizers that lies there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz
-    (what maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1
-    and Table 5) and OUTPUT/reconstructions.png. A tokenizer is named after its directory, or after
-    the one above a `model`; the images are the first of the source that can be read.
+    With several processes all of them call this, and the first writes the results. After a stop it
+    goes on with the batches that are missing, and a comparison of other images or tokenizers that
+    lies there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz (what
+    maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1 and
+    Table 5) and OUTPUT/reconstructions.png. A tokenizer is named after its directory, or after the
+    one above a `model`; the images are the first of the source that can be read.
 
     Raises:
       InputError: a directory, a name or a size that cannot be used.

@@ -12,6 +12,7 @@ import dataclasses
 import gc
 import importlib.metadata
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -116,7 +117,7 @@ def run_tests(seconds: float) -> dict[str, Any]:
     """Run the tests that are marked gpu, on the GPU if there is one; of them with --tiny a few."""
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "gpu", "--durations=0"]
     command += ["tests/decoding/test_masked.py"] if flags.FLAGS.tiny else []
-    environment = environment_of("gpu" if has_gpu() else "cpu")
+    environment = os.environ | {"MASKGIL_TESTS_ON": "gpu" if has_gpu() else "cpu"}
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
@@ -127,13 +128,6 @@ def run_tests(seconds: float) -> dict[str, Any]:
     lines = done.stdout.strip().splitlines() or [done.stderr[-300:]]
     end = "" if done.returncode == 0 else done.stdout[-2000:]
     return {"passed": done.returncode == 0, "summary": lines[-1], "end": end}
-
-
-def environment_of(device: str) -> dict[str, str]:
-    """The environment of tests on this device."""
-    import os
-
-    return os.environ | {"MASKGIL_TESTS_ON": device}
 
 
 def has_gpu() -> bool:
@@ -147,7 +141,9 @@ def run_part(part: str, found: pathlib.Path, until: float) -> list[dict[str, Any
     """Run a part as a process; what it found before it ended, or its time did."""
     options = [f"--part={part}", f"--found={found}", f"--until={until}"]
     options += ["--tiny"] if flags.FLAGS.tiny else []
-    process = subprocess.Popen([sys.executable, "-m", __spec__.name, *options], cwd=ROOT)
+    environment = os.environ | {"JAX_PLATFORMS": "cuda" if has_gpu() else "cpu"}
+    command = [sys.executable, "-m", __spec__.name, *options]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         code = process.wait(until - time.time() + SPARE / 2)
     except subprocess.TimeoutExpired:
@@ -162,21 +158,28 @@ def run_part(part: str, found: pathlib.Path, until: float) -> list[dict[str, Any
     return every
 
 
-def measure(tasks: Iterator[tuple[str, int, Callable[[], Task]]], device: dict[str, Any]) -> None:
+def measure(
+    tasks: Iterator[tuple[str, int, Callable[[], Task]]],
+    device: dict[str, Any],
+    found: str,
+    until: float,
+) -> None:
     """Time tasks until the time is up: a JSON line for each, as soon as it is known.
 
     Args:
       tasks: name, images of one call, and what makes the task.
       device: what is said of it first.
+      found: file of the lines.
+      until: seconds since 1970, after which no task begins.
     """
-    with open(flags.FLAGS.found, "w") as file:
+    with open(found, "w") as file:
 
         def say(**line: Any) -> None:
             print(json.dumps(line), file=file, flush=True)
 
         say(device=device)
         for name, images, make in tasks:
-            if time.time() > flags.FLAGS.until:
+            if time.time() > until:
                 say(task=name, missing="its time was up")
                 continue
             try:
@@ -251,7 +254,8 @@ def time_jax() -> None:
         given = inputs()[task]
         return lambda: np.asarray(method(given))
 
-    measure(tasks(), {"jax": jax.devices()[0].device_kind, "platform": jax.default_backend()})
+    device = {"jax": jax.devices()[0].device_kind, "platform": jax.default_backend()}
+    measure(tasks(), device, flags.FLAGS.found, flags.FLAGS.until)
 
 
 def inputs() -> dict[str, np.ndarray]:
@@ -317,11 +321,11 @@ def time_torch() -> None:
             yield f"{mode} drawing token by token, {first}", chosen.draws, draw
 
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    measure(tasks(), {"torch": name})
+    measure(tasks(), {"torch": name}, flags.FLAGS.found, flags.FLAGS.until)
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The device, a row for each task with medians and ratios PyTorch / ours, and what is missing."""
+    """The device, for each task medians and ratios PyTorch / ours, and what is missing."""
     device: dict[str, Any] = {}
     known: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}

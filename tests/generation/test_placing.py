@@ -1,15 +1,21 @@
 """Images are the same to the bit on any number of devices, and go on with another one."""
 
 import logging
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maskgil_jax.decoding import masked_loop, masked_plan
 from maskgil_jax.generation import placing, samplers, samples
 from maskgil_jax.generation.placing import Devices
 from maskgil_jax.models.token_models.conditions import Features
-from maskgil_jax.runtime import sharding
+from maskgil_jax.models.token_models.llama import Llama
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
+from maskgil_jax.planning import programs
+from maskgil_jax.runtime import each_device, sharding
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers import tiny_models
 
@@ -154,3 +160,41 @@ def test_devices_that_share_a_model_are_said(caplog):
     with caplog.at_level(logging.WARNING, "maskgil_jax"):
         assert placing.devices_for(50_000, 64, 4) == Devices(None, 64)
     assert "tensor=4 uses as many of the 8 devices here" in caplog.text
+
+
+@pytest.mark.slow
+def test_each_device_of_a_tpu_runs_its_kernels_alone_and_exchanges_nothing():
+    mesh = sharding.make_mesh(dict(data=-1, fsdp=1, tensor=1), programs.devices_of("v5p:2x2x1"))
+    config = LlamaConfig(
+        layers=1, dim=128, heads=2, codebook_size=64, num_classes=4, grid=(16, 16), dtype="bfloat16"
+    )
+    plan, counts_SB = masked_plan.plan(np.full(8, 256), steps=1, guidance=2.0)
+
+    rows, whole = sharding.batch(mesh), sharding.replicated(mesh)
+
+    def shape(shape, dtype=jnp.int32, layout=rows):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=layout)
+
+    weights = jax.tree.map(
+        lambda x: shape(x.shape, x.dtype, whole),
+        jax.eval_shape(lambda: Llama(config, jax.random.key(0))),
+    )
+    of_rows, of_columns = each_device.ROWS, each_device.COLUMNS
+    program, static = each_device.of(
+        weights,
+        8,
+        masked_loop.sample_codes,
+        (each_device.WHOLE, of_rows, of_rows, of_columns, each_device.WHOLE, of_rows),
+        of_rows,
+        plan=plan,
+    )
+    columns = jax.sharding.NamedSharding(mesh, of_columns)
+    arguments = (
+        *(weights, shape((8,)), shape((8, 16, 16)), shape(counts_SB.shape, layout=columns)),
+        *(jax.eval_shape(lambda: jax.random.key(0)), shape((8,))),
+    )
+    with jax.set_mesh(mesh):
+        compiled = program.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+    text = compiled.as_text()
+    assert not static and "tpu_custom_call" in text
+    assert not {"all-gather", "all-reduce", "all-to-all"} & {*re.findall(r"[a-z]+-[a-z-]+", text)}

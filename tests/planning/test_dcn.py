@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maskgil_jax.planning import dcn, hlo
+from maskgil_jax.planning import collectives, dcn, hlo
 from maskgil_jax.runtime import sharding
 
 pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
@@ -40,8 +40,8 @@ def test_of_a_gradient_each_chip_exchanges_its_own_part_between_slices(slices, c
     assert (one.kind, one.slices, one.times) == ("all-reduce", slices, 1)
     assert one.sent_bytes == 2 * (slices - 1) / slices * D * D * 2 / chips
     # Within a slice chips gather weights and sum gradients, and never with those of another.
-    inside = hlo.collectives(program, chips)
-    assert inside and all(exchange.chips <= chips for exchange in inside)
+    inside = [one for one, *_ in collectives.counted(program, chips)]
+    assert inside and all(max(sum(one.groups, ())) < chips for one in inside)
 
 
 def test_what_is_gathered_from_other_slices_is_counted_as_sent_to_all_of_them():

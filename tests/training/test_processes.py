@@ -84,7 +84,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
     assert_alike(one_process, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=55)
 def test_tokenizer_and_code_shards_of_two_processes(finished, tmp_path):
     """All stages; each process encodes some of the shards."""
     codes, outputs = end_both(start_training(tmp_path, config="tests/helpers/tiny.py"))

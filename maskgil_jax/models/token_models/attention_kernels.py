@@ -11,9 +11,9 @@ is part of a product, and in the backward pass the mean of the weights' gradient
 under the values makes the sums of weights.
 
 A softmax may subtract any number from its scores; the largest of them is the usual choice, for
-which all must be known. Here it is the product of norms of a query and the longest key, which is no
-smaller, and known at once. Where that is so large that weights could vanish, it is the largest
-score so far.
+which all must be known. With several tiles it is here the product of norms of a query and the
+longest key, which is no smaller, and known at once; but where that is so large that weights could
+vanish, the largest score so far.
 
 Letters: B batch, L image tokens, T all tokens (with padding), K head dimension, N = H K channels of
 all heads, W channels of a group of heads, G groups, Q queries of a tile.
@@ -184,45 +184,63 @@ def _lengths(x_KT: jax.Array) -> jax.Array:
     return jnp.sqrt((x_KT.astype(jnp.float32) ** 2).sum(axis=0, keepdims=True))
 
 
+Sums = tuple[list[jax.Array], list[jax.Array]]
+
+
 def _summed(
     group: _Group, queries: list[jax.Array], keys_ref: Ref, values_ref: Ref, longest_ref: Ref
-) -> tuple[list[jax.Array], list[jax.Array]]:
+) -> Sums:
     """Sums of weighted values and of weights, [K + ROWS, Q], and what was subtracted, [1, Q]."""
-    tokens, dtype = keys_ref.shape[1], keys_ref.dtype
-    empty = jnp.zeros((values_ref.shape[1], queries[0].shape[1]), jnp.float32)
+    by_largest = functools.partial(_by_largest, group, queries, keys_ref, values_ref)
+    if group.tiles == 1:  # all scores are known at once
+        return by_largest()
     bounds = [_lengths(q_KQ) * longest_ref[head] for head, q_KQ in enumerate(queries)]
-
-    def by_bounds() -> Any:
-        subtracted = [(x - LARGEST).astype(dtype).astype(jnp.float32) for x in bounds]
-        shifted = [_under(q, -m, 0, 0, 1) for q, m in zip(queries, subtracted, strict=True)]
-
-        def tile(keys: Any, sums: list[jax.Array]) -> list[jax.Array]:
-            scores = [dot(keys_ref[head, keys], q) for head, q in enumerate(shifted)]
-            weights = [jnp.exp2(x).astype(dtype) for x in scores]
-            return [x + dot(values_ref[i, :, keys], weights[i]) for i, x in enumerate(sums)]
-
-        return group.through_tiles(tokens, tile, [empty] * len(queries)), subtracted
-
-    def by_largest() -> Any:
-        masked = [_under(q, 0, 0, 0, 1) for q in queries]
-
-        def tile(keys: Any, carry: Any) -> Any:
-            sums, found = [], []
-            for head, (x, before) in enumerate(zip(*carry, strict=True)):
-                scores = dot(keys_ref[head, keys], masked[head])
-                largest = jnp.maximum(before, scores.max(axis=0, keepdims=True))
-                weights = jnp.exp2(scores - largest).astype(dtype)
-                added = dot(values_ref[head, :, keys], weights)
-                sums.append(x * jnp.exp2(before - largest) + added)
-                found.append(largest)
-            return sums, found
-
-        least = jnp.full_like(bounds[0], HIDDEN)
-        carry = [empty] * len(queries), [least] * len(queries)
-        return group.through_tiles(tokens, tile, carry)
-
+    by_bounds = functools.partial(_by_bounds, group, queries, bounds, keys_ref, values_ref)
     is_safe = functools.reduce(jnp.maximum, bounds).max() < SAFE
     return jax.lax.cond(is_safe, by_bounds, by_largest)
+
+
+def _by_bounds(
+    group: _Group, queries: list[jax.Array], bounds: list[jax.Array], keys_ref: Ref, values_ref: Ref
+) -> Sums:
+    """As `_summed`, where a score is less than its bound, and not so much that weights vanish."""
+    dtype = keys_ref.dtype
+    subtracted = [(x - LARGEST).astype(dtype).astype(jnp.float32) for x in bounds]
+    shifted = [_under(q, -m, 0, 0, 1) for q, m in zip(queries, subtracted, strict=True)]
+
+    def tile(keys: Any, sums: list[jax.Array]) -> list[jax.Array]:
+        scores = [dot(keys_ref[head, keys], q) for head, q in enumerate(shifted)]
+        weights = [jnp.exp2(x).astype(dtype) for x in scores]
+        return [x + dot(values_ref[i, :, keys], weights[i]) for i, x in enumerate(sums)]
+
+    empty = jnp.zeros((values_ref.shape[1], bounds[0].shape[1]), jnp.float32)
+    return group.through_tiles(keys_ref.shape[1], tile, [empty] * len(queries)), subtracted
+
+
+def _by_largest(group: _Group, queries: list[jax.Array], keys_ref: Ref, values_ref: Ref) -> Sums:
+    """As `_summed`, of any scores: weights are of the largest so far, and all of the last one."""
+    shifted, columns = [_under(q, 0, 0, 0, 1) for q in queries], queries[0].shape[1]
+
+    def tile(keys: Any, carry: Sums) -> Sums:
+        scores = [dot(keys_ref[head, keys], q) for head, q in enumerate(shifted)]
+        largest = [
+            jnp.maximum(before, x.max(axis=0, keepdims=True))
+            for x, before in zip(scores, carry[1], strict=True)
+        ]
+        weights = [
+            jnp.exp2(x - most).astype(keys_ref.dtype)
+            for x, most in zip(scores, largest, strict=True)
+        ]
+        sums = [
+            x * jnp.exp2(before - most) + dot(values_ref[head, :, keys], weights[head])
+            for head, (x, before, most) in enumerate(zip(*carry, largest, strict=True))
+        ]
+        return sums, largest
+
+    empty = jnp.zeros((values_ref.shape[1], columns), jnp.float32)
+    least = jnp.full((1, columns), HIDDEN)
+    carry = [empty] * len(queries), [least] * len(queries)
+    return group.through_tiles(keys_ref.shape[1], tile, carry)
 
 
 def forward(

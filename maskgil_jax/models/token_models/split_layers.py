@@ -79,7 +79,9 @@ class SplitLayer(Layer):
 
         return add_attention, lambda x, y: x + drop_mlp(self.mlp_post_norm(y))
 
-    def _fused_additions(self, key: jax.Array | None) -> tuple[Callable[..., Any], ...]:
+    def _fused_additions(
+        self, key: jax.Array | None
+    ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
         keys = (None, None) if key is None else jax.random.split(key)
         shape = residual_tpu.Shape(
             rate=0.0 if key is None else self.config.dropout,
@@ -87,9 +89,7 @@ class SplitLayer(Layer):
             interpreted=sharding.platform() != "tpu",
         )
 
-        def add(
-            norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array
-        ) -> list[jax.Array]:
+        def add(norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array) -> Any:
             scales_nD = jnp.stack([norm.scale[...].astype(jnp.float32) for norm in norms])
             return residual_tpu.added(x, y, scales_nD, residual_tpu.seed_of(key), shape)
 
