@@ -12,5 +12,5 @@ def get_config():
     config = defaults.generator()
     config.model.update(layers=32, dim=4096, heads=32)
     config.model.remat = "full"
-    config.mesh.update(data=1, fsdp=-1)  # parameters and optimizer state spread over all devices
+    config.mesh.update(data=-1, fsdp=-1)  # the state spread over as many devices as suit it
     return config

@@ -16,7 +16,7 @@ def get_config():
     config = defaults.generator()
     config.model.update(layers=48, dim=1536, heads=24)
     config.model.remat = "full"
-    config.mesh.update(data=1, fsdp=-1)
+    config.mesh.update(data=-1, fsdp=-1)
     config.data.image_size = 512
     config.start_from.generator = "{workdir}/../xxl/model"
     config.steps = 50 * 1_281_167 // 256

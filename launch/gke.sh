@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Trains on a TPU slice of a GKE cluster that has JobSet (https://jobset.sigs.k8s.io).
+# Trains on TPU slices of a GKE cluster that has JobSet (https://jobset.sigs.k8s.io).
 #
 #   launch/gke.sh VERB --topology=v5p:4x4x4 --image=IMAGE --claim=CLAIM --config=configs/xxl.py
 #       --workdir=gs://BUCKET/run [--name=maskgil] [--dry-run] [-- --config.x.y=value ...]
 #
 #   start    creates the JobSet; it starts again after a preemption until the run is done
-#   logs     follows the log of worker 0
+#   logs     follows the log of worker 0 (of the first slice)
 #   delete   has the run save a checkpoint and end, and deletes the JobSet
+#
+# --topology=2xv5p:4x4x4 are two slices, each a node pool of the cluster.
 #
 # --dry-run prints the commands instead. Cluster and namespace are those of `kubectl config`. The
 # image holds this checkout: docker build -t IMAGE -f launch/Dockerfile . && docker push IMAGE
@@ -39,6 +41,8 @@ manifest() {
   # Up to 8 chips of the small kinds are one host; larger slices have 4 on each.
   case $generation in v5e | v6e) ((chips > 8)) || per_host=$chips ;; esac
   ((chips % per_host == 0)) || fail "--topology=$topology: a host has $per_host chips"
+  ((slices == 1 || chips > per_host)) ||
+    fail "--topology=$topology: GKE joins slices of several hosts only, this is one host"
   cat <<END
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -55,6 +59,7 @@ spec:
         onJobFailureReasons: [PodFailurePolicy]
   replicatedJobs:
     - name: slice
+      replicas: $slices
       template:
         spec:
           completionMode: Indexed
@@ -107,8 +112,9 @@ start() {
 case $verb in
   start) need_topology; need image claim; need_training; start ;;
   logs)
+    first=batch.kubernetes.io/job-completion-index=0 # of its pods
     run kubectl logs --follow --tail=100 \
-      --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
+      --selector="jobset.sigs.k8s.io/jobset-name=$name,jobset.sigs.k8s.io/job-index=0,$first"
     ;;
   delete) run kubectl delete jobset "$name" ;;
 esac

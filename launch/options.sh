@@ -53,12 +53,15 @@ need_training() {
     ${extra[@]+"${extra[@]}"})
 }
 
-# Sets `generation`, `shape` and `chips` from --topology=v5p:4x4x4.
+# Sets `slices`, `generation`, `shape` and `chips` (of a slice) from --topology=v5p:4x4x4, or
+# =2xv5p:4x4x4 for two slices.
 need_topology() {
   need topology
-  [[ $topology =~ ^((v5e|v6e):|(v4|v5p|tpu7x):[1-9][0-9]*x)[1-9][0-9]*x[1-9][0-9]*$ ]] ||
-    fail "--topology=$topology: expected v5e: or v6e:NxN, or v4:, v5p: or tpu7x:NxNxN"
-  generation=${topology%%:*} shape=${topology#*:}
+  [[ $topology =~ ^([1-9][0-9]*x)?((v5e|v6e):|(v4|v5p|tpu7x):[1-9][0-9]*x)[1-9][0-9]*x[1-9][0-9]*$ ]] ||
+    fail "--topology=$topology: expected v5e: or v6e:NxN, or v4:, v5p: or tpu7x:NxNxN, or several" \
+      "slices of it, as 2xv5e:NxN"
+  slices=${BASH_REMATCH[1]%x} generation=${topology%%:*} shape=${topology#*:}
+  generation=${generation#"${slices}x"} slices=${slices:-1}
   chips=$((${shape//x/*}))
 }
 

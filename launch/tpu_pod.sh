@@ -9,12 +9,15 @@
 #   install  copies this checkout to every worker and installs it there
 #   start    starts the training on every worker; a lost connection does not stop it
 #   watch    all of these, and again after a preemption, until the run is done
-#   logs     follows the log of worker 0
+#   logs     follows the log of worker 0 (of the first slice)
 #   stop     has the run save a checkpoint and end (end `watch` first: it would start it again)
 #   delete   gives the pod back, whatever it does
 #
 # Each worker runs COMMAND before it starts: let it mount what holds the data, as in
 # --setup='mountpoint -q /data || { sudo mkdir -p /data && sudo mount -t nfs HOST:/SHARE /data; }'
+#
+# --topology=2xv5e:16x16 are two slices, NAME-0 and NAME-1 of one request; all verbs but delete need
+# the option then.
 #
 # --dry-run prints the commands instead. Project and account are those of `gcloud config`.
 
@@ -30,7 +33,19 @@ worker=maskgil_jax/launch/tpu_worker.sh
 
 tpus() { run gcloud compute tpus "$@" --zone="$zone" --quiet; }
 
-on_workers() { tpus tpu-vm ssh "$name" --worker="$1" --command="$2"; }
+# The TPU VMs of the pod, or of the request for several slices, and what ssh and scp know them by.
+slices=1 members=("$name") known_as=tpu-vm
+[[ ! $topology ]] || need_topology
+if ((slices > 1)); then
+  members=() known_as=queued-resources
+  for ((i = 0; i < slices; i++)); do members+=("$name-$i"); done
+fi
+
+# on_workers WORKERS COMMAND [SLICE]: of all slices unless one is named.
+on_workers() {
+  if ((slices == 1)); then set -- "$1" "$2"; else set -- "$1" "$2" "--node=${3:-all}"; fi
+  tpus $known_as ssh "$name" --worker="$1" --command="$2" ${3+"$3"}
+}
 
 create() {
   local kind runtime
@@ -42,17 +57,24 @@ create() {
     v6e) runtime=v2-alpha-tpuv6e kind=(--accelerator-type="v6e-$chips") ;;
     *) fail "--topology=$topology: Google has no TPU VMs of $generation, use launch/gke.sh" ;;
   esac
-  tpus queued-resources create "$name" --node-id="$name" "${kind[@]}" \
+  local node=(--node-id="$name")
+  ((slices == 1)) || node=(--node-count="$slices" --node-prefix="$name")
+  tpus queued-resources create "$name" "${node[@]}" "${kind[@]}" \
     --runtime-version="$runtime" ${spot:+--spot}
 }
 
 delete() { tpus queued-resources delete "$name" --force; }
 
+copy() {
+  if ((slices == 1)); then set -- "$1"; else set -- "$1" --node=all; fi
+  tpus $known_as scp "$1" "$name:maskgil_jax.tar.gz" --worker=all ${2+"$2"}
+}
+
 install() {
   local archive=${TMPDIR:-/tmp}/$name.tar.gz
   run tar -czf "$archive" -C "$root" --exclude=__pycache__ \
     maskgil_jax configs launch pyproject.toml README.md &&
-    tpus tpu-vm scp "$archive" "$name:maskgil_jax.tar.gz" --worker=all &&
+    copy "$archive" &&
     on_workers all \
       "mkdir -p maskgil_jax && tar -xzf maskgil_jax.tar.gz -C maskgil_jax && $worker install"
 }
@@ -60,11 +82,14 @@ install() {
 start() { on_workers all "${setup:+($setup) && }$worker start $(quote "${training[@]}")"; }
 
 pod_state() {
-  local state
+  local state member
   state=$(tpus queued-resources describe "$name" --format='value(state.state)' 2>&1) || true
   if [[ $state == *ACTIVE ]]; then # of the request; its VMs may be gone already
-    state=$(tpus tpu-vm describe "$name" --format='value(state)' 2>&1) || true
-    state=${state/*NOT_FOUND*/TERMINATED}
+    for member in "${members[@]}"; do
+      state=$(tpus tpu-vm describe "$member" --format='value(state)' 2>&1) || true
+      state=${state/*NOT_FOUND*/TERMINATED}
+      [[ $state == *READY ]] || break
+    done
   fi
   echo "$state"
 }
@@ -122,11 +147,11 @@ print_watch() {
 }
 
 case $verb in
-  create) need_topology; create ;;
+  create) need topology; create ;;
   install) install ;;
   start) need_training; start ;;
-  watch) need_topology; need_training; if [[ $dry_run ]]; then print_watch; else watch; fi ;;
-  logs) on_workers 0 "tail -n 100 -F maskgil_jax/train.log" ;;
+  watch) need topology; need_training; if [[ $dry_run ]]; then print_watch; else watch; fi ;;
+  logs) on_workers 0 "tail -n 100 -F maskgil_jax/train.log" 0 ;;
   stop) on_workers all "$worker stop" ;;
   delete) delete ;;
 esac

@@ -10,6 +10,10 @@ from ml_collections.config_dict import placeholder
 
 from maskgil_jax.runtime.errors import InputError
 
+# Keeps compiled programs for the next start; "": nowhere. JAX_COMPILATION_CACHE_DIR comes first.
+# They are code that is run: a directory of your own.
+_COMPILED = "{workdir}/compilation_cache"
+
 
 def _images() -> dict:
     return dict(
@@ -35,7 +39,11 @@ def _training() -> dict:
         steps=1000,  # optimizer steps
         batch_size=256,  # images a step, over all devices and processes
         accumulate_steps=1,  # micro-batches that one optimizer step is computed in
-        mesh=dict(data=-1, fsdp=1, tensor=1),  # devices per axis; -1: all that are left
+        mesh=dict(data=-1, fsdp=1, tensor=1, slices=0),  # devices per axis, in each slice; -1: all
+        # that are left, and of both data and fsdp: as suits the model's width (sharding.with_fsdp).
+        # Slices (of TPUs) are crossed by data parallelism alone; 0: all there are
+        compiler_options="",  # NAME=VALUE,... of XLA's compiler, instead of those that the chip has
+        # in runtime/compiler_options.py; NAME= leaves one out
         ema_decay=0.0,  # decay of the averaged weights; 0: none are kept
         log_every=50,  # steps
         checkpoint_every=1000,  # steps
@@ -43,6 +51,8 @@ def _training() -> dict:
         keep_checkpoints=2,  # newest ones kept
         keep_every=0,  # steps; checkpoints of multiples of it are kept for good; 0: none
         tracker="",  # wandb | wandb:PROJECT | MODULE:FUNCTION (training/trackers.py); "": none
+        trace="",  # START:STOP, steps of which JAX's profiler writes WORKDIR/trace; "": none
+        compilation_cache=_COMPILED,
         skips_allowed=10,  # steps in a row whose loss or gradients are not finite (each is skipped)
     )
 
@@ -164,7 +174,9 @@ def codes() -> ConfigDict:
             recordings=False,  # keep the recordings that tars hold beside the images
             seed=0,  # of random crops
             color="srgb",  # as in data.color
-            batch_size=64,  # images encoded at once
+            batch_size=64,  # images encoded at once on each device, or fewer, by its memory
+            memory=0.0,  # GiB of a device to stay within beside the weights; 0: what is free there
+            compilation_cache=_COMPILED,
             shard_size=4096,  # images per file
             bad_image_limit=0.01,  # share of images that may be unreadable; one may, unless it is 0
         )
@@ -331,7 +343,7 @@ def lumina_generator(size: str) -> ConfigDict:
     config.optimizer.update(
         learning_rate=2e-5, beta2=0.95, weight_decay=0.1, decay_norms=True, clip_norm=4.0
     )
-    config.mesh.update(data=1, fsdp=-1)
+    config.mesh.update(data=-1, fsdp=-1)
     config.ema_decay = 0.0
     config.batch_size = 256
     config.steps = 2 * 10_000_000 // 256  # 2 epochs of 10 million images
@@ -369,7 +381,7 @@ def prompted_generator(name: str, size: str) -> ConfigDict:
     epochs, batch_size = _PROMPTED[size]
     config = generator().unlock()
     config.model.update(layers=36, dim=1280, heads=20, num_classes=0, remat="full")
-    config.mesh.update(data=1, fsdp=-1)
+    config.mesh.update(data=-1, fsdp=-1)
     config.data.update(image_size=int(size), buckets="lumina")
     config.batch_size = batch_size
     config.steps = epochs * 20_000_000 // batch_size  # 20 million images

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+# MASKGIL_TESTS_ON=gpu runs the tests that are marked so on the first GPU instead.
+ON_GPU = os.environ.get("MASKGIL_TESTS_ON") == "gpu"
+os.environ["JAX_PLATFORMS"] = "cuda,cpu" if ON_GPU else "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # as in plan.py
 # A test's programs are compiled for long and run for an instant: the compiler's back end is told to
 # hurry, which takes a third off such tests. Users and benchmarks have it at full strength.
@@ -27,6 +29,8 @@ LARGEST_PROCESS = 5 * 2**30  # bytes; pyproject.toml starts two, and tests start
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+if ON_GPU:
+    jax.config.update("jax_default_matmul_precision", "highest")  # as on CPUs: no TF32
 
 import pytest
 from etils import epath
@@ -38,6 +42,12 @@ from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, two_processes
 
 
+def pytest_collection_modifyitems(items):
+    """On a GPU only what is meant for it: the others count on 8 devices, or on a CPU's rounding."""
+    if ON_GPU:
+        items[:] = [item for item in items if item.get_closest_marker("gpu")]
+
+
 def pytest_collection_finish():
     """What is imported and collected stays, and tracing makes garbage much faster than it ends.
 
@@ -45,6 +55,24 @@ def pytest_collection_finish():
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first in both halves, which two workers begin with, longest first.
+
+    A worker that has ended takes over what the other has not begun. Where that are short tests,
+    both end at about the same time; where a test of two minutes is among them, one core waits.
+    """
+    files, seconds = {}, {}
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        files.setdefault(item.path, []).append(item)
+        least = slow.kwargs.get("seconds", 10) if slow else 0
+        seconds[item.path] = max(least, seconds.get(item.path, 0))
+    slow = sorted(filter(seconds.get, files), key=seconds.get, reverse=True)
+    fast = [path for path in files if not seconds[path]]
+    order = [*slow[0::2], *fast[0::2], *slow[1::2], *fast[1::2]]
+    items[:] = [item for path in order for item in files[path]]
 
 
 @pytest.fixture(scope="session")

@@ -318,7 +318,7 @@ def groups():
     return [[*TOGETHER[0], *others], *TOGETHER[1:]]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=130)
 @pytest.mark.parametrize("group", groups(), ids=lambda group: group[0])
 def test_commands_run(group, tmp_path, monkeypatch):
     """Every command and every Python example that is not marked, in order, on tiny settings."""

@@ -17,6 +17,7 @@ from maskgil_jax.models.token_models.conditions import Condition
 from maskgil_jax.models.token_models.layers import cast_once
 from maskgil_jax.models.token_models.llama import Cache, Llama
 from maskgil_jax.models.token_models.llama_layers import Layer
+from maskgil_jax.runtime import compiler_options
 
 GROWTH = 64  # tokens drawn between two growths of the cache
 MOST_GROWTHS = 16  # of long sequences, since each is compiled
@@ -48,7 +49,7 @@ class Options:
         token_sampling.check_filter(self.top_k, self.top_p)
 
 
-@functools.partial(jax.jit, static_argnames=("options", "grid", "tokens"))
+@compiler_options.jit(static_argnames=("options", "grid", "tokens"))
 def sample_codes(
     network: Llama,
     condition: Condition,

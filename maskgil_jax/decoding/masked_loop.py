@@ -17,6 +17,7 @@ from maskgil_jax.decoding.masked_plan import Plan, Segment, segments
 from maskgil_jax.models.token_models import kept_prefix, kept_tokens, orders
 from maskgil_jax.models.token_models.conditions import Condition, Text, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
+from maskgil_jax.runtime import compiler_options
 
 
 class Keep(NamedTuple):
@@ -145,7 +146,7 @@ def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
     return rank_Bn < count
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "prefix", "history"))
+@compiler_options.jit(static_argnames=("plan", "prefix", "history"))
 def sample_codes(
     network: TokenModel,
     condition: Condition,

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskgil_jax.evaluation import image_sets
 from maskgil_jax.evaluation.image_sets import Block
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation import placing
 from maskgil_jax.generation.images import decoder, generate_images
 from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
@@ -31,7 +31,7 @@ class Models:
 
     def __init__(self, generator: Generator, tokenizer: Tokenizer):
         """Place the weights."""
-        self.generator, self.tokenizer = map(samplers.over_devices, (generator, tokenizer))
+        self.generator, self.tokenizer = map(placing.over_devices, (generator, tokenizer))
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ class GeneratedImages:
         """Nothing is generated yet.
 
         Args:
-          sampler: of the models' generator and of samplers.split_over_devices of conditions.
+          sampler: of the models' generator and of placing.split_over_devices of conditions.
           models: the generator and its tokenizer.
           labels: int [N], class ids or rows, as the sampler takes them.
           names: of the class of each label, by label; None: not known.
@@ -104,6 +104,7 @@ class GeneratedImages:
                 self._tokenizer,
                 labels,
                 self._batch_size,
+                self._mesh.size,
             )
         return Block(images, None if self._names is None else self._names[labels])
 
@@ -131,7 +132,9 @@ class GeneratedImages:
             seconds = min(times) / len(batch)  # other work on the machine only adds to it
             if not count:
                 return seconds, np.zeros((0, *self.size, 3), np.uint8)
-            return seconds, decoder(self._tokenizer)(codes)[: min(count, real)]
+            return seconds, decoder(self._tokenizer, devices=self._mesh.size)(codes)[
+                : min(count, real)
+            ]
 
     @property
     def timing(self) -> str:

@@ -16,7 +16,7 @@ from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
-from maskgil_jax.generation import requests, samplers
+from maskgil_jax.generation import placing, requests, samplers
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
@@ -131,7 +131,7 @@ def generated_images(
         request.conditions,
         texts=request.texts,
         verify=options.companions.verify,
-        placed=samplers.over_devices,
+        placed=placing.over_devices,
         devices=sharding.local_mesh().size,
     )
     return GeneratedImages(
@@ -152,7 +152,7 @@ def read_request(generator: Generator, options: Generating) -> tuple[Request, di
       InputError: a condition that the generator does not take, or more than one.
     """
     request, about = _read_request(generator, options)
-    conditions = samplers.kept(samplers.split_over_devices(request.conditions))
+    conditions = samplers.kept(placing.split_over_devices(request.conditions))
     return request._replace(conditions=conditions), about
 
 

@@ -124,7 +124,7 @@ def _redrawn(kept: Sequence[Frame], first: int, how: Editing) -> list[np.ndarray
     if not masks_Nhw.any():
         return [np.stack([frame.picture] * len(labels)) for frame in kept]
     seen = np.stack([frames.seen(frame) for frame in kept])
-    codes_Nhw = images.encode(how.tokenizer, seen, min(len(seen), how.batch_size))
+    codes_Nhw = images.encoder(how.tokenizer, min(len(seen), how.batch_size), how.memory)(seen)
     codes_Nhw = np.where(masks_Nhw, how.generator.mask_id, codes_Nhw)
     rows = _rows(np.tile(labels, len(kept)), codes_Nhw.repeat(len(labels), axis=0))
     drawer = in_parts(_drawer(how, codes_Nhw.shape[1:]))
@@ -156,7 +156,7 @@ def _drawer(how: Editing, grid: tuple[int, ...]) -> samplers.Sampler:
     options = samplers.masked_options_of(generator, how.decoding)
     step = -(-most // ROOMS)
 
-    def draw(rows: np.ndarray, start: int) -> Any:
+    def draw(rows: np.ndarray, start: int | np.ndarray) -> Any:
         labels, codes_Bhw = rows[:, 0], rows[:, 1:].reshape(-1, *grid)
         masked = int((codes_Bhw == generator.mask_id).sum(axis=(1, 2)).max())
         return generator.sample(

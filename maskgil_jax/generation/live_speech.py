@@ -182,8 +182,8 @@ def _finish(
     texts = [answer.text for answer in answers]
     labels = np.repeat(np.arange(len(answers)), count)
     settings = {**settings, "images": len(labels), "said": texts}
-    images = np.concatenate([answer.images for answer in answers])
-    samples.finish(output, images, labels, texts, count, settings)
+    images = [answer.images for answer in answers]
+    samples.finish(output, images, images[0].shape[1:3], labels, texts, count, settings)
 
 
 def listener_of(

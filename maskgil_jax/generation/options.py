@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.options import option
 
 
@@ -95,7 +96,7 @@ class Drawing:
     features: tuple[str, ...] = option("instead of classes: .npy files, float [T, C]", ())
     num: int = option("images per class, prompt or file", 8, least=1)
     batch_size: int = option(
-        "images generated at once; fewer, where a device's memory asks for it, which changes none",
+        "images generated at once on each device; fewer, where its memory asks for it",
         64,
         least=1,
     )
@@ -131,6 +132,7 @@ class SampleOptions(Drawing):
         "was trained on",
         "",
     )
+    processes: Processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from maskgil_jax.runtime.batches import fixed_batches
 
 log = logging.getLogger("maskgil_jax")
 
-# (rows, and the index of the first among all) -> a row of results for each.
-Work = Callable[[Any, int], Any]
+# (rows, and the index among all of the first, or of each) -> a row of results for each.
+Work = Callable[[Any, int | np.ndarray], Any]
 
 
 def in_parts(whole: Work, devices: int = 1) -> Work:
@@ -25,29 +25,32 @@ def in_parts(whole: Work, devices: int = 1) -> Work:
     Args:
       whole: does a batch at once, and raises TooLarge where that needs too much memory; its rows
         do not depend on the batch that they are in.
-      devices: that a batch is split over.
+      devices: that a batch is split over, of which it is a multiple.
 
     Returns:
       It raises TooLarge where not even a row for each device fits.
     """
-    sizes: dict[int, int] = {}  # of the parts of a batch
+    sizes: dict[int, int] = {}  # rows of a device in the parts of a batch, by those of the batch
 
-    def work(rows: Any, start: int) -> Any:
-        wanted = len(rows)
+    def work(rows: Any, start: int | np.ndarray) -> Any:
+        wanted = -(-len(rows) // devices)
 
-        def attempt(size: int) -> Any:
-            if size == wanted:
+        def attempt(each: int) -> Any:
+            size = each * devices
+            if size >= len(rows):
                 return whole(rows, start)
-            parts = fixed_batches(np.asarray(rows), size)
-            results = [whole(part, start + at)[:count] for at, count, part in parts]
+            indices = start if np.ndim(start) else start + np.arange(len(rows))
+            batches, of_each = fixed_batches(np.asarray(rows), size), fixed_batches(indices, size)
+            parts = zip(batches, of_each, strict=True)
+            results = [whole(part, at)[:count] for (_, count, part), (_, _, at) in parts]
             on_device = isinstance(results[0], jax.Array)
             return (jnp if on_device else np).concatenate(results)
 
         before = sizes.get(wanted, wanted)
-        size, results, refusals = device_memory.largest_batch(attempt, before, devices)
+        size, results, refusals = device_memory.largest_batch(attempt, before)
         sizes[wanted] = size
         if refusals:
-            log.info("%s, so that there are %d at once", refusals[0].reason, size)
+            log.info("%s, so that there are %d at once", refusals[0].reason, size * devices)
         return results
 
     return work

@@ -4,7 +4,6 @@
 Letters: B batch, h w grid.
 """
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
@@ -22,11 +21,11 @@ from maskgil_jax.pretrained import checked_decoding, loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import generator_without_weights, load_generator
 from maskgil_jax.pretrained.prompted import PromptedGenerator
-from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 
-# (labels, int [B], and the index of the first among all images) -> codes, int32 [B, h, w].
-Sampler = Callable[[np.ndarray, int], Any]
+# (labels, int [B], and the index among all images of the first, or of each) -> codes, int32
+# [B, h, w].
+Sampler = Callable[[np.ndarray, int | np.ndarray], Any]
 # Labels, int [B], to their conditions: the class ids that they are, features, or a list of texts.
 Conditions = Callable[[np.ndarray], Any]
 
@@ -56,27 +55,6 @@ def by_class(labels: np.ndarray) -> np.ndarray:
 def rows_of(table: Features) -> Conditions:
     """Rows of these features as conditions: label i stands for row i."""
     return lambda labels: Features(*(x[labels] for x in table))
-
-
-def over_devices(model: Any) -> Any:
-    """A Generator or Tokenizer whose weights every device of this process holds."""
-    copied = copy.copy(model)
-    copied.network = jax.device_put(model.network, sharding.replicated(sharding.local_mesh()))
-    return copied
-
-
-def split_over_devices(conditions: Conditions) -> Conditions:
-    """The same conditions, split over the devices of this process."""
-    split = sharding.batch(sharding.local_mesh())
-
-    def split_conditions(labels: np.ndarray) -> Any:
-        with jax.set_mesh(sharding.first_device()):  # where encoders are
-            computed = conditions(labels)
-        if isinstance(computed, list):  # texts, which their model puts on devices
-            return computed
-        return jax.device_put(computed, split)
-
-    return split_conditions
 
 
 def kept(conditions: Conditions, most: int = 2**28) -> Conditions:
@@ -257,7 +235,7 @@ def sampler(
     decoding = {name: value for name, value in options.items() if name not in beside}
     generator.check_options(decoding, options.get("grid"), negative=negative is not None)
 
-    def sample(labels: np.ndarray, start: int) -> Any:
+    def sample(labels: np.ndarray, start: int | np.ndarray) -> Any:
         other = negative(labels) if negative else None
         return generator.sample(conditions(labels), seed, negative=other, start=start, **options)
 
@@ -318,7 +296,7 @@ def hybrid_sampler(
     causal.check_options(prefix_options, grid)
     generator.check_options(options, grid, known=prefix, negative=negative is not None)
 
-    def sample(labels: np.ndarray, start: int) -> Any:
+    def sample(labels: np.ndarray, start: int | np.ndarray) -> Any:
         given, against = conditions(labels), negative(labels) if negative else None
         first, first_against = given, against
         if prompted:

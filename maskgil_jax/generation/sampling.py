@@ -5,9 +5,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from maskgil_jax.data.sound import audio, utterances
-from maskgil_jax.generation import asked, live_speech, requests, samplers, samples
+from maskgil_jax.generation import asked, live_speech, placing, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
+from maskgil_jax.generation.placing import Devices
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
@@ -27,6 +30,8 @@ def sample(options: SampleOptions) -> None:
     """
     described = loading.generator_without_weights(options.model)
     condition, lines = asked.check(options, described)
+    if condition == "speech" and jax.process_count() > 1:
+        raise InputError("distributed: images of speech are drawn by one process")
     speech = open_utterances(options.speech, options.silence) if options.speech else None
     companions = options.companions
     requests.check_prompted(described, lines, options.size)
@@ -52,24 +57,33 @@ def sample_request(
     grid: tuple[int, int] | None,
 ) -> None:
     """Generate images of classes, prompts or features; `request` and `about` as `asked.read`."""
+    total = len(request.labels) * options.num
+    devices = placing.devices_for(total, options.batch_size, options.tensor)
     sampler = _sampler_of(
-        options, generator, request.conditions, request.negative, grid, request.texts
+        options,
+        devices.placed(generator),
+        devices.split(request.conditions),
+        devices.split(request.negative) if request.negative else None,
+        grid,
+        request.texts,
+        devices,
     )
     settings = {**about, **samplers.description(options.decoding.given(), options.seed, generator)}
     height, width = grid or generator.grid
     samples.write_samples(
         sampler,
-        tokenizer,
+        devices.placed(tokenizer),
         options.output,
         settings=samples.settings_of(generator, tokenizer, **settings),
         size=(height * tokenizer.downsample, width * tokenizer.downsample),
         labels=request.labels,
         names=request.names or [],
         per_label=options.num,
-        batch_size=options.batch_size,
+        devices=devices,
         memory=_memory(options),
+        removes_unfinished=False,
     )
-    log.info("wrote %d images to %s", len(request.labels) * options.num, options.output)
+    log.info("wrote %d images to %s", total, options.output)
 
 
 def _sampler_of(
@@ -79,8 +93,9 @@ def _sampler_of(
     negative: samplers.Conditions | None,
     grid: tuple[int, int] | None,
     texts: samplers.Texts | None = None,
+    devices: Devices = placing.HERE,
 ) -> samplers.Sampler:
-    """The sampler that the options ask for."""
+    """The sampler that the options ask for, of a generator and conditions on these devices."""
     return samplers.from_options(
         generator,
         options.decoding.given(),
@@ -91,7 +106,9 @@ def _sampler_of(
         texts=texts,
         verify=options.companions.verify,
         tensor=options.tensor,
+        placed=devices.placed,
         memory=_memory(options),
+        devices=devices.count,
     )
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from maskgil_jax.runtime import peaks
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -10,47 +12,67 @@ class Chip:
     Attributes:
       flops: of bfloat16 products, per second.
       clock: cycles per second of the compiler's estimates.
-      vectors: operations of its vector units, per second.
+      cores: each with matrix and vector units of its own; they share a kernel's grid.
+      mxu: rows and columns of a matrix unit.
       hbm_bytes: memory that programs may use.
       hbm_bandwidth: bytes read or written, per second.
-      link_bytes: to and from other chips, per second, all links together.
+      link_bytes: over one link, in one direction, per second.
+      dcn_bytes: to other slices, in one direction, per second.
+      ring_of: chips along an axis of a slice that are linked around; 0: any number that is a
+        multiple of 4, in slices of whole cubes.
+      hop_seconds: from one chip to the next, for the first byte.
     """
 
     flops: float
     clock: float
-    vectors: float
+    cores: int
+    mxu: int
     hbm_bytes: float
     hbm_bandwidth: float
     link_bytes: float
+    dcn_bytes: float
+    ring_of: int
+    hop_seconds: float = 1e-6
 
 
-# cloud.google.com/tpu/docs/v5e, v5p and v6e: peak compute, HBM capacity and bandwidth, and
-# interconnect (1,600, 4,800 and 3,584 Gbit/s) of a chip. The clock is peak compute over the
+# cloud.google.com/tpu/docs/v5e, v5p and v6e: HBM capacity and bandwidth of a chip, and the data
+# center's network (of 256 chips 6.4 and 25.6 Tbit/s, of v5p 200 Gbit/s of a host of 4 chips).
+# jax-ml.github.io/scaling-book/tpus: the links (LINKS). The clock is peak compute over the
 # multiply-adds of a cycle; a product of 4096^3 in bfloat16 is then estimated at 97, 96 and 87 % of
-# the peak. The vector units of a core (one, two, one) do 4 x 8 x 128 operations in a cycle.
+# the peak.
+LINKS = "jax-ml.github.io/scaling-book/tpus, 'ICI BW/link, one-way', and 1 us a hop"
 CHIPS = {
     "v5e": Chip(
-        flops=197e12,
+        flops=peaks.BF16["v5e"],
         clock=1.5e9,
-        vectors=6.1e12,
+        cores=1,
+        mxu=128,
         hbm_bytes=16e9,
         hbm_bandwidth=819e9,
-        link_bytes=200e9,
+        link_bytes=45e9,
+        dcn_bytes=3.125e9,
+        ring_of=16,
     ),
     "v5p": Chip(
-        flops=459e12,
+        flops=peaks.BF16["v5p"],
         clock=1.75e9,
-        vectors=14.3e12,
+        cores=2,
+        mxu=128,
         hbm_bytes=95e9,
         hbm_bandwidth=2765e9,
-        link_bytes=600e9,
+        link_bytes=90e9,
+        dcn_bytes=6.25e9,
+        ring_of=0,
     ),
     "v6e": Chip(
-        flops=918e12,
+        flops=peaks.BF16["v6e"],
         clock=1.75e9,
-        vectors=7.2e12,
+        cores=1,
+        mxu=256,
         hbm_bytes=32e9,
         hbm_bandwidth=1640e9,
-        link_bytes=448e9,
+        link_bytes=90e9,
+        dcn_bytes=12.5e9,
+        ring_of=16,
     ),
 }

@@ -1,30 +1,34 @@
 """What one call of a compiled program takes on a TPU: memory, seconds, FLOPs, exchanges."""
 
-import collections
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 
-from maskgil_jax.planning import hlo
+from maskgil_jax.planning import calibration, collectives, dcn, hlo, kernels, timeline
 from maskgil_jax.planning.chips import CHIPS, Chip
-from maskgil_jax.planning.programs import Program, compiled
-from maskgil_jax.runtime import device_memory
+from maskgil_jax.planning.compilation import Compiler
+from maskgil_jax.planning.executions import executions
+from maskgil_jax.planning.kernel_work import Work
+from maskgil_jax.planning.programs import Program
+from maskgil_jax.planning.torus import Torus, layout
+from maskgil_jax.runtime import slices
+from maskgil_jax.runtime.traced_flops import traced_flops
 
-# Vector operations for an exponential, those around it included: of the attention kernel there are
-# 23 forward and 46 backward in the compiler's own schedule (its dumps of "final bundles"). By that
-# schedule all layers of XXL take 28, 65 and 47 ms of 32 images on v5p, v5e and v6e, by this 36, 90
-# and 50.
-VECTORS = 46
 COSTLIEST = 10
 
 
-def estimate(program: Program, generation: str) -> dict[str, Any]:
+def estimate(
+    program: Program, generation: str, compiler: Compiler, calibrated: bool = False
+) -> dict[str, Any]:
     """Compile a program and estimate one call of it, on one chip and on all of them.
 
     Args:
       program: for devices of the TPU `generation`.
       generation: a key of CHIPS.
+      compiler: of programs.
+      calibrated: whether its products are compiled by themselves too.
 
     Returns:
       A dict for JSON: seconds, bytes, FLOPs and shares. `fits` is False where the compiler refuses
@@ -38,127 +42,165 @@ def estimate(program: Program, generation: str) -> dict[str, Any]:
         "tokens_per_example": program.tokens_per_example,
         "parameters": program.parameters,
         "model_flops_per_step": program.model_flops,
+        "compiler_options": dict(program.compiler_options),
     }
-    try:
-        executable, traced_flops, compile_seconds = compiled(program)
-    except jax.errors.JaxRuntimeError as error:
-        if (refusal := _memory_refused(str(error))) is None:
-            raise
-        return size | refusal
-    text = hlo.parse(executable.as_text() or "")
-    times = _times(text, chip, devices)
+    compiled, jaxpr = compiler(program)
+    if compiled.refused:
+        needed, available = compiled.refused
+        return size | {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
+    one_slice = _of_one_slice(program.mesh)
+    hardware_flops, torus = traced_flops(jaxpr), Torus(one_slice.devices.flat, chip)
+    text = hlo.parse(compiled.text)
+    times = _times(text, chip, torus, kernels.traced(jaxpr, chip))
     return (
         size
-        | _memory(executable, chip)
-        | {"hardware_flops_per_step": traced_flops}
+        | _memory(compiled.memory, chip)
+        | {"hardware_flops_per_step": hardware_flops}
+        | {"slices": program.mesh.size // one_slice.size}
+        | {"links": layout(one_slice, torus)}
         | times
-        | _rates(program, traced_flops, chip.flops * devices, times)
-        | {"compile_seconds": compile_seconds}
+        | _rates(program, hardware_flops, chip.flops * devices, times)
+        | (_bound(program, text, chip, compiler, times) if calibrated else {})
+        | {"compile_seconds": compiled.seconds}
     )
 
 
-def _memory_refused(message: str) -> dict[str, Any] | None:
-    """The memory of a program that the compiler refuses, None where it does for another reason."""
-    if (numbers := device_memory.refusal(message)) is None:
-        return None
-    needed, available = numbers
-    return {"fits": False, "bytes_total": needed, "bytes_free": available - needed}
+def _of_one_slice(mesh: Mesh) -> Mesh:
+    """The part of a mesh that is on the first slice; replica groups number the chips of one."""
+    count = len(slices.split(list(mesh.devices.flat), 0))
+    return Mesh(mesh.devices[: len(mesh.devices) // count], mesh.axis_names)
 
 
-def _memory(executable: jax.stages.Compiled, chip: Chip) -> dict[str, Any]:
+def _memory(reserved: Mapping[str, int], chip: Chip) -> dict[str, Any]:
     """What the compiler reserves on a chip, in bytes."""
-    memory: Any = executable.memory_analysis()
-    reserved = {
-        "arguments": memory.argument_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "output": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-    }
     total = sum(reserved.values())
     return {
         "fits": total <= chip.hbm_bytes,
-        "bytes": reserved,
+        "bytes": dict(reserved),
         "bytes_total": total,
         "bytes_free": chip.hbm_bytes - total,
     }
 
 
-def _times(program: hlo.Program, chip: Chip, devices: int) -> dict[str, Any]:
+def _times(
+    program: hlo.Program, chip: Chip, torus: Torus, works: Mapping[str, Work]
+) -> dict[str, Any]:
     """Seconds of compute and of exchanges, in all and of what they consist of."""
-    executions = list(hlo.executions(program))
-    cycles = sum((instruction.cycles or 0) * times for instruction, times in executions)
-    collectives = _by_kind(hlo.collectives(program, devices), chip.link_bytes)
-    kernels = [(kernel, _kernel_seconds(kernel, chip)) for kernel in hlo.kernels(program)]
-    kernel_seconds = sum(seconds for _, seconds in kernels)
-    compute = cycles / chip.clock + kernel_seconds
-    communicate = sum(kind["seconds"] for kind in collectives.values())
-    return {
+    runs = list(executions(program))
+    cycles = sum((instruction.cycles or 0) * times for instruction, times in runs)
+    found = kernels.compiled(program, works)
+    of_kernels: dict[str, float] = defaultdict(float)  # one run of an instruction
+    for kernel in found:
+        if kernel.work is not None:
+            of_kernels[kernel.instruction.name] += kernel.work.seconds(chip)
+
+    def compute(instruction: hlo.Instruction) -> float:
+        return (instruction.cycles or 0) / chip.clock + of_kernels.get(instruction.name, 0.0)
+
+    times = timeline.run(program, torus.chips, compute, torus.seconds)
+    between = _between_slices(program, chip)
+    waits = between["dcn_seconds"]
+    return between | {
         "estimated_cycles": cycles,
-        "kernel_seconds": kernel_seconds,
-        "compute_seconds": compute,
-        "collective_seconds": communicate,
-        "step_seconds": compute + communicate,
-        "collectives": collectives,
-        "costliest": _costliest(executions, kernels, compute, chip.clock),
-        "unestimated": _unestimated(executions, {k.instruction.name for k, _ in kernels}),
+        "kernel_seconds": sum(k.work.seconds(chip) * k.times for k in found if k.work),
+        "compute_seconds": times.compute,
+        "collective_seconds": times.exchanges,
+        "step_seconds": times.as_compiled + waits,  # it is not known what hides these
+        "step_seconds_nothing_overlapped": times.nothing_overlapped + waits,
+        "step_seconds_all_hidden": max(times.all_hidden, waits),
+        "collectives": _by_kind(program, torus),
+        "kernels": _kernels(found, chip),
+        "costliest": _costliest(runs, compute, set(of_kernels), times.compute),
+        "unestimated": _unestimated(runs, set(of_kernels)),
     }
 
 
 def _rates(
-    program: Program, traced_flops: int, peak: float, times: dict[str, Any]
+    program: Program, hardware_flops: int, peak: float, times: dict[str, Any]
 ) -> dict[str, float]:
-    """Shares of the peak (FLOP/s of all chips together) that are used, and speeds."""
+    """Shares of the peak (FLOP/s of all chips together) that are used, and speeds as compiled."""
     step, compute = times["step_seconds"], times["compute_seconds"]
+    least = program.model_flops / peak
     return {
-        "mfu": program.model_flops / peak / step,
-        "mfu_of_compute": program.model_flops / peak / compute,
-        "hfu_of_compute": traced_flops / peak / compute,
+        "mfu": least / step,
+        "mfu_nothing_overlapped": least / times["step_seconds_nothing_overlapped"],
+        "mfu_all_hidden": least / times["step_seconds_all_hidden"],
+        "hfu_of_compute": hardware_flops / peak / compute,
         "tokens_per_second": program.batch_size * program.tokens_per_example / step,
         "images_per_second": program.batch_size / step,
     }
 
 
-def _by_kind(
-    collectives: Sequence[hlo.Collective], link_bytes: float
-) -> dict[str, dict[str, float]]:
-    """Bytes, seconds and number of the exchanges of each kind."""
+def _bound(
+    program: Program, text: hlo.Program, chip: Chip, compiler: Compiler, times: dict[str, Any]
+) -> dict[str, Any]:
+    """What products reach by themselves, and the MFU with nothing beside them and the kernels."""
+    device, options = program.mesh.devices.flat[0], program.compiler_options
+    shares = calibration.calibrate(text, device, chip, options, compiler)
+    if "products_seconds" not in shares:
+        return {"calibration": shares}
+    least = program.model_flops / program.mesh.size / chip.flops
+    bound = least / (shares["products_seconds"] + times["kernel_seconds"])
+    return {"calibration": shares, "mfu_bound": bound}
+
+
+def _by_kind(program: hlo.Program, torus: Torus) -> dict[str, dict[str, float]]:
+    """Bytes, seconds and number of the exchanges of each kind, and how many are asynchronous."""
     kinds: dict[str, dict[str, float]] = {}
-    for collective in collectives:
-        kind = kinds.setdefault(collective.kind, dict(bytes_sent=0.0, seconds=0.0, times=0))
-        kind["bytes_sent"] += collective.sent_bytes
-        kind["seconds"] += collective.sent_bytes / link_bytes
-        kind["times"] += collective.times
+    for collective, asynchronous, times in collectives.counted(program, torus.chips):
+        empty = dict(bytes_sent=0.0, seconds=0.0, times=0, asynchronous=0)
+        kind = kinds.setdefault(collective.kind, empty)
+        kind["bytes_sent"] += collective.sent_bytes * times
+        kind["seconds"] += torus.seconds(collective) * times
+        kind["times"] += times
+        kind["asynchronous"] += times * asynchronous
     return kinds
 
 
-def _kernel_seconds(kernel: hlo.Kernel, chip: Chip) -> float:
-    """Seconds of all runs of a kernel, by our estimate."""
-    products = kernel.flops / chip.flops
-    exponentials = VECTORS * kernel.transcendentals / chip.vectors
-    memory = kernel.bytes_accessed / chip.hbm_bandwidth
-    return kernel.times * (products + exponentials + memory)
+def _between_slices(program: hlo.Program, chip: Chip) -> dict[str, Any]:
+    """Bytes, seconds and number of the exchanges over the data center's network, by kind."""
+    kinds: dict[str, dict[str, float]] = {}
+    for one in dcn.transfers(program):
+        kind = kinds.setdefault(one.kind, dict(bytes_sent=0.0, seconds=0.0, times=0))
+        kind["bytes_sent"] += one.sent_bytes
+        kind["seconds"] += one.sent_bytes / chip.dcn_bytes
+        kind["times"] += one.times
+    return {"dcn": kinds, "dcn_seconds": sum(kind["seconds"] for kind in kinds.values())}
+
+
+def _kernels(found: Sequence[kernels.Kernel], chip: Chip) -> list[dict[str, Any]]:
+    """The kernels, for JSON: what is counted of all runs of each, and the seconds of them."""
+    return [
+        {
+            "source": kernel.instruction.source,
+            "times": kernel.times,
+            "seconds": kernel.work.seconds(chip) * kernel.times,
+            **{name: value * kernel.times for name, value in kernel.work._asdict().items()},
+        }
+        for kernel in found
+        if kernel.work is not None
+    ]
 
 
 def _costliest(
-    executions: Sequence[tuple[hlo.Instruction, int]],
-    kernels: Sequence[tuple[hlo.Kernel, float]],
+    runs: Sequence[tuple[hlo.Instruction, int]],
+    compute: Callable[[hlo.Instruction], float],
+    of_kernels: set[str],
     total: float,
-    clock: float,
 ) -> list[dict[str, Any]]:
     """The instructions that take the most seconds, for JSON; their share is of `total` seconds."""
-    costs = [(one, times, (one.cycles or 0) * times / clock, False) for one, times in executions]
-    costs += [(kernel.instruction, kernel.times, s, True) for kernel, s in kernels]
-    ordered = sorted(costs, key=lambda cost: -cost[2])
+    ordered = sorted(runs, key=lambda run: -compute(run[0]) * run[1])
     return [
         {
-            "seconds": seconds,
-            "share": seconds / total,
-            "is_kernel": is_kernel,
+            "seconds": compute(one) * times,
+            "share": compute(one) * times / total,
+            "is_kernel": one.name in of_kernels,
             "times": times,
             "name": one.name,
             "result": one.shape,
             "source": one.source,
         }
-        for one, times, seconds, is_kernel in ordered[:COSTLIEST]
+        for one, times in ordered[:COSTLIEST]
     ]
 
 
@@ -169,25 +211,25 @@ _FREE |= {"copy-start", "copy-done", "slice-start", "slice-done"}  # beside othe
 
 
 def _unestimated(
-    executions: Sequence[tuple[hlo.Instruction, int]], kernels: set[str]
+    runs: Sequence[tuple[hlo.Instruction, int]], of_kernels: set[str]
 ) -> dict[str, dict[str, float]]:
     """Runs and bytes of the results of instructions without an estimate, by opcode.
 
     Args:
-      executions: instructions and how often each runs.
-      kernels: names of instructions that run kernels, which have an estimate of ours.
+      runs: instructions and how often each runs.
+      of_kernels: names of instructions that run kernels, which have an estimate of ours.
     """
-    without: dict[str, dict[str, float]] = collections.defaultdict(lambda: dict(times=0, bytes=0))
-    for one, times in executions:
+    without: dict[str, dict[str, float]] = defaultdict(lambda: dict(times=0, bytes=0))
+    for one, times in runs:
         kind = one.opcode.removesuffix("-start").removesuffix("-done")
         name = one.target or one.opcode
         exchange = name == "fusion" and "all-reduce-scatter" in one.attributes
         free = (
             one.opcode in _FREE
-            or one.name in kernels
+            or one.name in of_kernels
             or name in ("AllocateBuffer", "AssumeGatherIndicesInBound")
         )
-        if one.cycles is None and not (free or exchange or kind in hlo.COLLECTIVES):
+        if one.cycles is None and not (free or exchange or kind in collectives.SENT):
             without[name]["times"] += times
             without[name]["bytes"] += times * one.nbytes
     return dict(without)

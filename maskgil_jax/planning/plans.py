@@ -1,6 +1,7 @@
 """What a config needs on TPU topologies: options to a list of plans, one for each topology."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +10,11 @@ import jax
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as config_defaults
-from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs
+from maskgil_jax.models.token_models import layers
+from maskgil_jax.planning import chips, estimates, plan_files, plan_text, programs, search
+from maskgil_jax.planning.compilation import Compiler, check_options
 from maskgil_jax.planning.options import PlanOptions
-from maskgil_jax.runtime import compiling, device_memory, sharding
+from maskgil_jax.runtime import compiling, device_memory, sharding, slices
 from maskgil_jax.runtime.device_memory import TooLarge
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.value_limits import check_values
@@ -46,7 +49,7 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
         if generation_of(topology) not in chips.CHIPS:
             raise InputError(
                 f"topology={topology}: expected a TPU of {', '.join(chips.CHIPS)} and its shape, "
-                "as v5p:4x4x4"
+                "as v5p:4x4x4, or 2xv5p:4x4x4 for two slices"
             )
     grid = parse_grid(options.grid)
     stages = config_defaults.stages_of(options.config.values)
@@ -54,72 +57,154 @@ def make_plans(options: PlanOptions) -> list[dict[str, Any]]:
         raise InputError(f"config: has stages {list(stages)}, expected one tokenizer or generator")
     (config,) = stages.values()
     check_values(config)
+    compiler = Compiler(options.cache)
+    base = search.Setting(
+        options.compiler_options, options.batch_per_chip, config.mesh.fsdp, _remat(config)
+    )
+    compiler_options = parse_compiler_options(options.compiler_options)
+    for topology in options.topology:
+        check_options(programs.devices_of(topology)[0], compiler_options)
     with compiling.announced():
-        return [_plan(config, topology, grid, options) for topology in options.topology]
+        planner = [
+            _Planner(config, topology, grid, options, compiler) for topology in options.topology
+        ]
+        return [one.plan(base) for one in planner]
 
 
 def generation_of(topology: str) -> str:
-    """The TPU of a topology, "v5p" of "v5p:4x4x4"."""
-    return topology.partition(":")[0]
+    """The TPU of a topology, "v5p" of "v5p:4x4x4" and of "2xv5p:4x4x4"."""
+    return programs.topology_of(topology).generation
 
 
-def _plan(
-    config: ConfigDict, topology: str, grid: tuple[int, int], options: PlanOptions
-) -> dict[str, Any]:
-    devices = programs.devices_of(topology)
-    if options.batch_per_chip:
-        config = _with_batch(config, options.batch_per_chip * len(devices))
-    mesh = sharding.make_mesh(config.mesh, devices)
-    log.info("compiling the training step for %s, %d chips", topology, len(devices))
-    step = programs.training_step(config, mesh, options.codebook_size, grid)
-    plan = {
-        "config": options.config.name,
-        "topology": topology,
-        "steps": config.steps,
-        **estimates.estimate(step, generation_of(topology)),
-    }
-    if "step_seconds" in plan:
-        seconds = plan["step_seconds"] * config.steps
-        plan["training_days"] = seconds / 86400
-        plan["chip_hours"] = seconds / 3600 * len(devices)
-    if options.sampler and config.stage == "generator":
-        plan["sampler"] = _plan_sampler(config, topology, grid, options.codebook_size)
-    return plan
+def _remat(config: ConfigDict) -> str:
+    """What is recomputed; "" where the config's network knows no such thing."""
+    return str(config.model.get("remat", ""))
 
 
-def _plan_sampler(
-    config: ConfigDict, topology: str, grid: tuple[int, int], codebook_size: int
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Planner:
+    """The plans of a config on one topology."""
+
+    config: ConfigDict
+    topology: str
+    grid: tuple[int, int]
+    options: PlanOptions
+    compiler: Compiler
+
+    def plan(self, setting: search.Setting) -> dict[str, Any]:
+        """The plan of the training step, with what else the options ask for."""
+        found: list[tuple[search.Setting, search.Plan]] = []
+        if self.options.search:
+            found = self._search(setting)
+            setting = found[0][0]
+        plan = self.training(setting, calibrated=True)
+        if found:
+            plan["search"] = [_summary(one, tried) for one, tried in found]
+        if self.options.recipe and plan["batch_size"] != self.config.batch_size:
+            plan["recipe"] = self._recipe(setting)
+        if self.options.sampler and self.config.stage == "generator":
+            plan["sampler"] = _plan_sampler(self)
+        return plan
+
+    def training(self, setting: search.Setting, calibrated: bool = False) -> dict[str, Any]:
+        """The plan of the training step in a setting."""
+        devices = programs.devices_of(self.topology)
+        config = _with(self.config, setting, len(devices))
+        shape = sharding.with_fsdp(config.mesh, config.model.get("dim", 0), devices)
+        mesh = sharding.make_mesh(shape, devices)
+        log.info("the training step for %s, %d chips: %s", self.topology, len(devices), setting)
+        compiler_options = parse_compiler_options(setting.compiler_options)
+        step = programs.training_step(
+            config, mesh, self.options.codebook_size, self.grid, compiler_options
+        )
+        plan = {
+            "config": self.options.config.name,
+            "topology": self.topology,
+            "steps": config.steps,
+            "remat": setting.remat,
+            **estimates.estimate(step, generation_of(self.topology), self.compiler, calibrated),
+        }
+        if "step_seconds" in plan:
+            seconds = plan["step_seconds"] * config.steps
+            plan["training_days"] = seconds / 86400
+            plan["chip_hours"] = seconds / 3600 * len(devices)
+        return plan
+
+    def _recipe(self, setting: search.Setting) -> dict[str, Any]:
+        """The plan of the config's own batch, or why there is none."""
+        try:
+            return self.training(dataclasses.replace(setting, batch_per_chip=0))
+        except InputError as error:
+            return {"refused": str(error)}
+
+    def _search(self, start: search.Setting) -> list[tuple[search.Setting, search.Plan]]:
+        """What was tried from a setting on."""
+        devices = len(programs.devices_of(self.topology))
+        given = start.compiler_options
+        choices: dict[str, Sequence[Any]] = {
+            "compiler_options": [given + more for more in search.COMPILER_OPTIONS],
+            "fsdp": [size for size in (1, 4, 16, 64, 256) if devices % size == 0],
+            "remat": list(layers.REMAT) if start.remat else [],
+        }
+        if not start.batch_per_chip:
+            start = dataclasses.replace(start, batch_per_chip=8)
+            choices["batch_per_chip"] = [1, 2, 4, 16, 32, 64, 128]
+        goes_on = lambda: self.compiler.compiled < self.options.search_compiles  # noqa: E731
+        return search.search(start, choices, self.training, goes_on)
+
+
+def _summary(setting: search.Setting, plan: search.Plan) -> dict[str, Any]:
+    """A setting and what became of it, for JSON."""
+    numbers = ("fits", "bytes_total", "step_seconds", "mfu", "images_per_second")
+    return dataclasses.asdict(setting) | {name: plan[name] for name in numbers if name in plan}
+
+
+def parse_compiler_options(texts: Sequence[str]) -> dict[str, str | bool]:
+    """`["a=1", "b=true"]` as options of XLA's compiler; of two of a name the last holds.
+
+    Raises:
+      InputError: one has no name or no value.
+    """
+    options: dict[str, str | bool] = {}
+    for text in texts:
+        name, _, value = text.strip().partition("=")
+        if not name or not value:
+            raise InputError(
+                f"compiler_options={text}: expected NAME=VALUE, as "
+                "xla_tpu_scoped_vmem_limit_kib=32768"
+            )
+        options[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
+
+
+def _plan_sampler(planner: _Planner) -> dict[str, Any]:
     """The plan of the sampler on as few chips as hold one image, of the batch that it draws there.
 
     The chips share the weights. The batch is that of config.samples, or what there is memory for,
     as generation/samplers.py finds it.
     """
-    devices, chips = programs.devices_of(topology), 1
+    devices, chips = slices.split(programs.devices_of(planner.topology), 0)[0], 1
     while True:
-        plan = _plan_sampler_on(config, topology, devices[:chips], grid, codebook_size)
-        if plan["fits"] or 2 * chips > min(len(devices), config.model.heads):
+        plan = _plan_sampler_on(planner, devices[:chips])
+        if plan["fits"] or 2 * chips > min(len(devices), planner.config.model.heads):
             return plan
         chips *= 2
 
 
-def _plan_sampler_on(
-    config: ConfigDict,
-    topology: str,
-    devices: list[Any],
-    grid: tuple[int, int],
-    codebook_size: int,
-) -> dict[str, Any]:
+def _plan_sampler_on(planner: _Planner, devices: list[Any]) -> dict[str, Any]:
     """The plan of the sampler on these chips; `refused`: the bytes of larger batches, by size."""
-    log.info("compiling the sampler for %d chips of %s", len(devices), topology)
-    generation = generation_of(topology)
+    log.info("compiling the sampler for %d chips of %s", len(devices), planner.topology)
+    config, generation = planner.config, generation_of(planner.topology)
+    compiler_options = parse_compiler_options(planner.options.compiler_options)
     tried: dict[int, dict[str, Any]] = {}
 
     def attempt(batch: int) -> None:
         sized = config.copy_and_resolve_references()
         sized.samples.batch_size = batch
-        program = programs.sampling(sized, devices, codebook_size, grid)
-        plan = tried[batch] = estimates.estimate(program, generation)
+        program = programs.sampling(
+            sized, devices, planner.options.codebook_size, planner.grid, compiler_options
+        )
+        plan = tried[batch] = estimates.estimate(program, generation, planner.compiler)
         if not plan["fits"]:
             given = sum(map(device_memory.of_argument, jax.tree.leaves(program.arguments)))
             needed, available = plan["bytes_total"] - given, plan["bytes_free"]
@@ -131,12 +216,17 @@ def _plan_sampler_on(
     return plan | {"refused": {batch: one["bytes_total"] for batch, one in refused}}
 
 
-def _with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
-    """The config with another batch, and as many steps as see the same number of images."""
+def _with(config: ConfigDict, setting: search.Setting, devices: int) -> ConfigDict:
+    """The config in a setting; of another batch as many steps as see the same number of images."""
     config = config.copy_and_resolve_references()
-    images = config.steps * config.batch_size
-    config.batch_size = batch_size
-    config.steps = -(-images // batch_size)
+    if setting.batch_per_chip:
+        images = config.steps * config.batch_size
+        config.batch_size = setting.batch_per_chip * devices
+        config.steps = -(-images // config.batch_size)
+    if setting.fsdp != config.mesh.fsdp:
+        config.mesh.update(data=-1, fsdp=setting.fsdp)
+    if setting.remat:
+        config.model.remat = setting.remat
     return config
 
 

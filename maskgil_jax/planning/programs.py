@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,10 @@ from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.planning.arithmetic import traced_flops
 from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.runtime.traced_flops import traced_flops
 from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
 
 
@@ -39,6 +39,7 @@ class Program:
       tokens_per_example: of an image.
       parameters: of the network, or of the networks together.
       model_flops: of one call without what is computed twice.
+      compiler_options: by name.
     """
 
     function: Callable[..., Any]
@@ -49,21 +50,47 @@ class Program:
     tokens_per_example: int
     parameters: int
     model_flops: int
+    compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def devices_of(topology: str) -> list[Any]:
-    """The devices of a TPU topology such as `v5p:4x4x4`, which need not be here.
+class Topology(NamedTuple):
+    """TPUs that are named as `2xv5e:16x16`.
+
+    Attributes:
+      slices: joined by the data center's network; 1 where the name begins with no number.
+      generation: such as v5e.
+      shape: of a slice.
+    """
+
+    slices: int
+    generation: str
+    shape: str
+
+
+def topology_of(name: str) -> Topology:
+    """A topology by its name; its generation is "" where it is no such name."""
+    match = re.fullmatch(r"(?:([1-9]\d*)x)?([a-z]\w*):(\S+)", name)
+    return Topology(int(match[1] or 1), match[2], match[3]) if match else Topology(1, "", "")
+
+
+def devices_of(name: str) -> list[Any]:
+    """The devices of TPUs such as `v5p:4x4x4` or `2xv5e:16x16`, which need not be here.
 
     Raises:
       InputError: no such topology, or the TPU's compiler is not installed.
     """
+    topology = topology_of(name)
+    several = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    one_slice = f"{topology.generation}:{topology.shape}"
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=one_slice, **several
+        ).devices
     except Exception as error:  # of various kinds
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"topology={topology}: {reason}. Expected a TPU and its shape, as v5e:16x16, "
-            "v5p:4x4x4 or v6e:16x16, and pip install -e '.[tpu]'"
+            f"topology={name}: {reason}. Expected a TPU and its shape, as v5e:16x16, v5p:4x4x4 or "
+            "2xv6e:16x16, and pip install -e '.[tpu]'"
         ) from None
 
 
@@ -89,7 +116,11 @@ class _Training:
 
 
 def training_step(
-    config: ConfigDict, mesh: Mesh, codebook_size: int, grid: tuple[int, int]
+    config: ConfigDict,
+    mesh: Mesh,
+    codebook_size: int,
+    grid: tuple[int, int],
+    compiler_options: Mapping[str, Any],
 ) -> Program:
     """The training step of a stage's config.
 
@@ -97,6 +128,7 @@ def training_step(
       config: of a tokenizer or a generator.
       mesh: of devices that may be elsewhere.
       codebook_size, grid: of the codes that a generator is trained on.
+      compiler_options: by name.
     """
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     if config.stage == "generator":
@@ -119,12 +151,17 @@ def training_step(
     return Program(
         function,
         arguments,
-        dict(donate_argnums=0, out_shardings=(layout, None)),
+        dict(
+            donate_argnums=0,
+            out_shardings=(layout, None),
+            compiler_options=compiler_options.check(mesh.devices.flat, config.compiler_options),
+        ),
         mesh,
         config.batch_size,
         training.tokens_per_example,
         _size(state.model),
         model_flops,
+        compiler_options,
     )
 
 
@@ -142,15 +179,14 @@ def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int,
         batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
     else:
         batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
+    count = generator_step.model_flops(config, network)
     return _Training(
         step=generator_step.step,
         init=lambda: generator_step.init(config, network, None),
         frozen=generator_step.Frozen(),
         batch=batch,
         tokens_per_example=height * width,
-        model_flops=(
-            flops.training_flops(network, B, tokens) if isinstance(network, LlamaConfig) else None
-        ),
+        model_flops=None if count is None else count(grid),
     )
 
 
@@ -189,7 +225,11 @@ class _Sampling:
 
 
 def sampling(
-    config: ConfigDict, devices: list[Any], codebook_size: int, grid: tuple[int, int]
+    config: ConfigDict,
+    devices: list[Any],
+    codebook_size: int,
+    grid: tuple[int, int],
+    compiler_options: Mapping[str, Any],
 ) -> Program:
     """All decoding steps of a generator for one batch of `config.samples`.
 
@@ -197,6 +237,7 @@ def sampling(
       config: of a generator.
       devices: that share the weights (the tensor axis).
       codebook_size, grid: of the codes.
+      compiler_options: by name.
 
     Raises:
       InputError: the config's network is not a LLaMA.
@@ -220,12 +261,13 @@ def sampling(
     return Program(
         chosen.function,
         (model, condition, *_replicated(chosen.arguments, mesh)),
-        {},
+        dict(compiler_options=compiler_options.options_for(devices[0])),
         mesh,
         B,
         grid[0] * grid[1],
         _size(model),
         chosen.model_flops,
+        compiler_options,
     )
 
 
@@ -293,15 +335,6 @@ def _masked_sampling(
 def _randomness() -> tuple[Any, Any]:
     """Shapes of the key, and of the number of the first image, which is folded into it."""
     return jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
-
-
-def compiled(program: Program) -> tuple[jax.stages.Compiled, int, float]:
-    """The program compiled, the FLOPs in its trace, and the seconds that compiling took."""
-    start = time.monotonic()
-    with jax.set_mesh(program.mesh):
-        traced = jax.jit(program.function, **program.options).trace(*program.arguments)
-        result = traced.lower(lowering_platforms=("tpu",)).compile()
-    return result, traced_flops(traced.jaxpr.jaxpr), time.monotonic() - start
 
 
 def _laid_out(tree: Any, layout: Any) -> Any:

@@ -23,7 +23,7 @@ from maskgil_jax.pretrained import (
     model_directory,
     networks,
 )
-from maskgil_jax.runtime import device_memory, sharding
+from maskgil_jax.runtime import device_memory, each_device, sharding
 from maskgil_jax.runtime.errors import InputError
 
 
@@ -245,15 +245,25 @@ class Generator:
         if not masked_B.any():
             return codes_Bhw[None] if history else codes_Bhw
         plan, counts_SB = self._planned(masked_B, options, negative is None, room)
+        rows, key_layout = each_device.ROWS, _layout_of_key(rng)
+        program, static = each_device.of(
+            self.network,
+            len(codes_Bhw),
+            masked_loop.sample_codes,
+            (each_device.WHOLE, rows, rows, each_device.COLUMNS, key_layout, rows, rows),
+            each_device.COLUMNS if history else rows,
+            plan=plan,
+            prefix=prefix,
+            history=history,
+        )
+        start_B = _indices(start, len(codes_Bhw))
         with sharding.where_shared(self.network):
             return device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
-                masked_loop.sample_codes,
-                *(self.network, condition, codes_Bhw, counts_SB, rng, start, negative),
-                plan=plan,
-                prefix=prefix,
-                history=history,
+                program,
+                *(self.network, condition, codes_Bhw, counts_SB, rng, start_B, negative),
+                **static,
             )
 
     @staticmethod
@@ -380,13 +390,18 @@ class Generator:
         """Class ids of what a user writes: ids, names, "all", "0-99"; see class_names.ids_of."""
         return class_names.ids_of(given, self.class_names, self.num_classes)
 
+    @property
+    def _shards(self) -> int:
+        """Devices that a batch is split over."""
+        mesh = sharding.mesh_of(self.network)
+        return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
     def _placed(self, batch: Any) -> Any:
         """Arrays [B, ...] on the devices that the network is spread over."""
         mesh = sharding.mesh_of(self.network)
         if mesh is None:
             return batch
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        divides = len(jax.tree.leaves(batch)[0]) % shards == 0
+        divides = len(jax.tree.leaves(batch)[0]) % self._shards == 0
         spread = sharding.batch if divides else sharding.replicated
         return jax.device_put(batch, spread(mesh))
 
@@ -456,15 +471,24 @@ class CausalGenerator(Generator):
         batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
             return jnp.full((batch, height, width), self.mask_id, jnp.int32)
+        rows = each_device.ROWS
+        program, static = each_device.of(
+            self.network,
+            batch,
+            autoregressive.sample_codes,
+            (each_device.WHOLE, rows, _layout_of_key(rng), rows, rows),
+            rows,
+            options=chosen,
+            grid=grid,
+            tokens=tokens,
+        )
         with sharding.where_shared(self.network):
             return device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of((batch, height, width))}",
-                autoregressive.sample_codes,
-                *(self.network, condition, rng, start, negative),
-                options=chosen,
-                grid=grid,
-                tokens=tokens,
+                program,
+                *(self.network, condition, rng, _indices(start, batch), negative),
+                **static,
             )
 
     def check_options(
@@ -506,3 +530,13 @@ def make_generator(
 def _logits(network: TokenModel, codes: jax.Array, condition: Condition) -> jax.Array:
     logits = network.classify(network.normed(network.backbone(codes, condition)))
     return factors.joint(logits, network.config.vocabularies)
+
+
+def _layout_of_key(key: jax.Array) -> jax.sharding.PartitionSpec:
+    """Of a key of all images, or of keys of each."""
+    return each_device.ROWS if key.ndim else each_device.WHOLE
+
+
+def _indices(start: Any, batch: int) -> Any:
+    """The index of each image, int32 [B], by that of the first or of each."""
+    return start if jnp.ndim(start) else start + np.arange(batch, dtype=np.int32)

@@ -127,15 +127,21 @@ class PromptedGenerator(Generator):
         groups = [np.flatnonzero(lengths_B == length) for length in lengths]
         drawn = []
         for length, places in zip(lengths, groups, strict=True):
-            text = self._text([rows[i] for i in places.tolist()], grid, length)
+            filled = self._filled_up(places)
+            text = self._text([rows[i] for i in filled.tolist()], grid, length)
             negative = None
             if against is not None:
-                negative = self._text([against[i] for i in places.tolist()], grid, length)
-            drawn.append(draw(places, text, negative))
+                negative = self._text([against[i] for i in filled.tolist()], grid, length)
+            codes = draw(filled, text, negative)
+            drawn.append(jax.lax.slice_in_dim(codes, 0, len(places), axis=axis))
         if len(groups) == 1:
             return drawn[0]
         order = np.argsort(np.concatenate(groups))
         return jnp.take(jnp.concatenate(drawn, axis), order, axis)
+
+    def _filled_up(self, places: np.ndarray) -> np.ndarray:
+        """Places with the first again, so that they divide over the devices that draw."""
+        return np.append(places, np.repeat(places[:1], -len(places) % self._shards))
 
     def _padded(self, row: Sequence[int]) -> int:
         """Tokens that a prompt is padded to, with what begins the image."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import networks
-from maskgil_jax.runtime import device_memory
+from maskgil_jax.runtime import device_memory, each_device
 from maskgil_jax.runtime.errors import InputError
 
 
@@ -48,19 +48,24 @@ class Tokenizer(networks.PretrainedNetwork):
         sizes = {"codebook_size": self.codebook_size, "downsample": self.downsample}
         return super().provenance | sizes
 
-    def encode(self, images: npt.ArrayLike) -> jax.Array:
+    def encode(self, images: npt.ArrayLike, memory: float | None = None) -> jax.Array:
         """Codes of images.
 
         Args:
           images: float32 [B, H, W, 3] in [-1, 1], sides multiples of `downsample`.
+          memory: bytes of each device that may be taken beside the weights; None: what is free.
 
         Returns:
           int32 [B, h, w].
 
         Raises:
           InputError: wrong shape, dtype or range; or latents that are not finite.
+          TooLarge: an InputError, more images than the memory allows.
         """
-        codes, finite = _encode(self.network, self._checked_images(images))
+        checked = self._checked_images(images)
+        B, height, width, _ = checked.shape
+        what = f"encoding {B} image{'s' if B > 1 else ''} of {height} x {width} pixels"
+        codes, finite = self._run(memory, what, _encode, checked)
         self._check_finite(finite, "latents")
         return codes
 
@@ -84,12 +89,18 @@ class Tokenizer(networks.PretrainedNetwork):
         """
         codes = networks.checked_codes(codes, self.codebook_size)
         what = f"decoding {networks.images_of(codes.shape)}"
-        images, finite = device_memory.run_within(memory, what, _decode, self.network, codes)
+        images, finite = self._run(memory, what, _decode, codes)
         self._check_finite(finite, "pixels")
         return images
 
+    def _run(self, memory: float | None, what: str, function: Any, rows: jax.Array) -> Any:
+        """What a function of the network and a batch gives, each of which is of rows."""
+        layout = (each_device.WHOLE, each_device.ROWS)
+        program, _ = each_device.of(self.network, len(rows), function, layout, each_device.ROWS)
+        return device_memory.run_within(memory, what, program, self.network, rows)
+
     def _check_finite(self, finite: jax.Array, what: str) -> None:
-        if not isinstance(finite, jax.core.Tracer) and not finite:
+        if not isinstance(finite, jax.core.Tracer) and not finite.all():
             raise InputError(
                 f"{self._path or 'this tokenizer'} gives {what} that are not finite: its weights "
                 "are damaged, or overflow"
@@ -117,7 +128,7 @@ class Tokenizer(networks.PretrainedNetwork):
 @jax.jit
 def _encode(network: VQTokenizer, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     latents = network.latents(images)
-    return network.codes(latents), jnp.isfinite(latents).all()
+    return network.codes(latents), _finite_rows(latents)
 
 
 @jax.jit
@@ -128,4 +139,9 @@ def _latents(network: VQTokenizer, images: jax.Array) -> jax.Array:
 @jax.jit
 def _decode(network: VQTokenizer, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
     images = network.decode(codes)
-    return images, jnp.isfinite(images).all()
+    return images, _finite_rows(images)
+
+
+def _finite_rows(x: jax.Array) -> jax.Array:
+    """Whether all of a row is finite: bool [B]."""
+    return jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))

@@ -94,6 +94,8 @@ FIGURES: dict[str, tuple[str, tuple[Panel, ...]]] = {
             Panel("learning_rate", "learning rate"),
             Panel("examples_per_second", "images per second"),
             Panel("data_wait_seconds", "seconds a step waits for data"),
+            Panel("mfu", "MFU"),
+            Panel("goodput", "goodput"),
         ),
     ),
 }

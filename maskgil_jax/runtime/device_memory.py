@@ -118,15 +118,12 @@ def refusal(message: str) -> tuple[float, float] | None:
     return None
 
 
-def largest_batch(
-    attempt: Callable[[int], T], wanted: int, multiple: int = 1
-) -> tuple[int, T, list[TooLarge]]:
+def largest_batch(attempt: Callable[[int], T], wanted: int) -> tuple[int, T, list[TooLarge]]:
     """The batch to go through `wanted` rows in, as few times as the memory allows.
 
     Args:
       attempt: of a batch of this many rows.
-      wanted: rows, a multiple of `multiple`.
-      multiple: of which a batch is one (devices that it is split over).
+      wanted: rows, of each device.
 
     Returns:
       The batch, what the attempt gave, and the refusals before it.
@@ -140,18 +137,18 @@ def largest_batch(
         try:
             return batch, attempt(batch), list(refusals.values())
         except TooLarge as error:
-            if batch <= multiple:
+            if batch <= 1:
                 raise
             refusals[batch] = error
-        batch = _smaller(refusals, wanted, multiple)
+        batch = _smaller(refusals, wanted)
 
 
-def _smaller(refusals: dict[int, TooLarge], wanted: int, multiple: int) -> int:
+def _smaller(refusals: dict[int, TooLarge], wanted: int) -> int:
     """The next batch: where the line through the two smallest refused ones meets the memory."""
     batch, *larger = sorted(refusals)
     needed, available = refusals[batch].needed, refusals[batch].available
     slope = needed / batch  # what no rows at all need is not known yet
     if larger and (difference := refusals[larger[0]].needed - needed) > 0:
         slope = difference / (larger[0] - batch)
-    size = min(batch - int((needed - available) / slope) - 1, batch - multiple)
-    return even_batch(max(size // multiple * multiple, multiple), wanted, multiple)
+    size = batch - int((needed - available) / slope) - 1
+    return even_batch(max(size, 1), wanted, 1)

@@ -4,10 +4,12 @@ import contextlib
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from etils import epath
 
 from maskgil_jax.runtime.errors import InputError
@@ -25,10 +27,49 @@ _JSON_NAMES = {
 }
 
 
+class InPieces(NamedTuple):
+    """An array for `write_npz` that is never in memory as a whole.
+
+    Attributes:
+      shape, dtype: of it.
+      pieces: of it, one after another along the first axis.
+    """
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    pieces: Iterable[np.ndarray]
+
+
 def write_npz(path: epath.PathLike, **arrays: Any) -> None:
-    """Write an npz atomically."""
-    with _replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    """Write an npz atomically, to the bytes that numpy.savez writes.
+
+    Args:
+      path: of the file.
+      **arrays: by name; arrays, or `InPieces`.
+    """
+    with (
+        _replacing(path) as temporary,
+        temporary.open("wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                _write_array(member, array)
+
+
+def _write_array(file: IO[bytes], array: Any) -> None:
+    if not isinstance(array, InPieces):
+        np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+        return
+    descr = np.lib.format.dtype_to_descr(np.dtype(array.dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    rows = 0
+    for piece in array.pieces:
+        assert piece.shape[1:] == array.shape[1:] and piece.dtype == array.dtype
+        file.write(np.ascontiguousarray(piece).data)
+        rows += len(piece)
+    assert rows == array.shape[0]
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:

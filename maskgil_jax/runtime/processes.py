@@ -1,6 +1,7 @@
 """One run in several processes, one per host or GPU: they meet, agree, and end together."""
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -20,8 +21,10 @@ from maskgil_jax.runtime.errors import InputError, Interrupted
 
 log = logging.getLogger("maskgil_jax")
 
+LONGEST_WAIT = 7 * 24 * 3600  # seconds; who is lost is found out by its heartbeat
+_WAITS = itertools.count()  # all processes wait in the same order
 LOST = 75  # exit code (EX_TEMPFAIL) where another process was lost: the same command goes on
-GO_ON = "run the same command on all of them to go on from the newest checkpoint"
+GO_ON = "run the same command on all of them, which goes on from what is saved"
 # How JAX's runtime, gRPC, Gloo and NCCL say that another process did not come or has gone.
 NOT_THERE = re.compile(
     "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED"
@@ -158,8 +161,41 @@ def first() -> bool:
 
 
 def wait(name: str) -> None:
-    """Until every process is at the place of this name."""
-    multihost_utils.sync_global_devices(name)
+    """Until every process is at the place of this name, which may take some of them hours.
+
+    A collective of devices gives up on those that are late: on CPUs after 30 seconds.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost  # slow to import
+
+    multihost.sync_global_processes(
+        f"{name}, wait {next(_WAITS)}",
+        timeout=LONGEST_WAIT,
+        processes={*range(jax.process_count())},
+    )
+
+
+def by_first(work: Callable[[], int], what: str) -> int:
+    """What `work` gives, which the first process alone does; all processes call this.
+
+    Args:
+      work: gives a number that all get to know.
+      what: it is done with, as "output=DIR", for messages of the others.
+
+    Raises:
+      InputError: that of the first process; in the others one that says so.
+    """
+    result, refusal = 0, None
+    if first():
+        try:
+            result = work()
+        except InputError as error:
+            refusal = error
+    wait(what)
+    if total(refusal is not None):
+        raise refusal or InputError(f"{what}: process 0 cannot use it, and says why")
+    return total(result)
 
 
 def total(value: int) -> int:

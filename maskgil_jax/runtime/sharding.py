@@ -1,7 +1,8 @@
 """The mesh, and the one table that says how every array is laid out on it.
 
 Axes: `data` (copies of the model), `fsdp` (parameters and optimizer state split, gathered on
-use), `tensor` (heads and hidden units split). A batch is split over data x fsdp.
+use), `tensor` (heads and hidden units split). A batch is split over data x fsdp. Of several slices
+each has a mesh of its own, and `data` goes over all of them (see slices.py).
 """
 
 import contextlib
@@ -9,19 +10,25 @@ import functools
 import logging
 import math
 import re
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from maskgil_jax.runtime import slices
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
 
+Tree = TypeVar("Tree")
+
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
+TILE_ROWS = 16  # of a bfloat16 register of a TPU, 16 x 128
 
 # First match wins; names are paths in the train state, so optimizer moments and EMA match too.
 RULES = {
@@ -50,30 +57,98 @@ RULES = {
 }
 
 
-def make_mesh(shape: dict[str, int], devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices (or `devices`); one axis of size -1 takes what the others leave.
 
+    Args:
+      shape: sizes by axis, of each slice; and `slices`, the number of them: 0, as without it, is
+        that of the devices (see slices.split). Between slices, which only the data center's
+        network joins, data parallelism alone goes.
+      devices: None: all.
+
     Raises:
-      InputError: the sizes do not multiply to the number of devices.
+      InputError: the sizes do not multiply to the number of devices of a slice, or the devices are
+        of another number of slices.
     """
     devices = devices or jax.devices()
-    if set(shape) != set(AXES):
-        raise InputError(f"config.mesh has axes {sorted(shape)}, expected {sorted(AXES)}")
-    sizes = {axis: int(shape[axis]) for axis in AXES}
+    if {*shape} - {"slices"} != {*AXES}:
+        expected = sorted([*AXES, "slices"])
+        raise InputError(f"config.mesh has axes {sorted(shape)}, expected {expected}")
+    parts = slices.split(devices, int(shape.get("slices", 0)))
+    sizes = _sizes({axis: int(shape[axis]) for axis in AXES}, len(parts[0]), len(parts))
+    # jax.make_mesh refuses what splits an axis of the slice, such as fsdp=4 on v6e:16x16.
+    layouts = [
+        mesh_utils.create_device_mesh(sizes, part, allow_split_physical_axes=True) for part in parts
+    ]
+    return Mesh(np.concatenate(layouts), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _sizes(shape: dict[str, int], devices: int, slices: int) -> tuple[int, ...]:
+    """The sizes of a slice's axes, with what is left filled in."""
+    sizes = dict(shape)
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
-        sizes[free[0]] = len(devices) // fixed
-    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+    if len(free) == 1 and fixed > 0 and devices % fixed == 0:
+        sizes[free[0]] = devices // fixed
+    if math.prod(sizes.values()) != devices or min(sizes.values()) < 1:
+        of_each = f" of each of {slices} slices" if slices > 1 else ""
         raise InputError(
-            f"config.mesh = {dict(shape)} does not fit {len(devices)} devices: the sizes must "
+            f"config.mesh = {shape} does not fit {devices} devices{of_each}: the sizes must "
             "multiply to that number (one may be -1: what is left)"
         )
-    # jax.make_mesh refuses what splits an axis of the slice, such as fsdp=4 on v6e:16x16.
-    layout = mesh_utils.create_device_mesh(
-        tuple(sizes.values()), devices, allow_split_physical_axes=True
+    return tuple(sizes.values())
+
+
+def with_fsdp(
+    shape: Mapping[str, int], width: int, devices: list[jax.Device] | None = None
+) -> dict[str, int]:
+    """The shape of a mesh for a model, with `fsdp` chosen where `data` and `fsdp` are both -1.
+
+    The most devices are chosen that each hold whole tiles of matrices of `width` rows and that fill
+    whole axes of the slice, where some do: TPUs gather other pieces as padded arrays, by
+    all-reduce. Where the config says a number that gives such pieces, the log says so.
+
+    Args:
+      shape: sizes by axis, as of config.mesh.
+      width: of the model; 0: any number of devices is fine.
+      devices: None: all.
+    """
+    devices = devices or jax.devices()
+    first = slices.split(devices, int(shape.get("slices", 0)))[0]
+    data, fsdp, tensor = (int(shape[axis]) for axis in AXES)
+    free = len(first) // max(tensor, 1)
+    if (data, fsdp) != (-1, -1):
+        fsdp = free // max(data, 1) if fsdp == -1 else fsdp
+        rows = width // max(fsdp, 1)
+        if first[0].platform == "tpu" and rows % TILE_ROWS:
+            _say_padded(fsdp, width, rows)
+        return dict(shape)
+    fitting = [n for n in range(free, 0, -1) if free % n == 0 and width % (n * TILE_ROWS) == 0]
+    whole = (n for n in fitting if _fills_axes((free // n, n, max(tensor, 1)), first))
+    fsdp = next(whole, fitting[0] if fitting else 1)
+    log.info(
+        "mesh: data = %d, fsdp = %d, chosen for matrices of %d rows", free // fsdp, fsdp, width
     )
-    return Mesh(layout, AXES, axis_types=(AxisType.Auto,) * 3)
+    return {**shape, "fsdp": fsdp}
+
+
+@functools.cache
+def _say_padded(fsdp: int, width: int, rows: int) -> None:
+    log.warning(
+        "config.mesh.fsdp = %d splits matrices of %d rows into pieces of %d, which TPUs gather as "
+        "padded arrays, twice the bytes or more: expected pieces of a multiple of %d rows "
+        "(data = -1 with fsdp = -1 chooses)",
+        *(fsdp, width, rows, TILE_ROWS),
+    )
+
+
+def _fills_axes(sizes: tuple[int, ...], devices: list[jax.Device]) -> bool:
+    """Whether each axis of such a mesh is made of whole axes of the slice."""
+    try:
+        mesh_utils.create_device_mesh(sizes, devices)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def check_batch(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:
@@ -150,9 +225,78 @@ def split_batch(x: jax.Array) -> jax.Array:
     Left to itself, the compiler may lay activations out like the weights that they meet, with the
     full batch on every device.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not splits():
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def splits() -> bool:
+    """Whether what is traced now is split over the devices of a mesh.
+
+    It is not where no mesh is set, nor in a program that each device runs alone (each_device.py).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and not mesh.manual_axes
+
+
+def sum_over_devices(
+    function: Callable[..., tuple[Tree, Any]], layout: Any, shared: Any, *batches: Any
+) -> tuple[Tree, Any]:
+    """`function(shared, *batches)`, of which each device sums its examples: exchanged once.
+
+    Left to itself, the compiler exchanges each array that a sum over examples makes, before it adds
+    them up. Where no mesh is set, and on one device, this is `function`.
+
+    Args:
+      function: pure; gives a tree of sums over the examples, and a tree of arrays with a first axis
+        of examples.
+      layout: for each sum the dimension that is split over fsdp, or -1; a prefix of their tree.
+      shared: tree of arrays, which each device gathers whole.
+      *batches: trees of arrays with a first axis of examples.
+    """
+    mesh, (axes,) = jax.sharding.get_abstract_mesh(), BATCH
+    if not splits() or math.prod(mesh.shape[axis] for axis in axes) == 1:
+        return function(shared, *batches)
+    sums, _ = jax.eval_shape(function, shared, *batches)
+    fsdp = mesh.shape["fsdp"]
+    divided = jax.tree.map(
+        lambda x, d: d if d >= 0 and x.shape[d] % fsdp == 0 else -1,
+        sums,
+        jax.tree.broadcast(layout, sums),
+    )
+
+    def added(x: jax.Array, dimension: int) -> jax.Array:
+        if dimension < 0:
+            return jax.lax.psum(x, axes)
+        x = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=dimension, tiled=True)
+        return jax.lax.psum(x, "data")
+
+    def on_device(shared: Any, *batches: Any) -> tuple[Tree, Any]:
+        sums, rows = function(shared, *batches)
+        return jax.tree.map(added, sums, divided), rows
+
+    return jax.shard_map(
+        on_device,
+        in_specs=(P(), *(BATCH for _ in batches)),
+        out_specs=(
+            jax.tree.map(lambda d: P(*[None] * d, "fsdp") if d >= 0 else P(), divided),
+            BATCH,
+        ),
+        axis_names={*axes},
+        check_vma=False,
+    )(shared, *batches)
+
+
+def split_dimensions(params: Any) -> Any:
+    """For each parameter the dimension that the table splits over fsdp, or -1; see `splits`."""
+
+    def one(path: tuple[Any, ...], leaf: Any) -> int:
+        if not splits():
+            return -1
+        spec = tuple(_spec_of(name_of(path), leaf))
+        return spec.index("fsdp") if "fsdp" in spec else -1
+
+    return jax.tree.map_with_path(one, params)
 
 
 def platform() -> str:

@@ -46,7 +46,12 @@ def check(directory: epath.PathLike) -> None:
         )
 
 
-def begin(directory: epath.PathLike, new: Written, before: Written | None = None) -> bool:
+def begin(
+    directory: epath.PathLike,
+    new: Written,
+    before: Written | None = None,
+    removes_unfinished: bool = True,
+) -> bool:
     """Mark a directory, which is made if needed, as unfinished.
 
     What a command of other settings has written there is removed; files of others stay.
@@ -55,19 +60,23 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
       directory: to be filled.
       new: what will be written.
       before: what lies there, if a command has finished it.
+      removes_unfinished: whether what one has not finished is removed too; it is refused otherwise.
 
     Returns:
       Whether files that are there were written with the same settings: there is no need to write
       those again.
 
     Raises:
-      InputError: a mark that is damaged, or a directory that cannot be written.
+      InputError: a mark that is damaged, a directory that cannot be written, or what is refused.
     """
     directory = epath.Path(directory)
     new = Written(json.loads(to_json(new.settings)), new.files)  # as a mark gives them back
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        previous = _read(directory) or before
+        marked = _read(directory)
+        if marked and marked.settings is not None and not removes_unfinished:
+            _check_same(directory, marked, new)
+        previous = marked or before
         _remove_temporaries(directory, {MARK, *new.files, *(previous.files if previous else ())})
         if previous and new.settings is not None and previous.settings == new.settings:
             mark(directory, new)
@@ -89,6 +98,21 @@ def begin(directory: epath.PathLike, new: Written, before: Written | None = None
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error}") from None
     return False
+
+
+def _check_same(directory: epath.Path, marked: Written, new: Written) -> None:
+    """Raise InputError where files of other settings than the new ones lie there unfinished."""
+    ours, theirs = (dict(one.settings or {}) for one in (new, marked))
+    names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    if not names:
+        return
+    there = {path.name for path in directory.iterdir()}
+    if count := len(there & {*marked.files}):
+        raise InputError(
+            f"{directory} holds {count} of {len(marked.files)} files of another run, which was "
+            f"stopped or is still running; it differs in {', '.join(names)}: expected another "
+            "directory, or the command of that run, which goes on; or remove the directory"
+        )
 
 
 def _remove_temporaries(directory: epath.Path, names: Container[str]) -> None:

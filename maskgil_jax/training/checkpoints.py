@@ -70,13 +70,22 @@ class Checkpoints:
         }
         return {step: float(norm) for step, norm in norms.items() if norm}
 
-    def save(self, step: int, state: Any, *, weight_norm: float) -> None:
+    @property
+    def useful_seconds(self) -> float | None:
+        """Of the steps up to the newest checkpoint (see goodput.py); None: it does not say it."""
+        if self.latest is None:
+            return 0.0
+        noted = self._note_of(self.latest, "useful_seconds")
+        return float(noted) if noted else None
+
+    def save(self, step: int, state: Any, *, weight_norm: float, useful_seconds: float) -> None:
         """Begin to save, once the save before is done; nothing if the step is already there.
 
         Args:
           step: of the state.
           state: arrays.
           weight_norm: of all trained weights, kept beside them.
+          useful_seconds: in the steps up to this one (see goodput.py), kept too.
 
         Raises:
           InputError: this checkpoint, or the one before, could not be written; or the directory
@@ -88,10 +97,11 @@ class Checkpoints:
             raise InputError(f"{self._directory} was removed while the run went on")
         if self.latest == step:
             return
-        flat, notes = flatten(state), self._about | {"weight_norm": str(weight_norm)}
+        flat = flatten(state)
+        numbers = {"weight_norm": str(weight_norm), "useful_seconds": str(useful_seconds)}
         try:
             self._saving = self._checkpointer.save_async(
-                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=notes
+                step, flat | {CHECKSUMS: _checksums(flat)}, custom_metadata=self._about | numbers
             )
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error

@@ -13,12 +13,16 @@ MAY_CHANGE = (
     "skips_allowed",
     "tracker",
     "mesh",
+    "compiler_options",
     "data.threads",
     "data.workers",
     "data.bad_image_limit",
     "samples",
     "evaluation",
 )
+
+# These too, in a config of several stages as well.
+OF_A_START = ("trace", "compilation_cache")
 
 # Fields that older runs do not have, and what they did.
 ADDED = {
@@ -31,6 +35,7 @@ ADDED = {
     "split": "uniform",
     "rope_positions": "extended",
     "rope_grid": [],
+    "slices": 0,
     "qk_norm": "",
     "post_norm": "",
     "rope": "",
@@ -53,10 +58,10 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     lines = []
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
-        if name in MAY_CHANGE:
+        field = re.sub(r"^stages\.\w+\.", "", name)
+        if name in MAY_CHANGE or field in OF_A_START:
             continue
         before = old.get(key, ADDED.get(key, "(absent)"))
-        field = re.sub(r"^stages\.\w+\.", "", name)
         after = new.get(key, REMOVED.get(field, "(absent)"))
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{name}.")

@@ -13,6 +13,7 @@ def write(runs: dict[str, epath.PathLike], path: epath.PathLike) -> None:
         "quality": ("accuracy", "psnr"),
         "norms": ("gradient_norm", "parameter_norm", "output_norm"),
         "images per second": ("examples_per_second",),
+        "share": ("mfu", "goodput"),
     }
     with figures.figure(4 * len(columns), 3 * len(runs)) as figure:
         rows = figure.subplots(len(runs), len(columns), squeeze=False)
@@ -26,5 +27,6 @@ def write(runs: dict[str, epath.PathLike], path: epath.PathLike) -> None:
                 axes.set(title=f"{name}: {title}", xlabel="step")
                 if title == "norms":
                     axes.set_yscale("log")
-                axes.legend()
+                if axes.lines:  # older logs have no goodput
+                    axes.legend()
         figures.save(path, figure)

@@ -55,7 +55,7 @@ def weighted_loss(
     loss, correct = objectives.summed_in_chunks(
         functools.partial(_loss_of_positions, model.config.vocabularies, label_smoothing),
         chunk,
-        layers.without_layers(model),
+        layers.head_of(model),
         x_BLD,
         *(codes_BL, jnp.broadcast_to(jnp.arange(L), (B, L)), masked_BL, weight_BL),
     )

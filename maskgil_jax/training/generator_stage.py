@@ -1,6 +1,5 @@
 """Stage 2: train a token model to predict masked codes."""
 
-import functools
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from maskgil_jax.training import (
     generator_step,
     loop,
     objectives,
+    traced_once,
 )
 from maskgil_jax.training.common_checks import check_common
 from maskgil_jax.training.generator_samples import SampleConditions
@@ -41,15 +41,17 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
         config.start_from.generator, network, data.provenance, data.conditioning.provenance
     )
     frozen = generator_step.Frozen(data.in_step, data.conditioning.network)
-    init = functools.partial(generator_step.init, config, network)
-    step = functools.partial(generator_step.step, config=config)
+    settings = traced_once.settings(config)
+    init = traced_once.partial(generator_step.init, settings, network)
+    step = traced_once.partial(generator_step.step, config=settings)
+    flops = generator_step.model_flops(config, network)
 
     def describe(state: TrainState) -> dict[str, Any]:
         return generator_samples.generator_of(data, averaged(state)).description
 
     opened = loop.open_run(init, start_from, data.dataset, config, workdir, mesh, describe)
     with opened as (run, state):
-        steps = loop.train(run, state, step, frozen)
+        steps = loop.train(run, state, step, frozen, flops)
         for number, state in steps:
             pictures = generator_samples.sample_pictures(
                 data, averaged(state), conditions, config, options

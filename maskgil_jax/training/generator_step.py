@@ -3,6 +3,7 @@
 Letters: B batch, h w grid.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,10 @@ import optax
 from ml_collections import ConfigDict
 
 from maskgil_jax.conditioning import base
+from maskgil_jax.data.images.buckets import Size
+from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Text
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import networks
 from maskgil_jax.training import objectives, optimizer
@@ -51,6 +55,23 @@ def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
         optimizer=adam.init(model),
         ema=jax.tree.map(jnp.copy, model) if config.ema_decay else None,
     )
+
+
+def model_flops(config: ConfigDict, network: Any) -> Callable[[Size], int] | None:
+    """A function of a grid that gives the FLOPs of the generator in a step, what MFU is of.
+
+    What is computed twice to save memory is not in it, nor what a tokenizer or an encoder does in
+    the step. None: not of a network of this kind, whose step is counted as it is traced.
+    """
+    if not isinstance(network, LlamaConfig):
+        return None
+    tokens = config.model.condition_tokens
+
+    def count(grid: Size) -> int:
+        of_grid = dataclasses.replace(network, grid=grid)
+        return flops.training_flops(of_grid, config.batch_size, tokens)
+
+    return count
 
 
 def step(

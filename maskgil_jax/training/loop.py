@@ -22,17 +22,20 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from maskgil_jax.data import pipeline
-from maskgil_jax.data.images.buckets import Compilations
+from maskgil_jax.data.images.buckets import Compilations, Size
 from maskgil_jax.data.order import Order
 from maskgil_jax.pretrained import kept_checkpoints
-from maskgil_jax.runtime import sharding, version
+from maskgil_jax.runtime import compiler_options, sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
-from maskgil_jax.training import trackers
+from maskgil_jax.training import chip_use, trackers
 from maskgil_jax.training.checkpoints import Checkpoints
+from maskgil_jax.training.chip_use import ChipUse, StepFlops
 from maskgil_jax.training.clock import Clock
 from maskgil_jax.training.dataset import Dataset
+from maskgil_jax.training.goodput import Goodput
 from maskgil_jax.training.interrupt import StopRequest
 from maskgil_jax.training.skipped_steps import Skips, weight_norm
+from maskgil_jax.training.trace import Trace, steps_of
 from maskgil_jax.training.train_state import Batch, Metrics, TrainState
 from maskgil_jax.training.unreadable_images import UnreadableImages
 from maskgil_jax.training.writer import Writer
@@ -52,8 +55,10 @@ class Run:
       start_step: steps that were done before.
       checkpoints: of the work directory.
       writer: of numbers and pictures.
+      goodput: of all starts of the run.
       stop: whether somebody wants the run to stop.
       unreadable: the images that cannot be read.
+      trace: of the steps that are to be traced.
     """
 
     config: ConfigDict
@@ -63,8 +68,10 @@ class Run:
     start_step: int
     checkpoints: Checkpoints
     writer: Writer
+    goodput: Goodput
     stop: StopRequest
     unreadable: UnreadableImages
+    trace: Trace
 
 
 @contextlib.contextmanager
@@ -105,13 +112,17 @@ def open_run(
             state = _fresh_state(init, start_from, shardings, mesh)
         else:
             state = _restored_state(checkpoints, shapes, shardings)
-        start = checkpoints.latest or 0
+        start, goodput = checkpoints.latest or 0, Goodput(workdir, checkpoints.useful_seconds)
         tracker = trackers.named(config.tracker)
         known = dict(steps=config.steps, tracker=tracker, config=about["config"])
-        with Writer(workdir, start_step=start, **known) as writer:
+        traced = steps_of(config.trace, config.steps)
+        with (
+            Writer(workdir, start_step=start, **known) as writer,
+            Trace(traced, start, workdir) as trace,
+        ):
             run = Run(
                 *(config, mesh, dataset, shardings, start),
-                *(checkpoints, writer, stop, unreadable),
+                *(checkpoints, writer, goodput, stop, unreadable, trace),
             )
             yield run, state
 
@@ -121,6 +132,7 @@ def train(
     state: TrainState,
     step: Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]],
     frozen: Any,
+    model_flops: Callable[[Size], int] | None = None,
 ) -> Iterator[tuple[int, TrainState]]:
     """Train to `config.steps`; yields (number, state) of the steps that pictures are due of.
 
@@ -128,29 +140,42 @@ def train(
       run, state: from `open_run`. States are donated, those yielded once the next is asked for.
       step: (state, frozen, batch) -> (state, metrics), pure; metrics are scalars.
       frozen: what the step reads and never changes.
+      model_flops: of a step on a grid, for MFU; None: those of the step as it is traced.
 
     Raises:
       Interrupted: a signal came to a process; the state was saved.
       InputError: see `_reason_to_stop`, Skips and Checkpoints.
     """
     config, clock = run.config, Clock()
-    step_fn = jax.jit(step, donate_argnums=0, out_shardings=(run.shardings, None))
+    options = compiler_options.options_for(run.mesh.devices.flat[0], config.compiler_options)
+    step_fn = jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(run.shardings, None),
+        compiler_options=options or None,
+    )
     frozen = jax.device_put(frozen, sharding.state_shardings(frozen, run.mesh))
     order = Order(run.dataset.pools, config.batch_size, config.seed)
     skips = Skips(run.dataset.name_of, order, config.skips_allowed, run.checkpoints)
+    flops, use = StepFlops(step_fn, model_flops), ChipUse(run.mesh)
     with contextlib.closing(_device_batches(run, order, clock)) as batches:
-        for number, batch in batches:
-            with jax.set_mesh(run.mesh):  # for sharding.split_batch
-                state, metrics = step_fn(state, frozen, batch)
+        for number, grid, batch in batches:
+            compiles = clock.lost() if grid not in flops else contextlib.nullcontext()
+            with compiles, jax.set_mesh(run.mesh):  # for sharding.split_batch
+                work = flops.of(grid, state, frozen, batch)
+                with run.trace.step(number):
+                    state, metrics = step_fn(state, frozen, batch)
+            run.trace.done(number, metrics)
+            clock.count(config.batch_size, math.prod(grid), work)
             run.writer.advance(number)
             last = number == config.steps
             skips.note(number, metrics["skipped_in_a_row"], state.model, last=last)
             if last or number % config.log_every == 0:
-                run.writer.scalars(number, _values(run, metrics, clock))
+                run.writer.scalars(number, _values(run, metrics, clock, use))
             check = last or number % run.stop.every == 0
             reason = _reason_to_stop(run, number) if check else None
             if last or reason or number % config.checkpoint_every == 0:
-                run.checkpoints.save(number, state, weight_norm=float(weight_norm(state.model)))
+                _save(run, number, state, clock)
             if last or reason:
                 run.unreadable.log_kinds()
             if reason:
@@ -161,10 +186,20 @@ def train(
                     yield number, state
 
 
-def _values(run: Run, metrics: Metrics, clock: Clock) -> dict[str, float]:
-    """What is logged of a step: the means and counts of the step itself, and rates."""
+def _values(run: Run, metrics: Metrics, clock: Clock, use: ChipUse) -> dict[str, float]:
+    """What is logged of a step: the means and counts of the step itself, rates, and use."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    return values | clock.rates() | {"unreadable_images": len(run.unreadable.seen)}
+    values |= use.of(clock.rates()) | chip_use.peak_memory()
+    goodput = run.goodput.share(clock.useful_seconds)
+    return values | {"goodput": goodput, "unreadable_images": len(run.unreadable.seen)}
+
+
+def _save(run: Run, number: int, state: TrainState, clock: Clock) -> None:
+    """Begin to save the state after this step."""
+    norm = float(weight_norm(state.model))  # until here the step runs
+    useful = run.goodput.useful_seconds(clock.useful_seconds)
+    with clock.lost():
+        run.checkpoints.save(number, state, weight_norm=norm, useful_seconds=useful)
 
 
 def _reason_to_stop(run: Run, number: int) -> InputError | Interrupted | None:
@@ -214,8 +249,8 @@ def _log_parameters(model: Any) -> None:
 
 def _device_batches(
     run: Run, order: Order, clock: Clock
-) -> Generator[tuple[int, Batch], None, None]:
-    """The steps that are left by number, and the batch of each as global arrays on the mesh."""
+) -> Generator[tuple[int, Size, Batch], None, None]:
+    """The steps that are left: the number, the grid, and the batch as global arrays on the mesh."""
     config, grids, compilations = run.config, run.dataset.grids, Compilations(run.dataset.grids)
     on_mesh, size = NamedSharding(run.mesh, sharding.BATCH), config.batch_size
 
@@ -238,5 +273,4 @@ def _device_batches(
             run.unreadable.note(batch.pop("unreadable", None))
             bucket = order.bucket(number)
             compilations.note(bucket)
-            clock.count(size, math.prod(grids[bucket]))
-            yield number, jax.tree.map(to_mesh, batch)
+            yield number, grids[bucket], jax.tree.map(to_mesh, batch)

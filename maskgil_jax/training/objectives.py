@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from maskgil_jax.runtime import sharding
+
 Tree = TypeVar("Tree")
 
 # Share of masked tokens of an image, for u uniform in [0, 1).
@@ -117,15 +119,23 @@ def _summed_forward(
     x_BLD: jax.Array,
     *constants_BL: jax.Array,
 ) -> tuple[tuple[jax.Array, Tree], tuple[Any, jax.Array, int]]:
-    def add(d_params: Any, arrays: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        gradient = jax.value_and_grad(fn, argnums=(0, 1), has_aux=True)
-        results, (more, dx) = gradient(params, *arrays)
-        return jax.tree.map(jnp.add, d_params, more), (results, dx)
+    gradient = jax.value_and_grad(fn, argnums=(0, 1), has_aux=True)
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    d_params, (results, dx) = jax.lax.scan(add, zeros, _chunks(chunk, x_BLD, *constants_BL))
-    dx_BLD = jnp.moveaxis(dx, 0, 1).reshape(x_BLD.shape)
-    sums = jax.tree.map(lambda x: x.sum(axis=0), results)
+    def of_examples(params: Any, x_BLD: jax.Array, *constants_BL: jax.Array) -> Any:
+        def add(d_params: Any, arrays: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+            results, (more, dx) = gradient(params, *arrays)
+            return jax.tree.map(jnp.add, d_params, more), (results, dx)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        d_params, (results, dx) = jax.lax.scan(add, zeros, _chunks(chunk, x_BLD, *constants_BL))
+        sums = jax.tree.map(lambda x: x.sum(axis=0), results)
+        return (sums, d_params), jnp.moveaxis(dx, 0, 1).reshape(x_BLD.shape)
+
+    # The gradient of the parameters is exchanged once, not for each chunk.
+    layout = -1, sharding.split_dimensions(params)
+    (sums, d_params), dx_BLD = sharding.sum_over_devices(
+        of_examples, layout, params, x_BLD, *constants_BL
+    )
     return sums, (d_params, dx_BLD, len(constants_BL))
 
 

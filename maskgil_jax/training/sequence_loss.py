@@ -95,7 +95,7 @@ def sequence_loss(
     loss, correct = objectives.summed_in_chunks(
         functools.partial(_loss_of_positions, z_loss_weight),
         chunk,
-        layers.without_layers(model),
+        layers.head_of(model),
         jnp.pad(x_BAD, [*whole, (0, 0)]),
         *(targets_BA, predicted_BA, weight_BA),
     )

@@ -1,6 +1,5 @@
 """Stage 1: train an image tokenizer and its discriminator."""
 
-import functools
 import logging
 from typing import Any
 
@@ -21,7 +20,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.runtime import processes, trees
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import loop, objectives, tokenizer_step
+from maskgil_jax.training import loop, objectives, tokenizer_step, traced_once
 from maskgil_jax.training.common_checks import check_common
 from maskgil_jax.training.dataset import Dataset
 from maskgil_jax.training.train_state import TrainState
@@ -48,8 +47,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         config.data.color,
         config.data.source,
     )
-    init = functools.partial(tokenizer_step.init, config, *networks)
-    step = functools.partial(tokenizer_step.step, config=config)
+    settings = traced_once.settings(config)
+    init = traced_once.partial(tokenizer_step.init, settings, *networks)
+    step = traced_once.partial(tokenizer_step.step, config=settings)
 
     def describe(state: TrainState) -> dict[str, Any]:
         return Tokenizer(averaged(state)).description

@@ -112,7 +112,7 @@ class Writer:
         self._board.scalars(step, values)
         if self._tracker:
             self._guarded(f"failed at step {step}", self._tracker.scalars, step, values)
-        names = [name for name in ("loss", "accuracy", "psnr") if name in values]
+        names = [name for name in ("loss", "accuracy", "psnr", "mfu") if name in values]
         text = " ".join(f"{name} {values[name]:.4g}" for name in names)
         if self._bar is not None:
             self._bar.set_postfix_str(text)

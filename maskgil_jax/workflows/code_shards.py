@@ -2,6 +2,7 @@
 
 import collections
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -19,15 +20,16 @@ from maskgil_jax.data.images.color import check_color
 from maskgil_jax.data.records import image_records, limits
 from maskgil_jax.data.shards import code_records, shard_files, shard_index, unreadable_names
 from maskgil_jax.data.sound import audio
-from maskgil_jax.generation.images import encode
+from maskgil_jax.generation import images, placing
 from maskgil_jax.pretrained import loading
-from maskgil_jax.runtime import processes
+from maskgil_jax.runtime import device_memory, processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.config_changes import differences
 from maskgil_jax.workflows.shard_captions import CaptionEncoder, Captions
 
 log = logging.getLogger("maskgil_jax")
 
+AHEAD = 4  # batches for each device, where images have several sizes: some of them of each size
 NAMED = 20  # images that cannot be read, in the index; beside each shard all of its are
 VIEWS = {"center": 1, "flip": 2, "ten": 10}  # of each image; of "random" config.views
 
@@ -245,8 +247,17 @@ class Encoder:
         config: ConfigDict,
     ):
         self._captions = captions
-        self._tokenizer, self._source, self._buckets, self._index = tokenizer, source, sizes, index
+        self._source, self._buckets, self._index = source, sizes, index
         self._batch_size, self._limit = config.batch_size, config.bad_image_limit
+        rows = min(config.shard_size, len(source)) * index.views
+        devices = placing.devices_for(rows, config.batch_size, shared=False)
+        memory = config.memory * device_memory.GIB or None
+        self._codes_of = images.encoder(
+            devices.placed(tokenizer), config.batch_size, memory, devices.count
+        )
+        # As many batches as fill the devices; records come in an order that this does not change.
+        self._together = devices.count // math.gcd(devices.count, index.views)
+        self._together *= AHEAD if len(index.grids) > 1 and devices.count > 1 else 1
         self.unreadable = 0
         self._kinds: list[str] = []
         self._compilations = buckets.Compilations(index.grids)
@@ -272,10 +283,12 @@ class Encoder:
     ) -> Iterator[code_records.CodeRecord]:
         """Records of the readable images, and in `faults` why the others are not.
 
-        Images wait until there is a batch of their size, so that there is one shape of each.
-        Records do not wait: features of a shard's captions may be more than the memory holds.
+        Images wait until there is a batch of their size, so that there is one shape of each, and
+        batches until there is one for each device. Records do not wait: features of a shard's
+        captions may be more than the memory holds.
         """
         waiting: dict[int, list[Loaded]] = collections.defaultdict(list)
+        full: list[list[Loaded]] = []
         for batch in self._loaded(indices):
             errors = [item for item in batch if isinstance(item, Unreadable)]
             self._kinds += [error.kind for error in errors]
@@ -286,10 +299,12 @@ class Encoder:
                 queue = waiting[image.bucket]
                 queue.append(image)
                 if len(queue) == self._batch_size:
-                    yield from self._encoded(waiting.pop(image.bucket))
+                    full.append(waiting.pop(image.bucket))
+                if len(full) == self._together:
+                    yield from self._encoded(full)
+                    full = []
             progress.update(len(batch))
-        for queue in waiting.values():
-            yield from self._encoded(queue)
+        yield from self._encoded([*full, *waiting.values()])
 
     def _loaded(self, indices: range) -> Iterator[list[Loaded | Unreadable]]:
         """A batch of images after another; the next is loaded while one is encoded."""
@@ -304,12 +319,28 @@ class Encoder:
                 yield list(current)
             yield list(following)
 
-    def _encoded(self, images_of_a_size: list[Loaded]) -> list[code_records.CodeRecord]:
-        bucket = images_of_a_size[0].bucket
+    def _encoded(self, batches: list[list[Loaded]]) -> Iterator[code_records.CodeRecord]:
+        """Records of batches of one size each, in their order; those of one size go together."""
+        of_buckets = {
+            bucket: self._codes([batch for batch in batches if batch[0].bucket == bucket])
+            for bucket in dict.fromkeys(batch[0].bucket for batch in batches)
+        }
+        for batch in batches:
+            codes = next(of_buckets[batch[0].bucket])
+            yield from self._records_of(batch, codes)
+
+    def _codes(self, batches: list[list[Loaded]]) -> Iterator[np.ndarray]:
+        """Codes of each of these batches of one size, [batch, views, h, w]."""
+        bucket = batches[0][0].bucket
         self._compilations.note(bucket)
-        pixels = np.concatenate([image.views for image in images_of_a_size])
-        codes = encode(self._tokenizer, pixels, self._batch_size).astype(self._index.dtype)
-        codes = codes.reshape(len(images_of_a_size), -1, *self._index.grids[bucket])
+        pixels = np.concatenate([image.views for batch in batches for image in batch])
+        codes = self._codes_of(pixels).astype(self._index.dtype)
+        codes = codes.reshape(-1, self._index.views, *self._index.grids[bucket])
+        return iter(np.split(codes, np.cumsum([len(batch) for batch in batches])[:-1]))
+
+    def _records_of(
+        self, images_of_a_size: list[Loaded], codes: np.ndarray
+    ) -> list[code_records.CodeRecord]:
         captions = [image.captions for image in images_of_a_size]
         if self._captions and self._index.features:
             captions = self._captions.with_features(captions)

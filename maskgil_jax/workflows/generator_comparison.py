@@ -13,7 +13,7 @@ from maskgil_jax.evaluation import evaluation, generated_images
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.likelihood import spread_records, validation
 from maskgil_jax.evaluation.requests import settings_of
-from maskgil_jax.generation import pictures, samplers
+from maskgil_jax.generation import pictures, placing, samplers
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.errors import InputError
@@ -175,10 +175,10 @@ def check_generator(name: str, generator: Generator, shards: CodeShards, codes: 
 def images_of(models: Models, way: Way, directory: str, options: CompareOptions) -> GeneratedImages:
     """The images of a generator: all classes in turn, by the default decoding of its kind."""
     generator = models.generator
-    conditions = samplers.split_over_devices(samplers.by_class)
+    conditions = placing.split_over_devices(samplers.by_class)
     return GeneratedImages(
         samplers.from_options(
-            generator, way.options, options.seed, conditions, placed=samplers.over_devices
+            generator, way.options, options.seed, conditions, placed=placing.over_devices
         ),
         models,
         generated_images.balanced(options.num, max(1, generator.num_classes)),

@@ -67,7 +67,16 @@ class TokenizeOptions:
         "all become squares",
         CODES.buckets,
     )
-    batch_size: int = option("images encoded at once", CODES.batch_size, least=1)
+    batch_size: int = option(
+        "images encoded at once on each device; fewer, where its memory asks for it",
+        CODES.batch_size,
+        least=1,
+    )
+    memory: float = option(
+        "GiB of a device to stay within beside the weights; 0: what is free there",
+        CODES.memory,
+        least=0,
+    )
     shard_size: int = option("images per file", CODES.shard_size, least=1)
     bad_image_limit: float = option(
         "largest share of unreadable images; unless 0, one is allowed", CODES.bad_image_limit
@@ -84,7 +93,12 @@ class ReconstructOptions:
     output: str = option("directory for reconstructions, tables and pictures")
     image_size: int = option("pixels, side of the ADM centre crop", 256, least=1)
     count: int = option("images", 1000, least=1)
-    batch_size: int = option("images at once", 8, least=1)
+    batch_size: int = option(
+        "images at once on each device; fewer, where its memory asks for it", 8, least=1
+    )
+    memory: float = option(
+        "GiB of a device to stay within beside the weights; 0: what is free there", 0.0, least=0
+    )
     rounding: str = option(
         "of pixels to uint8: LlamaGen's, or that of taming-transformers and Open-MAGVIT2",
         "half_up",
@@ -92,6 +106,7 @@ class ReconstructOptions:
     )
     lpips: str = option("LPIPS directory, for that column", "")
     inception: str = option("Inception directory, for the column rFID", "")
+    processes: Processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,17 @@ from maskgil_jax import config as defaults
 from maskgil_jax.data import sources
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
-from maskgil_jax.generation import images, pictures, samplers, samples
+from maskgil_jax.generation import images, pictures, placing, samplers, samples
 from maskgil_jax.metrics import reconstruction
 from maskgil_jax.pretrained import loading
-from maskgil_jax.runtime import config_files, leftovers, paths, processes, work_lock
+from maskgil_jax.runtime import (
+    compilation_cache,
+    config_files,
+    leftovers,
+    paths,
+    processes,
+    work_lock,
+)
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json, write_json
 from maskgil_jax.training import curves, generator_stage, tokenizer_stage
@@ -81,7 +88,8 @@ def run_stages(config: ConfigDict, workdir: epath.Path) -> dict[str, Results]:
             log.info("stage %s in %s", name, directories[name])
             directories[name].mkdir(parents=True, exist_ok=True)
             leftovers.clear(directories[name])
-            results[name] = RUNS[name](stage, directories[name])
+            with compilation_cache.kept(stage.compilation_cache):
+                results[name] = RUNS[name](stage, directories[name])
     return results
 
 
@@ -190,7 +198,6 @@ def run_generator(config: ConfigDict, workdir: epath.Path) -> Results:
     if not has_tokenizer(config, workdir):
         return results
     results |= generate_samples(config, conditions, workdir)
-    processes.wait("samples are written")
     if config.evaluation.reference:
         results |= measure_samples(config.evaluation.reference, settings, workdir)
     return results
@@ -205,7 +212,7 @@ def has_tokenizer(config: ConfigDict, workdir: epath.Path) -> bool:
 def generate_samples(
     config: ConfigDict, conditions: SampleConditions, workdir: epath.Path
 ) -> Results:
-    """Write WORKDIR/samples; with several processes all of them check, and the first generates.
+    """Write WORKDIR/samples; with several processes all of them draw, and call this.
 
     Args:
       config: of the generator.
@@ -217,21 +224,30 @@ def generate_samples(
     """
     generator, tokenizer = loading.load_pair(workdir / "model", config.tokenizer)
     options = samplers.checked_options(config.samples, generator.network.config)
-    if not processes.first():
-        return {}
+    count, per_label = len(conditions.labels), config.evaluation.per_class
+    devices = placing.devices_for(count * per_label, config.samples.batch_size)
+    sampler = samplers.sampler(
+        devices.placed(generator),
+        config.seed,
+        devices.split(conditions.conditions),
+        devices=devices.count,
+        **options,
+    )
     height, width = generator.grid
     about = dict(seed=config.seed, options=options, data=config.data.to_dict())
     samples.write_samples(
-        samplers.sampler(generator, config.seed, conditions.conditions, **options),
-        tokenizer,
+        sampler,
+        devices.placed(tokenizer),
         workdir / "samples",
         settings=samples.settings_of(generator, tokenizer, **about),
         size=(height * tokenizer.downsample, width * tokenizer.downsample),
         labels=conditions.labels,
         names=conditions.names,
-        per_label=config.evaluation.per_class,
-        batch_size=config.samples.batch_size,
+        per_label=per_label,
+        devices=devices,
     )
+    if not processes.first():
+        return {}
     return {"samples": workdir / "samples", "grid of samples": workdir / "samples" / "grid.png"}
 
 

@@ -12,10 +12,10 @@ from etils import epath
 from maskgil_jax.data import sources
 from maskgil_jax.evaluation import evaluation, image_sets
 from maskgil_jax.evaluation.evaluator import Settings
-from maskgil_jax.generation import pictures, reconstructions
+from maskgil_jax.generation import pictures, placing, reconstructions
 from maskgil_jax.metrics import reconstruction
 from maskgil_jax.pretrained.loading import Tokenizer, load_tokenizer
-from maskgil_jax.runtime import paths, unfinished
+from maskgil_jax.runtime import device_memory, paths, processes, unfinished
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import check_object, read_json, write_json, write_npz
 from maskgil_jax.runtime.unfinished import Written
@@ -51,11 +51,12 @@ HEAD_WIDTH = 768  # of the token model whose head the table counts: that of size
 def compare(options: ReconstructOptions) -> None:
     """Reconstruct images with each tokenizer and write the results.
 
-    After a stop it goes on with the batches that are missing, and a comparison of other images or
-    tokenizers that lies there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz
-    (what maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1
-    and Table 5) and OUTPUT/reconstructions.png. A tokenizer is named after its directory, or after
-    the one above a `model`; the images are the first of the source that can be read.
+    With several processes all of them call this, and the first writes the results. After a stop it
+    goes on with the batches that are missing, and a comparison of other images or tokenizers that
+    lies there is removed. Writes OUTPUT/originals.npz and OUTPUT/NAME.npz (what
+    maskgil_jax.evaluate compares), OUTPUT/tokenizers.{json,csv,md,png} (the paper's Table 1 and
+    Table 5) and OUTPUT/reconstructions.png. A tokenizer is named after its directory, or after the
+    one above a `model`; the images are the first of the source that can be read.
 
     Raises:
       InputError: a directory, a name or a size that cannot be used.
@@ -63,27 +64,56 @@ def compare(options: ReconstructOptions) -> None:
     tokenizers = load(options.tokenizers, options.image_size)
     originals = read_originals(options)
     output, work = epath.Path(options.output), epath.Path(options.output) / "unfinished"
-    begin(output, tokenizers, originals, options)
     crop = f"{options.data}, first {len(originals)}, ADM centre crop to {options.image_size}"
-    write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
+
+    def begun() -> int:
+        begin(output, tokenizers, originals, options)
+        write_npz(output / "originals.npz", arr_0=originals, protocol=crop)
+        return 0
+
+    processes.by_first(begun, f"output={output}")
     real = image_sets.Npz(str(output / "originals.npz"))
     evaluator, reference = evaluation.evaluator_against(real.path, real, settings_of(options), work)
+    dtype = next(iter(tokenizers.values())).network.config.dtype
+    protocol = protocol_of(crop, dtype, options) | evaluator.description()
     rows, examples = [], [originals[:PICTURED]]
     for name, tokenizer in tokenizers.items():
         images, row = reconstructed(tokenizer, name, originals, crop, output, options)
         samples = image_sets.Npz(str(output / f"{name}.npz"))
-        row |= evaluator.values(evaluator.features_of(samples, name, real), reference)
-        rows.append({"tokenizer": name, **row})
-        examples.append(images[:PICTURED])
-    dtype = next(iter(tokenizers.values())).network.config.dtype
-    protocol = protocol_of(crop, dtype, options) | evaluator.description()
+        features = evaluator.features_of(samples, name, real)
+        if processes.first():
+            row |= evaluator.values(features, reference)
+            rows.append({"tokenizer": name, **row})
+            examples.append(images)
+    if processes.first():
+        write_results(rows, examples, len(originals), protocol, options)
+        work.rmtree(missing_ok=True)
+        unfinished.end(output)
+        print((output / "tokenizers.md").read_text(), end="")
+        log.info("wrote reconstructions, tables and pictures to %s", output)
+    processes.wait("the comparison is written")
+
+
+def write_results(
+    rows: Sequence[Mapping[str, Any]],
+    examples: Sequence[np.ndarray],
+    count: int,
+    protocol: Mapping[str, Any],
+    options: ReconstructOptions,
+) -> None:
+    """Write the tables and pictures of a comparison.
+
+    Args:
+      rows: of the table.
+      examples: some originals, and what each tokenizer made of them.
+      count: images.
+      protocol: how they were measured.
+      options: of the command.
+    """
+    output = epath.Path(options.output)
     write_json(output / "tokenizers.json", {"protocol": protocol, "tokenizers": rows})
     tables.write(output / "tokenizers", rows, COLUMNS)
-    write_pictures(rows, examples, len(originals), options, output)
-    work.rmtree(missing_ok=True)
-    unfinished.end(output)
-    print((output / "tokenizers.md").read_text(), end="")
-    log.info("wrote reconstructions, tables and pictures to %s", output)
+    write_pictures(rows, examples, count, options, output)
 
 
 def load(directories: Sequence[str], image_size: int) -> dict[str, Tokenizer]:
@@ -149,21 +179,34 @@ def reconstructed(
     output: epath.Path,
     options: ReconstructOptions,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Reconstruct and write OUTPUT/NAME.npz: the images, and the row of the table."""
+    """Reconstruct and write OUTPUT/NAME.npz; gives some of the images, and the table's row.
+
+    With several processes all of them call this, and the first gets these.
+    """
     batches = reconstructions.Reconstructions(
-        tokenizer, originals, options.batch_size, options.rounding, output / "unfinished"
+        tokenizer,
+        originals,
+        options.rounding,
+        output / "unfinished",
+        placing.devices_for(len(originals), options.batch_size),
+        options.memory * device_memory.GIB or None,
     )
-    images, codes = batches.compute(name)
-    write_npz(
-        output / f"{name}.npz",
-        arr_0=images,
-        codes=codes,
-        codebook_size=tokenizer.codebook_size,
-        protocol=f"{crop}, reconstructed, uint8 by {options.rounding}",
-    )
-    row = row_of(tokenizer, originals, images, codes) | batches.cost()
-    row["head_parameters"] = HEAD_WIDTH * tokenizer.codebook_size
-    return images, row
+    batches.compute(name)
+    row: dict[str, Any] = {}
+    images = originals[:0]
+    if processes.first():
+        images, codes = batches.read()
+        write_npz(
+            output / f"{name}.npz",
+            arr_0=images,
+            codes=codes,
+            codebook_size=tokenizer.codebook_size,
+            protocol=f"{crop}, reconstructed, uint8 by {options.rounding}",
+        )
+        row = row_of(tokenizer, originals, images, codes) | batches.cost()
+        row["head_parameters"] = HEAD_WIDTH * tokenizer.codebook_size
+    processes.wait(f"{name}.npz is written")
+    return images[:PICTURED], row
 
 
 def protocol_of(crop: str, dtype: str, options: ReconstructOptions) -> dict[str, str]:

@@ -9,6 +9,8 @@ import pytest
 from maskgil_jax.decoding import masked_loop, masked_options, masked_plan, token_sampling
 from tests.helpers import golden
 
+pytestmark = pytest.mark.gpu
+
 RULES = golden.arrays("sampling_rules")
 LOOPS = {  # steps, schedule, w, r_temp (see sampling_rules.json)
     "loop8": (8, "arccos", 3.0, 4.5),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.evaluation import feature_networks, generated_images
-from maskgil_jax.generation import images, samplers
+from maskgil_jax.generation import images, placing, samplers
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime import batches
@@ -32,7 +32,7 @@ def test_images_are_the_same_generated_on_8_devices(finished):
     assert jax.device_count() == 8
     pair = loading.load_pair(finished / "model", "")
     models = generated_images.Models(*pair)
-    conditions = samplers.split_over_devices(samplers.by_class)
+    conditions = placing.split_over_devices(samplers.by_class)
     labels = generated_images.balanced(36, 10)
     assert len(conditions(labels[:16]).sharding.device_set) == 8
     generated = generated_images.GeneratedImages(

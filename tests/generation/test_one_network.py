@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.decoding import masked_loop
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation import placing, samplers
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers.tiny_llama import causal, masked
@@ -81,9 +81,9 @@ def test_an_image_does_not_depend_on_its_batch(model, drawn, batch):
 def test_images_are_the_same_on_8_devices(model, drawn):
     from maskgil_jax.runtime import sharding
 
-    conditions = samplers.split_over_devices(samplers.by_class)
+    conditions = placing.split_over_devices(samplers.by_class)
     with jax.set_mesh(sharding.local_mesh()):
-        sample = samplers.from_options(samplers.over_devices(model), HYBRID, 7, conditions)
+        sample = samplers.from_options(placing.over_devices(model), HYBRID, 7, conditions)
         codes = sample(LABELS, 0)
     assert len(codes.sharding.device_set) == 8
     np.testing.assert_array_equal(in_order(model, codes), drawn)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.generation import reconstructions
+from maskgil_jax.generation.placing import Devices
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import unfinished
 from maskgil_jax.runtime.errors import InputError
@@ -19,8 +20,13 @@ ORIGINALS = np.random.default_rng(0).integers(256, size=(7, 8, 8, 3), dtype=np.u
 
 
 def parts(directory, **changes):
-    given = dict(originals=ORIGINALS, batch_size=3, rounding="half_up") | changes
+    given = dict(originals=ORIGINALS, devices=Devices(None, 3), rounding="half_up") | changes
     return reconstructions.Reconstructions(tiny_models.tokenizer(), directory=directory, **given)
+
+
+def computed(some, title="vq"):
+    some.compute(title)
+    return some.read()
 
 
 def stopping_after(batches, monkeypatch):
@@ -38,7 +44,7 @@ def stopping_after(batches, monkeypatch):
 
 
 def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch, caplog):
-    whole, codes = parts(tmp_path / "whole").compute("vq")
+    whole, codes = computed(parts(tmp_path / "whole"))
     assert whole.shape == ORIGINALS.shape and codes.shape == (7, 4, 4)
     with monkeypatch.context() as patched:
         stopping_after(2, patched)
@@ -47,17 +53,17 @@ def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch, ca
     rest = stopping_after(9, monkeypatch)
     again = parts(tmp_path / "stopped")
     caplog.set_level(logging.INFO, "maskgil_jax")
-    for found, expected in zip(again.compute("vq"), (whole, codes), strict=True):
+    for found, expected in zip(computed(again), (whole, codes), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert "vq: 2 of 3 batches are there" in caplog.text
     assert len(rest) == 1 and again.cost()["encode_seconds"] > 0
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(originals=ORIGINALS[::-1]), dict(rounding="truncate"), dict(batch_size=4)]
+    "changes",
+    [dict(originals=ORIGINALS[::-1]), dict(rounding="truncate"), dict(devices=Devices(None, 4))],
 )
-def test_parts_of_other_images_or_settings_are_others(changes, tmp_path, monkeypatch):
-    monkeypatch.setattr(reconstructions.Reconstructions, "_compiled", lambda *arguments: None)
+def test_parts_of_other_images_or_settings_are_others(changes, tmp_path):
     assert parts(tmp_path)._directory == parts(tmp_path)._directory
     assert parts(tmp_path, **changes)._directory != parts(tmp_path)._directory
 
@@ -68,12 +74,14 @@ def test_a_damaged_part_is_named(tmp_path):
     path = next(tmp_path.glob("*/000003.npz"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="000003.npz is not an npz that is whole.*Remove it"):
-        parts(tmp_path).compute("vq")
+        computed(parts(tmp_path))
 
 
 def test_pixels_that_are_not_finite_are_said(tmp_path):
     broken = jax.tree.map(lambda x: x * np.nan, tiny_models.tokenizer().network)
-    made = reconstructions.Reconstructions(Tokenizer(broken), ORIGINALS, 7, "half_up", tmp_path)
+    made = reconstructions.Reconstructions(
+        Tokenizer(broken), ORIGINALS, "half_up", tmp_path, Devices(None, 7)
+    )
     with pytest.raises(InputError, match="tokenizer vq gives pixels that are not finite"):
         made.compute("vq")
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskgil_jax.generation import samplers
+from maskgil_jax.generation import placing, samplers
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.runtime import sharding
 from tests.helpers import tiny_gemma
@@ -20,7 +20,7 @@ def test_an_encoder_on_one_device_serves_a_generator_on_all():
         return encoder.features([TEXTS[label] for label in labels], 12)
 
     with jax.set_mesh(sharding.local_mesh()):
-        split = samplers.split_over_devices(conditions)(labels)
+        split = placing.split_over_devices(conditions)(labels)
     for found, expected in zip(split, conditions(labels), strict=True):
         assert len(found.sharding.device_set) == 8
         np.testing.assert_array_equal(found, expected)

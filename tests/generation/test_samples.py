@@ -8,6 +8,7 @@ from PIL import Image
 
 from maskgil_jax.evaluation import image_sets
 from maskgil_jax.generation import pictures, samples
+from maskgil_jax.generation.placing import Devices
 from maskgil_jax.runtime import files
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers.plain_tokenizer import Tokenizer, names, numbered
@@ -24,12 +25,12 @@ class Sampler:
     def __call__(self, labels, start):
         if len(self.batches) == self._stop:
             raise KeyboardInterrupt
-        self.batches.append(start)
-        numbers = 7 * np.arange(start, start + len(labels)) + 50 * labels + self._seed
+        self.batches.append(int(start[0]))
+        numbers = 7 * start + 50 * labels + self._seed
         return (numbers[:, None, None] + np.arange(6).reshape(2, 3)) % 256
 
 
-def sample(output, sampler, *, labels=(0, 1), each=5, settings=SETTINGS, batch_size=3):
+def sample(output, sampler, *, labels=(0, 1), each=5, settings=SETTINGS, rows=3, **options):
     samples.write_samples(
         sampler,
         Tokenizer(),
@@ -39,7 +40,8 @@ def sample(output, sampler, *, labels=(0, 1), each=5, settings=SETTINGS, batch_s
         labels=np.array(labels),
         names=["cat", "dog", "owl"],
         per_label=each,
-        batch_size=batch_size,
+        devices=Devices(None, rows),
+        **options,
     )
 
 

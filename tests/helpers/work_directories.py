@@ -9,7 +9,9 @@ from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax.training.writer import read_log
 
+# What of a log is no property of the training itself.
 TIMES = ("step_seconds", "data_wait_seconds", "examples_per_second", "tokens_per_second")
+TIMES += ("flops_per_second", "mfu", "goodput", "device_peak_gib", "host_peak_gib")
 
 
 def final_state(workdir, step=None):

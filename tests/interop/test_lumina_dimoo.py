@@ -1,5 +1,6 @@
 """Lumina-DiMOO through the public path: snapshot, import, load; and back."""
 
+import copy
 import functools
 
 import jax
@@ -138,11 +139,26 @@ class Run:
         self.text = text if self.plan.guided else jax.tree.map(lambda x: x[:1], text)
         masked = EXPECTED[f"{run}_codes_before"] == -1
         self.of_codes, self.of_cells = official_noise(spec, masked)
-        self.keep = None
-        if self.plan.cache_ratio:
-            self.keep = masked_loop.keeping(
-                self.network, self.text, self.grid, self.plan.cache_ratio
-            )
+
+    def jitted(self, function):
+        """`function(run, ...)` as a program that takes the arrays of this run.
+
+        As constants of the program, 250 MB are hashed, compiled and compressed.
+        """
+        names = ("network", "text", "of_codes", "of_cells")
+
+        @jax.jit
+        def program(arrays, *arguments):
+            run = copy.copy(self)
+            vars(run).update(zip(names, arrays, strict=True))
+            return function(run, *arguments)
+
+        return functools.partial(program, [getattr(self, name) for name in names])
+
+    @property
+    def keep(self):
+        ratio = self.plan.cache_ratio
+        return masked_loop.keeping(self.network, self.text, self.grid, ratio) if ratio else None
 
     def predict(self, codes_BL, positions, guidance):
         grid = codes_BL.reshape(self.start.shape)
@@ -170,13 +186,14 @@ def test_the_loop_with_the_official_noise_draws_the_official_codes(official):
     run, start = official.run, official.start
     after = np.array(official.plan.masked) - official.counts[:, 0]
     np.testing.assert_array_equal(after, EXPECTED[f"{run}_masked_after"])
-    rank = jnp.zeros((1, start.size))
-    loop = masked_loop.Model(
-        official.predict, official.sample, official.gumbel, rank, 8192, official.keep
-    )
-    codes = jax.jit(functools.partial(masked_loop.decode, loop, plan=official.plan))(
-        jnp.asarray(start.reshape(1, -1)), official.counts
-    )[-1]
+
+    @official.jitted
+    def decode(run, codes, counts):
+        rank = jnp.zeros((1, start.size))
+        loop = masked_loop.Model(run.predict, run.sample, run.gumbel, rank, 8192, run.keep)
+        return masked_loop.decode(loop, codes, counts, run.plan)[-1]
+
+    codes = decode(jnp.asarray(start.reshape(1, -1)), official.counts)
     np.testing.assert_array_equal(codes.reshape(official.grid), EXPECTED[f"{run}_codes"])
 
 
@@ -186,12 +203,12 @@ def test_each_step_shows_the_official_draws(official):
     positions = jnp.arange(official.start.size)[None]
     kept = keep.state if keep else None
 
-    @jax.jit
-    def predict(codes, guidance, kept, all_tokens):
+    @official.jitted
+    def predict(run, codes, guidance, kept, all_tokens):
         scale = guidance if plan.guided else None
-        if keep:
-            return keep.predict(codes, positions, scale, kept, all_tokens)
-        return official.predict(codes, positions, scale), None
+        if run.keep:
+            return run.keep.predict(codes, positions, scale, kept, all_tokens)
+        return run.predict(codes, positions, scale), None
 
     for step, before in enumerate(EXPECTED[f"{run}_codes_before"]):
         codes = jnp.asarray(np.where(before < 0, 8192, before)[None])

@@ -42,6 +42,17 @@ def test_the_jobset_fits_the_slice(tools, topology, label, pods, chips):
     assert [w.replace("$$", "$") for w in container["command"]] == ["python", *TRAINING]
 
 
+def test_each_of_two_slices_is_a_job_of_the_jobset(tools):
+    options = [*GKE, "--topology=2xv5e:4x8", "--name=a"]
+    text = tools.dry_run("gke.sh", "start", *options).splitlines()[1:-1]
+    (two,) = yaml.safe_load("\n".join(text))["spec"]["replicatedJobs"]
+    assert two["replicas"] == 2
+    job = two["template"]["spec"]
+    assert job["parallelism"] == job["completions"] == 8
+    selector = job["template"]["spec"]["nodeSelector"]
+    assert selector["cloud.google.com/gke-tpu-topology"] == "4x8"
+
+
 def test_the_jobset_restarts_what_a_restart_mends(tools):
     text = tools.dry_run("gke.sh", "start", *GKE).splitlines()[1:-1]
     spec = yaml.safe_load("\n".join(text))["spec"]
@@ -71,5 +82,6 @@ def test_the_other_verbs_of_gke_are_one_command(tools):
     (logs,) = commands(tools.dry_run("gke.sh", "logs", "--name=a"))
     selector = next(word for word in logs if word.startswith("--selector="))
     assert logs[:3] == ["kubectl", "logs", "--follow"] and "jobset-name=a," in selector
+    assert "job-index=0," in selector and selector.endswith("job-completion-index=0")
     printed = tools.dry_run("gke.sh", "delete", "--name=a")
     assert commands(printed) == [["kubectl", "delete", "jobset", "a"]]

@@ -52,6 +52,8 @@ def test_without_a_verb_a_script_says_how_it_is_used(tools, script):
         ("gke.sh", ["start", *GKE, "--zone=z"], "unknown option --zone=z"),
         ("gke.sh", ["start", *GKE, "--config=configs/none.py"], "--config=configs/none.py: there"),
         ("gke.sh", ["start", *GKE, "--topology=v5p:1x1x1"], "a host has 4 chips"),
+        ("gke.sh", ["start", *GKE, "--topology=2xv6e:2x4"], "several hosts only"),
+        ("gke.sh", ["start", *GKE, "--topology=0xv5e:4x8"], "--topology=0xv5e:4x8: expected"),
         ("gke.sh", ["start", *GKE, "--claim="], "--claim is missing"),
         ("slurm.sh", ["start", "--gpus=8", *OPTIONS], "--nodes is missing"),
         ("slurm.sh", ["start", "--nodes", "4"], "unknown option --nodes"),

@@ -1,6 +1,9 @@
 """What slurm.sh installs and queues, and when its job is queued again."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -28,9 +31,43 @@ def test_slurm_queues_a_process_for_each_gpu(tools):
         "--ntasks-per-node=8",
         f"--chdir={ROOT}",
     }
-    assert sbatch[script + 1 :] == [f"{ROOT}/.venv/bin/python", *TRAINING]
+    python = sbatch.index(f"{ROOT}/.venv/bin/python")
+    assert sbatch[script + 1] == "env" and sbatch[python + 1 :] == TRAINING
     (scancel,) = commands(tools.dry_run("slurm.sh", "delete", "--name=a"))
     assert scancel == ["scancel", "--me", "--name=a"]
+
+
+def settings(sbatch):
+    """What a job sets in the environment of its processes."""
+    words = sbatch[sbatch.index(f"{ROOT}/launch/slurm_job.sh") + 1 :]
+    assert words[0] == "env"
+    return dict(word.split("=", 1) for word in words[1 : words.index(f"{ROOT}/.venv/bin/python")])
+
+
+def test_exchanges_overlap_unless_told_otherwise_and_the_users_flags_come_last(tools, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    (sbatch,) = commands(tools.dry_run("slurm.sh", "start", *SLURM))
+    of_script = settings(sbatch)
+    assert "--xla_gpu_enable_latency_hiding_scheduler=true" in of_script["XLA_FLAGS"].split()
+    assert of_script.keys() - {"XLA_FLAGS"} and all(
+        name.startswith("NCCL_") for name in of_script.keys() - {"XLA_FLAGS"}
+    )
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+    (sbatch,) = commands(tools.dry_run("slurm.sh", "start", *SLURM))
+    assert settings(sbatch)["XLA_FLAGS"] == (of_script["XLA_FLAGS"] + " --xla_gpu_autotune_level=0")
+    (sbatch,) = commands(tools.dry_run("slurm.sh", "start", *SLURM, "--no-overlap"))
+    script = sbatch.index(f"{ROOT}/launch/slurm_job.sh")
+    assert sbatch[script + 1 :] == [f"{ROOT}/.venv/bin/python", *TRAINING]
+
+
+def test_xla_knows_the_flags(tools):
+    """It ends a process that is given others."""
+    (sbatch,) = commands(tools.dry_run("slurm.sh", "start", *SLURM))
+    program = [sys.executable, "-c", "import jax; jax.devices()"]
+    for more in ("", " --xla_gpu_no_such_flag=true"):
+        environment = {"XLA_FLAGS": settings(sbatch)["XLA_FLAGS"] + more, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(program, env=os.environ | environment, capture_output=True)
+        assert (done.returncode == 0) == (not more), done.stderr
 
 
 def test_slurm_starts_what_it_has_installed(tools, tmp_path):

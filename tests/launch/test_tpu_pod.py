@@ -29,6 +29,44 @@ def test_create_asks_for_the_pod_of_a_topology(tools, topology, kind):
     assert set(spot) - set(plain) == {"--spot"}
 
 
+def test_two_slices_are_one_request_and_all_of_their_workers_are_meant(tools):
+    options = [*TPU, "--name=a", "--topology=2xv5e:4x8"]
+    (create,) = commands(tools.dry_run("tpu_pod.sh", "create", *options))
+    assert {"--node-count=2", "--node-prefix=a", "--accelerator-type=v5litepod-32"} < set(create)
+    assert "--node-id=a" not in create
+    _, scp, ssh = commands(tools.dry_run("tpu_pod.sh", "install", *options))
+    (start,) = commands(tools.dry_run("tpu_pod.sh", "start", *options))
+    for words, verb in ((scp, "scp"), (ssh, "ssh"), (start, "ssh")):
+        assert words[:5] == ["gcloud", "compute", "tpus", "queued-resources", verb]
+        assert {"--node=all", "--worker=all"} < set(words)
+    assert remote(start) == ["maskgil_jax/launch/tpu_worker.sh", "start", *TRAINING]
+    (logs,) = commands(tools.dry_run("tpu_pod.sh", "logs", *options))
+    assert {"--node=0", "--worker=0"} < set(logs)
+    (delete,) = commands(tools.dry_run("tpu_pod.sh", "delete", *options))
+    assert {"queued-resources", "delete", "a"} < set(delete)
+
+
+def test_of_two_slices_watch_waits_for_both(tools, tmp_path):
+    """The second is still being made in the first minute, and gone in the last."""
+    said = tmp_path / "said"
+    said.write_text("READY CREATING READY READY READY PREEMPTED ")
+    tools.make(
+        "gcloud",
+        f"""case "$*" in
+          *'queued-resources describe'*) echo ACTIVE ;;
+          *'tpu-vm describe'*) read -r word rest <{said}; echo "$word"; echo "$rest" >{said} ;;
+          *'tpu_worker.sh status'*) echo 'train: running' ;;
+        esac""",
+    )
+    tools.make("sleep", f"read -r word <{said}; [[ $word ]] || kill $PPID")
+    done = tools.run("tpu_pod.sh", "watch", *TPU, "--topology=2xv5e:4x8")
+    states = [line.split("pod: ")[1] for line in done.stdout.splitlines()]
+    assert states == ["CREATING", "READY, training: running", "PREEMPTED"]
+    asked = [call[5] for call in tools.calls() if call[3:5] == ["tpu-vm", "describe"]]
+    assert asked == ["maskgil-0", "maskgil-1"] * 3
+    assert [deed(call) for call in tools.calls() if deed(call)] == ["delete", "create"]
+
+
 def test_install_copies_the_checkout_to_all_workers(tools):
     tar, scp, ssh = commands(tools.dry_run("tpu_pod.sh", "install", "--zone=z", "--name=a"))
     assert tar[:2] == ["tar", "-czf"] and tar[tar.index("-C") + 1] == str(ROOT)

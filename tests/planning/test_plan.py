@@ -23,14 +23,15 @@ def test_a_generator_on_two_topologies(tmp_path):
         "--topology=v5e:2x2,v6e:2x4",
         "--codebook_size=64",
         "--grid=4,4",
-        "--batch_per_chip=8",
+        "--batch_per_chip=16",
         f"--output={tmp_path}/plan.json",
+        f"--cache={tmp_path}/cache",
     )
     assert done.returncode == 0, done.stderr
     plans = json.loads((tmp_path / "plan.json").read_text())["plans"]
     assert [(p["topology"], p["chips"], p["batch_size"]) for p in plans] == [
-        ("v5e:2x2", 4, 32),
-        ("v6e:2x4", 8, 64),
+        ("v5e:2x2", 4, 64),
+        ("v6e:2x4", 8, 128),
     ]
     for p in plans:
         chip = CHIPS[p["topology"][:3]]
@@ -40,17 +41,75 @@ def test_a_generator_on_two_topologies(tmp_path):
         assert p["compute_seconds"] == pytest.approx(
             p["estimated_cycles"] / chip.clock + p["kernel_seconds"]
         )
-        assert p["step_seconds"] == p["compute_seconds"] + p["collective_seconds"]
+        both = p["compute_seconds"] + p["collective_seconds"]
+        assert p["step_seconds_nothing_overlapped"] == pytest.approx(both)
+        assert p["step_seconds_all_hidden"] <= p["step_seconds"] <= both * (1 + 1e-9)
         assert p["mfu"] * p["step_seconds"] * chip.flops * p["chips"] == pytest.approx(
             p["model_flops_per_step"]
         )
         assert p["training_days"] * 24 * p["chips"] == pytest.approx(p["chip_hours"])
+        assert p["mfu"] < p["mfu_bound"] < 1 and 0.5 < min(p["calibration"]["plain"].values())
+        # Beside the large batch that of the config.
+        assert p["recipe"]["batch_size"] == 32 and 0 < p["recipe"]["mfu"] < p["mfu"]
         assert p["collectives"]["all-reduce"]["bytes_sent"] > 0
         assert len(p["costliest"]) == 10 and p["sampler"]["step_seconds"] > 0
     for word in ("counted", "estimated", "MFU", "v6e:2x4"):
         assert word in done.stdout
-    assert (tmp_path / "plan.md").read_text().count("| v") == 2
+    assert (tmp_path / "plan.md").read_text().count("| v") == 4
     assert (tmp_path / "plan.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_two_slices_exchange_gradients_alone_over_their_network(tmp_path):
+    done = plan(
+        "--config=tests/helpers/tiny.py:generator",
+        "--config.model.num_classes=10",
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=-1",
+        *("--topology=v5e:2x2,2xv5e:2x2", "--codebook_size=64", "--grid=4,4", "--nosampler"),
+        *("--norecipe", "--batch_per_chip=8", f"--output={tmp_path}/plan.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    assert (one["chips"], one["slices"], one["dcn"]) == (4, 1, {})
+    assert (two["chips"], two["slices"], two["batch_size"]) == (8, 2, 64)
+    assert two["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+    # Each chip sums its quarter of the gradients with that of the other slice, in float32, and
+    # numbers such as the loss. What does not divide by 4 is whole on every chip.
+    sent = sum(kind["bytes_sent"] for kind in two["dcn"].values())
+    assert two["dcn"].keys() == {"all-reduce"}
+    assert 1 <= sent / (two["parameters"] / 4 * 4) < 1.5
+    assert two["step_seconds_nothing_overlapped"] == pytest.approx(
+        two["compute_seconds"] + two["collective_seconds"] + two["dcn_seconds"]
+    )
+    # Within a slice the exchanges are those of one slice alone.
+    for kind, exchange in one["collectives"].items():
+        assert two["collectives"][kind]["bytes_sent"] == pytest.approx(
+            exchange["bytes_sent"], rel=0.5
+        )
+    assert "between 2 slices" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_search_plans_the_fastest_and_goes_on_where_it_was_stopped(tmp_path):
+    def search(compiles):
+        done = plan(
+            "--config=tests/helpers/tiny.py:generator",
+            "--topology=v5e:2x2",
+            *("--codebook_size=64", "--grid=4,4", "--nosampler", "--norecipe", "--search"),
+            *(f"--search_compiles={compiles}", f"--cache={tmp_path}/cache"),
+            f"--output={tmp_path}/plan.json",
+        )
+        assert done.returncode == 0, done.stderr
+        (planned,) = json.loads((tmp_path / "plan.json").read_text())["plans"]
+        return planned, done.stdout
+
+    first, _ = search(2)
+    more, text = search(1)
+    assert [len(one["search"]) for one in (first, more)] == [2, 3]
+    speeds = [one["images_per_second"] for one in more["search"]]
+    assert speeds == sorted(speeds, reverse=True) and more["images_per_second"] == speeds[0]
+    assert "searched              3 settings" in text
 
 
 @pytest.mark.slow
@@ -119,6 +178,7 @@ def test_what_does_not_fit_is_said_with_how_much_is_missing(tmp_path):
         (["--topology=v5p:5x7"], "--topology=v5p:5x7"),
         (["--topology=h100:8"], "expected a TPU of v5e, v5p, v6e"),
         ([], "--topology is missing"),
+        (["--topology=v5e:2x2", "--compiler_options=xla_no=1"], "No such compile option: 'xla_no'"),
         (["--topology=v5e:2x2", "--config.batch_size=7"], "config.batch_size = 7"),
     ],
 )

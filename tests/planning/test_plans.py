@@ -24,6 +24,14 @@ def test_what_cannot_be_planned_is_refused(stage, topology, message):
         plans.make_plans(PlanOptions(config=config, topology=(topology,)))
 
 
+def test_compiler_options_have_names_and_values_and_the_last_holds():
+    parsed = plans.parse_compiler_options(["a=1", "b=true", "c=x=y", "a=2", "d=False"])
+    assert parsed == {"a": "2", "b": True, "c": "x=y", "d": False}
+    for text in ("a", "=1", "a=", ""):
+        with pytest.raises(InputError, match=f"compiler_options={text}: expected NAME=VALUE"):
+            plans.parse_compiler_options([text])
+
+
 def test_a_grid_is_two_numbers():
     assert plans.parse_grid(["16", "24"]) == (16, 24)
     for texts in (["16"], ["16", "0"], ["16", "x"], ["1", "2", "3"]):
@@ -46,7 +54,7 @@ def test_the_sampler_is_planned_where_it_fits(monkeypatch, memory, devices, imag
         Program.arguments = (np.zeros(100 // Program.chips, np.uint8),)
         return Program
 
-    def estimate(program, _):
+    def estimate(program, *_):
         total = 100 // program.chips + 10 * program.images
         free = memory - total
         return dict(bytes_total=total, bytes_free=free, fits=free >= 0, chips=program.chips)
@@ -56,7 +64,8 @@ def test_the_sampler_is_planned_where_it_fits(monkeypatch, memory, devices, imag
     monkeypatch.setattr(plans.estimates, "estimate", estimate)
     config = defaults.generator()
     config.samples.batch_size, config.model.heads = 64, 4
-    plan = plans._plan_sampler(config, "v5e:2x4", (16, 16), 512)
+    options = PlanOptions(config=Config(ConfigDict(), "x.py"), topology=("v5e:2x4",))
+    plan = plans._plan_sampler(plans._Planner(config, "v5e:2x4", (16, 16), options, None))
     assert plan["fits"] == (images > 0)  # where it does not, the plan is of one image
     assert plan["chips"] == chips
     assert (plan["bytes_total"] - 100 // chips) // 10 == max(images, 1)

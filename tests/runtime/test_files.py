@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from maskgil_jax.runtime import files
@@ -62,11 +63,20 @@ def test_an_integer_is_a_number(tmp_path):
     assert files.read_json(path, {"x": float}) == {"x": 3}
 
 
+def test_an_npz_written_in_pieces_has_the_bytes_of_numpys(tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(7, 3, 2), dtype=np.uint8)
+    others = dict(labels=np.arange(7), names=np.array(["a", "é"]), settings=np.array("{}"), n=3)
+    np.savez(tmp_path / "numpy.npz", arr_0=images, **others)
+    pieces = files.InPieces(images.shape, np.uint8, iter([images[:5, :], images[5:]]))
+    files.write_npz(tmp_path / "ours.npz", arr_0=pieces, **others)
+    assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
+
+
 def test_nothing_half_written_is_left_where_a_file_cannot_be_written(tmp_path, monkeypatch):
     def full(*arguments, **arrays):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.np, "savez", full)
+    monkeypatch.setattr(files.np.lib.format, "write_array", full)
     with pytest.raises(OSError, match="No space"):
         files.write_npz(tmp_path / "x.npz", a=[1])
     assert not list(tmp_path.iterdir())

@@ -46,3 +46,50 @@ def test_the_log_says_nothing_where_all_axes_divide(caplog):
 def test_a_matrix_that_no_rule_names_is_an_error():
     with pytest.raises(ValueError, match=r"no sharding rule matches stranger \(4, 4\)"):
         sharding.state_shardings(state(stranger=(4, 4)), MESH)
+
+
+def planned(topology):
+    pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
+    from maskgil_jax.planning import programs
+
+    return programs.devices_of(topology)
+
+
+FREE = dict(data=-1, fsdp=-1, tensor=1)
+
+
+@pytest.mark.parametrize(
+    "topology, width, expected",
+    [
+        ("v5p:4x4x4", 1536, 16),  # 96 rows, two axes; 32 would be 48 rows and half an axis
+        ("v5p:4x8x8", 1536, 32),
+        ("v5e:16x16", 1536, 16),
+        ("v5p:2x2x1", 1536, 4),
+        ("v5e:8x8", 4096, 64),
+    ],
+)
+def test_fsdp_is_chosen_so_that_chips_hold_whole_tiles_and_axes_are_whole(
+    topology, width, expected
+):
+    devices = planned(topology)
+    shape = sharding.with_fsdp(FREE, width, devices)
+    mesh = sharding.make_mesh(shape, devices)
+    assert dict(mesh.shape) == dict(data=len(devices) // expected, fsdp=expected, tensor=1)
+
+
+def test_fsdp_is_chosen_on_other_devices_and_with_a_tensor_axis():
+    assert sharding.with_fsdp(FREE, 64)["fsdp"] == 4
+    assert sharding.with_fsdp(FREE, 0)["fsdp"] == 8
+    assert sharding.with_fsdp(FREE, 24)["fsdp"] == 1
+    assert sharding.with_fsdp(FREE | dict(tensor=2), 1536)["fsdp"] == 4
+
+
+def test_a_number_that_leaves_tpus_padded_pieces_is_kept_and_the_log_says_it_once(caplog):
+    devices, shape = planned("v5e:8x8"), dict(data=1, fsdp=-1, tensor=1)
+    for _ in range(2):
+        assert sharding.with_fsdp(shape, 1536, devices) == shape
+    assert sharding.with_fsdp(shape, 4096, devices) == shape
+    (message,) = caplog.messages
+    assert message.startswith(
+        "config.mesh.fsdp = 64 splits matrices of 1536 rows into pieces of 24"
+    )

@@ -25,7 +25,12 @@ def open_checkpoints(directory, newest=2, every=0):
 
 def save(checkpoints, *steps, size=4):
     for step in steps:
-        checkpoints.save(step, {"a": jnp.full(size, float(step))}, weight_norm=float(step))
+        checkpoints.save(
+            step,
+            {"a": jnp.full(size, float(step))},
+            weight_norm=float(step),
+            useful_seconds=2.0 * step,
+        )
 
 
 def steps_in(directory):
@@ -57,7 +62,7 @@ def test_small_arrays_on_many_devices_are_saved_without_a_program_for_each(caplo
     state = {str(n): jnp.arange(8.0 * n).reshape(8, n) for n in (1013, 1019, 1021)}
     state = jax.device_put(state, sharding.replicated(mesh))
     with open_checkpoints(tmp_path) as checkpoints, jax.log_compiles():
-        checkpoints.save(1, state, weight_norm=1.0)
+        checkpoints.save(1, state, weight_norm=1.0, useful_seconds=1.0)
     assert "Compiling jit(_checksums)" in caplog.text
     assert caplog.text.count("Compiling jit") == 1
 
@@ -133,5 +138,5 @@ def test_half_deleted_checkpoints_are_deleted_at_the_next_start(every, tmp_path)
 def test_checkpoints_say_the_norm_of_their_weights(tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
-        checkpoints.save(2, {"a": jnp.zeros(4)}, weight_norm=float("inf"))
+        checkpoints.save(2, {"a": jnp.zeros(4)}, weight_norm=float("inf"), useful_seconds=1.0)
         assert checkpoints.weight_norms == {1: 1.0, 2: float("inf")}

@@ -39,3 +39,15 @@ def test_a_removed_field_is_an_unknown_key_of_new_configs():
         section, name = field.split(".")
         for config in (defaults.tokenizer(), defaults.generator()):
             assert name not in config[section]
+
+
+def test_how_a_start_is_watched_may_change_in_configs_of_several_stages_too():
+    old, new = (as_written(tiny.get_config()) for _ in range(2))
+    new["stages"]["generator"]["trace"] = "3:4"
+    new["stages"]["tokenizer"]["compilation_cache"] = ""
+    for name in ("trace", "compilation_cache"):  # of a run that was begun before there were such
+        del old["stages"]["generator"][name]
+    del old["stages"]["generator"]["mesh"]["slices"]
+    assert config_changes.differences(old, new) == []
+    new["stages"]["generator"]["seed"] = 7
+    assert config_changes.differences(old, new) == ["stages.generator.seed: 0 -> 7"]

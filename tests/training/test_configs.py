@@ -23,7 +23,7 @@ def check(init, step, batch, config):
         assert a.shape == b.shape and a.dtype == b.dtype
     assert {leaf.dtype.name for leaf in jax.tree.leaves(before.model)} == {"float32"}
     assert all(value.shape == () for value in metrics.values())
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = sharding.make_mesh(sharding.with_fsdp(config.mesh, config.model.get("dim", 0)))
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     shardings = sharding.state_shardings(before, mesh)
     parts = {

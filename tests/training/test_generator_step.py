@@ -9,6 +9,8 @@ from maskgil_jax.pretrained import presets
 from maskgil_jax.training import generator_step
 from tests.helpers import tiny
 
+pytestmark = pytest.mark.gpu
+
 FEATURES = dict(feature_dim=8, condition_tokens=3)
 
 

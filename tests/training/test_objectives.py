@@ -1,9 +1,14 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import objectives, optimizer
 
@@ -166,6 +171,36 @@ def test_chunks_change_no_loss_and_no_gradient(chunk):
     ):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)
+
+
+def test_over_devices_the_gradient_of_the_head_is_exchanged_once_for_all_chunks():
+    mesh = sharding.make_mesh(dict(data=2, fsdp=4, tensor=1))
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, head = jax.random.normal(keys[0], (16, 12, 8)), jax.random.normal(keys[1], (8, 20))
+    codes = jax.random.randint(keys[2], (16, 12), 0, 20)
+
+    def fn(params, x_BnD, codes_Bn):
+        losses, correct = objectives.cross_entropy(x_BnD @ params["head"], codes_Bn, 0.1)
+        return losses.sum(), correct.sum()
+
+    def loss(x, head, codes):
+        loss, correct = objectives.summed_in_chunks(fn, 4, {"head": head}, x, codes)
+        return loss / codes.size, correct
+
+    expected = with_gradients(lambda x, head, codes: whole_loss(x, head.T, codes))(x, head, codes)
+    layouts = [NamedSharding(mesh, spec) for spec in (sharding.BATCH, P("fsdp"), sharding.BATCH)]
+    with jax.set_mesh(mesh):
+        given = jax.device_put((x, head, codes), tuple(layouts))
+        compiled = with_gradients(loss).lower(*given).compile()
+        found = compiled(*given)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)
+    text = compiled.as_text()
+    loops = re.findall(r" while\(.*body=%([\w.\-]+)", text)
+    bodies = [text[text.index(f"%{loop} (") :].partition("\n}")[0] for loop in loops]
+    exchanges = r" (all-reduce|reduce-scatter|all-gather)\("
+    assert loops and not any(re.search(exchanges, body) for body in bodies)
+    assert text.count(" reduce-scatter(") == 1
 
 
 @pytest.mark.parametrize("classes, chunk", [(16_384, 32), (262_144, 2)])

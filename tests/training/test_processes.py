@@ -52,7 +52,7 @@ def assert_alike(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [dict(data=8), dict(data=1, fsdp=4, tensor=2)], ids=str)
+@pytest.mark.parametrize("mesh", [dict(data=8), dict(data=1, fsdp=2, tensor=2, slices=2)], ids=str)
 def test_two_processes_train_like_one(mesh, one_process, finished, tmp_path):
     options = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
     codes, outputs = end_both(start_training(tmp_path, *on_codes(finished), *options))
@@ -84,7 +84,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_devices(
     assert_alike(one_process, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=55)
 def test_tokenizer_and_code_shards_of_two_processes(finished, tmp_path):
     """All stages; each process encodes some of the shards."""
     codes, outputs = end_both(start_training(tmp_path, config="tests/helpers/tiny.py"))

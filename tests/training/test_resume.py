@@ -83,7 +83,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(signum, code, 
     assert [line["step"] for line in read_log(tmp_path)] == list(range(1, stopped + 2))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
     """kill -9 anywhere: while compiling, saving, encoding shards, writing models."""
     kills = int(os.environ.get("MASKGIL_KILLS", "3"))

@@ -179,7 +179,7 @@ def _call(operands: Operands, shape: Shape, with_sums: bool) -> Any:
       with_sums: the forward kernel gives the logarithms of sums too.
     """
     on_device = functools.partial(_call_on_device, shape=shape, with_sums=with_sums)
-    if jax.sharding.get_abstract_mesh().empty:
+    if not sharding.splits():
         return on_device(operands)
     (batch,) = sharding.BATCH
     image, few, out = P(batch, None, "tensor"), P(batch, None, None, "tensor"), P(batch, "tensor")

@@ -99,6 +99,9 @@ class Bert(nnx.Module):
     maskgit, maskgit/nets/maskgit_transformer.py.
     """
 
+    # Parameters that `normed` and `classify` read: the head is the table of the embedding.
+    of_head = ("final_norm", "last", "last_norm", "embedding", "head_bias")
+
     def __init__(self, config: BertConfig, key: jax.Array):
         keys = jax.random.split(key, 5)
         normal = nnx.initializers.truncated_normal(0.02)

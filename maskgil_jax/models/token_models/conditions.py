@@ -41,9 +41,11 @@ class TokenModel(Protocol):
       config: has codebook_size, mask_id, num_classes, grid, fits_any_grid (whether codes may have
         other grids), dtype, and `vocabularies`: sizes of those that the head predicts, one, or one
         for each digit of a code (factors.py).
+      of_head: names of the parameters that `normed` and `classify` read.
     """
 
     config: Any
+    of_head: tuple[str, ...]
 
     def backbone(
         self, codes_Bhw: jax.Array, condition: Condition, key: jax.Array | None = None

@@ -119,10 +119,11 @@ def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
     return (jax.nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)).astype(gate.dtype)
 
 
-def without_layers(model: Model) -> Model:
-    """The model without the parameters of its layers: as much as its head needs."""
+def head_of(model: Model) -> Model:
+    """The model with those parameters alone that its head and what it norms by need."""
     return jax.tree.map_with_path(
-        lambda path, leaf: None if sharding.name_of(path).startswith("blocks/") else leaf, model
+        lambda path, leaf: leaf if sharding.name_of(path).split("/")[0] in model.of_head else None,
+        model,
     )
 
 

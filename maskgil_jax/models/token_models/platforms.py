@@ -18,6 +18,7 @@ class Platform:
         Elsewhere products of their own for the few cost more than they save, as they do beside
         thousands of tokens or a caption (split_layers.fits_tiles).
       fused_attention: "cudnn" (attention.py), "pallas" (attention_tpu.py) or "": none.
+      fused_additions: norms, dropout and sum between products are one kernel (residual_tpu.py).
       materializes_shared: what several products read is stored. Left to itself, XLA joins it with
         each of them on TPUs, and each tile of a product then computes its rows again.
       rounds_in_products: products, whose sums are in float32 all the same, are asked for the dtype
@@ -31,6 +32,7 @@ class Platform:
 
     splits_sequence: bool = False
     fused_attention: str = ""
+    fused_additions: bool = False
     materializes_shared: bool = False
     rounds_in_products: bool = False
     saves_bfloat16_as_bits: bool = False
@@ -43,7 +45,12 @@ PLATFORMS = {
         saves_bfloat16_as_bits=True, transposed_weights=("float32",), cache_dtype="float32"
     ),
     "gpu": Platform(fused_attention="cudnn", rounds_in_products=True),
-    "tpu": Platform(fused_attention="pallas", splits_sequence=True, materializes_shared=True),
+    "tpu": Platform(
+        fused_attention="pallas",
+        fused_additions=True,
+        splits_sequence=True,
+        materializes_shared=True,
+    ),
 }
 
 

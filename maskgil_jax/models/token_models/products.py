@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from maskgil_jax.models.token_models import platforms
+from maskgil_jax.runtime import sharding
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
@@ -45,6 +46,56 @@ def _product_backward(
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product_of_parts(
+    equations: tuple[str, ...], parts: tuple[jax.Array, ...], y: jax.Array
+) -> tuple[jax.Array, ...]:
+    """`product` of each part of a sequence with the same matrix.
+
+    The gradient of the matrix is summed in float32 over all parts and then over devices: it is
+    rounded once, and exchanged once.
+
+    Args:
+      equations: of each part.
+      parts: [B, ...] each.
+      y: the matrix, split over devices by its dimension D, the width of the model.
+    """
+    return tuple(_rounded(e, x, y, x.dtype) for e, x in zip(equations, parts, strict=True))
+
+
+def _parts_forward(
+    equations: tuple[str, ...], parts: tuple[jax.Array, ...], y: jax.Array
+) -> tuple[tuple[jax.Array, ...], tuple[tuple[jax.Array, ...], jax.Array]]:
+    outputs = product_of_parts(equations, parts, y)
+    return tuple(saved(x, "product") for x in outputs), (parts, y)
+
+
+def _parts_backward(
+    equations: tuple[str, ...],
+    operands: tuple[tuple[jax.Array, ...], jax.Array],
+    gradients: tuple[jax.Array, ...],
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    parts, y = operands
+    gradients = tuple(g.astype(x.dtype) for g, x in zip(gradients, parts, strict=True))
+    if platforms.current().materializes_shared:
+        gradients = tuple(map(materialized, gradients))
+    dparts, to_matrix = [], []
+    for equation, gradient in zip(equations, gradients, strict=True):
+        x_letters, y_letters, result = _letters(equation)
+        dparts.append(product(f"{result},{y_letters}->{x_letters}", gradient, y))
+        to_matrix.append(f"{x_letters},{result}->{y_letters}")
+
+    def summed(_: None, parts: Any, gradients: Any) -> tuple[jax.Array, None]:
+        return functools.reduce(jnp.add, map(einsum_float32, to_matrix, parts, gradients)), None
+
+    split = _letters(equations[0])[1].index("D")
+    dy, _ = sharding.sum_over_devices(summed, split, None, parts, gradients)
+    return tuple(dparts), dy.astype(y.dtype)
+
+
+product_of_parts.defvjp(_parts_forward, _parts_backward)
 
 
 def _rounded(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:

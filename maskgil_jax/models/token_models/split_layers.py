@@ -4,7 +4,8 @@ Letters: B batch, L image tokens, c tokens of the condition, s tokens of one of 
 both, D width, H heads, K head dimension, N = H * K.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskgil_jax.models.token_models import attention_tpu, platforms
+from maskgil_jax.models.token_models import attention_tpu, platforms, products, residual_tpu
 from maskgil_jax.models.token_models.attention import Parts, attention_of_parts
 from maskgil_jax.models.token_models.attention_heads import Shape
+from maskgil_jax.models.token_models.layers import swiglu, two_dropouts
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
+from maskgil_jax.models.token_models.llama_layers import EQUATIONS, Block, Layer, Table
+from maskgil_jax.runtime import sharding
 
 
 class SplitLayer(Layer):
@@ -34,16 +37,64 @@ class SplitLayer(Layer):
         Args:
           parts: [B, s, D] each, in the order of the sequence.
           tables: of the rotations of each part.
-          mask: as in `attention_of_parts`.
+          mask: of `joint_attention`: as in `attention_of_parts`.
           key: drives dropout; None is eval.
         """
-        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(parts))]
+        additions = [self.additions(x, k) for x, k in zip(parts, keys, strict=True)]
+        attended = self.joint_attention([self.attention_norm(x) for x in parts], tables, mask)
+        sums = [add(x, y) for x, y, (add, _) in zip(parts, attended, additions, strict=True)]
+        outputs = self.joint_mlp(tuple(normed for _, normed in sums))
+        return tuple(
+            add(x, y) for (x, _), y, (_, add) in zip(sums, outputs, additions, strict=True)
+        )
 
-        def one(x_BsD: jax.Array, attended_BsD: jax.Array, key: jax.Array | None) -> jax.Array:
-            return self(x_BsD, lambda _: attended_BsD, key)
+    def additions(
+        self, x_BsD: jax.Array, key: jax.Array | None
+    ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
+        """What adds attention's output to x_BsD, and norms the sum; and what adds the MLP's."""
+        config = self.config
+        if (
+            platforms.current().fused_additions
+            and config.post_norm == "sandwich"
+            and residual_tpu.fits(config.dim, x_BsD.shape[1])
+        ):
+            return self._fused_additions(key)
+        drop_attention, drop_mlp = two_dropouts(x_BsD.shape, config.dropout, key)
 
-        return tuple(map(one, parts, attended, keys))
+        def add_attention(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = x + drop_attention(self.attention_post_norm(y))
+            return x, self.mlp_norm(x)
+
+        return add_attention, lambda x, y: x + drop_mlp(self.mlp_post_norm(y))
+
+    def _fused_additions(self, key: jax.Array | None) -> tuple[Callable[..., Any], ...]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        shape = residual_tpu.Shape(
+            rate=0.0 if key is None else self.config.dropout,
+            eps=self.config.norm_eps,
+            interpreted=sharding.platform() != "tpu",
+        )
+
+        def add(
+            norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array
+        ) -> list[jax.Array]:
+            scales_nD = jnp.stack([norm.scale[...].astype(jnp.float32) for norm in norms])
+            return residual_tpu.added(x, y, scales_nD, residual_tpu.seed_of(key), shape)
+
+        add_attention = functools.partial(add, (self.attention_post_norm, self.mlp_norm), keys[0])
+        add_mlp = functools.partial(add, (self.mlp_post_norm,), keys[1])
+        return add_attention, lambda x, y: add_mlp(x, y)[0]
+
+    def joint_mlp(self, parts: Parts) -> Parts:
+        """`mlp` of each part, whose matrices have one gradient."""
+        parts = tuple(map(products.read_often, parts))
+        gates, ups = (
+            products.product_of_parts((EQUATIONS[name],) * len(parts), parts, matrix[...])
+            for name, matrix in (("gate", self.gate), ("up", self.up))
+        )
+        hidden = tuple(map(swiglu, gates, ups))
+        return products.product_of_parts((EQUATIONS["down"],) * len(parts), hidden, self.down[...])
 
     def joint_attention(
         self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
@@ -67,17 +118,35 @@ class FusedLayer(SplitLayer):
             self.norms = nnx.Param(jnp.concatenate([scale_and_bias(norm) for norm in norms]))
         self.kernel = Shape(self.config.head_dim, self.config.qk_norm)
 
-    def attention_of_all(
+    def joint_attention(
+        self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
+    ) -> list[jax.Array]:
+        """As that of a SplitLayer; or of a whole sequence as one part.
+
+        `mask` is then bool [B, T], false for tokens that no other sees, which get nothing.
+        """
+        if len(parts) == 1:
+            return [self._attention_of_all(parts[0], tables[0], mask)]
+        order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
+        image_BLD, few_BcD = parts[order]
+        image_BNL, few_BcN = attention_tpu.attention(
+            *products.product_of_parts(
+                ("BLD,DCN->BCNL", "BcD,DCN->BCcN"), (image_BLD, few_BcD), self.qkv[...]
+            ),
+            jnp.ones((len(image_BLD), image_BLD.shape[1] + few_BcD.shape[1]), bool),
+            self.norms[...],
+            np.concatenate(tables[order]),
+            self.kernel,
+        )
+        out_ND = self.out[...].reshape(-1, self.config.dim)
+        outputs = products.product_of_parts(
+            ("BNL,ND->BLD", "BcN,ND->BcD"), (image_BNL, few_BcN), out_ND
+        )
+        return list(outputs[order])
+
+    def _attention_of_all(
         self, x_BTD: jax.Array, table_TK2: Table, real_BT: jax.Array | None
     ) -> jax.Array:
-        """Projections around the attention of a whole sequence.
-
-        Args:
-          x_BTD: normed tokens.
-          table_TK2: of their rotations.
-          real_BT: bool, false for tokens that no other sees, which get nothing; None: there are
-            none.
-        """
         if real_BT is None:
             real_BT = jnp.ones(x_BTD.shape[:2], bool)
         qkv_BCNT = self.multiply("BTD,DCN->BCNT", x_BTD, self.qkv[...])
@@ -85,26 +154,6 @@ class FusedLayer(SplitLayer):
             qkv_BCNT, None, real_BT, self.norms[...], table_TK2, self.kernel
         )
         return self.multiply("BNT,ND->BTD", o_BNT, self.out[...].reshape(-1, self.config.dim))
-
-    def joint_attention(
-        self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
-    ) -> list[jax.Array]:
-        """As that of a SplitLayer."""
-        order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
-        image_BLD, few_BcD = parts[order]
-        image_BNL, few_BcN = attention_tpu.attention(
-            self.multiply("BLD,DCN->BCNL", image_BLD, self.qkv[...]),
-            self.multiply("BcD,DCN->BCcN", few_BcD, self.qkv[...]),
-            jnp.ones((len(image_BLD), image_BLD.shape[1] + few_BcD.shape[1]), bool),
-            self.norms[...],
-            np.concatenate(tables[order]),
-            self.kernel,
-        )
-        out_ND = self.out[...].reshape(-1, self.config.dim)
-        return [
-            self.multiply("BNL,ND->BLD", image_BNL, out_ND),
-            self.multiply("BcN,ND->BcD", few_BcN, out_ND),
-        ][order]
 
 
 def scale_and_bias(norm: Any) -> jax.Array:

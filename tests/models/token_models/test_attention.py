@@ -14,6 +14,8 @@ from maskgil_jax.models.token_models.attention import (
     fused_attention,
 )
 
+pytestmark = pytest.mark.gpu
+
 
 def heads(seed, count=3, shape=(2, 7, 3, 4)):
     return [jax.random.normal(k, shape) for k in jax.random.split(jax.random.key(seed), count)]

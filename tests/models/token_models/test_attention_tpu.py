@@ -241,7 +241,7 @@ def traced(topology, tokens, few):
     if not few:
         arguments[1] = None
     with jax.set_mesh(mesh):
-        return jax.jit(jax.grad(loss, argnums=(0, 2))).trace(*arguments), mesh
+        return jax.jit(jax.grad(loss, argnums=(0, 2))).trace(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +256,15 @@ def traced(topology, tokens, few):
 )
 def test_the_kernels_compile_for_tpus_split_over_batch_and_heads(topology, tokens, few):
     pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
-    program, mesh = traced(topology, tokens, few)
-    with jax.set_mesh(mesh):
-        text = program.lower(lowering_platforms=("tpu",)).compile().as_text()
-    assert text.count('custom_call_target="tpu_custom_call"') == 2
-    # What they state of a chip: two images, two heads; at least the products of all pairs.
-    costs = [one.params["cost_estimate"] for one in kernels_in(program.jaxpr.jaxpr)]
+    from maskgil_jax.planning import hlo, kernels
+    from maskgil_jax.planning.chips import CHIPS
+
+    program = traced(topology, tokens, few)
+    text = program.lower(lowering_platforms=("tpu",)).compile().as_text()
+    works = kernels.traced(program.jaxpr.jaxpr, CHIPS[topology[:3]])
+    found = kernels.compiled(hlo.parse(text), works)
+    assert len(found) == 2 and all(one.times == 1 for one in found)
+    # Of a chip: two images, two heads; at least the products of a head with all others.
     scores = 2 * 2 * (tokens + few) ** 2
-    assert len(costs) == 2 and all(one.flops > scores * 2 * 2 * 64 for one in costs)
-    assert all(one.transcendentals >= scores for one in costs)
+    assert all(one.work.flops > scores * 2 * 2 * 64 for one in found)
+    assert all(one.work.exponentials >= scores for one in found)

@@ -12,6 +12,8 @@ from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from maskgil_jax.pretrained import networks
 from maskgil_jax.training import generator_loss
 
+pytestmark = pytest.mark.gpu
+
 SHAPE = dict(layers=2, dim=128, heads=4, codebook_size=512, grid=(8, 8), dropout=0.1)
 CLASSES, FEATURES = dict(num_classes=5), dict(num_classes=0, feature_dim=24, condition_tokens=6)
 NETWORKS = {

@@ -10,7 +10,7 @@ from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.token_models.flops import forward_flops, training_flops
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, SIZES, LlamaConfig
-from maskgil_jax.planning.arithmetic import traced_flops
+from maskgil_jax.runtime.traced_flops import traced_flops
 
 TINY = LlamaConfig(layers=3, dim=32, heads=2, codebook_size=24, num_classes=5, grid=(3, 4))
 CASES = {

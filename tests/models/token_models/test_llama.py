@@ -11,6 +11,8 @@ from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from tests.helpers import golden
 from tests.helpers.tiny_llama import TINY, built, inputs
 
+pytestmark = pytest.mark.gpu
+
 RULES = golden.arrays("sampling_rules")
 
 

@@ -11,6 +11,8 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained import loading
 from tests.helpers import random_weights, torch_tokenizers
 
+pytestmark = pytest.mark.gpu
+
 EUCLIDEAN = dict(quantizer="euclidean", codebook_dim=256)
 LOOKUP_FREE = dict(
     style="magvit2", res_blocks=4, attention=False, z_channels=0, quantizer="lookup_free"

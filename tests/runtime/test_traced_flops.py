@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from maskgil_jax.planning.arithmetic import traced_flops
+from maskgil_jax.runtime.traced_flops import traced_flops
 
 B, D, N = 4, 8, 3
 X, W = jnp.zeros((B, D)), jnp.zeros((N, D, D))
