@@ -42,12 +42,6 @@ from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, two_processes
 
 
-def pytest_collection_modifyitems(items):
-    """On a GPU only what is meant for it: the others count on 8 devices, or on a CPU's rounding."""
-    if ON_GPU:
-        items[:] = [item for item in items if item.get_closest_marker("gpu")]
-
-
 def pytest_collection_finish():
     """What is imported and collected stays, and tracing makes garbage much faster than it ends.
 
@@ -62,7 +56,12 @@ def pytest_collection_modifyitems(items):
 
     A worker that has ended takes over what the other has not begun. Where that are short tests,
     both end at about the same time; where a test of two minutes is among them, one core waits.
+
+    On a GPU only those are left that are meant for it: the others count on 8 devices, or on a CPU's
+    rounding.
     """
+    if ON_GPU:
+        items[:] = [item for item in items if item.get_closest_marker("gpu")]
     files, seconds = {}, {}
     for item in items:
         slow = item.get_closest_marker("slow")

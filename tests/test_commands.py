@@ -68,7 +68,13 @@ def test_a_damaged_model_is_refused_unless_told_otherwise(finished, tmp_path):
     model = shutil.copytree(finished / "model", tmp_path / "model")
     path = model / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
-    options = (f"--model={model}", "--classes=3", "--num=1", f"--output={tmp_path}/out")
+    options = (
+        f"--model={model}",
+        "--classes=3",
+        "--num=1",
+        "--steps=2",
+        f"--output={tmp_path}/out",
+    )
     done = call("sample", *options)
     assert done.returncode == 1 and "is damaged or was changed" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
@@ -78,7 +84,7 @@ def test_a_damaged_model_is_refused_unless_told_otherwise(finished, tmp_path):
 @pytest.mark.slow
 def test_sample_draws_any_size(finished, tmp_path):
     options = (f"--model={finished}/model", "--classes=3,7", "--num=2", f"--output={tmp_path}/out")
-    done = call("sample", *options, "--size=16x6")
+    done = call("sample", *options, "--size=16x6", "--steps=2")
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out" / "samples.npz") as samples:
         assert samples["arr_0"].shape == (4, 6, 16, 3)
@@ -303,7 +309,7 @@ def test_a_tokenizer_that_moved_is_asked_for(finished, tmp_path):
     path = str(finished / "tokenizer" / "model")
     description = (tmp_path / "model" / "model.json").read_text()
     (tmp_path / "model" / "model.json").write_text(description.replace(path, "/gone"))
-    options = (f"--model={tmp_path}/model", "--classes=1", f"--output={tmp_path}/out")
+    options = (f"--model={tmp_path}/model", "--classes=1", "--steps=2", f"--output={tmp_path}/out")
     done = call("sample", *options)
     assert done.returncode == 1 and "is no longer at /gone; give --tokenizer=DIR" in done.stderr
     assert call("sample", *options, f"--tokenizer={path}").returncode == 0

@@ -38,7 +38,8 @@ TOGETHER = [
 _RUN = dict(steps=2, batch_size=4, log_every=1, checkpoint_every=2, pictures_every=2)
 _TOKENIZER = {
     **{"model.channels": 32, "model.channel_multipliers": "(1, 1)", "model.res_blocks": 1},
-    **{"model.z_channels": 32, "discriminator.channels": 8, "discriminator.layers": 1},
+    **{"model.z_channels": 32, "model.attention": False, "discriminator.channels": 8},
+    **{"discriminator.layers": 1},
     **{"codebook.usage_window": 64, "data.image_size": 32, "evaluation.count": 8},
     **{"model.dtype": "float32", "optimizer.warmup_steps": 0},
 }

@@ -65,7 +65,9 @@ def test_a_wheel_trains_draws_and_bundles(installed, tmp_path):
     maskgil(installed, tmp_path, "main", "--config=quickstart", "--workdir=RUN", *changes)
     maskgil(installed, tmp_path, "convert", "bundle", "--source=RUN/model", "--output=DIGITS")
     (tmp_path / "RUN").rename(tmp_path / "GONE")
-    maskgil(installed, tmp_path, "sample", "--model=DIGITS", "--classes=3", "--output=OUT")
+    maskgil(
+        installed, tmp_path, "sample", "--model=DIGITS", "--classes=3", "--steps=2", "--output=OUT"
+    )
     assert (tmp_path / "OUT" / "samples.npz").exists()
     maskgil(installed, tmp_path, "report", "--runs=GONE,OUT", "--output=PAGE")
     text = maskgil(installed, tmp_path, "main", "--config=quickstart", "--print_config", *changes)

@@ -17,7 +17,7 @@ from maskgil_jax.pretrained.tokenizers import Tokenizer
 from maskgil_jax.runtime.errors import InputError, Unreadable
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny, tiny_lumina
+from tests.helpers import random_weights, tiny, tiny_lumina
 
 SETTINGS = dict(layers=2, dim=32, heads=4, kv_heads=4, mlp_dim=48, vocabulary=9300, dtype="float32")
 
@@ -35,7 +35,8 @@ def folder(tmp_path_factory):
         )
         (folder / f"images/{i:02}.txt").write_text("red apple" if i % 3 else "pear")
     config = VQConfig(**tiny.SMALL_VQ | dict(codebook_size=8192))
-    Tokenizer(VQTokenizer(config, jax.random.key(0))).save(folder / "vq")
+    network = random_weights.network(lambda: VQTokenizer(config, jax.random.key(0)))
+    Tokenizer(network).save(folder / "vq")
     (folder / "tokenizer.json").write_bytes(tiny_lumina.vocabulary())
     return folder
 

@@ -12,6 +12,7 @@ from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.token_models.llama_config import PRESETS, LlamaConfig
 from maskgil_jax.pretrained import generators
+from tests.helpers import random_weights
 
 B = 2
 # One layer: XLA counts the body of a loop, as that over layers, once.
@@ -22,7 +23,7 @@ WIDE = LlamaConfig(
 
 @pytest.fixture(scope="module")
 def network():
-    return Llama(WIDE, jax.random.key(0))
+    return random_weights.network(lambda: Llama(WIDE, jax.random.key(0)))
 
 
 def compiled(network, codes_Bhw, **options):
@@ -80,7 +81,7 @@ def test_weights_are_cast_once(network, causal):
     config = dataclasses.replace(WIDE, dtype="bfloat16", layers=2, heads=2)
     if causal:
         config = dataclasses.replace(config, **PRESETS["llamagen"])
-    network = Llama(config, jax.random.key(0))
+    network = random_weights.network(lambda: Llama(config, jax.random.key(0)))
     arguments = (network, jnp.zeros(B, jnp.int32))
     if causal:
         run, options = autoregressive.sample_codes, autoregressive.Options()
@@ -112,5 +113,5 @@ def test_as_many_compilations_as_shapes(network):
     for i in range(3):
         codes = np.full((B, 8, 8), WIDE.mask_id)
         codes[:, i] = i
-        generator.sample(np.full(B, i), i, codes=codes, start=i)
+        generator.sample(np.full(B, i), i, codes=codes, start=i, steps=2)
     assert masked_loop.sample_codes._cache_size() == 1

@@ -11,7 +11,7 @@ from flax import serialization, traverse_util
 import maskgil_jax
 from maskgil_jax.interop import conversion
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import golden
+from tests.helpers import golden, random_weights
 
 # Format, golden, how the official file keeps the state dict.
 TOKENIZERS = [
@@ -208,6 +208,7 @@ def test_a_model_is_not_exported_in_a_format_with_other_switches(tmp_path):
     config = LlamaConfig(
         layers=1, dim=16, heads=2, codebook_size=8, num_classes=2, grid=(2, 2), ffn_multiple=8
     )
-    Generator(Llama(config, jax.random.key(0))).save(tmp_path / "paper")
+    network = random_weights.network(lambda: Llama(config, jax.random.key(0)))
+    Generator(network).save(tmp_path / "paper")
     with pytest.raises(InputError, match="maskgil-gpt has rope = '1d'"):
         conversion.export_model("maskgil-gpt", str(tmp_path / "paper"), str(tmp_path / "o.pt"))

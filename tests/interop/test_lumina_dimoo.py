@@ -17,7 +17,7 @@ from maskgil_jax.models.token_models.conditions import Text
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import golden, tiny_dimoo, tiny_lumina
+from tests.helpers import golden, random_weights, tiny_dimoo, tiny_lumina
 from tests.helpers.tiny import SMALL_VQ
 
 
@@ -341,8 +341,9 @@ def test_a_tokenizer_of_another_model_is_named(state, tmp_path):
 
 
 def test_a_vq_of_other_codes_is_named(state, tmp_path):
-    tokenizer = Tokenizer(VQTokenizer(VQConfig(**SMALL_VQ), jax.random.key(0)))
-    tokenizer.save(tmp_path / "vq")
+    config = VQConfig(**SMALL_VQ)
+    network = random_weights.network(lambda: VQTokenizer(config, jax.random.key(0)))
+    Tokenizer(network).save(tmp_path / "vq")
     message = refused(state, tmp_path, arguments={"tokenizer": str(tmp_path / "vq")})
     assert "has 64 codes, but lumina-dimoo has 8192" in message
 

@@ -16,7 +16,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import golden, tiny_lumina
+from tests.helpers import golden, random_weights, tiny_lumina
 from tests.helpers.tiny import SMALL_VQ
 
 
@@ -209,8 +209,9 @@ def test_weights_that_cannot_draw_are_named(state, tmp_path, caplog):
 
 
 def test_the_tokenizer_of_codes_is_recorded(state, tmp_path):
-    config = dict(SMALL_VQ, codebook_size=8192, quantizer="euclidean")
-    tokenizer = Tokenizer(VQTokenizer(VQConfig(**config), jax.random.key(0)))
+    config = VQConfig(**SMALL_VQ | dict(codebook_size=8192, quantizer="euclidean"))
+    network = random_weights.network(lambda: VQTokenizer(config, jax.random.key(0)))
+    tokenizer = Tokenizer(network)
     tokenizer.save(tmp_path / "vq")
     source = tiny_lumina.snapshot(tmp_path / "s", state, golden.spec("lumina_mgpt")["config"])
     arguments = conversion.parse_arguments([f"tokenizer={tmp_path}/vq"])

@@ -110,6 +110,8 @@ def test_another_network_is_refused(tmp_path):
     from maskgil_jax.models.token_models.bert import Bert, BertConfig
 
     shape = dict(layers=1, dim=16, heads=2, mlp_dim=32, codebook_size=8, num_classes=2)
-    loading.wrap(Bert(BertConfig(**shape, grid=(2, 2)), jax.random.key(0))).save(tmp_path / "bert")
+    config = BertConfig(**shape, grid=(2, 2))
+    network = random_weights.network(lambda: Bert(config, jax.random.key(0)))
+    loading.wrap(network).save(tmp_path / "bert")
     with pytest.raises(InputError, match="is a Bert, but maskgil holds a Llama"):
         conversion.export_model("maskgil", str(tmp_path / "bert"), str(tmp_path / "o.pt"))

@@ -38,10 +38,10 @@ def test_shapes_dtypes_and_names(tokenizer, generator):
 @pytest.mark.slow
 def test_an_image_depends_on_seed_index_and_class_not_on_its_batch(generator):
     classes = np.arange(10)
-    together = generator.sample(classes, 5, steps=4)
-    parts = [generator.sample(classes[i : i + 3], 5, steps=4, start=i) for i in range(0, 10, 3)]
+    together = generator.sample(classes, 5, steps=2)
+    parts = [generator.sample(classes[i : i + 3], 5, steps=2, start=i) for i in range(0, 10, 3)]
     np.testing.assert_array_equal(together, np.concatenate(parts))
-    other_seed = generator.sample(classes, 6, steps=4)
+    other_seed = generator.sample(classes, 6, steps=2)
     assert (np.asarray(together) != np.asarray(other_seed)).any()
     assert together.shape == (10, 4, 4) and int(together.max()) < 64
 
@@ -51,14 +51,14 @@ def test_images_do_not_depend_on_the_number_of_devices(generator):
     mesh = sharding.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
     network = jax.device_put(generator.network, sharding.replicated(mesh))
     classes = jax.device_put(np.arange(8, dtype=np.int32), NamedSharding(mesh, P("data")))
-    spread = loading.wrap(network).sample(classes, 3)
+    spread = loading.wrap(network).sample(classes, 3, steps=2)
     assert len(spread.sharding.device_set) == 8
-    np.testing.assert_array_equal(spread, generator.sample(np.arange(8), 3))
+    np.testing.assert_array_equal(spread, generator.sample(np.arange(8), 3, steps=2))
 
 
 @pytest.mark.slow
 def test_known_codes_stay_and_only_the_others_are_drawn(generator):
-    known = generator.sample(np.arange(3), 0)
+    known = generator.sample(np.arange(3), 0, steps=3)
     hidden = known.at[0, 1:3, 1:3].set(generator.mask_id).at[1, :, 2:].set(generator.mask_id)
     codes = np.asarray(generator.sample(np.arange(3), 1, codes=hidden, steps=3))
     visible = np.asarray(hidden) != generator.mask_id
@@ -74,11 +74,11 @@ def test_known_codes_stay_and_only_the_others_are_drawn(generator):
 @pytest.mark.slow
 def test_guidance_one_is_no_guidance(generator):
     """The unconditional pass is then left out, and nothing changes."""
-    classes = np.arange(4)
-    plain = generator.sample(classes, 0, guidance=1.0)
-    nearly = generator.sample(classes, 0, guidance=1.0 + 1e-7, guidance_ramp="constant")
+    classes, options = np.arange(4), dict(steps=3)
+    plain = generator.sample(classes, 0, guidance=1.0, **options)
+    nearly = generator.sample(classes, 0, guidance=1.0 + 1e-7, guidance_ramp="constant", **options)
     np.testing.assert_array_equal(plain, nearly)
-    by_weight = generator.sample(classes, 0, guidance=0.0, guidance_form="weight")
+    by_weight = generator.sample(classes, 0, guidance=0.0, guidance_form="weight", **options)
     np.testing.assert_array_equal(plain, by_weight)
 
 

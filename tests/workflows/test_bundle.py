@@ -225,7 +225,7 @@ def test_a_bundle_is_loaded_and_sampled_from_the_hub(bundled, on_the_hub, tmp_pa
     generator = maskgil_jax.load("hf://ada/digits")
     assert generator.fingerprint == maskgil_jax.load(bundled).fingerprint
     count = len(on_the_hub)
-    options = ("--classes=0,5", "--num=2")
+    options = ("--classes=0,5", "--num=2", "--steps=2")
     for name, model in (("hub", "hf://ada/digits"), ("here", bundled)):
         done = call("sample", f"--model={model}", *options, f"--output={tmp_path}/{name}")
         assert done.returncode == 0, done.stderr

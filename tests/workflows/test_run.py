@@ -13,7 +13,7 @@ from maskgil_jax.data import sources
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import commands, tiny
+from tests.helpers import commands, random_weights, tiny
 
 
 def losses_of(workdir):
@@ -207,8 +207,9 @@ def test_shards_of_another_tokenizer_are_refused(finished, tmp_path):
     from maskgil_jax.models.tokenizers.vq import VQTokenizer
     from maskgil_jax.pretrained.loading import Tokenizer
 
-    network = maskgil_jax.load(finished / "tokenizer" / "model").network
-    Tokenizer(VQTokenizer(network.config, jax.random.key(9))).save(tmp_path / "other")
+    config = maskgil_jax.load(finished / "tokenizer" / "model").network.config
+    network = random_weights.network(lambda: VQTokenizer(config, jax.random.key(9)))
+    Tokenizer(network).save(tmp_path / "other")
     config = generator_on(finished)
     config.tokenizer = str(tmp_path / "other")
     with pytest.raises(InputError, match="but the shards in .* were made with"):
@@ -280,10 +281,11 @@ def test_a_model_of_features_trains_and_samples(kind, finished, features, tmp_pa
         assert samples["class_names"][0] == "digit 0" and len(samples["class_names"]) == 10
     model = maskgil_jax.load(tmp_path / "model")
     assert model.num_classes == 0
-    assert model.sample(np.full((1, 3, 12), 1, np.float32), 0).shape == (1, 4, 4)
+    options = {} if model.kind == "causal" else dict(steps=2)
+    assert model.sample(np.full((1, 3, 12), 1, np.float32), 0, **options).shape == (1, 4, 4)
     if kind == "masked, of shards":
         given = [f"{features}/digit {i}.npy" for i in (0, 1)]
-        out = ("--features=" + ",".join(given), "--num=2", f"--output={tmp_path}/out")
+        out = ("--features=" + ",".join(given), "--num=2", "--steps=2", f"--output={tmp_path}/out")
         done = commands.call("sample", f"--model={tmp_path}/model", *out)
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / "out" / "samples.npz") as samples:

@@ -13,7 +13,7 @@ from maskgil_jax.models.token_models.halton import SIZES, HaltonConfig, HaltonTr
 from maskgil_jax.pretrained import loading
 from maskgil_jax.runtime.errors import InputError
 from tests.goldens import recipe
-from tests.helpers import golden
+from tests.helpers import golden, random_weights
 
 ARGUMENTS = {
     "besnier_mask_transformer": ("maskgit-pytorch", {"heads": 4, "classes": 10}),
@@ -139,7 +139,8 @@ def tiny(kind):
 @pytest.mark.parametrize("kind", ["besnier", "maskgit", "halton"])
 def test_a_baseline_samples_and_drops_out_with_a_key_only(kind):
     rng = np.random.default_rng(0)
-    network = jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32), tiny(kind))
+    network = random_weights.network(lambda: tiny(kind))
+    network = jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32), network)
     model = loading.wrap(network)
     guidance = 1.0 if kind == "maskgit" else 3.0
     known = np.full((2, 3, 4), model.mask_id)
