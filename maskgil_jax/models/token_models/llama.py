@@ -201,11 +201,7 @@ class Llama(nnx.Module):
         """As `in_one`, with the kernel that does attention in tiles: [B, T, D]."""
 
         def apply(block: Block, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
-            layer = FusedLayer(block)
-            attention = functools.partial(
-                layer.attention_of_all, table_TK2=table_TK2, real_BT=real_BT
-            )
-            return layer(x_BTD, attention, None if key is None else jax.random.fold_in(key, 0))
+            return FusedLayer(block).over_parts((x_BTD,), (table_TK2,), real_BT, key)[0]
 
         return self.through(self.blocks, jnp.concatenate(parts, axis=1), apply, key)
 

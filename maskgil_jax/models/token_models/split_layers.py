@@ -37,7 +37,7 @@ class SplitLayer(Layer):
         Args:
           parts: [B, s, D] each, in the order of the sequence.
           tables: of the rotations of each part.
-          mask: as in `attention_of_parts`.
+          mask: of `joint_attention`: as in `attention_of_parts`.
           key: drives dropout; None is eval.
         """
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(parts))]
@@ -129,29 +129,15 @@ class FusedLayer(SplitLayer):
             self.norms = nnx.Param(jnp.concatenate([scale_and_bias(norm) for norm in norms]))
         self.kernel = Shape(self.config.head_dim, self.config.qk_norm)
 
-    def attention_of_all(
-        self, x_BTD: jax.Array, table_TK2: Table, real_BT: jax.Array | None
-    ) -> jax.Array:
-        """Projections around the attention of a whole sequence.
-
-        Args:
-          x_BTD: normed tokens.
-          table_TK2: of their rotations.
-          real_BT: bool, false for tokens that no other sees, which get nothing; None: there are
-            none.
-        """
-        if real_BT is None:
-            real_BT = jnp.ones(x_BTD.shape[:2], bool)
-        qkv_BCNT = self.multiply("BTD,DCN->BCNT", x_BTD, self.qkv[...])
-        o_BNT, _ = attention_tpu.attention(
-            qkv_BCNT, None, real_BT, self.norms[...], table_TK2, self.kernel
-        )
-        return self.multiply("BNT,ND->BTD", o_BNT, self.out[...].reshape(-1, self.config.dim))
-
     def joint_attention(
         self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
     ) -> list[jax.Array]:
-        """As that of a SplitLayer."""
+        """As that of a SplitLayer; or of a whole sequence as one part.
+
+        `mask` is then bool [B, T], false for tokens that no other sees, which get nothing.
+        """
+        if len(parts) == 1:
+            return [self._attention_of_all(parts[0], tables[0], mask)]
         order = slice(None, None, -1 if self.config.condition_position == "first" else 1)
         image_BLD, few_BcD = parts[order]
         image_BNL, few_BcN = attention_tpu.attention(
@@ -168,6 +154,17 @@ class FusedLayer(SplitLayer):
             ("BNL,ND->BLD", "BcN,ND->BcD"), (image_BNL, few_BcN), out_ND
         )
         return list(outputs[order])
+
+    def _attention_of_all(
+        self, x_BTD: jax.Array, table_TK2: Table, real_BT: jax.Array | None
+    ) -> jax.Array:
+        if real_BT is None:
+            real_BT = jnp.ones(x_BTD.shape[:2], bool)
+        qkv_BCNT = self.multiply("BTD,DCN->BCNT", x_BTD, self.qkv[...])
+        o_BNT, _ = attention_tpu.attention(
+            qkv_BCNT, None, real_BT, self.norms[...], table_TK2, self.kernel
+        )
+        return self.multiply("BNT,ND->BTD", o_BNT, self.out[...].reshape(-1, self.config.dim))
 
 
 def scale_and_bias(norm: Any) -> jax.Array:
