@@ -46,6 +46,7 @@ def pytest_collection_modifyitems(items):
     """On a GPU only what is meant for it: the others count on 8 devices, or on a CPU's rounding."""
     if ON_GPU:
         items[:] = [item for item in items if item.get_closest_marker("gpu")]
+    items[:] = in_order_of_length(items)
 
 
 def pytest_collection_finish():
@@ -57,7 +58,7 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 20)
 
 
-def pytest_collection_modifyitems(items):
+def in_order_of_length(items):
     """Files with slow tests come first in both halves, which two workers begin with, longest first.
 
     A worker that has ended takes over what the other has not begun. Where that are short tests,
@@ -72,7 +73,7 @@ def pytest_collection_modifyitems(items):
     slow = sorted(filter(seconds.get, files), key=seconds.get, reverse=True)
     fast = [path for path in files if not seconds[path]]
     order = [*slow[0::2], *fast[0::2], *slow[1::2], *fast[1::2]]
-    items[:] = [item for path in order for item in files[path]]
+    return [item for path in order for item in files[path]]
 
 
 @pytest.fixture(scope="session")
