@@ -42,13 +42,6 @@ from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny, two_processes
 
 
-def pytest_collection_modifyitems(items):
-    """On a GPU only what is meant for it: the others count on 8 devices, or on a CPU's rounding."""
-    if ON_GPU:
-        items[:] = [item for item in items if item.get_closest_marker("gpu")]
-    items[:] = in_order_of_length(items)
-
-
 def pytest_collection_finish():
     """What is imported and collected stays, and tracing makes garbage much faster than it ends.
 
@@ -58,12 +51,17 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 20)
 
 
-def in_order_of_length(items):
+def pytest_collection_modifyitems(items):
     """Files with slow tests come first in both halves, which two workers begin with, longest first.
 
     A worker that has ended takes over what the other has not begun. Where that are short tests,
     both end at about the same time; where a test of two minutes is among them, one core waits.
+
+    On a GPU only those are left that are meant for it: the others count on 8 devices, or on a CPU's
+    rounding.
     """
+    if ON_GPU:
+        items[:] = [item for item in items if item.get_closest_marker("gpu")]
     files, seconds = {}, {}
     for item in items:
         slow = item.get_closest_marker("slow")
@@ -73,7 +71,7 @@ def in_order_of_length(items):
     slow = sorted(filter(seconds.get, files), key=seconds.get, reverse=True)
     fast = [path for path in files if not seconds[path]]
     order = [*slow[0::2], *fast[0::2], *slow[1::2], *fast[1::2]]
-    return [item for path in order for item in files[path]]
+    items[:] = [item for path in order for item in files[path]]
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def in_parts(whole: Work, devices: int = 1) -> Work:
             size = each * devices
             if size >= len(rows):
                 return whole(rows, start)
-            indices = start if np.ndim(start) else start + np.arange(len(rows))
+            indices = np.asarray(start if np.ndim(start) else start + np.arange(len(rows)))
             batches, of_each = fixed_batches(np.asarray(rows), size), fixed_batches(indices, size)
             parts = zip(batches, of_each, strict=True)
             results = [whole(part, at)[:count] for (_, count, part), (_, _, at) in parts]

@@ -1,8 +1,9 @@
 """Models and conditions on the devices of this process, each of which draws images of its own."""
 
 import copy
+import dataclasses
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from maskgil_jax.runtime.batches import even_batch
 log = logging.getLogger("maskgil_jax")
 
 
-class Devices(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Devices:
     """Where images are drawn, and how many at once.
 
     Attributes:
@@ -74,8 +76,7 @@ def devices_for(total: int, batch_size: int, tensor: int = 1, *, shared: bool = 
             "%d images at once on each device, on %d of the %d here%s",
             *(rows, count, len(here), hint),
         )
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, here[:count])
-    return Devices(mesh, rows)
+    return Devices(each_device.side_by_side(here[:count]), rows)
 
 
 def over_devices(model: Any, mesh: Mesh | None = None) -> Any:

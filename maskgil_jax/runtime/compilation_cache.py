@@ -31,7 +31,8 @@ def kept(directory: str) -> Iterator[None]:
     Raises:
       InputError: it cannot be made.
     """
-    if not directory or jax.config.jax_compilation_cache_dir:
+    users_own = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if not directory or users_own:
         yield
         return
     path = paths.absolute(directory) / _platform()

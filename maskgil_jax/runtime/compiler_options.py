@@ -53,7 +53,7 @@ def options_for(device: jax.Device, changes: str = "") -> Options:
             )
         options.pop(name, None)
         if value:
-            options[name] = _VALUES.get(value) if value in _VALUES else value
+            options[name] = _VALUES.get(value, value)
     return options
 
 

@@ -7,14 +7,15 @@ device, and may run whole on each.)
 """
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from maskgil_jax.runtime import sharding
+from maskgil_jax.runtime import compiler_options, sharding
 
 WHOLE = P()  # of an argument that each device has whole
 ROWS = sharding.BATCH  # of one that is split by its first axis
@@ -71,7 +72,12 @@ def _on_each(
         )(*arguments)
 
     program.__name__ = getattr(function, "__name__", "program")  # said while it is compiled
-    return jax.jit(program)
+    return compiler_options.jit()(program)
+
+
+def side_by_side(devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh of any devices, in their order, since they exchange nothing."""
+    return Mesh(np.array(devices).reshape(-1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def placed(weights: Any, mesh: Mesh) -> Any:

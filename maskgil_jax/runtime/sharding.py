@@ -105,8 +105,8 @@ def with_fsdp(
     """The shape of a mesh for a model, with `fsdp` chosen where `data` and `fsdp` are both -1.
 
     The most devices are chosen that each hold whole tiles of matrices of `width` rows and that fill
-    whole axes of the slice, where some do: TPUs gather other pieces as padded arrays, by
-    all-reduce. Where the config says a number that gives such pieces, the log says so.
+    whole axes of the slice, where some do, but not all three: TPUs gather other pieces as padded
+    arrays, by all-reduce. Where the config says a number that gives such pieces, the log says so.
 
     Args:
       shape: sizes by axis, as of config.mesh.
@@ -115,7 +115,7 @@ def with_fsdp(
     """
     devices = devices or jax.devices()
     first = slices.split(devices, int(shape.get("slices", 0)))[0]
-    data, fsdp, tensor = (int(shape[axis]) for axis in AXES)
+    data, fsdp, tensor = (int(shape.get(axis, 1)) for axis in AXES)
     free = len(first) // max(tensor, 1)
     if (data, fsdp) != (-1, -1):
         fsdp = free // max(data, 1) if fsdp == -1 else fsdp
@@ -143,12 +143,21 @@ def _say_padded(fsdp: int, width: int, rows: int) -> None:
 
 
 def _fills_axes(sizes: tuple[int, ...], devices: list[jax.Device]) -> bool:
-    """Whether each axis of such a mesh is made of whole axes of the slice."""
+    """Whether each axis of such a mesh is made of whole axes of the slice, of two at most."""
+    if max(sizes) == len(devices) and _is_cube(devices):
+        return False
     try:
         mesh_utils.create_device_mesh(sizes, devices)
     except NotImplementedError:
         return False
     return True
+
+
+def _is_cube(devices: list[jax.Device]) -> bool:
+    """Whether these are TPUs whose slice has three axes of several chips."""
+    if devices[0].platform != "tpu":
+        return False
+    return all(len(set(along)) > 1 for along in zip(*(d.coords for d in devices), strict=True))
 
 
 def check_batch(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:

@@ -35,6 +35,7 @@ def traced_flops(jaxpr: Any) -> int:
         if name == "pallas_call":
             times = math.prod(equation.params["grid_mapping"].grid)
         elif name == "shard_map":
-            times = equation.params["mesh"].size
+            axes = equation.params["newly_manual_axes"]  # what is within is of one device of these
+            times = math.prod(equation.params["mesh"].shape[axis] for axis in axes)
         total += max(inner) if name == "cond" else times * sum(inner)
     return total

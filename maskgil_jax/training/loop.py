@@ -122,7 +122,12 @@ def open_run(
         ):
             run = Run(
                 *(config, mesh, dataset, shardings, start),
-                *(checkpoints, writer, goodput, stop, unreadable, trace),
+                checkpoints=checkpoints,
+                writer=writer,
+                goodput=goodput,
+                stop=stop,
+                unreadable=unreadable,
+                trace=trace,
             )
             yield run, state
 

@@ -16,6 +16,7 @@ from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import npz
+from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers import random_weights, tiny_dimoo, tiny_llama, tiny_lumina
 from tests.helpers.tiny import SMALL_VQ
@@ -105,7 +106,7 @@ def options(folder, **changes):
     given = dict(
         model=str(folder / "lumina"), prompts=str(folder / "prompts.txt"), size="128x64", num=2,
         batch_size=2, seed=3, companions=Companions(), output=str(folder / "out"),
-        decoding=Decoding(**FAST),
+        decoding=Decoding(**FAST), processes=Processes(),
     )  # fmt: skip
     return SampleOptions(**given | changes)
 

@@ -11,6 +11,7 @@ from maskgil_jax.generation import reconstructions
 from maskgil_jax.generation.placing import Devices
 from maskgil_jax.pretrained.loading import Tokenizer
 from maskgil_jax.runtime import unfinished
+from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import tokenizer_comparison
 from maskgil_jax.workflows.options import ReconstructOptions
@@ -95,6 +96,7 @@ def compare(output, *names, count=7):
             image_size=8,
             count=count,
             batch_size=3,
+            processes=Processes(),
         )
     )
 

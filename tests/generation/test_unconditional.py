@@ -11,6 +11,7 @@ from maskgil_jax.evaluation.options import Generating
 from maskgil_jax.generation import requests, samplers, sampling
 from maskgil_jax.generation.options import Companions, Decoding, SampleOptions
 from maskgil_jax.pretrained import loading
+from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.errors import InputError
 from tests.helpers import tiny_llama
 
@@ -60,7 +61,11 @@ def test_images_are_requested_without_a_condition_and_any_other_is_refused(model
     loaded = loading.load_generator(tmp_path / "model")
     assert loaded.is_unconditional and loaded.kind == model.kind
     common = dict(
-        model=str(tmp_path / "model"), output="o", companions=Companions(), decoding=Decoding()
+        model=str(tmp_path / "model"),
+        output="o",
+        companions=Companions(),
+        decoding=Decoding(),
+        processes=Processes(),
     )
     with pytest.raises(InputError, match="classes: the generator is unconditional, expected no"):
         sampling.sample(SampleOptions(**common, classes=(1,)))

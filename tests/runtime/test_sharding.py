@@ -66,6 +66,7 @@ FREE = dict(data=-1, fsdp=-1, tensor=1)
         ("v5e:16x16", 1536, 16),
         ("v5p:2x2x1", 1536, 4),
         ("v5e:8x8", 4096, 64),
+        ("v5p:4x4x4", 4096, 16),  # 64 would be three axes
     ],
 )
 def test_fsdp_is_chosen_so_that_chips_hold_whole_tiles_and_axes_are_whole(

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from maskgil_jax.models.token_models import products
+from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.traced_flops import traced_flops
 
 B, D, N = 4, 8, 3
@@ -49,6 +51,20 @@ def test_a_kernel_counts_at_every_point_of_its_grid():
         )(x, weights)
 
     assert count(products, X, W) == N * ONE
+
+
+def test_a_sum_over_devices_counts_all_of_them():
+    x, y = jnp.ones((8, 3, 4)), jnp.ones((4, 6))
+
+    def loss(x, y):
+        return sum(o.sum() for o in products.product_of_parts(("BSD,DF->BSF",) * 2, (x, x), y))
+
+    def flops():
+        return traced_flops(jax.jit(jax.grad(loss, (0, 1))).trace(x, y).jaxpr.jaxpr)
+
+    alone = flops()
+    with jax.set_mesh(sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))):
+        assert flops() == alone == 6 * 2 * 8 * 3 * 4 * 6
 
 
 def test_a_convolution_counts_its_kernel_at_every_pixel():

@@ -19,7 +19,7 @@ from maskgil_jax.training.clock import Clock
 from maskgil_jax.training.goodput import Goodput
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
+from tests.helpers import tiny, tiny_shards
 
 
 def test_the_rate_of_flops_is_that_of_the_model_and_no_more(finished):
@@ -145,12 +145,12 @@ def test_goodput_of_a_run_that_was_begun_without_it_counts_from_now(tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_keeps_its_goodput(finished, tmp_path):
+def test_a_run_that_goes_on_keeps_its_goodput(tmp_path):
     config = tiny.generator()
-    config.data.source = f"arrayrecord:{finished}/codes"
+    config.data.source = f"arrayrecord:{tiny_shards.write(tmp_path / 'codes')}"
     config.evaluation.reference = ""
     config.steps, config.checkpoint_every = 3, 3
-    workdir = epath.Path(tmp_path)
+    workdir = epath.Path(tmp_path / "run")
     run_stages(config, workdir)
     started = json.loads((workdir / goodput.FILE).read_text())["started"]
     with Checkpoints(workdir / "checkpoints", config, {}) as checkpoints:

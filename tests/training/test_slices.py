@@ -6,24 +6,25 @@ from etils import epath
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import commands, tiny
+from tests.helpers import commands, tiny, tiny_shards
 from tests.helpers.work_directories import assert_same, wait_for
 
 MESH = dict(data=1, fsdp=2, tensor=2, slices=2)
 
 
-def generator(finished):
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Of a generator on codes; without a tokenizer it only trains."""
     config = tiny.generator()
-    config.data.source = f"arrayrecord:{finished}/codes"
+    config.data.source = f"arrayrecord:{tiny_shards.write(tmp_path_factory.mktemp('codes'))}"
     config.evaluation.reference = ""
     config.mesh.update(MESH)
+    config.steps = config.pictures_every = 20
     return config
 
 
 @pytest.mark.slow
-def test_killed_on_two_slices_it_ends_in_the_same_bits(finished, tmp_path):
-    config = generator(finished)
-    config.steps = config.pictures_every = 20
+def test_killed_on_two_slices_it_ends_in_the_same_bits(config, tmp_path):
     run_stages(config, epath.Path(tmp_path / "straight"))
     options = (
         "--config=tests/helpers/tiny.py:generator",
@@ -43,9 +44,9 @@ def test_killed_on_two_slices_it_ends_in_the_same_bits(finished, tmp_path):
     assert_same(tmp_path / "straight", tmp_path / "killed")
 
 
-def test_a_mesh_that_does_not_fit_the_slices_is_refused_before_anything_is_made(finished, tmp_path):
-    config = generator(finished)
-    config.mesh.update(fsdp=4)
+def test_a_mesh_that_does_not_fit_the_slices_is_refused_before_anything_is_made(config, tmp_path):
+    wrong = config.copy_and_resolve_references()
+    wrong.mesh.update(fsdp=4)
     with pytest.raises(InputError, match="does not fit 4 devices of each of 2 slices"):
-        run_stages(config, epath.Path(tmp_path))
+        run_stages(wrong, epath.Path(tmp_path))
     assert not (tmp_path / "checkpoints").exists()

@@ -11,7 +11,7 @@ from etils import epath
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import trace
 from maskgil_jax.workflows.run import run_stages
-from tests.helpers import tiny
+from tests.helpers import tiny, tiny_shards
 
 
 @pytest.mark.parametrize("text, steps", [("", []), ("1:1", [1]), ("2:4", [2, 3, 4]), ("9:9", [9])])
@@ -28,9 +28,16 @@ def test_a_range_that_is_malformed_or_outside_the_run_is_one_message(text):
     )
 
 
-def test_a_run_is_refused_for_it_before_anything_is_made(finished, tmp_path):
+def generator(folder):
+    """The config of a generator on codes; without a tokenizer it only trains."""
     config = tiny.generator()
-    config.data.source = f"arrayrecord:{finished}/codes"
+    config.data.source = f"arrayrecord:{tiny_shards.write(folder / 'codes')}"
+    config.evaluation.reference = ""
+    return config
+
+
+def test_a_run_is_refused_for_it_before_anything_is_made(tmp_path):
+    config = generator(tmp_path)
     config.trace = "5:7"
     with pytest.raises(InputError, match="config.trace = '5:7'"):
         run_stages(config, epath.Path(tmp_path))
@@ -91,10 +98,8 @@ def test_steps_that_are_done_are_not_traced_and_that_is_said(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_training_run_leaves_its_trace(finished, tmp_path):
-    config = tiny.generator()
-    config.data.source = f"arrayrecord:{finished}/codes"
-    config.evaluation.reference = ""
+def test_a_training_run_leaves_its_trace(tmp_path):
+    config = generator(tmp_path)
     config.trace = "2:3"
     run_stages(config, epath.Path(tmp_path))
     assert names(tmp_path) == [2, 3]

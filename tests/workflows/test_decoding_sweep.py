@@ -15,6 +15,7 @@ from maskgil_jax.generation.options import Companions, Decoding, SampleOptions
 from maskgil_jax.interop import conversion
 from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Tokenizer, load_generator
+from maskgil_jax.runtime.command import Processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import decoding_sweep, sweep_panel
 from maskgil_jax.workflows.options import SweepOptions
@@ -124,6 +125,7 @@ def test_llamagen_of_features_in_files_is_the_prefix(tmp_path):
             num=1,
             batch_size=2,
             companions=Companions(),
+            processes=Processes(),
             decoding=Decoding(
                 method="hybrid",
                 steps=2,

@@ -100,7 +100,7 @@ class Bert(nnx.Module):
     """
 
     # Parameters that `normed` and `classify` read: the head is the table of the embedding.
-    of_head = ("final_norm", "last", "last_norm", "embedding", "head_bias")
+    of_head: tuple[str, ...] = ("final_norm", "last", "last_norm", "embedding", "head_bias")
 
     def __init__(self, config: BertConfig, key: jax.Array):
         keys = jax.random.split(key, 5)

@@ -60,7 +60,7 @@ class Cache(NamedTuple):
 class Llama(nnx.Module):
     """Logits of image tokens: masked ones, given the visible; or the next, given those before."""
 
-    of_head = ("norm", "head")  # parameters that `normed` and `classify` read
+    of_head: tuple[str, ...] = ("norm", "head")  # parameters that `normed` and `classify` read
 
     def __init__(self, config: LlamaConfig, key: jax.Array):
         keys = jax.random.split(key, 5)

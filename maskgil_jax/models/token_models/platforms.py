@@ -15,7 +15,8 @@ class Platform:
     Attributes:
       splits_sequence: image tokens, a power of two, and the few of the condition run through whole
         layers apart (split_layers.py): a token more makes every array of a TPU larger by a tile.
-        Elsewhere products of their own for the few cost more than they save.
+        Elsewhere products of their own for the few cost more than they save, as they do beside
+        thousands of tokens or a caption (split_layers.fits_tiles).
       fused_attention: "cudnn" (attention.py), "pallas" (attention_tpu.py) or "": none.
       fused_additions: norms, dropout and sum between products are one kernel (residual_tpu.py).
       materializes_shared: what several products read is stored. Left to itself, XLA joins it with

@@ -49,6 +49,17 @@ class SplitLayer(Layer):
             add(x, y) for (x, _), y, (_, add) in zip(sums, outputs, additions, strict=True)
         )
 
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        attention: Callable[[jax.Array], jax.Array],
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """As that of a Layer."""
+        add_attention, add_mlp = self.additions(x_BSD, key)
+        x_BSD, normed_BSD = add_attention(x_BSD, attention(self.attention_norm(x_BSD)))
+        return add_mlp(x_BSD, self.mlp(normed_BSD))
+
     def additions(
         self, x_BsD: jax.Array, key: jax.Array | None
     ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
@@ -68,7 +79,9 @@ class SplitLayer(Layer):
 
         return add_attention, lambda x, y: x + drop_mlp(self.mlp_post_norm(y))
 
-    def _fused_additions(self, key: jax.Array | None) -> tuple[Callable[..., Any], ...]:
+    def _fused_additions(
+        self, key: jax.Array | None
+    ) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Callable[..., jax.Array]]:
         keys = (None, None) if key is None else jax.random.split(key)
         shape = residual_tpu.Shape(
             rate=0.0 if key is None else self.config.dropout,
@@ -76,9 +89,7 @@ class SplitLayer(Layer):
             interpreted=sharding.platform() != "tpu",
         )
 
-        def add(
-            norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array
-        ) -> list[jax.Array]:
+        def add(norms: tuple[Any, ...], key: jax.Array | None, x: jax.Array, y: jax.Array) -> Any:
             scales_nD = jnp.stack([norm.scale[...].astype(jnp.float32) for norm in norms])
             return residual_tpu.added(x, y, scales_nD, residual_tpu.seed_of(key), shape)
 

@@ -99,8 +99,10 @@ def test_the_kernel_and_its_gradients_are_those_of_plain_attention(T, condition,
 
 def test_large_scores_are_as_exact():
     """Of two tiles, where the bound of the scores would let all weights vanish."""
-    given = (*example(700, 9, 80, 1, scale=6.0), "layer")
-    found, exact = (jax.jit(lambda f=f: f(*given))() for f in (of_kernel, plain))
+    given = example(700, 9, 80, 1, scale=6.0)
+    found, exact = (
+        jax.jit(lambda *arrays, f=f: f(*arrays, "layer"))(*given) for f in (of_kernel, plain)
+    )
     assert largest_error(found, exact) < 1e-4
 
 
@@ -147,14 +149,15 @@ def test_a_model_of_captions_runs_on_it_and_padding_is_not_seen(monkeypatch):
     codes = jnp.asarray(rng.integers(0, 21, (2, 10, 11)))
     mask = jnp.arange(5) < jnp.array([[1], [3]])
     features = jnp.asarray(rng.standard_normal((2, 5, 8)), jnp.float32)
-    expected = jax.jit(model)(codes, Features(features, mask))
+    run = lambda features: model(codes, Features(features, mask))  # noqa: E731
+    expected = jax.jit(run)(features)
     row = platforms.PLATFORMS["tpu"]
     monkeypatch.setattr(platforms, "current", lambda: row)
     called = []
     real = attention_tpu.attention
     monkeypatch.setattr(attention_tpu, "attention", lambda *a: called.append(a) or real(*a))
     changed = jnp.where(mask[..., None], features, 9.0)
-    found = jax.jit(lambda: model(codes, Features(changed, mask)))()
+    found = jax.jit(lambda features: run(features))(changed)
     assert called
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 

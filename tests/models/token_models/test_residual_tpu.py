@@ -149,3 +149,31 @@ def test_what_does_not_fit_is_left_to_the_compiler():
     assert residual_tpu.fits(128, 256) and not residual_tpu.fits(96, 256)
     assert not residual_tpu.fits(1536, 257)
     assert not residual_tpu.fits(1536, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology, D", [("v5e:2x2", 1536), ("v5p:2x2x1", 4096), ("v6e:2x2", 1280)])
+def test_the_kernel_compiles_for_tpus_split_over_the_batch(topology, D):
+    pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
+    from maskgil_jax.planning import programs
+
+    mesh = sharding.make_mesh(dict(data=1, fsdp=2, tensor=2), programs.devices_of(topology))
+
+    def loss(x, y, norms, seed):
+        on_chip = residual_tpu.Shape(rate=0.1, eps=1e-5, interpreted=False)
+        outputs = residual_tpu.added(x, y, norms, seed, on_chip)
+        return sum((o.astype(jnp.float32) ** 2).sum() for o in outputs)
+
+    arguments = [
+        jax.ShapeDtypeStruct(size, dtype, sharding=NamedSharding(mesh, spec))
+        for size, dtype, spec in (
+            ((4, 256, D), jnp.bfloat16, P("fsdp")),
+            ((4, 256, D), jnp.bfloat16, P("fsdp")),
+            ((2, D), jnp.float32, P()),
+            ((2,), jnp.int32, P()),
+        )
+    ]
+    with jax.set_mesh(mesh):
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arguments)
+        text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    assert text.count("tpu_custom_call") >= 2
