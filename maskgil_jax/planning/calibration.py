@@ -48,7 +48,7 @@ def calibrate(
       program: of the model, compiled for devices like `device`.
       device: one of a topology.
       chip: that it is.
-      options: of the compiler.
+      options: of the compiler, for the model's products; plain ones have its own.
       compiler: of programs.
 
     Returns:
@@ -61,7 +61,8 @@ def calibrate(
     for shape, times in products(program):
         flops[shape] += shape.flops * times
     share = lambda shape: _share(shape, device, chip, options, compiler)  # noqa: E731
-    plain = {str(Shape(n, n, n)): share(Shape(n, n, n)) for n in PLAIN}
+    squares = [Shape(n, n, n) for n in PLAIN]
+    plain = {str(shape): _share(shape, device, chip, {}, compiler) for shape in squares}
     largest = dict(flops.most_common(LARGEST))
     if not largest:
         return {"plain": plain}

@@ -25,6 +25,10 @@ class PlanOptions:
     recipe: bool = option(
         "beside the step of batch_per_chip, plan that of the config's own batch too", True
     )
+    calibrate: bool = option(
+        "compile plain products and the step's own by themselves too: what they reach is a bound",
+        True,
+    )
     search: bool = option(
         "look for the fastest batch per chip (unless it is given), remat, fsdp and compiler "
         "options that fit, and plan that",

@@ -96,7 +96,7 @@ class _Planner:
         if self.options.search:
             found = self._search(setting)
             setting = found[0][0]
-        plan = self.training(setting, calibrated=True)
+        plan = self.training(setting, self.options.calibrate)
         if found:
             plan["search"] = [_summary(one, tried) for one, tried in found]
         if self.options.recipe and plan["batch_size"] != self.config.batch_size:
