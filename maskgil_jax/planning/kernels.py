@@ -13,6 +13,7 @@ from maskgil_jax.planning.kernel_work import Work, work_of
 
 # XLA's names of element types that are not NumPy's.
 _TYPES = {"bfloat16": "bf16", "bool": "pred"}
+_KINDS = {"float": "f", "int": "s", "uint": "u"}
 
 
 class Kernel(NamedTuple):
@@ -67,8 +68,8 @@ def signature(call: Any) -> str:
 def _shape(variable: Any) -> str:
     aval = variable.aval
     name = str(aval.dtype)
-    kind = re.match(r"([a-z])[a-z]*(\d+)$", name)
-    name = _TYPES.get(name) or (f"{kind[1]}{kind[2]}" if kind else name)
+    kind = re.match(r"([a-z]+)(\d+)$", name)
+    name = _TYPES.get(name) or (f"{_KINDS.get(kind[1], kind[1])}{kind[2]}" if kind else name)
     return f"{name}[{','.join(map(str, aval.shape))}]"
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
+from maskgil_jax.planning import kernels
 from maskgil_jax.planning.chips import CHIPS
 from maskgil_jax.planning.kernel_work import work_of
 
@@ -106,3 +107,16 @@ def test_the_count_is_that_of_the_compilers_schedule(topology):
     assert len(compared) >= 2
     for count, schedule in compared:
         assert 3 / 5 < count / schedule < 6 / 5
+
+
+@pytest.mark.parametrize(
+    "dtype, name",
+    [("int32", "s32"), ("uint8", "u8"), ("bfloat16", "bf16"), ("float32", "f32"), ("bool", "pred")],
+)
+def test_kernels_are_known_by_shapes_as_the_compiler_writes_them(dtype, name):
+    def copied(x):
+        out = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pl.pallas_call(lambda x, y: None, out_shape=out, interpret=True)(x)
+
+    (call,) = kernels.calls(jax.make_jaxpr(copied)(jnp.zeros((3, 8), dtype)).jaxpr)
+    assert kernels.signature(call) == f"{name}[3,8] -> {name}[3,8]"
