@@ -31,10 +31,10 @@ def located(directory: epath.PathLike) -> epath.Path:
     Raises:
       InputError: a run without that checkpoint; says which it has.
     """
-    named = _NAMED.fullmatch(os.fspath(directory).rstrip("/"))
     path = paths.absolute(directory)
+    named = _NAMED.fullmatch(os.fspath(path).rstrip("/"))
     if named and not path.exists():
-        path = paths.absolute(named["run"]) / FOLDER / str(int(named["step"]))
+        path = epath.Path(named["run"]) / FOLDER / str(int(named["step"]))
     if is_checkpoint(path) and not path.exists():
         there = sorted(int(p.name) for p in path.parent.glob("*") if p.name.isdecimal())
         raise InputError(

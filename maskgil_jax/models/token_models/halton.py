@@ -94,6 +94,9 @@ class HaltonTransformer(nnx.Module):
     Source: valeoai/Halton-MaskGIT, Network/transformer.py.
     """
 
+    # Parameters that `classify` reads: the head is the table of the codes.
+    of_head: tuple[str, ...] = ("code_embedding", "head_bias")
+
     def __init__(self, config: HaltonConfig, key: jax.Array):
         keys = jax.random.split(key, 6)
         normal = nnx.initializers.normal(0.02)
