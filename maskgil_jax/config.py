@@ -6,7 +6,6 @@ Strings may hold `{workdir}`, which stands for the work directory given on the c
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from maskgil_jax.runtime.errors import InputError
 
@@ -215,14 +214,14 @@ def generator() -> ConfigDict:
             rope_positions="extended",  # of 2D RoPE, on grids larger than rope_grid: extended (rows
             # and columns are counted on) | interpolated (they are counted in smaller steps)
             rope_grid=(),  # (rows, columns) of the model to go on from, where they are interpolated
-            # Of LLaMAs, over what the preset says; "" and None: as it says.
+            # Of LLaMAs, over what the preset says; "": as it says.
             qk_norm="",  # of queries and keys: layer | rms | none
             post_norm="",  # of what attention and MLP give: sandwich | output | none
             rope="",  # 2d | 1d
             condition_position="",  # first | last
             condition_rope="",  # rotation of the condition: zero | identity
-            joint_embedding=placeholder(bool),  # one table for codes, mask and classes
-            mask_logit=placeholder(bool),  # the head has a column for the mask
+            joint_embedding="",  # one table for codes, mask and classes: true | false
+            mask_logit="",  # the head has a column for the mask: true | false
             dropout=0.1,  # on the outputs of attention and MLP
             remat="minimal",  # recomputed in the backward pass: none | minimal (norms, activations:
             # what is cheap) | full (each layer: the least memory, the most time)

@@ -88,7 +88,7 @@ def load_params(directory: epath.Path, like: Tree, verify: bool, layout: Tree | 
     context.pytree.loading.partial_load = True
     with context:
         sums = {CHECKSUMS: np.empty(0, np.uint32)} if verify else {}
-        flat = model_directory.read_arrays(directory, wanted, sums)
+        flat = model_directory.read_arrays(directory, wanted, str(directory), sums)
     if verify:
         _check_sums(directory, flat, dict(zip(names, flat.pop(CHECKSUMS), strict=True)))
     arrays = {name: flat[f"{prefix}/{name}"] for name in shapes}

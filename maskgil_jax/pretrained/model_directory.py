@@ -162,7 +162,7 @@ def load_params(
     path = epath.Path(directory) / "params"
     if not path.is_dir():
         raise InputError(f"{directory} is not whole: it has no directory params")
-    flat = read_arrays(path, flatten(like))
+    flat = read_arrays(path, flatten(like), str(directory))
     if expected:
         actual = fingerprint(flat, beside)
         if actual != expected:
@@ -199,6 +199,7 @@ def placed(
 def read_arrays(
     directory: epath.PathLike,
     shapes: Mapping[str, Any],
+    where: str,
     others: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Arrays as they are stored, in the host's memory, where they can be checked.
@@ -206,6 +207,7 @@ def read_arrays(
     Args:
       directory: where Orbax wrote them.
       shapes: names, shapes and dtypes.
+      where: what messages call it.
       others: read too, by name, of any shape: empty arrays of their dtypes.
 
     Raises:
@@ -221,12 +223,12 @@ def read_arrays(
     except Exception as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"{directory} does not hold what its model.json says, or is damaged: {cause}"
+            f"{where} does not hold what its model.json says, or is damaged: {cause}"
         ) from error
     for name, leaf in shapes.items():
         if flat[name].shape != leaf.shape:
             raise InputError(
-                f"{directory} does not hold what its model.json says: {name} is of shape "
+                f"{where} does not hold what its model.json says: {name} is of shape "
                 f"{flat[name].shape}, expected {leaf.shape}"
             )
     return dict(flat)

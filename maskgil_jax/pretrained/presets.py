@@ -23,8 +23,8 @@ SWITCHES: dict[str, Any] = dict(
     rope="",
     condition_position="",
     condition_rope="",
-    joint_embedding=None,
-    mask_logit=None,
+    joint_embedding="",
+    mask_logit="",
 )
 # Fields of config.model that other networks do not know, and their defaults.
 LLAMA_ONLY: dict[str, Any] = SWITCHES | dict(
@@ -117,16 +117,22 @@ def _without_text(settings: Mapping[str, Any]) -> bool:
     return not settings["feature_dim"] and not reads_prompts(settings)
 
 
+_TRUTH = {"true": True, "false": False}
+
+
 def _llama(preset: str) -> Callable[[dict[str, Any]], llama_config.LlamaConfig]:
     def config(arguments: dict[str, Any]) -> llama_config.LlamaConfig:
         of_paper = preset == "paper" and arguments["feature_dim"]
         known = CHAMELEON if preset == "chameleon" else llama_config.PRESETS[preset]
         known = known | (llama_config.PAPER_OF_FEATURES if of_paper else {})
         chosen = {
-            name: value
+            name: _TRUTH.get(value, value) if name in SWITCHES else value
             for name, value in arguments.items()
             if name not in SWITCHES or value != SWITCHES[name]
         }
+        for name in ("joint_embedding", "mask_logit"):
+            if not isinstance(chosen.get(name, True), bool):
+                raise ValueError(f"{name} = {chosen[name]!r}, expected true or false")
         return llama_config.LlamaConfig(**known | chosen)
 
     return config

@@ -41,8 +41,8 @@ ADDED = {
     "rope": "",
     "condition_position": "",
     "condition_rope": "",
-    "joint_embedding": None,
-    "mask_logit": None,
+    "joint_embedding": "",
+    "mask_logit": "",
 }
 
 # Fields that only older runs have, and the value that every run has now.

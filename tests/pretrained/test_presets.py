@@ -31,8 +31,8 @@ def test_every_preset_is_of_one_recipe():
         ("rope", "1d"),
         ("condition_position", "last"),
         ("condition_rope", "identity"),
-        ("joint_embedding", True),
-        ("mask_logit", True),
+        ("joint_embedding", "true"),
+        ("mask_logit", "true"),
     ],
 )
 def test_a_switch_changes_its_field_of_the_network_and_no_other(field, value):
@@ -41,6 +41,7 @@ def test_a_switch_changes_its_field_of_the_network_and_no_other(field, value):
     before = presets.network_config(config.model, *arguments)
     config.model[field] = value
     after = presets.network_config(config.model, *arguments)
+    value = value == "true" or value
     assert getattr(before, field) != value
     assert after == dataclasses.replace(before, **{field: value})
 
@@ -51,7 +52,8 @@ def test_a_switch_changes_its_field_of_the_network_and_no_other(field, value):
         ("paper", "qk_norm", "batch", "expected one of|layer"),
         ("paper", "rope", "sequence", "rope"),
         ("besnier", "post_norm", "none", "besnier has not"),
-        ("halton", "mask_logit", False, "halton has not"),
+        ("halton", "mask_logit", "false", "halton has not"),
+        ("paper", "mask_logit", "no", "expected true or false"),
     ],
 )
 def test_switches_that_a_network_cannot_have_are_refused(preset, field, value, said):

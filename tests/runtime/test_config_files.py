@@ -91,6 +91,7 @@ def test_print_config_prints_what_would_run_and_nothing_runs(tmp_path):
     assert {k for k in fields if fields[k] != unfilled[k]} == {
         "config.stages.codes.tokenizer",
         "config.stages.generator.data.source",
+        *(f"config.stages.{name}.compilation_cache" for name in values.stages),
     }
 
 

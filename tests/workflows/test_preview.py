@@ -8,6 +8,7 @@ from etils import epath
 
 from maskgil_jax import config as defaults
 from maskgil_jax.data.formats.embedded import Embedded
+from maskgil_jax.pretrained import model_directory
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import preview
 from maskgil_jax.workflows.run import run_stages, with_workdir
@@ -92,6 +93,16 @@ GENERATOR = {
     "samples.guidance_ramp": ["x"],
     "samples.schedule": ["x"],
     "samples.rule": ["x"],
+    "mesh.slices": [3, -1],
+    "compiler_options": ["x", "xla_no_such_option=1"],
+    "trace": ["x", "5:2", "1:99999"],
+    "model.qk_norm": ["x"],
+    "model.post_norm": ["x"],
+    "model.rope": ["x"],
+    "model.condition_position": ["x"],
+    "model.condition_rope": ["x"],
+    "model.joint_embedding": ["x"],
+    "model.mask_logit": ["x"],
     "samples.temperature": [-1.0, float("nan")],
     "samples.temperature_schedule": ["x"],
     "samples.choice_temperature": [-1.0, float("nan")],
@@ -109,6 +120,7 @@ FREE = {
     "tokenizer",
     "data.flip",
     "optimizer.decay_norms",
+    "compilation_cache",
 }
 OTHERS = {
     "tokenizer": {
@@ -222,7 +234,7 @@ def test_what_will_be_made_is_known(tmp_path):
 
 def test_a_model_of_captions_needs_shards_of_captions(tmp_path):
     (tmp_path / "gemma").mkdir()
-    description = {"class": "gemma", "arguments": {}, "format": preview.model_directory.FORMAT}
+    description = {"class": "gemma", "arguments": {}, "format": model_directory.FORMAT}
     (tmp_path / "gemma" / "model.json").write_text(json.dumps(description))
     config = tiny.get_config().unlock()
     generator = config.stages.generator
