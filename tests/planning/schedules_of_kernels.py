@@ -2,7 +2,7 @@
 
     python -m tests.planning.schedules_of_kernels TOPOLOGY
 
-Prints [[count, bundles], ...] of a point of the grid, as JSON. It is a process of its own, since
+Prints [[count, bundles, whether it has products], ...] of a point of the grid, as JSON. It is a process of its own, since
 the TPU's compiler reads what it is to write when it is loaded.
 """
 
@@ -21,7 +21,7 @@ def bundles(folder: pathlib.Path, instruction: str) -> int:
     return len(rows.split("\n")) - 1
 
 
-def compared(topology: str, folder: pathlib.Path) -> list[tuple[float, int]]:
+def compared(topology: str, folder: pathlib.Path) -> list[tuple[float, int, bool]]:
     """Count and schedule of the kernels of one layer of 256 image tokens, heads of 64 channels."""
     from maskgil_jax import config as defaults
     from maskgil_jax.planning import hlo, kernels, programs
@@ -46,6 +46,7 @@ def compared(topology: str, folder: pathlib.Path) -> list[tuple[float, int]]:
             * chip.cores
             / points[one.signature],
             bundles(folder, one.instruction.name),
+            one.work.flops > 0,
         )
         for one in found
     ]

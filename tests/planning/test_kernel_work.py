@@ -92,7 +92,8 @@ def test_a_loop_of_unknown_length_has_no_count():
 def test_the_count_is_that_of_the_compilers_schedule(topology):
     """Of the kernels of a layer, forward and backward apart.
 
-    A schedule has all branches, of which one is taken, and so more bundles than are executed.
+    A schedule has all branches, of which one is taken, and so more bundles than are executed. Those
+    between products wait for their memory, at which the count is less exact.
     """
     pytest.importorskip("libtpu", reason="needs the TPU's compiler: pip install -e '.[tpu]'")
     environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
@@ -104,9 +105,9 @@ def test_the_count_is_that_of_the_compilers_schedule(topology):
     )
     assert done.returncode == 0, done.stderr
     compared = json.loads(done.stdout.splitlines()[-1])
-    assert len(compared) >= 2
-    for count, schedule in compared:
-        assert 3 / 5 < count / schedule < 6 / 5
+    assert [has_products for *_, has_products in compared].count(True) == 2
+    for count, schedule, has_products in compared:
+        assert (4 / 5 if has_products else 1 / 2) < count / schedule < 6 / 5
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_every_mesh_gives_the_same_losses_and_each_shape_is_compiled_once(
     trained, codes, tmp_path, monkeypatch, caplog
 ):
     one = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), jax.devices()[:1])
-    monkeypatch.setattr(sharding, "make_mesh", lambda shape: one)
+    monkeypatch.setattr(sharding, "make_mesh", lambda shape, devices=None: one)
     with caplog.at_level(logging.INFO, "maskgil_jax"):
         run_stages(config_for(codes), epath.Path(tmp_path))
     losses = [[line["loss"] for line in read_log(run)] for run in (trained, tmp_path)]

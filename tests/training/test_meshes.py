@@ -37,7 +37,7 @@ def on_one_device(request, finished, tmp_path_factory):
     """The stage, and its losses."""
     one = sharding.make_mesh(dict(data=1, fsdp=1, tensor=1), jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda shape: one)
+        patch.setattr(sharding, "make_mesh", lambda shape, devices=None: one)
         workdir = tmp_path_factory.mktemp("one")
         found = losses(request.param, config(request.param, finished), workdir)
     assert len(set(found)) == 20 and found[-1] < found[0]
