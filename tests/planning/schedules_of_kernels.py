@@ -2,8 +2,8 @@
 
     python -m tests.planning.schedules_of_kernels TOPOLOGY
 
-Prints [[count, bundles, whether it has products], ...] of a point of the grid, as JSON. It is a process of its own, since
-the TPU's compiler reads what it is to write when it is loaded.
+Prints [[count, bundles, whether it has products], ...] of a point of the grid, as JSON. It is a
+process of its own, since the TPU's compiler reads what it is to write when it is loaded.
 """
 
 import json
