@@ -302,7 +302,7 @@ def split_dimensions(params: Any) -> Any:
     def one(path: tuple[Any, ...], leaf: Any) -> int:
         if not splits():
             return -1
-        spec = tuple(_spec_of(name_of(path), leaf))
+        spec = tuple(_spec_of(name_of(path), leaf))[: leaf.ndim]
         return spec.index("fsdp") if "fsdp" in spec else -1
 
     return jax.tree.map_with_path(one, params)

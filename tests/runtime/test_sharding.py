@@ -6,6 +6,8 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from maskgil_jax.models.token_models import bert, halton, layers
+from maskgil_jax.pretrained import networks
 from maskgil_jax.runtime import sharding
 
 MESH = jax.sharding.AbstractMesh((1, 4, 2), sharding.AXES)
@@ -94,3 +96,19 @@ def test_a_number_that_leaves_tpus_padded_pieces_is_kept_and_the_log_says_it_onc
     assert message.startswith(
         "config.mesh.fsdp = 64 splits matrices of 1536 rows into pieces of 24"
     )
+
+
+@pytest.mark.parametrize("axes", [(1, 8, 1), (2, 4, 1)])
+def test_the_split_dimensions_of_heads_are_dimensions_that_they_have(axes):
+    shape = dict(layers=1, dim=32, heads=2, mlp_dim=64, codebook_size=64, num_classes=4)
+    mesh = sharding.make_mesh(dict(zip(sharding.AXES, axes, strict=True)))
+    for config in (
+        *(bert.BertConfig(**shape, grid=(4, 4), style=style) for style in ("besnier", "maskgit")),
+        halton.HaltonConfig(**shape, grid=(4, 4)),
+    ):
+        like = jax.eval_shape(lambda c=config: networks.init_network(c, jax.random.key(0)))
+        head = layers.head_of(like)
+        with jax.set_mesh(mesh):
+            split = sharding.split_dimensions(head)
+        for leaf, dimension in zip(jax.tree.leaves(head), jax.tree.leaves(split), strict=True):
+            assert dimension < leaf.ndim
