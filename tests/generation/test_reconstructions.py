@@ -109,13 +109,14 @@ def test_a_comparison_is_whole_or_marked_and_removes_an_earlier_one(tmp_path, mo
     with monkeypatch.context() as patched:
         stopping_after(1, patched)
         with pytest.raises(KeyboardInterrupt):
-            compare(output, "a", "b")
+            compare(output, "a", "b", count=70)
     with pytest.raises(InputError, match="out is unfinished"):
         unfinished.check(output)
     with monkeypatch.context() as patched:
         rest = stopping_after(9, patched)
-        compare(output, "a", "b")
-    assert len(rest) == 2  # a and b have the same weights, and so the same reconstructions
+        compare(output, "a", "b", count=70)
+    # Eight devices take 3 images each; a and b have the same weights, and so reconstructions.
+    assert len(rest) == 2
     unfinished.check(output)
     names = {path.name for path in output.iterdir()}
     assert names == set(tokenizer_comparison.files_of(["a", "b"]))
