@@ -206,7 +206,8 @@ def description(given: Mapping[str, Any], seed: int, generator: Generator) -> di
     if generator.decoding:
         about["options_of_model"] = dict(generator.decoding)
     if prefix_model := given.get("prefix_model"):
-        about["prefix_model"] = loading.describe(prefix_model).get("fingerprint", "")
+        # Of a checkpoint, whose fingerprint nothing records, the name says which it is.
+        about["prefix_model"] = loading.describe(prefix_model).get("fingerprint") or prefix_model
     return about
 
 

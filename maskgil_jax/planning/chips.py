@@ -36,7 +36,8 @@ class Chip:
 
 
 # cloud.google.com/tpu/docs/v5e, v5p and v6e: HBM capacity and bandwidth of a chip, and the data
-# center's network (of 256 chips 6.4 and 25.6 Tbit/s, of v5p 200 Gbit/s of a host of 4 chips).
+# center's network (of 256 chips of v5e 6.4 Tbit/s, of v6e 25.6; of v5p no page was found, and 200
+# Gbit/s of a host of 4 chips are assumed).
 # jax-ml.github.io/scaling-book/tpus: the links (LINKS). The clock is peak compute over the
 # multiply-adds of a cycle; a product of 4096^3 in bfloat16 is then estimated at 97, 96 and 87 % of
 # the peak.

@@ -4,7 +4,7 @@ import re
 
 # FLOP/s of dense bfloat16 products, summed in float32, of what JAX calls a device: a chip, or of v3
 # and tpu7x one of its two cores. Sources: cloud.google.com/tpu/docs (v3, v4, v5e, v5p, v6e, tpu7x);
-# NVIDIA's data sheets of the boards, without sparsity.
+# NVIDIA's boards, without sparsity: H100 and H200 were looked up, the others are from memory.
 BF16 = {
     "v3": 61.5e12,
     "v4": 275e12,

@@ -66,6 +66,8 @@ def write(parts: Parts, output: epath.PathLike) -> None:
     inside = {"tokenizer": tokenizer.provenance["path"]}
     if encoder := _encoder(generator, parts):
         inside["encoder"] = encoder
+    for place in (source, *inside.values()):
+        _check_is_directory(epath.Path(place))
     run = _run_of(source)
     decoding = _decoding(generator, run)
     fresh = directory_swap.beside(output, generator.fingerprint)
@@ -82,6 +84,15 @@ def write(parts: Parts, output: epath.PathLike) -> None:
         changes["decoding"] = decoding
     model_directory.copy_model(source, fresh, changes)
     directory_swap.replace(fresh, output, "model.json")
+
+
+def _check_is_directory(place: epath.Path) -> None:
+    """Raise InputError where a model that can be loaded has no files of its own to copy."""
+    if not (place / "model.json").exists():
+        raise InputError(
+            f"{place} is a checkpoint, expected a model directory: "
+            f'maskgil_jax.load("{place}").save(DIR) makes one of it'
+        )
 
 
 def _encoder(generator: Generator, parts: Parts) -> str:

@@ -62,6 +62,17 @@ def test_a_step_that_was_not_kept_is_named_with_those_that_were(finished, tmp_pa
     assert not output.exists()
 
 
+def test_a_bundle_of_a_checkpoint_is_refused_with_what_makes_a_directory_of_it(finished, tmp_path):
+    place = f"{finished}@{newest(finished).name}"
+    done = call("convert", "bundle", f"--source={place}", f"--output={tmp_path / 'bundle'}")
+    assert done.returncode == 1 and ".save(DIR) makes one of it" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    load(place).save(tmp_path / "model")
+    done = call("convert", "bundle", f"--source={tmp_path}/model", f"--output={tmp_path}/bundle")
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "bundle").fingerprint == load(place).fingerprint
+
+
 def test_values_that_are_not_those_saved_are_refused_unless_asked_for(finished, tmp_path):
     def damage(leaves):
         leaves["ema/blocks/down"] = leaves["ema/blocks/down"] + 1
