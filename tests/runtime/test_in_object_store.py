@@ -1,6 +1,8 @@
 """The lock of a work directory, and the swap of models, in cloud storage."""
 
 import dataclasses
+import subprocess
+import sys
 import time
 
 import pytest
@@ -54,3 +56,19 @@ def test_a_directory_replaces_another_in_cloud_storage(bucket):
         for name in ("params/a", "params/d/b", "model.json"):
             assert (directory / name).read_text() == text
         assert not (fresh / "model.json").exists() and not (fresh / "params" / "a").exists()
+
+
+def test_what_another_process_does_in_a_bucket_is_seen_after_it_was_listed(bucket):
+    directory = bucket / "run"
+    (directory / "here").write_text("old")
+    assert [path.name for path in directory.iterdir()] == ["here"]
+    program = """
+from etils import epath
+directory = epath.Path("gs://bucket/run")
+(directory / "there").write_text("new")
+(directory / "here").write_text("changed")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (directory / "there").exists() and (directory / "there").read_text() == "new"
+    assert (directory / "here").read_text() == "changed"
+    assert sorted(path.name for path in directory.iterdir()) == ["here", "there"]
