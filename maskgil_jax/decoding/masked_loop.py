@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from maskgil_jax.decoding import token_sampling
+from maskgil_jax.decoding import choosing, token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
 from maskgil_jax.decoding.masked_plan import Numbers, Plan, Segment, segments
 from maskgil_jax.models.token_models import kept_prefix, kept_tokens, orders
@@ -45,6 +45,7 @@ class Model(NamedTuple):
       rank_BL: place of each position in the order, for confidence "order".
       mask_id: id of the mask.
       keep: takes the place of `predict` where tokens are kept.
+      sizes: of the vocabularies of the digits of a code; (): one, of all codes.
     """
 
     predict: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -53,12 +54,28 @@ class Model(NamedTuple):
     rank_BL: jax.Array
     mask_id: int
     keep: Keep | None = None
+    sizes: tuple[int, ...] = ()
+
+
+class State(NamedTuple):
+    """What a step begins with.
+
+    Attributes:
+      codes_BL: int32, mask_id where masked.
+      kept: see Keep.
+      p_BL: the probability that each token was drawn with, where the plan hides some again.
+    """
+
+    codes_BL: jax.Array
+    kept: Any = None
+    p_BL: jax.Array | None = None
 
 
 def decode(model: Model, codes_BL: jax.Array, numbers: Numbers, plan: Plan) -> jax.Array:
     """Fill the masked positions of `codes_BL` in as many steps as the plan has.
 
-    Tokens that are known at the start, and those of earlier steps, are never changed.
+    Tokens that are known at the start are never changed, and those of earlier steps only where the
+    plan hides some again. A step of an adaptive plan that finds all images done does nothing.
 
     Args:
       model: predicts and samples.
@@ -78,35 +95,57 @@ def decode(model: Model, codes_BL: jax.Array, numbers: Numbers, plan: Plan) -> j
         *numbers[1:],
         jnp.array(plan.all_tokens),
     )
-    state = (codes_BL, model.keep.state if model.keep else None)
+    p_BL = jnp.zeros(codes_BL.shape) if plan.hides else None
+    state = State(codes_BL, model.keep.state if model.keep else None, p_BL)
+    mine_BL = codes_BL == model.mask_id
     after_steps = []
     for segment in segments(plan):
         of_segment = tuple(x[segment.first : segment.last] for x in steps)
-        step = functools.partial(decode_step, model, plan.confidence, segment)
+        step = functools.partial(decode_step, model, plan, segment, mine_BL)
+        if plan.adaptive:
+            step = functools.partial(unless_done, model.mask_id, step)
         state, codes_SBL = jax.lax.scan(step, state, of_segment)
         after_steps.append(codes_SBL)
     return jnp.concatenate(after_steps)
 
 
+Step = Callable[[State, tuple[jax.Array, ...]], tuple[State, jax.Array]]
+
+
+def unless_done(
+    mask_id: int, step: Step, state: State, numbers: tuple[jax.Array, ...]
+) -> tuple[State, jax.Array]:
+    """The step, which is not run where no image of the batch has masked tokens."""
+    going_on = (state.codes_BL == mask_id).any()
+    return jax.lax.cond(going_on, step, lambda state, _: (state, state.codes_BL), state, numbers)
+
+
 def decode_step(
     model: Model,
-    confidence: str,
+    plan: Plan,
     segment: Segment,
-    state: tuple[jax.Array, Any],
+    mine_BL: jax.Array,
+    state: State,
     numbers: tuple[jax.Array, ...],
-) -> tuple[tuple[jax.Array, Any], jax.Array]:
-    """Predict, sample, confidence, reveal; `numbers` are those of the plan's step.
+) -> tuple[State, jax.Array]:
+    """Hide, predict, sample, confidence, reveal; `numbers` are those of the plan's step.
 
     Returns:
       The state that the next step begins with, and the codes, for the stack of all steps.
     """
-    (codes_BL, kept), (step, count_B, guidance, temperature, choice_temperature, all_tokens) = (
-        state,
-        numbers,
-    )
+    step, count_B, guidance, temperature, choice_temperature, budget, remask, all_tokens = numbers
+    codes_BL, kept, p_BL = state
+    if p_BL is not None:
+        # Noise of its own: no step has this number.
+        gumbel_BL = model.gumbel(len(plan.masked) + step)
+        drawn_BL = mine_BL & (codes_BL != model.mask_id)
+        hidden_BL = choosing.hidden_again(p_BL, mine_BL, drawn_BL, count_B, remask, gumbel_BL)
+        codes_BL = jnp.where(hidden_BL, model.mask_id, codes_BL)
+        count_B += hidden_BL.sum(axis=1)
     masked_BL = codes_BL == model.mask_id
     positions_Bn = jnp.argsort(~masked_BL, axis=1, stable=True)[:, : segment.tokens]
     at_positions = functools.partial(jnp.take_along_axis, indices=positions_Bn, axis=1)
+    masked_Bn = at_positions(masked_BL)
 
     scale = guidance if segment.guided else None
     if model.keep:
@@ -114,34 +153,39 @@ def decode_step(
     else:
         logits_BnV = model.predict(codes_BL, positions_Bn, scale)
     divisor: jax.Array | float = jnp.maximum(temperature, 1e-6)  # 0 is the maximum
-    if confidence != "log_probability_at_1":
-        # Noise of this scale on all logits makes a draw at this temperature; 0 is the maximum.
-        sharp = confidence == "logit"
+    if plan.confidence != "log_probability_at_1":
         logits_BnV = logits_BnV / temperature
-        divisor = jnp.maximum(choice_temperature, 1e-6) if sharp else 1.0
+        all_left_B = masked_Bn.sum(axis=1) <= count_B
+        divisor = choosing.sharpened(plan.confidence, choice_temperature, all_left_B)
     tokens_Bn, log_p_Bn, logit_Bn = model.sample(step, logits_BnV, positions_Bn, divisor)
 
+    chances = choosing.Chances(logits_BnV, model.sizes, plan.top_k, plan.top_p)
     noise_Bn = choice_temperature * at_positions(model.gumbel(step))
     confidence_Bn = {
-        "log_probability": log_p_Bn + noise_Bn,
-        "log_probability_at_1": logit_Bn - jax.nn.logsumexp(logits_BnV, axis=-1) + noise_Bn,
-        "logit": logit_Bn + noise_Bn,
-        "order": -at_positions(model.rank_BL).astype(jnp.float32),
-    }[confidence]
+        "log_probability": lambda: log_p_Bn + noise_Bn,
+        "log_probability_at_1": lambda: logit_Bn - chances.log_total + noise_Bn,
+        "logit": lambda: logit_Bn + noise_Bn,
+        "order": lambda: -at_positions(model.rank_BL).astype(jnp.float32),
+        "moment": lambda: chances.log_moment(choice_temperature) + noise_Bn,
+        "sharp_moment": lambda: chances.log_moment(choice_temperature) + noise_Bn,
+        "entropy": lambda: -chances.entropy,
+    }[plan.confidence]()
 
-    masked_Bn = at_positions(masked_BL)
     confidence_Bn = jnp.where(masked_Bn, confidence_Bn, -jnp.inf)
-    revealed_Bn = masked_Bn & most_confident(confidence_Bn, count_B[:, None])
-    tokens_Bn = jnp.where(revealed_Bn, tokens_Bn, at_positions(codes_BL))
+    revealed_Bn = masked_Bn & choosing.most(confidence_Bn, count_B[:, None])
+    if plan.adaptive:
+        entropy_Bn = chances.entropy
+        revealed_Bn |= choosing.within_budget(entropy_Bn, masked_Bn, revealed_Bn, budget)
     rows_B1 = jnp.arange(len(codes_BL))[:, None]
-    codes_BL = codes_BL.at[rows_B1, positions_Bn].set(tokens_Bn)
-    return (codes_BL, kept), codes_BL
 
+    def with_revealed(x_BL: jax.Array, new_Bn: jax.Array) -> jax.Array:
+        new_Bn = jnp.where(revealed_Bn, new_Bn, at_positions(x_BL))
+        return x_BL.at[rows_B1, positions_Bn].set(new_Bn)
 
-def most_confident(confidence_Bn: jax.Array, count: jax.Array) -> jax.Array:
-    """Bool [B, n], true at the `count` largest of each row; ties go to the earlier position."""
-    rank_Bn = jnp.argsort(jnp.argsort(-confidence_Bn, axis=-1, stable=True), axis=-1)
-    return rank_Bn < count
+    codes_BL = with_revealed(codes_BL, tokens_Bn)
+    if p_BL is not None:
+        p_BL = with_revealed(p_BL, jnp.exp(log_p_Bn))
+    return State(codes_BL, kept, p_BL), codes_BL
 
 
 @compiler_options.jit(static_argnames=("plan", "prefix", "history"))
@@ -201,7 +245,7 @@ def sample_codes(
     rank_BL = (rank_L + offset_B1) % L
     gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
     keep = keeping(network, both, (height, width), plan.cache_ratio) if plan.cache_ratio else None
-    model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep)
+    model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep, sizes)
     codes_SBL = decode(model, codes_Bhw.reshape(B, L), numbers, plan)
     codes_SBhw = codes_SBL.reshape(-1, B, height, width)
     return codes_SBhw if history else codes_SBhw[-1]

@@ -18,17 +18,26 @@ class Options:
       rule: key of RULES.
       schedule: of the number of revealed tokens: "arccos", "cosine", "linear", "square", "root" for
         rule "maskgil"; "cosine", "arccos", "uniform", "log", "exp", "powK" for the others but
-        "halton", whose own is arccos.
+        "halton", whose own is arccos. "moment", "choose" and "entropy" know both kinds, and
+        "arccos" and "cosine" as "maskgil" does.
       guidance: how far the logits go from unconditional (u) to conditional (c) ones and beyond.
       guidance_form: "scale", u + guidance (c - u), where 1 is no guidance; or "weight",
         (1 + guidance) c - guidance u, where 0 is none. In papers both are called the CFG scale.
       guidance_ramp: "constant"; "linear", "cosine" or "power_cosine" from none at the first step.
+      guidance_from, guidance_to: share of the steps before those that are guided, and at their end:
+        the others run no unconditional pass (the interval of Kynkaanniemi et al. 2024, arXiv
+        2404.07724, in steps).
       temperature: divides the logits that tokens are drawn from; of rule "dimoo" also 0, for the
         likeliest ones.
       temperature_schedule: "constant"; "titok", times 1.3 falling to 0.5; "halton", sharpened by
         1 rising to 1.2.
       choice_temperature: scale of the noise on the confidence, annealed to 0 but for "dimoo".
       top_k, top_p: classes that are drawn from, see token_sampling.filtered.
+      entropy_budget: nats of entropy that each step may reveal at once beyond the tokens that it
+        reveals anyway, see choosing.within_budget; how many steps an image needs then depends on
+        the image, and `steps` is the most. 0: each step reveals its number of tokens.
+      remask: share of the most tokens that each step can hide again, those drawn with the least
+        probability rather than others, see choosing.hidden_again; 0: none are.
       cache_ratio: share of tokens that most steps do not run but take as they were
         (models/token_models/kept_tokens.py), of models with a vocabulary; 0: all steps run all.
       cache_warmup: share of the steps, the first, that run all tokens nevertheless.
@@ -41,11 +50,15 @@ class Options:
     guidance: float = 3.0
     guidance_form: str = "scale"
     guidance_ramp: str = "linear"
+    guidance_from: float = 0.0
+    guidance_to: float = 1.0
     temperature: float = 1.0
     temperature_schedule: str = "constant"
     choice_temperature: float = 4.5
     top_k: int = 0
     top_p: float = 1.0
+    entropy_budget: float = 0.0
+    remask: float = 0.0
     cache_ratio: float = 0.0
     cache_warmup: float = 0.3
     cache_refresh: int = 5
@@ -61,13 +74,33 @@ class Options:
         ):
             if value not in known:
                 raise ValueError(f"{name} = {value!r}, expected one of {sorted(known)}")
-        if self.rule == "maskgil" and self.schedule not in schedules.REVEAL_CURVES:
+        if (
+            RULES[self.rule].counts == schedules.maskgil_counts
+            and self.schedule not in schedules.REVEAL_CURVES
+        ):
             known_schedules = sorted(schedules.REVEAL_CURVES)
             raise ValueError(f"schedule = {self.schedule!r}, expected one of {known_schedules}")
         if self.temperature or self.rule != "dimoo":
             option_checks.check_divisor("temperature", [self.temperature])
         token_sampling.check_filter(self.top_k, self.top_p)
         self._check_cache()
+        self._check_choice()
+
+    def _check_choice(self) -> None:
+        if not 0 <= self.guidance_from <= self.guidance_to <= 1:
+            raise ValueError(
+                f"guidance_from = {self.guidance_from} and guidance_to = {self.guidance_to}, "
+                "expected shares of the steps, 0 to 1, the first not above the second"
+            )
+        if self.entropy_budget < 0:
+            raise ValueError(f"entropy_budget = {self.entropy_budget}, expected 0 or more (nats)")
+        if not 0 <= self.remask <= 1:
+            raise ValueError(f"remask = {self.remask}, expected 0 to 1")
+        if self.entropy_budget and self.remask:
+            raise ValueError(
+                f"entropy_budget = {self.entropy_budget} with remask = {self.remask}, expected one "
+                "of them to be 0: how many tokens can be hidden again follows from the plan of all"
+            )
 
     def _check_cache(self) -> None:
         for name in ("cache_ratio", "cache_warmup"):
@@ -91,7 +124,8 @@ class Rule(NamedTuple):
       noise: steps -> share of the choice temperature at each.
       confidence: "log_probability" of the drawn token, "log_probability_at_1", whatever the
         temperature of the draw, its "logit" (whose noise acts on the draw as well), or "order":
-        the place in Halton's order.
+        the place in Halton's order. Of what may be drawn, before it is: its "moment" or, with
+        tokens drawn sharpened alike, "sharp_moment" (choosing.log_moment), or the "entropy".
       ends_early: there may be more steps than tokens, of which the last then do nothing.
     """
 
@@ -114,11 +148,17 @@ def _left(steps: int) -> np.ndarray:
     return 1 - np.arange(1, steps + 1) / steps
 
 
+def _falling(steps: int) -> np.ndarray:
+    return 1 - _to_last(steps)
+
+
+def _none(steps: int) -> np.ndarray:
+    return np.zeros(steps)
+
+
 RULES = {
     # synbol/MaskGIL, Trainer/vit.py, and Besnier's MaskGIT-pytorch.
-    "maskgil": Rule(
-        schedules.maskgil_counts, _to_last, lambda steps: 1 - _to_last(steps), "log_probability"
-    ),
+    "maskgil": Rule(schedules.maskgil_counts, _to_last, _falling, "log_probability"),
     # google-research/maskgit, libml/parallel_decode.py.
     "maskgit": Rule(schedules.maskgit_counts, _to_last, _left, "log_probability"),
     # bytedance/1d-tokenizer, modeling/maskgit.py.
@@ -130,7 +170,15 @@ RULES = {
         schedules.dimoo_counts, _to_last, np.ones, "log_probability_at_1", ends_early=True
     ),
     # valeoai/Halton-MaskGIT, Sampler/halton_sampler.py.
-    "halton": Rule(schedules.halton_counts, _to_last, lambda steps: np.zeros(steps), "order"),
+    "halton": Rule(schedules.halton_counts, _to_last, _none, "order"),
+    # Hayakawa et al. 2025, arXiv 2510.04525: the moment sampler, which is MaskGIT's choice as the
+    # number of tokens grows, made before any token is drawn. MaskGIL's numbers otherwise.
+    "moment": Rule(schedules.named_counts, _to_last, _falling, "sharp_moment"),
+    # The same choice, and tokens drawn as the model predicts them: one at a time it is exact.
+    "choose": Rule(schedules.named_counts, _to_last, _falling, "moment"),
+    # Ben-Hamu et al. 2025, arXiv 2505.24857: those of least entropy first; `entropy_budget` makes
+    # it the EB-Sampler.
+    "entropy": Rule(schedules.named_counts, _to_last, _none, "entropy"),
 }
 
 # The published settings, of ImageNet at 256 pixels where there are several.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskgil_jax.decoding import option_checks, schedules
+from maskgil_jax.decoding import choosing, option_checks, schedules
 from maskgil_jax.decoding.masked_options import RULES, Options
 
 
@@ -23,6 +23,9 @@ class Plan:
       top_k, top_p: as in Options.
       all_tokens: whether each step runs all tokens.
       cache_ratio: share of tokens that the other steps do not run.
+      adaptive: whether steps reveal more than their tokens, as much as an entropy budget allows, so
+        that images may be done before the last step.
+      hides: whether steps hide some tokens again.
     """
 
     masked: tuple[int, ...]
@@ -30,13 +33,24 @@ class Plan:
     confidence: str
     top_k: int
     top_p: float
-    all_tokens: tuple[bool, ...] = ()
+    all_tokens: tuple[bool, ...]
     cache_ratio: float = 0.0
+    adaptive: bool = False
+    hides: bool = False
 
     @property
-    def passes(self) -> int:
-        """Evaluations of the network that an image takes; a guided step takes two."""
-        return len(self.guided) + sum(self.guided)
+    def passes_S(self) -> tuple[float, ...]:
+        """Evaluations of the network for an image at each step: two where it is guided.
+
+        Of a step that runs a share of the tokens, that share of them.
+        """
+        shares = [1.0 if every else 1 - self.cache_ratio for every in self.all_tokens]
+        return tuple(share * (1 + two) for share, two in zip(shares, self.guided, strict=True))
+
+    @property
+    def passes(self) -> float:
+        """Evaluations of the network that an image takes; at most, where the plan is adaptive."""
+        return sum(self.passes_S)
 
 
 class Numbers(NamedTuple):
@@ -48,12 +62,16 @@ class Numbers(NamedTuple):
       guidance_S: scale s of u + s (c - u), float32; 1 is no guidance.
       temperature_S: divides the logits, float32; 0 is their maximum.
       choice_temperature_S: scale of the Gumbel noise added to the confidence, float32.
+      entropy_budget_S: nats that may be revealed beyond these tokens, float32.
+      remask_S: share of the most tokens that can be hidden again, float32.
     """
 
     counts_SB: np.ndarray
     guidance_S: np.ndarray
     temperature_S: np.ndarray
     choice_temperature_S: np.ndarray
+    entropy_budget_S: np.ndarray
+    remask_S: np.ndarray
 
 
 def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]:
@@ -79,12 +97,13 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]
     guidance = schedules.guidance_scales(
         schedules.GUIDANCE_FORMS[o.guidance_form](o.guidance), o.guidance_ramp, rule.ramp(o.steps)
     )
+    guidance = schedules.in_interval(guidance, o.guidance_from, o.guidance_to)
     temperature = o.temperature * schedules.TEMPERATURES[o.temperature_schedule](o.steps)
     option_checks.check_float32(f"guidance = {o.guidance} ({o.guidance_form}): scale", guidance)
     if o.temperature:
         option_checks.check_divisor("temperature", temperature)
     counts_SB = _counts(o, tokens_B)
-    masked_SB = tokens_B - (np.cumsum(counts_SB, axis=0) - counts_SB)
+    masked_SB = _masked(tokens_B, counts_SB, hides=o.remask > 0)
     planned = Plan(
         masked=tuple(np.maximum(masked_SB.max(axis=1), 0).tolist()),
         guided=tuple((guidance != 1).tolist()),
@@ -93,10 +112,26 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]
         top_p=o.top_p,
         all_tokens=_all_tokens(o),
         cache_ratio=o.cache_ratio,
+        adaptive=o.entropy_budget > 0,
+        hides=o.remask > 0,
     )
-    choice_temperature = o.choice_temperature * rule.noise(o.steps)
-    scales = (x.astype(np.float32) for x in (guidance, temperature, choice_temperature))
-    return planned, Numbers(counts_SB, *scales)
+    scales_S = (
+        guidance,
+        temperature,
+        o.choice_temperature * rule.noise(o.steps),
+        np.full(o.steps, o.entropy_budget),
+        np.full(o.steps, o.remask),
+    )
+    return planned, Numbers(counts_SB, *(x.astype(np.float32) for x in scales_S))
+
+
+def _masked(tokens_B: np.ndarray, counts_SB: np.ndarray, hides: bool) -> np.ndarray:
+    """Tokens that are masked where each step predicts, [S, B]; at most, where it hides some."""
+    revealed_SB = np.cumsum(counts_SB, axis=0) - counts_SB
+    masked_SB = tokens_B - revealed_SB
+    if not hides:
+        return masked_SB
+    return masked_SB + np.asarray(choosing.most_hidden(masked_SB, revealed_SB, counts_SB))
 
 
 def _all_tokens(options: Options) -> tuple[bool, ...]:

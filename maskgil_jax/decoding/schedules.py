@@ -88,6 +88,18 @@ def maskgit_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     return np.array([*counts, masked], np.int32)
 
 
+def named_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
+    """Tokens revealed by each step, int32 [steps]: of a curve of MaskGIL's as there, or MaskGIT's.
+
+    Args:
+      schedule: a key of REVEAL_CURVES, as in `maskgil_counts`; or another of `mask_ratio`, as in
+        `maskgit_counts`, where "uniform" is one token a step with as many steps as tokens.
+      steps, tokens: as there.
+    """
+    counts = maskgil_counts if schedule in REVEAL_CURVES else maskgit_counts
+    return counts(schedule, steps, tokens)
+
+
 def dimoo_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     """Tokens revealed by each step, int32 [steps], as Lumina-DiMOO counts them.
 
@@ -157,3 +169,13 @@ def guidance_scales(
       power: of "power_cosine", 3 in both published samplers that have it.
     """
     return (1 + (scale - 1) * GUIDANCE_RAMPS[ramp](fraction, power)).astype(np.float32)
+
+
+def in_interval(scales: np.ndarray, first: float, last: float) -> np.ndarray:
+    """Scales of guidance, 1 but at the steps from a share `first` of them to a share `last`.
+
+    Source: Kynkaanniemi et al. 2024 (arXiv 2404.07724), whose interval is of noise levels.
+    """
+    steps = len(scales)
+    at = (np.arange(steps) + 0.5) / steps  # the middle of each step
+    return np.where((first <= at) & (at <= last), scales, np.float32(1))

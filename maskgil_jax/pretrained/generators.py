@@ -246,7 +246,7 @@ class Generator:
             return codes_Bhw[None] if history else codes_Bhw
         plan, numbers = self._planned(masked_B, options, negative is None, room)
         whole, rows, columns = each_device.WHOLE, each_device.ROWS, each_device.COLUMNS
-        layout = masked_plan.Numbers(columns, whole, whole, whole)
+        layout = masked_plan.Numbers(columns, *[whole] * 5)
         program, static = each_device.of(
             self.network,
             len(codes_Bhw),

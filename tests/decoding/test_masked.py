@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskgil_jax.decoding import masked_loop, masked_options, masked_plan, token_sampling
+from maskgil_jax.decoding import choosing, masked_loop, masked_options, masked_plan, token_sampling
 from tests.helpers import golden
 
 pytestmark = pytest.mark.gpu
@@ -70,7 +70,7 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         np.testing.assert_allclose(
             np.asarray(confidence)[masked], given["conf"][step][masked], atol=2e-5
         )
-        revealed = masked_loop.most_confident(
+        revealed = choosing.most(
             jnp.where(masked, confidence, -jnp.inf), jnp.array(counts[step, 0])
         )
         np.testing.assert_array_equal(
