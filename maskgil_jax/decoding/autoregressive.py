@@ -6,7 +6,7 @@ Letters: B batch, L = height * width tokens, n tokens of the sequence, V codes.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,15 +64,15 @@ class Plan(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What may change from draw to draw of one plan, without another compilation.
+    """Arrays of one plan that may change from draw to draw, without another compilation.
 
     Attributes:
       guidance: as in Options, float32 [].
       divisor: of the logits, float32 [].
     """
 
-    guidance: np.ndarray
-    divisor: np.ndarray
+    guidance: Any
+    divisor: Any
 
 
 def plan(options: Options) -> tuple[Plan, Numbers]:
@@ -82,6 +82,12 @@ def plan(options: Options) -> tuple[Plan, Numbers]:
     divisor = max(options.temperature, 1e-5)  # 0 is the maximum
     numbers = Numbers(np.array(options.guidance, np.float32), np.array(divisor, np.float32))
     return Plan(guided, options.top_k, options.top_p), numbers
+
+
+def passes_of(options: Options, tokens: int) -> int:
+    """Evaluations of the network, each for one token of an image; two of a guided token."""
+    guided = plan(options)[0].guided
+    return tokens + (tokens if guided < 0 else min(guided, tokens))
 
 
 @compiler_options.jit(static_argnames=("plan", "grid", "tokens"))

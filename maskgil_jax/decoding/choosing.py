@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
-import numpy.typing as npt
+import numpy as np
 
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.models.token_models import factors
 
+Counts = jax.Array | np.ndarray
 SMALLEST = 1e-6  # choice temperature; 0 is the likeliest
 
 
@@ -124,7 +125,7 @@ def within_budget(
     return jnp.take_along_axis(fits_Bn, jnp.argsort(order_Bn, axis=1), axis=1)
 
 
-def most_hidden(masked: npt.ArrayLike, revealed: npt.ArrayLike, count: npt.ArrayLike) -> jax.Array:
+def most_hidden(masked: Counts, revealed: Counts, count: Counts) -> jax.Array:
     """The most tokens that a step can hide again, and still leave as many masked as is planned.
 
     Args:
@@ -134,7 +135,7 @@ def most_hidden(masked: npt.ArrayLike, revealed: npt.ArrayLike, count: npt.Array
 
     Source: ReMDM (Wang et al. 2025, arXiv 2503.00307): sigma is at most (1 - alpha_s) / alpha_t.
     """
-    return jnp.maximum(jnp.minimum(revealed, jnp.asarray(masked) - count), 0)
+    return jnp.maximum(jnp.minimum(revealed, masked - count), 0)
 
 
 def hidden_again(

@@ -188,7 +188,7 @@ def decode_step(
     return State(codes_BL, kept, p_BL), codes_BL
 
 
-@compiler_options.jit(static_argnames=("plan", "prefix", "history"))
+@compiler_options.jit(static_argnames=("plan", "prefix", "history", "counted"))
 def sample_codes(
     network: TokenModel,
     condition: Condition,
@@ -201,10 +201,12 @@ def sample_codes(
     plan: Plan,
     prefix: int = 0,
     history: bool = False,
-) -> jax.Array:
+    counted: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Fill the masked codes by a ready-made plan, int32 [B, h, w]; see Generator.sample.
 
-    With `history` it gives the codes after each step, int32 [S, B, h, w].
+    With `history` it gives the codes after each step, int32 [S, B, h, w]; and if `counted` also the
+    passes that each image needed, see passes_of.
 
     With a `prefix`, the network's first so many tokens are all known, and read as a causal prefix.
     The draws of image i are keyed by i, those of a step by the step. Where logits are not finite,
@@ -248,7 +250,27 @@ def sample_codes(
     model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep, sizes)
     codes_SBL = decode(model, codes_Bhw.reshape(B, L), numbers, plan)
     codes_SBhw = codes_SBL.reshape(-1, B, height, width)
-    return codes_SBhw if history else codes_SBhw[-1]
+    codes = codes_SBhw if history else codes_SBhw[-1]
+    if not counted:
+        return codes
+    return codes, passes_of(codes_Bhw.reshape(B, L), codes_SBL, network.config.mask_id, plan)
+
+
+def passes_of(codes_BL: jax.Array, codes_SBL: jax.Array, mask_id: int, plan: Plan) -> jax.Array:
+    """Evaluations of the network that each image needed, float32 [B]; two of a guided step.
+
+    A batch takes those of the image that needed most.
+
+    Args:
+      codes_BL: int32, before the first step.
+      codes_SBL: after each.
+      mask_id: id of the mask.
+      plan: of the steps.
+    """
+    before_SBL = jnp.concatenate([codes_BL[None], codes_SBL[:-1]])
+    ran = [i for segment in segments(plan) for i in range(segment.first, segment.last)]
+    passes_S = jnp.array([plan.passes_S[i] for i in ran], jnp.float32)
+    return passes_S @ (before_SBL == mask_id).any(axis=2)
 
 
 Backbone = Callable[[jax.Array, Condition], jax.Array]  # as TokenModel.backbone

@@ -4,7 +4,7 @@ Letters: B batch, S steps.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Plan:
 
 
 class Numbers(NamedTuple):
-    """What may change from draw to draw of one plan, without another compilation.
+    """Arrays of one plan that may change from draw to draw, without another compilation.
 
     Attributes:
       counts_SB: tokens that each step reveals of each image, int32; the last step reveals all that
@@ -66,12 +66,12 @@ class Numbers(NamedTuple):
       remask_S: share of the most tokens that can be hidden again, float32.
     """
 
-    counts_SB: np.ndarray
-    guidance_S: np.ndarray
-    temperature_S: np.ndarray
-    choice_temperature_S: np.ndarray
-    entropy_budget_S: np.ndarray
-    remask_S: np.ndarray
+    counts_SB: Any
+    guidance_S: Any
+    temperature_S: Any
+    choice_temperature_S: Any
+    entropy_budget_S: Any
+    remask_S: Any
 
 
 def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]:

@@ -13,6 +13,7 @@ from maskgil_jax.evaluation import image_sets
 from maskgil_jax.evaluation.image_sets import Block
 from maskgil_jax.generation import placing
 from maskgil_jax.generation.images import decoder, generate_images
+from maskgil_jax.generation.passes import PassCount
 from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
@@ -55,6 +56,7 @@ class GeneratedImages:
         batch_size: int,
         path: str = "samples",
         about: dict[str, Any] | None = None,
+        passes: PassCount | None = None,
     ):
         """Nothing is generated yet.
 
@@ -66,10 +68,12 @@ class GeneratedImages:
           batch_size: images generated at once, at most, spread over the devices of this process.
           path: how messages call the set.
           about: JSON-able: what they depend on beside the models: seed, options, conditions.
+          passes: which the sampler counts with; None: it does not.
         """
         generator, self._tokenizer = models.generator, models.tokenizer
         self.path = path
         self._sampler, self._labels = sampler, labels
+        self.passes = passes
         self._mesh = sharding.local_mesh()
         total = min(image_sets.BLOCK, len(labels))
         self._batch_size = even_batch(batch_size, total, self._mesh.size)

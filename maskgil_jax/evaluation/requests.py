@@ -17,6 +17,7 @@ from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
 from maskgil_jax.generation import placing, requests, samplers
+from maskgil_jax.generation.passes import PassCount
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading, model_directory
 from maskgil_jax.pretrained.generators import Generator
@@ -124,6 +125,7 @@ def generated_images(
       InputError: options that do not fit the model or one another.
     """
     decoding = options.decoding.given() | dict(changes or {})
+    passes = PassCount()
     sampler = samplers.from_options(
         models.generator,
         decoding,
@@ -133,6 +135,7 @@ def generated_images(
         verify=options.companions.verify,
         placed=placing.over_devices,
         devices=sharding.local_mesh().size,
+        passes=passes,
     )
     return GeneratedImages(
         sampler,
@@ -141,6 +144,7 @@ def generated_images(
         names=request.names if request.of_classes else None,
         batch_size=options.batch_size,
         path=path,
+        passes=passes,
         about={**samplers.description(decoding, options.seed, models.generator), **about},
     )
 

@@ -20,12 +20,16 @@ class DecodingArguments(TypedDict, total=False):
     guidance: float | None
     guidance_form: str | None
     guidance_ramp: str | None
+    guidance_from: float | None
+    guidance_to: float | None
     guidance_interval: int | None
     temperature: float | None
     temperature_schedule: str | None
     choice_temperature: float | None
     top_k: int | None
     top_p: float | None
+    entropy_budget: float | None
+    remask: float | None
     cache_ratio: float | None
     cache_warmup: float | None
     cache_refresh: int | None

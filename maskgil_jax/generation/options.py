@@ -19,7 +19,9 @@ class Decoding:
     preset: str | None = option("published settings of masked decoding, such as titok_l32", None)
     steps: int | None = option("steps of masked decoding (8; Lumina-DiMOO 64)", None)
     rule: str | None = option(
-        "maskgil, maskgit, halton, titok, maskbit, dimoo (maskgil; Lumina-DiMOO dimoo)", None
+        "maskgil, maskgit, halton, titok, maskbit, dimoo, moment, choose, entropy (maskgil; "
+        "Lumina-DiMOO dimoo)",
+        None,
     )
     schedule: str | None = option("of the number of revealed tokens (arccos)", None)
     guidance: float | None = option(
@@ -31,6 +33,10 @@ class Decoding:
         "scale; or weight, where guidance is w of (1 + w) c - w u and 0 is none (scale)", None
     )
     guidance_ramp: str | None = option("constant, linear, cosine, power_cosine (linear)", None)
+    guidance_from: float | None = option(
+        "share of the steps of masked decoding before those that are guided (0)", None
+    )
+    guidance_to: float | None = option("share of the steps at the end of those (1)", None)
     guidance_interval: int | None = option("guided tokens after the first; -1: all (-1)", None)
     temperature: float | None = option(
         "divides the logits; 0: greedy, token by token or of rule dimoo (1)", None
@@ -43,6 +49,15 @@ class Decoding:
         "how many of the likeliest codes are sampled from; 0: all (0; Lumina-mGPT 2000)", None
     )
     top_p: float | None = option("the fewest codes that reach this probability; 1: all (1)", None)
+    entropy_budget: float | None = option(
+        "nats that a step may reveal beyond its tokens, so that images may need fewer steps; 0: "
+        "none (0)",
+        None,
+    )
+    remask: float | None = option(
+        "share of the most tokens that a step can mask again to draw them once more; 0: none (0)",
+        None,
+    )
     cache_ratio: float | None = option(
         "share of tokens that most steps take as they were, of Lumina-DiMOO; 0: none (0)", None
     )

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from maskgil_jax.conditioning.base import identity
 from maskgil_jax.decoding import autoregressive, masked_options
 from maskgil_jax.generation.parts import in_parts
+from maskgil_jax.generation.passes import PassCount
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained import checked_decoding, loading
 from maskgil_jax.pretrained.generators import Generator
@@ -98,6 +99,7 @@ def from_options(
     placed: Callable[[Generator], Generator] = lambda model: model,
     memory: float | None = None,
     devices: int = 1,
+    passes: PassCount | None = None,
 ) -> Sampler:
     """The sampler that the options of a command ask for.
 
@@ -113,6 +115,7 @@ def from_options(
       placed: puts `prefix_model` on the devices where `generator` is.
       memory: bytes of each device to stay within beside the weights; None: what is free there.
       devices: that `conditions` are split over.
+      passes: counts those of all that is drawn.
 
     Returns:
       One that draws a batch in parts where the memory does not allow it whole.
@@ -126,7 +129,12 @@ def from_options(
     prefix = {name: options.pop(name) for name in list(options) if name.startswith("prefix")}
     _check_names(options, method)
     common: dict[str, Any] = dict(
-        conditions=conditions, negative=negative, grid=grid, memory=memory, devices=devices
+        conditions=conditions,
+        negative=negative,
+        grid=grid,
+        memory=memory,
+        devices=devices,
+        passes=passes,
     )
     if method != "hybrid":
         if prefix:
@@ -217,6 +225,7 @@ def sampler(
     conditions: Conditions = by_class,
     negative: Conditions | None = None,
     devices: int = 1,
+    passes: PassCount | None = None,
     **options: Any,
 ) -> Sampler:
     """A sampler that calls `Generator.sample`: image i depends on the seed, on i and on its label.
@@ -227,6 +236,7 @@ def sampler(
       conditions: of the sampler's labels.
       negative: conditions of the negative prompts of the labels; None: the null condition.
       devices: that `conditions` are split over.
+      passes: counts those of all that is drawn.
       **options: as `Generator.sample` takes them.
 
     Raises:
@@ -238,7 +248,11 @@ def sampler(
 
     def sample(labels: np.ndarray, start: int | np.ndarray) -> Any:
         other = negative(labels) if negative else None
-        return generator.sample(conditions(labels), seed, negative=other, start=start, **options)
+        given: dict[str, Any] = dict(negative=other, start=start, passes=passes)
+        codes = generator.sample(conditions(labels), seed, **given, **options)
+        if passes is not None:
+            passes.drawn(len(labels))
+        return codes
 
     return in_parts(sample, devices)
 
@@ -256,6 +270,7 @@ def hybrid_sampler(
     grid: tuple[int, int] | None = None,
     memory: float | None = None,
     devices: int = 1,
+    passes: PassCount | None = None,
     **options: Any,
 ) -> Sampler:
     """A sampler of the first `prefix` tokens one by one, and of the rest by masked decoding.
@@ -271,7 +286,7 @@ def hybrid_sampler(
       texts: of the same labels, for a prefix's model that reads prompts itself: codes are all that
         passes from one model to the other.
       grid: (height, width) in tokens; None: that of the models.
-      memory, devices: as in `from_options`.
+      memory, devices, passes: as in `from_options`.
       **options: fields of decoding.masked_options.Options.
 
     Raises:
@@ -311,18 +326,23 @@ def hybrid_sampler(
             grid=grid,
             start=start,
             memory=memory,
+            passes=passes,
             **prefix_options,
         )
-        return generator.sample(
+        codes = generator.sample(
             given,
             seed,
             negative=against,
             codes=codes,
             start=start,
             memory=memory,
+            passes=passes,
             **known,
             **options,
         )
+        if passes is not None:
+            passes.drawn(len(labels))
+        return codes
 
     return in_parts(sample, devices)
 

@@ -33,6 +33,7 @@ from maskgil_jax.runtime.unfinished import Written
 log = logging.getLogger("maskgil_jax")
 
 INDEX = "samples.npz"
+PASSES = "passes.json"  # of those drawn here since the last start, see passes.PassCount
 COLUMNS, ROWS = 16, 32  # of grid.png, at most
 READ = 64  # images that are read at once for samples.npz
 
@@ -205,7 +206,7 @@ def settings_of(generator: Generator, tokenizer: Tokenizer, **others: Any) -> di
 
 def written(settings: Mapping[str, Any] | None, count: int) -> Written:
     """The files of so many samples."""
-    return Written(settings, [*map(_name, range(count)), "grid.png", "latency.json", INDEX])
+    return Written(settings, [*map(_name, range(count)), "grid.png", "latency.json", PASSES, INDEX])
 
 
 def begin_from_start(output: epath.PathLike) -> None:

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import asked, live_speech, placing, requests, samplers, samples
 from maskgil_jax.generation.options import SampleOptions
+from maskgil_jax.generation.passes import PassCount
 from maskgil_jax.generation.placing import Devices
 from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
-from maskgil_jax.runtime import device_memory
+from maskgil_jax.runtime import device_memory, files, processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -59,6 +61,7 @@ def sample_request(
     """Generate images of classes, prompts or features; `request` and `about` as `asked.read`."""
     total = len(request.labels) * options.num
     devices = placing.devices_for(total, options.batch_size, options.tensor)
+    passes = PassCount()
     sampler = _sampler_of(
         options,
         devices.placed(generator),
@@ -67,6 +70,7 @@ def sample_request(
         grid,
         request.texts,
         devices,
+        passes,
     )
     settings = {**about, **samplers.description(options.decoding.given(), options.seed, generator)}
     height, width = grid or generator.grid
@@ -84,6 +88,10 @@ def sample_request(
         removes_unfinished=False,
     )
     log.info("wrote %d images to %s", total, options.output)
+    if passes.images and processes.first():
+        about = passes.about()
+        files.write_json(epath.Path(options.output) / samples.PASSES, about)
+        log.info("%.4g passes of the network for each image drawn", about["passes_per_image"])
 
 
 def _sampler_of(
@@ -94,6 +102,7 @@ def _sampler_of(
     grid: tuple[int, int] | None,
     texts: samplers.Texts | None = None,
     devices: Devices = placing.HERE,
+    passes: PassCount | None = None,
 ) -> samplers.Sampler:
     """The sampler that the options ask for, of a generator and conditions on these devices."""
     return samplers.from_options(
@@ -109,6 +118,7 @@ def _sampler_of(
         placed=devices.placed,
         memory=_memory(options),
         devices=devices.count,
+        passes=passes,
     )
 
 

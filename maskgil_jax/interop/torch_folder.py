@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from maskgil_jax.decoding import masked_options
 from maskgil_jax.interop import (
     decoding_arguments,
     description,
@@ -17,9 +18,17 @@ from maskgil_jax.interop import (
     maskgil,
     maskgil_decoder,
 )
+from maskgil_jax.interop.decoding_arguments import Decoding
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
+from maskgil_jax.runtime.errors import InputError
 
+# Options of masked decoding, and rules, that maskgil_torch does not have.
+ONLY_HERE = (
+    *("guidance_from", "guidance_to", "entropy_budget", "remask"),
+    *("cache_ratio", "cache_warmup", "cache_refresh"),
+)
+RULES_ONLY_HERE = ("dimoo", "moment", "choose", "entropy")
 SOURCE = pathlib.Path(__file__).parent / "maskgil_torch"
 
 EXAMPLE = '''"""Draws {what} as example.png: cd here, and python example.py"""
@@ -57,7 +66,7 @@ def write(source: str, output: str, arguments: Mapping[str, Any], tokenizer: str
     described = loading.generator_without_weights(source)
     engine.check_kind("maskgil", source, described.network.config, maskgil.CONFIG)
     table = maskgil.entries(described.network.config)
-    decoding = decoding_arguments.read(described, arguments)
+    decoding = in_torch(decoding_arguments.read(described, arguments))
     with export_folder.written(output) as folder:
         generator, decoder = loading.load_pair(source, tokenizer)
         files.write(
@@ -77,6 +86,30 @@ def write(source: str, output: str, arguments: Mapping[str, Any], tokenizer: str
         for path in sorted(SOURCE.glob("*.py")):
             shutil.copy(path, folder / SOURCE.name)
         (folder / "example.py").write_text(example(generator, decoding.in_words(generator)))
+
+
+def in_torch(decoding: Decoding) -> Decoding:
+    """The same decoding as maskgil_torch takes it.
+
+    Raises:
+      InputError: it has an option that is not there.
+    """
+    defaults = masked_options.Options()
+    asked = {
+        name: value
+        for name, value in decoding.options.items()
+        if name in ONLY_HERE and value != getattr(defaults, name)
+    }
+    if (rule := decoding.options.get("rule")) in RULES_ONLY_HERE:
+        asked["rule"] = rule
+    if asked:
+        name, value = next(iter(asked.items()))
+        raise InputError(
+            f"arg={name}={value}: the PyTorch source of the folder does not decode so, expected "
+            "another rule and options"
+        )
+    known = {name: value for name, value in decoding.options.items() if name not in ONLY_HERE}
+    return decoding._replace(options=known)
 
 
 def example(generator: Generator, options: Mapping[str, Any]) -> str:

@@ -320,7 +320,7 @@ def _masked_sampling(
     return _Sampling(
         functools.partial(masked_loop.sample_codes, plan=plan),
         (codes, jax.eval_shape(lambda: numbers), *_randomness()),
-        batch_size * (plan.passes * (each["layers"] + each["attention"]) + head),
+        batch_size * (int(plan.passes * (each["layers"] + each["attention"])) + head),
     )
 
 

@@ -3,7 +3,7 @@
 Letters: B batch, h w grid, V codes, T tokens of a condition, C width of features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -25,6 +25,9 @@ from maskgil_jax.pretrained import (
 )
 from maskgil_jax.runtime import device_memory, each_device, sharding
 from maskgil_jax.runtime.errors import InputError
+
+# Is given how many passes each image of a batch needed, [B], which is asked for where it is drawn.
+Passes = Callable[[jax.Array | np.ndarray], None]
 
 
 class Generator:
@@ -176,6 +179,7 @@ class Generator:
         memory: float | None = None,
         history: bool = False,
         room: int = 0,
+        passes: Passes | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes; all steps run in one jitted function.
@@ -198,6 +202,8 @@ class Generator:
           history: give the codes after each step, with `mask_id` where they are still masked.
           room: masked tokens that the compiled program has room for at least. Calls with other
             numbers of them then share one program; no image changes.
+          passes: is given the passes that each image needed: evaluations of the network, two of a
+            guided step. A batch takes those of the image that needed most.
           **options: fields of decoding.masked_options.Options: steps=8 (as many as there are masked
             tokens, where these are fewer), guidance=3.0 (none, for a model without a null
             condition) ...
@@ -221,6 +227,7 @@ class Generator:
             prefix=prefix,
             history=history,
             room=room,
+            passes=passes,
         )
         last_Bhw = sampled[-1] if history else sampled
         token_sampling.check_drawn(last_Bhw, start, self.path or "this model", options)
@@ -239,12 +246,14 @@ class Generator:
         prefix: int = 0,
         history: bool = False,
         room: int = 0,
+        passes: Passes | None = None,
     ) -> jax.Array:
         """`sample` of what was checked."""
         masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not masked_B.any():
             return codes_Bhw[None] if history else codes_Bhw
         plan, numbers = self._planned(masked_B, options, negative is None, room)
+        counted = passes is not None and plan.adaptive
         whole, rows, columns = each_device.WHOLE, each_device.ROWS, each_device.COLUMNS
         layout = masked_plan.Numbers(columns, *[whole] * 5)
         program, static = each_device.of(
@@ -252,20 +261,25 @@ class Generator:
             len(codes_Bhw),
             masked_loop.sample_codes,
             (whole, rows, rows, layout, _layout_of_key(rng), rows, rows),
-            columns if history else rows,
+            (columns if history else rows, rows) if counted else columns if history else rows,
             plan=plan,
             prefix=prefix,
             history=history,
+            counted=counted,
         )
         start_B = _indices(start, len(codes_Bhw))
         with sharding.where_shared(self.network):
-            return device_memory.run_within(
+            drawn = device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
                 program,
                 *(self.network, condition, codes_Bhw, numbers, rng, start_B, negative),
                 **static,
             )
+        drawn, passes_B = drawn if counted else (drawn, plan.passes * (masked_B > 0))
+        if passes is not None:
+            passes(passes_B)
+        return drawn
 
     @staticmethod
     def _key(rng: jax.Array | int | None, seed: int | None) -> jax.Array:
@@ -423,6 +437,7 @@ class CausalGenerator(Generator):
         grid: tuple[int, int] | None = None,
         start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
+        passes: Passes | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes token by token; all steps run in one jitted function.
@@ -434,6 +449,7 @@ class CausalGenerator(Generator):
           tokens: to draw, the first in the model's order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
           start, memory: as in Generator.sample.
+          passes: as there, of one token each.
           **options: fields of decoding.autoregressive.Options: guidance=2.0 (none, for a model
             without a null condition), temperature=1.0, top_k=0 ...
 
@@ -447,7 +463,9 @@ class CausalGenerator(Generator):
         condition, negative = self._checked_pair(condition, negative)
         rng = self._key(rng, seed)
         grid = self._checked_grid(grid)
-        sampled_Bhw = self._drawn(condition, negative, rng, start, grid, tokens, memory, options)
+        sampled_Bhw = self._drawn(
+            condition, negative, rng, start, grid, tokens, memory, options, passes
+        )
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
         return sampled_Bhw
 
@@ -461,6 +479,7 @@ class CausalGenerator(Generator):
         tokens: int | None,
         memory: float | None,
         options: Mapping[str, Any],
+        passes: Passes | None = None,
     ) -> jax.Array:
         """`sample` of what was checked."""
         height, width = grid
@@ -485,13 +504,16 @@ class CausalGenerator(Generator):
             tokens=tokens,
         )
         with sharding.where_shared(self.network):
-            return device_memory.run_within(
+            drawn = device_memory.run_within(
                 memory,
                 f"drawing {networks.images_of((batch, height, width))}",
                 program,
                 *(self.network, condition, numbers, rng, _indices(start, batch), negative),
                 **static,
             )
+        if passes is not None:
+            passes(np.full(batch, autoregressive.passes_of(chosen, tokens)))
+        return drawn
 
     def check_options(
         self,

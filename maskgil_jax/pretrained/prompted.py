@@ -17,7 +17,7 @@ from maskgil_jax.models.token_models.conditions import Condition, Text
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.pretrained import dimoo_prompts, networks, prompts
 from maskgil_jax.pretrained.dimoo_prompts import DimooVocabulary
-from maskgil_jax.pretrained.generators import CausalGenerator, Generator
+from maskgil_jax.pretrained.generators import CausalGenerator, Generator, Passes
 from maskgil_jax.pretrained.prompts import PromptVocabulary
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
@@ -199,6 +199,7 @@ class PromptedCausalGenerator(PromptedGenerator, CausalGenerator):
         grid: tuple[int, int] | None = None,
         start: int | npt.NDArray[np.int32] = 0,
         memory: float | None = None,
+        passes: Passes | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes token by token; all steps run in one jitted function.
@@ -213,6 +214,7 @@ class PromptedCausalGenerator(PromptedGenerator, CausalGenerator):
           tokens: to draw, the first in raster order; the rest is `mask_id`. None: all.
           grid: (height, width) in tokens; None: the model's own.
           start, memory: as in Generator.sample.
+          passes: as in CausalGenerator.sample, at each call of some of the images.
           **options: as in CausalGenerator.sample, by default guidance=4.0 and top_k=2000.
 
         Returns:
@@ -228,7 +230,7 @@ class PromptedCausalGenerator(PromptedGenerator, CausalGenerator):
 
         def draw(places: np.ndarray, text: Text, negative: Text | None) -> jax.Array:
             of_places = _at(places, key, start)
-            return self._drawn(text, negative, *of_places, size, tokens, memory, chosen)
+            return self._drawn(text, negative, *of_places, size, tokens, memory, chosen, passes)
 
         sampled_Bhw = self._in_groups(rows, against, size, draw)
         token_sampling.check_drawn(sampled_Bhw, start, self.path or "this model", options)
@@ -281,6 +283,7 @@ class PromptedMaskedGenerator(PromptedGenerator):
         memory: float | None = None,
         history: bool = False,
         room: int = 0,
+        passes: Passes | None = None,
         **options: Any,
     ) -> jax.Array:
         """Draw images' codes; all steps run in one jitted function.
@@ -293,6 +296,7 @@ class PromptedMaskedGenerator(PromptedGenerator):
           negative: prompts that guidance leads away from; None: from no prompt, whose ids the
             vocabulary has.
           codes, grid, start, memory, history, room: as in Generator.sample.
+          passes: as there, at each call of some of the images.
           **options: as in Generator.sample, by default those of masked_options.PRESETS:
             "lumina_dimoo", where guidance=4.0 is the w of (1 + w) c - w u; choice_temperature
             is by default the temperature, as in the official code.
@@ -308,7 +312,11 @@ class PromptedMaskedGenerator(PromptedGenerator):
         size, key = (codes_Bhw.shape[1], codes_Bhw.shape[2]), self._key(rng, seed)
         masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         rows, against = self._rows(condition, negative, size)
-        if against is None and masked_B.any() and self._planned(masked_B, chosen, True)[0].guided:
+        if (
+            against is None
+            and masked_B.any()
+            and any(self._planned(masked_B, chosen, True)[0].guided)
+        ):
             against = self._none(len(rows), size)
 
         def draw(places: np.ndarray, text: Text, negative: Text | None) -> jax.Array:
@@ -316,6 +324,7 @@ class PromptedMaskedGenerator(PromptedGenerator):
                 *(text, negative, codes_Bhw[places], *_at(places, key, start), memory, chosen),
                 history=history,
                 room=room,
+                passes=passes,
             )
 
         sampled = self._in_groups(rows, against, size, draw, axis=int(history))

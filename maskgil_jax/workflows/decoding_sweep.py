@@ -18,7 +18,7 @@ from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import Types, is_number, read_json, write_json
 from maskgil_jax.runtime.options import flags_of
-from maskgil_jax.workflows import plots, sweep_panel, tables
+from maskgil_jax.workflows import frontier, plots, sweep_panel, tables
 from maskgil_jax.workflows.options import SweepOptions
 
 log = logging.getLogger("maskgil_jax")
@@ -33,7 +33,7 @@ def sweep(options: SweepOptions) -> None:
     Raises:
       InputError: options that there are not, or that do not fit the model.
     """
-    settings = combinations(options.vary)
+    settings = settings_of(options.vary, options.also)
     models = requests.load_models(options.model, options.generating)
     # Once: it may read an encoder and many recordings.
     request, about = requests.read_request(models.generator, options.generating)
@@ -56,6 +56,20 @@ def sweep(options: SweepOptions) -> None:
     if processes.first():
         print((epath.Path(options.output) / "sweep.md").read_text(), end="")
         log.info("wrote table and plots to %s", options.output)
+
+
+def settings_of(vary: Sequence[str], also: Sequence[str]) -> list[Setting]:
+    """All settings of `combinations`, and those of each of `["rule=moment;steps=2,4"]`.
+
+    Raises:
+      InputError: as `combinations`, or a setting that is there twice.
+    """
+    groups = [vary, *(text.split(";") for text in also)]
+    settings = [setting for texts in groups for setting in combinations(texts)]
+    for i, setting in enumerate(settings):
+        if setting in settings[:i]:
+            raise InputError(f"vary and also: {dict(setting)} is there twice, expected once")
+    return settings
 
 
 def combinations(texts: Sequence[str]) -> list[Setting]:
@@ -100,12 +114,12 @@ def write_sweep(
     Writes OUTPUT/settings/NAME.{json,png} (of each what maskgil_jax.evaluate writes, and its first
     images), OUTPUT/sweep.{json,csv,md} and figures: for each option of numbers OUTPUT/NAME.png
     (each metric against it: the paper's figures 5b and 10), OUTPUT/quality_time.png (against
-    seconds per image: figures 8 and 9), OUTPUT/precision_recall.png and OUTPUT/panel.png (the first
-    images under each setting, with their times: figure 8). With several processes all of them call
-    this.
+    seconds per image: figures 8 and 9), OUTPUT/frontier.png (against passes of the network and
+    seconds, see frontier.py), OUTPUT/precision_recall.png and OUTPUT/panel.png (the first images
+    under each setting, with their times: figure 8). With several processes all of them call this.
 
     Args:
-      sets: options that vary, the same in all, and the images generated with them.
+      sets: options that vary, and the images generated with them.
       names: what the first images of each set show, at most sweep_panel.ROWS.
       reference: as evaluation.open_side takes it.
       output: directory, made if needed.
@@ -143,7 +157,8 @@ def measured(
         if processes.first():
             result = evaluator.result(features, reference)
             sweep_panel.write_strip(strip, first)
-            write_json(path, result | {"seconds_per_image": seconds})
+            passes = {} if images.passes is None else images.passes.about()
+            write_json(path, result | {"seconds_per_image": seconds, "passes": passes})
         processes.wait(f"setting {path.stem}")
     result = read_setting(path)
     _check_same(path, result, images, reference.about, evaluator.description())
@@ -158,10 +173,17 @@ def write_tables(
 ) -> None:
     """Write OUTPUT/sweep.{json,csv,md} and the figures of results, one for each set."""
     rows = [
-        {**setting, "seconds_per_image": result["seconds_per_image"], **result["metrics"]}
+        {
+            **setting,
+            "seconds_per_image": result["seconds_per_image"],
+            # A sweep of before these were counted goes on without them.
+            **{k: v for k, v in result.get("passes", {}).items() if k != "images"},
+            **result["metrics"],
+        }
         for (setting, _), result in zip(sets, results, strict=True)
     ]
-    (first_setting, first_images), last = sets[0], results[-1]
+    (_, first_images), last = sets[0], results[-1]
+    varied = list(dict.fromkeys(name for setting, _ in sets for name in setting))
     summary = {
         "protocol": last["protocol"] | {"seconds_per_image": first_images.timing},
         "samples": {key: value for key, value in first_images.about.items() if key != "options"},
@@ -172,9 +194,11 @@ def write_tables(
     write_json(output / "sweep.json", summary | {"rows": rows})
     tables.write(output / "sweep", rows)
     metrics, floor = list(last["metrics"]), last["real_to_real"]
-    plots.of_sweep(rows, list(first_setting), metrics, floor, title(summary), output)
+    plots.of_sweep(rows, varied, metrics, floor, title(summary), output)
+    if all("passes_per_image" in row for row in rows):
+        frontier.write(rows, varied, metrics, floor, title(summary), output / "frontier.png")
     strips = [_files(setting, output)[1] for setting, _ in sets]
-    sweep_panel.write(output / "panel.png", names, strips, rows, list(first_setting))
+    sweep_panel.write(output / "panel.png", names, strips, rows, varied)
 
 
 _FIELDS: dict[str, Types] = {

@@ -155,6 +155,12 @@ class SweepOptions:
         "NAME=VALUE,VALUE of a decoding flag, as in --vary=guidance=1,2; several multiply",
         repeated=True,
     )
+    also: tuple[str, ...] = option(
+        "further settings, as in --also='rule=moment;steps=2,4': those of an --also multiply, and "
+        "what it does not name is as without --vary",
+        (),
+        repeated=True,
+    )
     reference: str = option("F.npz, a folder of images, or a data source")
     output: str = option("directory for table and plots")
     num: int = option("images that it generates", 1000, least=2)

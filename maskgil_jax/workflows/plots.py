@@ -48,7 +48,7 @@ def of_sweep(
     numbers = [
         name
         for name in varied
-        if all(isinstance(row[name], int | float) for row in rows)
+        if all(isinstance(row.get(name), int | float) for row in rows)
         and len({row[name] for row in rows}) > 1
     ]
     for name in numbers:
@@ -178,7 +178,7 @@ def _lines(rows: Sequence[Row], names: Sequence[str]) -> Iterable[tuple[str, lis
 
 
 def _setting(row: Row, names: Sequence[str]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names)
+    return ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in names if name in row)
 
 
 def _legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:

@@ -66,7 +66,8 @@ def write(
 
 def heading(row: Mapping[str, Any], options: Sequence[str]) -> str:
     """A line for each option, and one with the seconds for an image."""
-    lines = [f"{name.replace('_', ' ')} {_short(row[name])}" for name in options]
+    given = [name for name in options if name in row]
+    lines = [f"{name.replace('_', ' ')} {_short(row[name])}" for name in given]
     return "\n".join([*lines, f"{row['seconds_per_image']:.3g} s"])
 
 
