@@ -46,7 +46,7 @@ def write(
     measured = [name for name in measured if not name.endswith(plots.NOT_PLOTTED)]
     baseline = next((row for row in rows if is_baseline(row, varied)), None)
     kinds = list(dict.fromkeys(kind_of(row, varied) for row in rows))
-    with figures.figure(9, 2.9 * len(measured) + 1.2) as figure:
+    with figures.figure(9, 2.5 * len(measured) + 1.2) as figure:
         panes = figure.subplots(len(measured), len(COSTS), squeeze=False)
         for line, metric in zip(panes, measured, strict=True):
             for pane, cost in zip(line, COSTS, strict=True):
@@ -60,7 +60,7 @@ def write(
                     pane.axvline(at[0] / 2, color="k", linestyle="--", label="half of its cost")
                 if metric in floor:
                     pane.axhline(floor[metric], color="0.4", linestyle=":", label="real images")
-                pane.set(xscale="log", xlabel=plots.spelled(cost), ylabel=plots.spelled(metric))
+                pane.set(xlabel=plots.spelled(cost), ylabel=plots.spelled(metric))
         handles, labels = panes[0][0].get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True))
         for i, kind in enumerate(kinds):
@@ -78,7 +78,7 @@ def _plot(pane: Any, rows: Sequence[Row], cost: str, metric: str, kinds: Sequenc
             [row[cost] for row in of_kind],
             [row[metric] for row in of_kind],
             color=COLOURS[kind % len(COLOURS)],
-            marker=MARKERS[kind // len(COLOURS) % len(MARKERS)],
+            marker=MARKERS[kind % len(MARKERS)],
             linestyle="none",
             label=str(kind),
         )

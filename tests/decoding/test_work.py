@@ -54,6 +54,7 @@ HALF_KNOWN = ALL_MASKED.at[:, :4].set(7)
         (ALL_MASKED, dict(steps=4, guidance=1.0)),
         (ALL_MASKED, dict(steps=3, guidance_ramp="constant")),
         (ALL_MASKED, dict(steps=4, rule="halton")),
+        (ALL_MASKED, dict(steps=4, guidance_ramp="constant", guidance_from=0.5)),
         (ALL_MASKED, dict(steps=1)),
         (HALF_KNOWN, dict(steps=8)),
     ],
@@ -114,6 +115,16 @@ def test_as_many_compilations_as_shapes(network):
         codes[:, i] = i
         scales = dict(guidance=2.0 + i, temperature=1.0 + i, choice_temperature=float(i))
         generator.sample(np.full(B, i), i, codes=codes, start=i, steps=2, **scales)
+    assert masked_loop.sample_codes._cache_size() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["entropy_budget", "remask"])
+def test_a_budget_and_a_share_are_no_shapes(network, name):
+    generator = generators.make_generator(network)
+    masked_loop.sample_codes.clear_cache()
+    for value in (0.2, 0.7):
+        generator.sample(np.zeros(B, int), 0, steps=3, **{name: value})
     assert masked_loop.sample_codes._cache_size() == 1
 
 
