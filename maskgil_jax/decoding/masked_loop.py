@@ -15,7 +15,7 @@ from maskgil_jax.decoding import choosing, token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
 from maskgil_jax.decoding.masked_plan import Numbers, Plan, Segment, segments
 from maskgil_jax.models.token_models import kept_prefix, kept_tokens, orders
-from maskgil_jax.models.token_models.conditions import Condition, Text, TokenModel
+from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
 from maskgil_jax.runtime import compiler_options
 
@@ -301,7 +301,7 @@ def backbone_behind(
 
 
 def keeping(network: Any, conditions: Condition, grid: tuple[int, int], ratio: float) -> Keep:
-    """Predictions of a masked Llama with a vocabulary from tokens that it keeps.
+    """Predictions of a masked Llama from tokens that it keeps.
 
     Args:
       network: the model.
@@ -309,11 +309,10 @@ def keeping(network: Any, conditions: Condition, grid: tuple[int, int], ratio: f
       grid: (height, width) in tokens.
       ratio: of tokens that do not run in a step that does not run all.
     """
-    assert isinstance(conditions, Text)
-    height, width = grid
-    rows, c = conditions.ids_BT.shape
-    like = jax.ShapeDtypeStruct((rows, height, width), jnp.int32)
-    tokens = jax.eval_shape(network.with_answer, conditions, like).ids_BT.shape[1]
+    rows = jax.tree.leaves(conditions)[0].shape[0]
+    like = jax.ShapeDtypeStruct((rows, *grid), jnp.int32)
+    of_images = functools.partial(kept_tokens.of_images, network)
+    tokens = jax.eval_shape(of_images, like, conditions).real_BT.shape[1]
 
     def predict(
         codes_BL: jax.Array,
@@ -322,20 +321,20 @@ def keeping(network: Any, conditions: Condition, grid: tuple[int, int], ratio: f
         kept: kept_tokens.Kept,
         all_tokens: jax.Array,
     ) -> tuple[jax.Array, kept_tokens.Kept]:
-        both_BL = jnp.tile(codes_BL, (rows // len(codes_BL), 1))
-        text = network.with_answer(conditions, both_BL.reshape(rows, height, width))
+        twice = rows // len(codes_BL)
+        sequences = of_images(jnp.tile(codes_BL, (twice, 1)).reshape(rows, *grid), conditions)
         kept = jax.lax.cond(
             all_tokens,
-            lambda text, kept: kept_tokens.everything(network, text),
-            lambda text, kept: kept_tokens.renewed(network, text, kept, 1 - ratio),
-            text,
+            lambda sequences, kept: kept_tokens.everything(network, sequences),
+            lambda sequences, kept: kept_tokens.renewed(network, sequences, kept, 1 - ratio),
+            sequences,
             kept,
         )
-        lines = len(network.order(height, width))
-        x_BLD = network.in_raster(kept.outputs_BTD[:, c : c + lines], height, width)
-        x_BnD = _rows(x_BLD, jnp.tile(positions_Bn, (rows // len(codes_BL), 1)))
+        x_BLD = kept_tokens.outputs_at(network, kept, conditions, grid)
+        x_BnD = _rows(x_BLD, jnp.tile(positions_Bn, (twice, 1)))
         x_BnD = x_BnD if guidance is None else guided(x_BnD, guidance)
-        return network.classify(x_BnD, positions_Bn), kept
+        logits_BnV = network.classify(x_BnD, positions_Bn)
+        return logits_BnV[..., : network.config.codebook_size], kept
 
     return Keep(kept_tokens.nothing(network, rows, tokens), predict)
 

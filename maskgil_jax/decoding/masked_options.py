@@ -39,7 +39,7 @@ class Options:
       remask: share of the most tokens that each step can hide again, those drawn with the least
         probability rather than others, see choosing.hidden_again; 0: none are.
       cache_ratio: share of tokens that most steps do not run but take as they were
-        (models/token_models/kept_tokens.py), of models with a vocabulary; 0: all steps run all.
+        (models/token_models/kept_tokens.py), of masked LLaMAs; 0: all steps run all.
       cache_warmup: share of the steps, the first, that run all tokens nevertheless.
       cache_refresh: after those, each so-manieth step runs all.
     """
@@ -108,11 +108,13 @@ class Options:
                 raise ValueError(f"{name} = {getattr(self, name)}, expected 0 or more, below 1")
         if self.cache_refresh < 1:
             raise ValueError(f"cache_refresh = {self.cache_refresh}, expected 1 or more")
-        if self.cache_ratio and self.guidance_ramp != "constant":
-            raise ValueError(
-                f"guidance_ramp = {self.guidance_ramp!r} with cache_ratio = {self.cache_ratio}, "
-                "expected 'constant': all steps keep the same sequences"
-            )
+        same = dict(guidance_ramp="constant", guidance_from=0.0, guidance_to=1.0)
+        for name, value in same.items() if self.cache_ratio else ():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r} with cache_ratio = {self.cache_ratio}, "
+                    f"expected {value!r}: all steps keep the same sequences"
+                )
 
 
 class Rule(NamedTuple):

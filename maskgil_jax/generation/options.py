@@ -59,7 +59,7 @@ class Decoding:
         None,
     )
     cache_ratio: float | None = option(
-        "share of tokens that most steps take as they were, of Lumina-DiMOO; 0: none (0)", None
+        "share of tokens that most steps take as they were, of a LLaMA; 0: none (0)", None
     )
     cache_warmup: float | None = option(
         "share of steps, the first, that run all tokens (0.3)", None

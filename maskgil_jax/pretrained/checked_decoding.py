@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from maskgil_jax.decoding import autoregressive, masked_options, masked_plan
+from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.runtime.errors import InputError
 
 log = logging.getLogger("maskgil_jax")
@@ -65,10 +66,10 @@ def plan_of(
         plan, numbers = masked_plan.plan(masked, **_with_guidance(config, options, needs_null))
     except ValueError as error:
         raise InputError(str(error)) from None
-    if plan.cache_ratio and not getattr(config, "vocabulary", 0):
+    if plan.cache_ratio and not isinstance(config, LlamaConfig):
         raise InputError(
             f"cache_ratio = {plan.cache_ratio}, but this model keeps no tokens from step to step: "
-            "expected 0, or a masked model of text and image tokens"
+            "expected 0, or a masked LLaMA"
         )
     if any(plan.guided):
         _check_guidance(config, float(numbers.guidance_S[-1]), needs_null)

@@ -254,6 +254,11 @@ class Generator:
             return codes_Bhw[None] if history else codes_Bhw
         plan, numbers = self._planned(masked_B, options, negative is None, room)
         counted = passes is not None and plan.adaptive
+        if prefix and plan.cache_ratio:
+            raise InputError(
+                f"prefix = {prefix} with cache_ratio = {plan.cache_ratio}, expected one of them to "
+                "be 0: a causal prefix is kept already"
+            )
         whole, rows, columns = each_device.WHOLE, each_device.ROWS, each_device.COLUMNS
         layout = masked_plan.Numbers(columns, *[whole] * 5)
         program, static = each_device.of(

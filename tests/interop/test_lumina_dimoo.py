@@ -85,6 +85,7 @@ def test_what_some_tokens_give_beside_kept_ones_is_the_official(imported):
     )
     places = jnp.asarray(np.flatnonzero(expected["to_compute"]))[None]
     with jax.default_matmul_precision("highest"):
+        text, later = (kept_tokens.of_text(model.network, ids) for ids in (text, later))
         kept = kept_tokens.everything(model.network, text)
         found = kept_tokens.run(model.network, later, kept, places).outputs_BTD[:, places[0]]
         logits = np.asarray(model.network.classify_ids(found))[0]

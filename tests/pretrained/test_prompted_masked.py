@@ -13,7 +13,7 @@ from maskgil_jax.models.token_models import dimoo_sequence, kept_tokens
 from maskgil_jax.models.token_models.conditions import Text
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
-from tests.helpers import tiny_dimoo, tiny_llama
+from tests.helpers import tiny_dimoo
 
 GRID = (4, 6)
 LONG = "red apple " * 40  # several hundred tokens: padded to more than the others
@@ -100,7 +100,10 @@ def test_a_cached_step_is_a_share_of_the_work(model):
     kept = jax.eval_shape(functools.partial(kept_tokens.nothing, network, B, T))
 
     def flops(step, *given):
-        return jax.jit(step).lower(network, text, *given).compile().cost_analysis()["flops"]
+        def on_text(network, text, *given):
+            return step(network, kept_tokens.of_text(network, text), *given)
+
+        return jax.jit(on_text).lower(network, text, *given).compile().cost_analysis()["flops"]
 
     every = flops(kept_tokens.everything)
     some = flops(functools.partial(kept_tokens.renewed, share=0.1), kept)
@@ -175,9 +178,3 @@ def test_devices_that_share_the_weights_differ_by_rounding(model):
 def test_bad_input_is_named(prompts, options, message, model):
     with pytest.raises(InputError, match=message):
         model.sample(prompts, 0, **options)
-
-
-def test_other_models_keep_no_tokens():
-    options = dict(cache_ratio=0.9, guidance_ramp="constant")
-    with pytest.raises(InputError, match="cache_ratio = 0.9, but this model keeps no tokens"):
-        tiny_llama.masked().check_options(options)
