@@ -250,7 +250,7 @@ def generator() -> ConfigDict:
             guidance_form="scale",  # | weight: w of (1 + w) c - w u; 0: none
             guidance_ramp="linear",  # constant | linear | cosine | power_cosine
             schedule="arccos",
-            rule="maskgil",  # maskgil | maskgit | halton | titok | maskbit
+            rule="maskgil",  # | maskgit | halton | titok | maskbit | moment | choose | entropy
             temperature=1.0,  # divides the logits
             temperature_schedule="constant",  # constant | titok | halton
             choice_temperature=4.5,  # scale of the Gumbel noise on the confidence

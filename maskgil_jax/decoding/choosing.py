@@ -62,6 +62,39 @@ class Chances:
         return jnp.maximum(choice_temperature, SMALLEST) * _sum(moments)
 
 
+def confidence(
+    kind: str,
+    chances: Chances,
+    drawn: tuple[jax.Array, jax.Array],
+    rank_Bn: jax.Array,
+    noise_Bn: jax.Array,
+    choice_temperature: jax.Array,
+) -> jax.Array:
+    """How sure a rule is of the tokens at some positions, float32 [B, n].
+
+    Args:
+      kind: as in masked_options.Rule.
+      chances: that tokens were drawn by.
+      drawn: log-probabilities of those drawn, and their logits, [B, n].
+      rank_Bn: place of each position in the order.
+      noise_Bn: standard Gumbel noise.
+      choice_temperature: scale of the noise.
+    """
+    (log_p_Bn, logit_Bn), noise_Bn = drawn, choice_temperature * noise_Bn
+    if kind == "order":
+        return -rank_Bn.astype(jnp.float32)
+    if kind == "entropy":
+        return -chances.entropy
+    if kind in ("moment", "sharp_moment"):
+        return chances.log_moment(choice_temperature) + noise_Bn
+    of_drawn = {
+        "log_probability": lambda: log_p_Bn,
+        "log_probability_at_1": lambda: logit_Bn - chances.log_total,
+        "logit": lambda: logit_Bn,
+    }
+    return of_drawn[kind]() + noise_Bn
+
+
 def _sum(parts: Iterable[jax.Array]) -> jax.Array:
     return functools.reduce(operator.add, parts)
 

@@ -136,12 +136,8 @@ def decode_step(
     step, count_B, guidance, temperature, choice_temperature, budget, remask, all_tokens = numbers
     codes_BL, kept, p_BL = state
     if p_BL is not None:
-        # Noise of its own: no step has this number.
-        gumbel_BL = model.gumbel(len(plan.masked) + step)
-        drawn_BL = mine_BL & (codes_BL != model.mask_id)
-        hidden_BL = choosing.hidden_again(p_BL, mine_BL, drawn_BL, count_B, remask, gumbel_BL)
-        codes_BL = jnp.where(hidden_BL, model.mask_id, codes_BL)
-        count_B += hidden_BL.sum(axis=1)
+        gumbel_BL = model.gumbel(len(plan.masked) + step)  # its own: no step has this number
+        codes_BL, count_B = hide(model.mask_id, codes_BL, mine_BL, p_BL, count_B, remask, gumbel_BL)
     masked_BL = codes_BL == model.mask_id
     positions_Bn = jnp.argsort(~masked_BL, axis=1, stable=True)[:, : segment.tokens]
     at_positions = functools.partial(jnp.take_along_axis, indices=positions_Bn, axis=1)
@@ -160,17 +156,11 @@ def decode_step(
     tokens_Bn, log_p_Bn, logit_Bn = model.sample(step, logits_BnV, positions_Bn, divisor)
 
     chances = choosing.Chances(logits_BnV, model.sizes, plan.top_k, plan.top_p)
-    noise_Bn = choice_temperature * at_positions(model.gumbel(step))
-    confidence_Bn = {
-        "log_probability": lambda: log_p_Bn + noise_Bn,
-        "log_probability_at_1": lambda: logit_Bn - chances.log_total + noise_Bn,
-        "logit": lambda: logit_Bn + noise_Bn,
-        "order": lambda: -at_positions(model.rank_BL).astype(jnp.float32),
-        "moment": lambda: chances.log_moment(choice_temperature) + noise_Bn,
-        "sharp_moment": lambda: chances.log_moment(choice_temperature) + noise_Bn,
-        "entropy": lambda: -chances.entropy,
-    }[plan.confidence]()
-
+    noise_Bn = at_positions(model.gumbel(step))
+    rank_Bn = at_positions(model.rank_BL)
+    confidence_Bn = choosing.confidence(
+        plan.confidence, chances, (log_p_Bn, logit_Bn), rank_Bn, noise_Bn, choice_temperature
+    )
     confidence_Bn = jnp.where(masked_Bn, confidence_Bn, -jnp.inf)
     revealed_Bn = masked_Bn & choosing.most(confidence_Bn, count_B[:, None])
     if plan.adaptive:
@@ -186,6 +176,28 @@ def decode_step(
     if p_BL is not None:
         p_BL = with_revealed(p_BL, jnp.exp(log_p_Bn))
     return State(codes_BL, kept, p_BL), codes_BL
+
+
+def hide(
+    mask_id: int,
+    codes_BL: jax.Array,
+    mine_BL: jax.Array,
+    p_BL: jax.Array,
+    count_B: jax.Array,
+    share: jax.Array,
+    gumbel_BL: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The codes with some masked again, and the tokens to reveal then; see choosing.hidden_again.
+
+    Args:
+      mask_id: id of the mask.
+      codes_BL: int32.
+      mine_BL: bool, masked at the start.
+      p_BL, count_B, share, gumbel_BL: as there.
+    """
+    drawn_BL = mine_BL & (codes_BL != mask_id)
+    hidden_BL = choosing.hidden_again(p_BL, mine_BL, drawn_BL, count_B, share, gumbel_BL)
+    return jnp.where(hidden_BL, mask_id, codes_BL), count_B + hidden_BL.sum(axis=1)
 
 
 @compiler_options.jit(static_argnames=("plan", "prefix", "history", "counted"))
