@@ -125,7 +125,7 @@ def test_a_directory_of_another_draw_that_was_stopped_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, devices, once, **other)
     before = content(tmp_path)
-    with pytest.raises(InputError, match="holds 2 of 15 files of another run, .* in seed: expec"):
+    with pytest.raises(InputError, match="holds 2 of 16 files of another run, .* in seed: expec"):
         write(tmp_path, devices, stopped, removes_unfinished=False)
     assert content(tmp_path) == before
 
