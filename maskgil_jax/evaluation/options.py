@@ -34,8 +34,8 @@ class Measuring:
 
     metrics: tuple[str, ...] = option(
         "some of frechet, pr (precision and recall), kid, dc (density and coverage), accuracy, "
-        "psnr, ssim, lpips, codebook; with --inception fid, rfid, sfid, is too; default: the "
-        "protocol's, or frechet and pr",
+        "psnr, ssim, lpips, codebook; with --inception fid, rfid, sfid, is too; with --clip clip; "
+        "default: the protocol's, or frechet and pr",
         (),
     )
     protocol: str = option(
@@ -50,6 +50,9 @@ class Measuring:
     )
     inception: str = option("Inception directory, of which pr, kid and dc are then too", "")
     lpips: str = option("LPIPS directory, for the metric lpips", "")
+    clip: str = option(
+        "CLIP directory, for the metric clip: how near images are to their captions", ""
+    )
     features: tuple[str, ...] = option(
         "MODULE:FUNCTION, uint8 [N, H, W, 3] -> floats [N, D]: a network of your own, which takes "
         "the place of pixels and Inception (the module is imported, and so its code runs); or "
@@ -67,7 +70,7 @@ class EvaluateOptions:
     """What maskgil_jax.evaluate measures."""
 
     samples: str = option("F.npz (images, or features), a folder, or a data source", "")
-    reference: str = option("the same", "")
+    reference: str = option("the same; none for metrics of the samples alone", "")
     output: str = option("JSON file to write")
     model: str = option("generator directory, which generates the samples", "")
     num: int = option("images that it generates", 50_000, least=2)

@@ -33,6 +33,7 @@ class Protocol:
       density_k: of density and coverage.
       chunks: of both sides that precision, recall, density and coverage are means over.
       kid_subsets, kid_subset_size, kid_seed: of KID.
+      caption_prefix: before each caption, of the CLIP score.
       samples: the published number of them; 0: any.
       statistics: whether the reference should come with statistics of its own ("expected"), must
         not ("refused"), or may ("allowed").
@@ -54,6 +55,7 @@ class Protocol:
     kid_subsets: int = 100
     kid_subset_size: int = 1000
     kid_seed: int = 2020
+    caption_prefix: str = ""
     samples: int = 50_000
     statistics: str = "allowed"
 

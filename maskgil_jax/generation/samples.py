@@ -50,13 +50,15 @@ def write_samples(
     devices: Devices,
     memory: float | None = None,
     removes_unfinished: bool = True,
+    of_prompts: bool = False,
 ) -> None:
     """Generate `per_label` images of each label; after a stop, those that are missing.
 
     Writes OUTPUT/00000.png ..., OUTPUT/grid.png (a labelled row of at most 16 images per label, of
     the first 32 labels) and OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`,
-    and `settings` in JSON). Samples of other settings that lie there are removed. With several
-    processes all of them call this; the first writes the grid and samples.npz.
+    `settings` in JSON, and of prompts `captions`, one of each image). Samples of other settings
+    that lie there are removed. With several processes all of them call this; the first writes the
+    grid and samples.npz.
 
     Args:
       sampler: labels to codes, on these devices.
@@ -70,6 +72,7 @@ def write_samples(
       devices: where images are drawn, and how many at once.
       memory: of the tokenizer, see images.decoder.
       removes_unfinished: see unfinished.begin.
+      of_prompts: whether names are prompts, so that they are captions of the images.
 
     Raises:
       InputError: a directory that cannot be written, or images that cannot be generated.
@@ -91,7 +94,7 @@ def write_samples(
     processes.wait("images are drawn")
     if processes.first():
         images = _kept_images(output, len(labels), size)
-        finish(output, images, size, labels, names, per_label, settings)
+        finish(output, images, size, labels, names, per_label, settings, of_prompts)
     processes.wait("samples are complete")
 
 
@@ -249,6 +252,7 @@ def finish(
     names: Sequence[str],
     per_label: int,
     settings: Mapping[str, Any],
+    of_prompts: bool = False,
 ) -> None:
     """Write OUTPUT/grid.png and OUTPUT/samples.npz, and take the mark off.
 
@@ -260,13 +264,16 @@ def finish(
       names: as in `write_samples`.
       per_label: images of each label.
       settings: as in `write_samples`, with `images`, their number.
+      of_prompts: as in `write_samples`.
     """
+    captions = {"captions": np.array([names[label] for label in labels])} if of_prompts else {}
     grid = _Grid([names[label] for label in labels[::per_label]], per_label)
     files.write_npz(
         output / INDEX,
         arr_0=files.InPieces((len(labels), *size, 3), np.uint8, grid.seen(images)),
         labels=labels,
         class_names=np.array(names),
+        **captions,
         settings=np.array(files.to_json(settings)),
     )
     pictures.save(output / "grid.png", grid.picture())

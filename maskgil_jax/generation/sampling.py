@@ -82,6 +82,7 @@ def sample_request(
         devices=devices,
         memory=_memory(options),
         removes_unfinished=False,
+        of_prompts=request.texts is not None,
     )
     log.info("wrote %d images to %s", total, options.output)
 

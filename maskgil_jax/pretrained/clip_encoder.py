@@ -4,6 +4,7 @@ Letters: B images or captions, H W image, S side of an image that the network ta
 width of the embeddings.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ from maskgil_jax.pretrained import networks
 from maskgil_jax.pretrained.prompts import read_tokenizer
 from maskgil_jax.pretrained.text_encoder import check_texts
 from maskgil_jax.runtime.errors import InputError
+
+log = logging.getLogger("maskgil_jax")
 
 VOCABULARY = "tokenizer.json"  # the file of Hugging Face's tokenizers
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -41,27 +44,42 @@ class ClipEncoder(networks.PretrainedNetwork):
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._start = _checked_start(self._tokenizer, network.config)
+        self._said_cut = False
 
     @property
     def width(self) -> int:
         """E."""
         return self.network.config.width
 
+    @property
+    def about(self) -> str:
+        """What results say of it."""
+        c = self.network.config
+        return (
+            f"CLIP, ViT of {c.image_layers} layers and width {c.image_dim} with patches of "
+            f"{c.patch_size} at {c.image_size} pixels, {self.width} numbers, weights "
+            f"{self.fingerprint}"
+        )
+
     def tokenize(self, captions: Sequence[str]) -> np.ndarray:
         """Token ids, int32 [B, T], of as many tokens as the network has positions.
 
         The first begins a text, and `text_end` of the config ends it and fills it up; a longer text
-        loses its end.
+        loses its end, which the log says once.
 
         Raises:
           InputError: one string instead of several, or one with half a character.
         """
         check_texts(captions)
         config = self.network.config
+        most = config.text_positions - 2  # beside the beginning and the end
         ids_BT = np.full((len(captions), config.text_positions), config.text_end, np.int32)
         for row, caption in enumerate(captions):
             ids = self._tokenizer.encode(caption, add_special_tokens=False).ids
-            ids = [self._start, *ids][: config.text_positions - 1]
+            if len(ids) > most and not self._said_cut:
+                self._said_cut = True
+                log.info("captions of more than %d tokens lose their end, as %r", most, caption)
+            ids = [self._start, *ids[:most]]
             ids_BT[row, : len(ids)] = ids
         return ids_BT
 
