@@ -14,7 +14,9 @@ class Generating:
     classes: tuple[str, ...] = option(
         "class ids, names of classes, or ranges such as 0-99; default: all, as many of each", ()
     )
-    prompts: str = option("file of prompts, one a line, for a model of text", "")
+    prompts: str = option(
+        "file of prompts, one a line, or COCO's JSON file of captions, for a model of text", ""
+    )
     speech: str = option(
         "folder of recordings, or of a sub-folder of them for each class, for a model of speech",
         "",
@@ -39,8 +41,8 @@ class Measuring:
         (),
     )
     protocol: str = option(
-        "how published numbers were measured: adm, torch-fidelity, clean-fid, maskgil-released or "
-        "rfid-val; default: none of them, with the settings of adm",
+        "how published numbers were measured: adm, torch-fidelity, clean-fid, maskgil-released, "
+        "rfid-val or coco-30k; default: none of them, with the settings of adm",
         "",
     )
     is_order: str = option(

@@ -88,7 +88,9 @@ class Drawing:
         "generator",
         (),
     )
-    prompts: str = option("instead of classes: file of prompts, one a line", "")
+    prompts: str = option(
+        "instead of classes: file of prompts, one a line; or COCO's JSON file of captions", ""
+    )
     negative_prompt: str | None = option(
         "what images should not show: guidance leads away from it; for all prompts", None
     )

@@ -74,6 +74,23 @@ def test_the_score_is_that_of_torchmetrics(official, clip, tmp_path):
     assert moved["metrics"] != result["metrics"]  # nor are scores of other captions kept
 
 
+def test_the_protocol_of_coco_has_words_before_captions_and_its_own_crop(official, clip, tmp_path):
+    (tmp_path / "val").mkdir()
+    listed = [{"id": i, "file_name": f"{i}.png"} for i in range(8)]
+    for i, image in enumerate(IMAGES):
+        Image.fromarray(np.pad(image, ((0, 0), (i, 9), (0, 0)))).save(tmp_path / f"val/{i}.png")
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps({"images": listed, "annotations": []}))
+    reference = f"coco:{path},{tmp_path}/val"
+    names, settings = ("clip", "frechet"), dict(reference=reference, protocol="coco-30k")
+    result = evaluate(written(tmp_path), clip, tmp_path, *names, **settings)
+    each = expected_score(official, IMAGES, [f"A photo depicts {c}" for c in CAPTIONS])
+    assert result["metrics"]["clip_score"] == pytest.approx(each.mean(), abs=1e-3)
+    assert "'A photo depicts ' before each caption" in result["protocol"]["clip"]
+    assert result["reference"]["protocol"] == "centre crop and Lanczos resize to 40"
+    assert any("the published numbers of coco-30k are of 30,000" in w for w in result["warnings"])
+
+
 def test_negative_cosines_count_as_0():
     images = np.array([[1.0, 0], [0, 2], [3, 4]])
     captions = np.array([[-2.0, 0], [0, 5], [4, 3]])
