@@ -134,6 +134,12 @@ class SampleOptions(Drawing):
         "was trained on",
         "",
     )
+    layout: str = option(
+        "where images lie: plain; or as the programs of GenEval and DPG-Bench take them, of "
+        "--prompts=evaluation_metadata.jsonl or a folder of NAME.txt, with --num=4",
+        "plain",
+        choices=("plain", "geneval", "dpg"),
+    )
     processes: Processes
 
 

@@ -301,16 +301,21 @@ def read_prompts(path: str) -> list[str]:
     for number, line in enumerate(lines, 1):
         if captions.is_blank(line):
             continue
-        try:
-            prompts += captions.checked([line])
-        except Unreadable as error:
-            raise InputError(f"prompts={path}: line {number}: {error}") from None
+        prompts.append(check_prompt(line, f"prompts={path}: line {number}"))
         numbers.append(number)
     if not prompts:
         raise InputError(f"prompts={path}: no line of it is a prompt")
     if numbers[-1] > len(numbers):
         log.info("%s: %d prompts, on lines %s", path, len(prompts), _ranges(numbers))
     return prompts
+
+
+def check_prompt(text: str, where: str) -> str:
+    """A prompt without space around it; InputError, which begins with `where`, if it is none."""
+    try:
+        return captions.checked([text])[0]
+    except Unreadable as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _ranges(numbers: Sequence[int], most: int = 20) -> str:
