@@ -76,18 +76,12 @@ def write_samples(
     Raises:
       InputError: a directory that cannot be written, or images that cannot be generated.
     """
-    output = epath.Path(output)
-    row_names = [names[label] for label in labels]
+    of_rows = {"names": [names[label] for label in labels]}
     labels = np.repeat(labels, per_label)
-    settings = {
-        **settings,
-        "images": len(labels),
-        "size": size,
-        "labels": labels.tolist(),
-        "names": row_names,
-        **({"layout": layout.settings} if layout.settings else {}),
-    }
-    place = _Place(output, layout, size)
+    of_images = {"images": len(labels), "size": size, "labels": labels.tolist()}
+    of_layout = {"layout": layout.settings} if layout.settings else {}
+    settings = {**settings, **of_images, **of_rows, **of_layout}
+    place = _Place(epath.Path(output), layout, size)
     resumed = _begin(place, settings, len(labels), removes_unfinished)
     batches = _batches_of_process(place, len(labels), devices.rows, resumed)
     pixels = decoder(tokenizer, memory, devices.count)
@@ -95,7 +89,7 @@ def write_samples(
     processes.wait("images are drawn")
     if processes.first():
         draw = Draw(size, labels, names, per_label, settings, of_prompts)
-        finish(output, _kept_images(place, len(labels)), draw, layout)
+        finish(place.output, _kept_images(place, len(labels)), draw, layout)
     processes.wait("samples are complete")
 
 

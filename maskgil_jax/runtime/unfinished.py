@@ -88,23 +88,28 @@ def begin(
             mark(directory, new)
             return True
         if previous:
-            # As long as any of them may be there, none counts as written with new settings.
-            mark(directory, Written(None, previous.files))
-            existing = [directory / name for name in previous.files]
-            existing = [path for path in existing if path.is_file()]
-            if existing:
-                log.info(
-                    "%s holds %d files of a run with other settings: they are removed",
-                    directory,
-                    len(existing),
-                )
-            for path in existing:
-                path.unlink()
-            _remove_empty(directory, previous.files)
+            _remove(directory, previous)
         mark(directory, new)
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error}") from None
     return False
+
+
+def _remove(directory: epath.Path, previous: Written) -> None:
+    """Remove what a command of other settings has written."""
+    # As long as any of these files may be there, none counts as written with new settings.
+    mark(directory, Written(None, previous.files))
+    existing = [directory / name for name in previous.files]
+    existing = [path for path in existing if path.is_file()]
+    if existing:
+        log.info(
+            "%s holds %d files of a run with other settings: they are removed",
+            directory,
+            len(existing),
+        )
+    for path in existing:
+        path.unlink()
+    _remove_empty(directory, previous.files)
 
 
 def _check_same(directory: epath.Path, marked: Written, new: Written) -> None:
