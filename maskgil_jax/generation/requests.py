@@ -292,6 +292,11 @@ def read_prompts(path: str) -> list[str]:
         prompts, what = coco.prompts(path)
         log.info("%s: %s", path, "\n".join(what))
         return prompts
+    if path.endswith(".jsonl"):
+        raise InputError(
+            f"prompts={path}: lines of JSON go with layout=geneval of maskgil_jax.sample, expected "
+            "a file with a prompt a line"
+        )
     try:
         lines = captions.lines(captions.decode(epath.Path(path).read_bytes()))
     except (OSError, Unreadable) as error:

@@ -81,10 +81,10 @@ def clip_score_of_each(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
     Source: Hessel et al. 2021 (arXiv 2104.08718), with 100 in the place of their w = 2.5.
     torchmetrics' CLIPScore cuts off at 0 after the mean.
     """
+    images, captions = np.asarray(images, np.float64), np.asarray(captions, np.float64)
     if images.shape != captions.shape or images.ndim != 2:
         raise ValueError(
             f"images {images.shape} and captions {captions.shape}, expected two arrays [N, E]"
         )
-    images, captions = images.astype(np.float64), captions.astype(np.float64)
     lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(captions, axis=1)
     return 100 * np.maximum((images * captions).sum(axis=1) / lengths, 0)

@@ -118,14 +118,16 @@ class ClipEncoder(networks.PretrainedNetwork):
 
 @jax.jit
 def of_images(network: Clip, images_BSS3: jax.Array) -> jax.Array:
-    """The network's embeddings of images of its size."""
-    return network.image_embeddings(images_BSS3)
+    """The network's embeddings of images of its size, with exact products on any device."""
+    with jax.default_matmul_precision("highest"):
+        return network.image_embeddings(images_BSS3)
 
 
 @jax.jit
 def of_texts(network: Clip, ids_BT: jax.Array) -> jax.Array:
-    """The network's embeddings of token ids."""
-    return network.text_embeddings(ids_BT)
+    """The network's embeddings of token ids; as `of_images`."""
+    with jax.default_matmul_precision("highest"):
+        return network.text_embeddings(ids_BT)
 
 
 def _checked_start(tokenizer: Any, config: ClipConfig) -> int:
