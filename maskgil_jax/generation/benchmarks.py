@@ -49,9 +49,9 @@ def of_benchmark(name: str, prompts: str, count: int) -> "tuple[GenEval | DpgBen
 class GenEval:
     """00000/samples/0000.png ..., 00000/metadata.jsonl and 00000/grid.png for prompt 0, and so on.
 
-    `metadata.jsonl` is the line of the prompt, and grid.png has its images in one row, which is
-    what the official script makes of them at once. That script writes five digits (00000.png), the
-    README four; the program that scores takes any number of them.
+    `metadata.jsonl` is the line of the prompt, and grid.png has its images in one row, as the
+    official script makes it of a batch of all of them. That script writes five digits (00000.png),
+    the README four; the program that scores takes any number of them.
 
     Args:
       path: of evaluation_metadata.jsonl.
