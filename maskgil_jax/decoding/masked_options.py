@@ -31,7 +31,8 @@ class Options:
         likeliest ones.
       temperature_schedule: "constant"; "titok", times 1.3 falling to 0.5; "halton", sharpened by
         1 rising to 1.2.
-      choice_temperature: scale of the noise on the confidence, annealed to 0 but for "dimoo".
+      choice_temperature: scale of the noise on the confidence, annealed to 0 but for "dimoo"; of
+        "halton" and "entropy" there is none.
       top_k, top_p: classes that are drawn from, see token_sampling.filtered.
       entropy_budget: nats of entropy that each step may reveal at once beyond the tokens that it
         reveals anyway, see choosing.within_budget; how many steps an image needs then depends on

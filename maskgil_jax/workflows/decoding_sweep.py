@@ -176,8 +176,7 @@ def write_tables(
         {
             **setting,
             "seconds_per_image": result["seconds_per_image"],
-            # A sweep of before these were counted goes on without them.
-            **{k: v for k, v in result.get("passes", {}).items() if k != "images"},
+            **{name: n for name, n in result["passes"].items() if name != "images"},
             **result["metrics"],
         }
         for (setting, _), result in zip(sets, results, strict=True)
@@ -214,7 +213,10 @@ def read_setting(path: epath.Path) -> dict[str, Any]:
       InputError: it is damaged; names file and field.
     """
     content = read_json(path, _FIELDS)
-    for field in ("metrics", "real_to_real"):
+    passes = content.setdefault("passes", {})  # of before they were counted: there are none
+    if not isinstance(passes, dict):
+        raise InputError(f"{path}: field 'passes' is {str(passes)[:40]!r}, expected numbers")
+    for field in ("metrics", "real_to_real", "passes"):
         for name, value in content[field].items():
             if not is_number(value):
                 raise InputError(

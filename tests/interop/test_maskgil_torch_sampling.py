@@ -256,6 +256,21 @@ def test_options_are_ours_but_those_that_an_export_refuses():
         assert found == expected
 
 
+@pytest.mark.parametrize("asked", [dict(rule="choose"), dict(remask=0.5), dict(cache_ratio=0.5)])
+def test_an_export_refuses_what_pytorch_does_not_decode(asked):
+    from maskgil_jax.decoding import masked_options
+    from maskgil_jax.interop import torch_folder
+    from maskgil_jax.interop.decoding_arguments import Decoding
+    from maskgil_jax.runtime.errors import InputError
+
+    preset = dataclasses.asdict(masked_options.PRESETS["titok_l32"])
+    given = torch_folder.in_torch(Decoding("masked", preset, 0, {}, (3, 4)))
+    assert given.options.keys() <= dataclasses.asdict(sampling.Masked()).keys()
+    (name, value), *_ = asked.items()
+    with pytest.raises(InputError, match=f"arg={name}={value}: the PyTorch source"):
+        torch_folder.in_torch(Decoding("masked", preset | asked, 0, {}, (3, 4)))
+
+
 def test_a_draw_follows_the_probabilities():
     logits = torch.tensor([0.5, -1.0, 2.0, 0.0]).expand(1000, 4)
     uniform = (torch.arange(1000)[:, None] + 0.5) / 1000
