@@ -60,7 +60,7 @@ def write(
                     pane.axvline(at[0] / 2, color="k", linestyle="--", label="half of its cost")
                 if metric in floor:
                     pane.axhline(floor[metric], color="0.4", linestyle=":", label="real images")
-                pane.set(xlabel=plots.spelled(cost), ylabel=plots.spelled(metric))
+                plots.label_axes(pane, cost, metric, [row[cost] for row in rows])
         handles, labels = panes[0][0].get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True))
         for i, kind in enumerate(kinds):
@@ -78,7 +78,7 @@ def _plot(pane: Any, rows: Sequence[Row], cost: str, metric: str, kinds: Sequenc
             [row[cost] for row in of_kind],
             [row[metric] for row in of_kind],
             color=COLOURS[kind % len(COLOURS)],
-            marker=MARKERS[kind % len(MARKERS)],
+            marker=MARKERS[(kind + kind // len(COLOURS)) % len(MARKERS)],
             linestyle="none",
             label=str(kind),
         )

@@ -101,7 +101,7 @@ def panels(
             _plot_lines(pane, rows, axis, name, options, along)
             if name in floor:
                 pane.axhline(floor[name], color="0.4", linestyle=":", label="real against real")
-            _label_axes(pane, axis, name, [row[axis] for row in rows])
+            label_axes(pane, axis, name, [row[axis] for row in rows])
         handles, labels = panes[0][0].get_legend_handles_labels()
         if len(labels) > 1 or floor:
             _legend_below(figure, handles, labels)
@@ -134,7 +134,7 @@ def _plot_lines(
             _beside(pane, x, y, [f"{row[along]:g}" for row in points])
 
 
-def _label_axes(pane: Any, axis: str, name: str, positions: Sequence[float]) -> None:
+def label_axes(pane: Any, axis: str, name: str, positions: Sequence[float]) -> None:
     """Name both axes; times that differ by much are on a logarithmic one."""
     from matplotlib import ticker
 
