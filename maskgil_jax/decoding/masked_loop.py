@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from maskgil_jax.decoding import choosing, token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
-from maskgil_jax.decoding.masked_plan import Numbers, Plan, Segment, segments
+from maskgil_jax.decoding.masked_plan import Numbers, Plan, Segment, segments, steps_that_run
 from maskgil_jax.models.token_models import kept_prefix, kept_tokens, orders
 from maskgil_jax.models.token_models.conditions import Condition, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
@@ -280,8 +280,7 @@ def passes_of(codes_BL: jax.Array, codes_SBL: jax.Array, mask_id: int, plan: Pla
       plan: of the steps.
     """
     before_SBL = jnp.concatenate([codes_BL[None], codes_SBL[:-1]])
-    ran = [i for segment in segments(plan) for i in range(segment.first, segment.last)]
-    passes_S = jnp.array([plan.passes_S[i] for i in ran], jnp.float32)
+    passes_S = jnp.array([plan.passes_S[i] for i in steps_that_run(plan)], jnp.float32)
     return passes_S @ (before_SBL == mask_id).any(axis=2)
 
 

@@ -50,7 +50,7 @@ class Plan:
     @property
     def passes(self) -> float:
         """Evaluations of the network that an image takes; at most, where the plan is adaptive."""
-        return sum(self.passes_S)
+        return sum(self.passes_S[step] for step in steps_that_run(self))
 
 
 class Numbers(NamedTuple):
@@ -186,3 +186,8 @@ def segments(plan: Plan) -> list[Segment]:
         for a, b in zip(edges[:-1], edges[1:], strict=True)
         if masked[a]
     ]
+
+
+def steps_that_run(plan: Plan) -> list[int]:
+    """All but the last ones, where there are more steps than tokens."""
+    return [i for segment in segments(plan) for i in range(segment.first, segment.last)]

@@ -182,3 +182,8 @@ def test_steps_outside_of_the_interval_run_one_pass():
     assert (whole.passes, half.passes) == (16, 12)
     assert half.guided == (False,) * 2 + (True,) * 4 + (False,) * 2
     np.testing.assert_array_equal(numbers.guidance_S != 1, half.guided)
+
+
+def test_steps_without_tokens_are_no_passes():
+    plan, _ = masked_plan.plan(2, rule="dimoo", schedule="cosine", steps=64, guidance=1.0)
+    assert plan.passes == 8, "the first of the segments of eight steps runs, and no other"
