@@ -49,6 +49,8 @@ def _training() -> dict:
         pictures_every=1000,  # steps between sample grids or reconstructions in TensorBoard
         keep_checkpoints=2,  # newest ones kept
         keep_every=0,  # steps; checkpoints of multiples of it are kept for good; 0: none
+        keep_every_epochs=0.0,  # the same in epochs of the training data, 0.5 or 50 of them
+        keep_steps=(),  # steps whose checkpoints are kept for good beside those, as (200, 400)
         tracker="",  # wandb | wandb:PROJECT | MODULE:FUNCTION (training/trackers.py); "": none
         trace="",  # START:STOP, steps of which JAX's profiler writes WORKDIR/trace; "": none
         compilation_cache=_COMPILED,

@@ -10,6 +10,8 @@ MAY_CHANGE = (
     "pictures_every",
     "keep_checkpoints",
     "keep_every",
+    "keep_every_epochs",
+    "keep_steps",
     "skips_allowed",
     "tracker",
     "mesh",

@@ -1,0 +1,39 @@
+"""Which steps of a run have checkpoints that are kept for good."""
+
+from ml_collections import ConfigDict
+
+from maskgil_jax.runtime.errors import InputError
+
+
+def kept_steps(config: ConfigDict, examples: int) -> frozenset[int]:
+    """The steps whose checkpoints stay, however many newer ones there are.
+
+    Args:
+      config: of a stage: keep_every, keep_every_epochs, keep_steps and what they count in.
+      examples: of an epoch.
+
+    Raises:
+      InputError: `keep_steps` names what is no step of the run.
+    """
+    wrong = [step for step in config.keep_steps if type(step) is not int or step < 1]
+    if wrong:
+        raise InputError(f"config.keep_steps = {config.keep_steps!r}, expected steps, as (100, 200)")
+    kept = {step for step in config.keep_steps if step <= config.steps}
+    if config.keep_every:
+        kept |= {*range(config.keep_every, config.steps + 1, config.keep_every)}
+    if config.keep_every_epochs:
+        number, step = 1, step_of(config.keep_every_epochs, examples, config.batch_size)
+        while step <= config.steps:
+            kept.add(step)
+            number += 1
+            step = step_of(number * config.keep_every_epochs, examples, config.batch_size)
+    return frozenset(kept - {0})
+
+
+def step_of(epochs: float, examples: int, batch_size: int) -> int:
+    """The step after which so many epochs are whole, or the last that is in them.
+
+    Source: LlamaGen and MaskGIL count int(images / batch size) steps in an epoch; configs/ count
+    epochs * images // batch size in a run, as this does.
+    """
+    return int(epochs * examples // batch_size)
