@@ -17,7 +17,9 @@ def kept_steps(config: ConfigDict, examples: int) -> frozenset[int]:
     """
     wrong = [step for step in config.keep_steps if type(step) is not int or step < 1]
     if wrong:
-        raise InputError(f"config.keep_steps = {config.keep_steps!r}, expected steps, as (100, 200)")
+        raise InputError(
+            f"config.keep_steps = {config.keep_steps!r}, expected steps, as (100, 200)"
+        )
     kept = {step for step in config.keep_steps if step <= config.steps}
     if config.keep_every:
         kept |= {*range(config.keep_every, config.steps + 1, config.keep_every)}
