@@ -62,8 +62,12 @@ class Run:
         return str(self.config.get("stage", ""))
 
 
-def gather(directories: Sequence[str]) -> list[Run]:
+def gather(directories: Sequence[str], names: Sequence[str] = ()) -> list[Run]:
     """The runs in these directories; the stages of a run of several follow it.
+
+    Args:
+      directories: of runs.
+      names: of them, which differ; (): the ends of their directories.
 
     Raises:
       InputError: a directory that is not there, is named twice or holds nothing known; a file that
@@ -77,7 +81,7 @@ def gather(directories: Sequence[str]) -> list[Run]:
             what = "a file" if directory.exists() else "not there"
             raise InputError(f"runs={directory} is {what}, expected a directory")
     runs = []
-    for directory, name in zip(resolved, names_of(resolved), strict=True):
+    for directory, name in zip(resolved, names or names_of(resolved), strict=True):
         configs = read_configs(directory)
         *before, last = configs or {"": {}}
         runs.append(read_run(directory, name, configs.get(last, {})))

@@ -30,8 +30,7 @@ class Run(NamedTuple):
     config: ConfigDict
     directory: epath.Path
 
-    @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether all of it is there: the codes, or a model that is trained for all its steps."""
         if self.config.stage == "codes":
             found = shard_index.read_index(self.directory)
@@ -67,7 +66,7 @@ class Run(NamedTuple):
 
     def train(self) -> None:
         """Run it, or to its end, where it is not finished."""
-        if self.finished:
+        if self.is_finished():
             log.info("%s is finished, and read", self.name)
         else:
             run_stages(self.config, self.directory)

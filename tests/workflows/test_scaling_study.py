@@ -52,7 +52,7 @@ def runs(finished, tmp_path_factory):
             made.save(run.directory / "model")
             keep_config(run.config, run.directory)
             (run.directory / "training.jsonl").write_text(json.dumps({"step": steps}) + "\n")
-            assert run.finished
+            assert run.is_finished()
     return workdir
 
 

@@ -1,0 +1,233 @@
+"""Studies: what is planned, refused, divided among processes, and left behind."""
+
+import json
+import shutil
+
+import pytest
+from etils import epath
+
+from maskgil_jax.runtime import work_lock
+from maskgil_jax.runtime.command import Processes
+from maskgil_jax.runtime.config_files import Config
+from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.workflows import study, study_checks, study_plan
+from maskgil_jax.workflows.options import StudyOptions
+from tests.helpers import commands, tiny_study
+
+
+def plan_of(tmp_path, **changes):
+    config = tiny_study.get_config()
+    with config.unlocked():
+        for name, value in changes.items():
+            section, _, field = name.rpartition("__")
+            part = config
+            for key in filter(None, section.split("__")):
+                part = part[key]
+            part[field] = value
+    options = StudyOptions(
+        config=Config(config, "tiny"), workdir=str(tmp_path / "study"), processes=Processes()
+    )
+    return study_plan.planned(options)
+
+
+def test_cells_share_the_runs_that_they_agree_on(tmp_path):
+    plan = plan_of(tmp_path)
+    assert len(plan.cells) == 8 and next(iter(plan.cells)) == "rope=2d,at_step=3,guidance=1"
+    stages = [name.partition("-")[0] for name in plan.runs]
+    assert sorted(stages) == ["codes", "codes", "generator", "generator", "tokenizer"]
+    first, *_, last = plan.cells.values()
+    assert first.runs[:2] == last.runs[:2] and first.runs[2] != last.runs[2]
+    run = plan.runs[first.runs[2]]
+    assert run.config.keep_steps == (3,)  # the last step is that of the model
+    folder = tmp_path / "study" / "runs"
+    assert run.config.data.source == f"arrayrecord:{folder}/{first.runs[1]}"
+    assert plan.runs[first.runs[1]].config.tokenizer == f"{folder}/{first.runs[0]}/model"
+    assert plan.runs[first.codes].config.source == "embedded:test"
+    assert first.decoding == {"steps": 2, "guidance": 1.0}
+
+
+def test_what_decides_no_weights_makes_no_other_run(tmp_path):
+    names = [*plan_of(tmp_path).runs]
+    same = plan_of(
+        tmp_path,
+        base__stages__generator__samples__steps=2,
+        base__stages__generator__log_every=2,
+        axes__guidance=(3.0,),
+        measure__num=8,
+    )
+    assert [*same.runs] == names
+    other = plan_of(tmp_path, base__stages__generator__seed=1)
+    assert len({*other.runs} - {*names}) == 2
+
+
+def test_epochs_are_counted_in_the_images_of_the_source(tmp_path):
+    plan = plan_of(tmp_path, axes=dict(at_epoch=(0.1,)), order=())
+    assert [cell.step for cell in plan.cells.values()] == [4]  # 0.1 * 1,437 images // 32
+    plan = plan_of(tmp_path, axes=dict(at_epoch=(0.1,)), order=(), epoch_images=640)
+    assert [cell.step for cell in plan.cells.values()] == [2]
+
+
+WRONG = {
+    "unknown axis": (dict(axes=dict(rpoe=(1,)), order=()), "axes.rpoe: there is no such axis"),
+    "unknown value": (
+        dict(axes=dict(size=("narrow",)), order=()),
+        "axes.size has 'narrow', expected some of wide",
+    ),
+    "no values": (dict(axes=dict(rope=()), order=()), r"axes.rope = \(\), expected values"),
+    "value of another type": (
+        dict(axes=dict(guidance=("much",)), order=()),
+        "guidance = 'much', expected a value of type float",
+    ),
+    "one name": (dict(axes__guidance=(2.0, 2)), "two cells are called rope=2d,at_step=3,guidance"),
+    "no such step": (dict(axes__at_step=(3, 7)), "step 7 is measured, but the generator is trai"),
+    "no such field": (
+        dict(fields=dict(rope="generator.model.rpoe")),
+        "axis rope, stage generator: .*rpoe",
+    ),
+    "no such stage": (dict(fields=dict(rope="encoder.x")), "changes stage 'encoder', but"),
+    "order of others": (dict(order=("rope",)), "expected the same names"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_study_that_makes_no_sense_is_refused(name, tmp_path):
+    changes, words = WRONG[name]
+    with pytest.raises(InputError, match=words):
+        plan_of(tmp_path, **changes)
+
+
+UNFIT = {
+    "a preset that there is not": (dict(fields=dict(rope="generator.model.preset")), "preset"),
+    "an option that the model has not": (
+        dict(axes=dict(guidance_interval=(3,)), order=()),
+        "guidance_interval=3 is not an option of method=masked",
+    ),
+    "no tokenizer": (
+        dict(base__stages__codes__tokenizer="nowhere"),
+        "config.tokenizer = 'nowhere'",
+    ),
+    "no reference": (dict(measure__reference=""), "config.measure.reference: expected images"),
+    "no such source": (dict(measure__codes="folder:nowhere"), "nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_no_run_could_do_is_refused_before_the_first(name, tmp_path):
+    changes, words = UNFIT[name]
+    with pytest.raises(InputError, match=words):
+        study_checks.check(plan_of(tmp_path, **changes))
+    assert not (tmp_path / "study").exists()
+
+
+def test_only_a_cell_that_there_is(tmp_path):
+    with pytest.raises(InputError, match="only=rope=3d: there is no such cell, expected one of ro"):
+        study_checks.check(plan_of(tmp_path), "rope=3d")
+
+
+def test_a_checkpoint_that_was_not_kept_is_refused(tmp_path):
+    plan = plan_of(tmp_path)
+    run = plan.runs[next(iter(plan.cells.values())).runs[2]]
+    run.directory.mkdir(parents=True)
+    (run.directory / "training.jsonl").write_text('{"step": 2}\n')
+    study_checks.check_kept(run, 3)  # it is not there yet
+    (run.directory / "training.jsonl").write_text('{"step": 4}\n')
+    with pytest.raises(InputError, match="is at step 4 and has kept no checkpoint of step 3"):
+        study_checks.check_kept(run, 3)
+
+
+def test_another_study_in_the_work_directory_is_refused(tmp_path):
+    plan = plan_of(tmp_path)
+    plan.workdir.mkdir()
+    (plan.workdir / "config.json").write_text(json.dumps(study_checks.as_json(plan)))
+    study_checks.check_workdir(plan)
+    with pytest.raises(InputError, match="holds another study.*\n.*guidance: .1.0, 2.0. -> .4.0."):
+        study_checks.check_workdir(plan_of(tmp_path, axes__guidance=(4.0,)))
+
+
+class Work:
+    """Tasks of names, in a folder that stands for what is done."""
+
+    def __init__(self, folder):
+        self.folder, self.done = folder, []
+
+    def task(self, name, *needs, busy=0, fails=False):
+        left = [busy]
+
+        def do():
+            if left[0]:
+                left[0] -= 1
+                if not left[0]:  # the other process has done it
+                    (self.folder / name).touch()
+                raise work_lock.Busy(f"{name} is held")
+            if fails:
+                raise InputError(f"{name} diverged")
+            self.done.append(name)
+            (self.folder / name).touch()
+
+        return study.Task(name, (self.folder / name).exists, do, needs)
+
+
+def test_what_others_hold_is_passed_over_and_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "PAUSE", 0.01)
+    work = Work(tmp_path)
+    (tmp_path / "there").touch()
+    tasks = [work.task("there"), work.task("held", busy=3), work.task("free")]
+    tasks += [work.task("after", "held", "there")]
+    assert study.work_through(tasks) == {}
+    assert work.done == ["free", "after"]
+
+
+def test_what_needs_a_run_that_failed_is_left_out_and_the_rest_is_done(tmp_path):
+    work = Work(tmp_path)
+    tasks = [work.task("bad", fails=True), work.task("cell of it", "bad"), work.task("good")]
+    assert study.work_through(tasks) == {"bad": "bad diverged"}
+    assert work.done == ["good"]
+
+
+OPTIONS = ("--config=tests/helpers/tiny_study.py",)
+
+
+@pytest.mark.slow
+def test_a_study_leaves_a_table_and_goes_on_where_it_was_cut_short(tmp_path):
+    options = (*OPTIONS, f"--workdir={tmp_path}/s", f"--runs={tmp_path}/runs")
+    done = commands.call("study", *options, "--dry_run")
+    assert done.returncode == 0 and "known after its first steps" in done.stdout
+    assert "5 runs" in done.stdout and not (tmp_path / "s").exists()
+
+    cell = "rope=1d,at_step=3,guidance=2"
+    done = commands.call("study", *options, f"--only={cell}")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 8 cells are there: no table yet" in done.stderr
+    assert len([*(tmp_path / "runs").glob("generator-*")]) == 1
+    measured = (tmp_path / "s" / "cells" / f"{cell}.json").read_bytes()
+
+    done = commands.call("study", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("stage generator in") == 1  # the other of two
+    assert (tmp_path / "s" / "cells" / f"{cell}.json").read_bytes() == measured
+    content = json.loads((tmp_path / "s" / "study.json").read_text())
+    rows = {row["cell"]: row for row in content["cells"]}
+    assert len(rows) == 8 and rows[cell]["step"] == 3
+    assert rows[cell]["rope"] == "1d" and rows[cell]["validation_loss"] > 0
+    distances = {row["pixel_frechet_distance"] for row in rows.values()}
+    assert len(distances) == 8  # each is of a model, a step and a guidance of its own
+    log = [json.loads(line) for line in training_log(tmp_path, content, cell)]
+    assert rows[cell]["loss"] == log[2]["loss"] and log[2]["step"] == 3
+    assert content["published"]["none"].startswith("measured by protocol none")
+    for name in ("study.csv", "study.md", "guidance.png", "at_step.png", "curves.png"):
+        assert (tmp_path / "s" / name).exists()
+    assert "rope 1d" in (tmp_path / "s" / "page" / "index.html").read_text()
+    assert not (tmp_path / "s" / "claims").exists()
+
+    shutil.rmtree(tmp_path / "s" / "cells")
+    (tmp_path / "s" / "study.json").unlink()
+    done = commands.call("study", *options)
+    assert done.returncode == 0 and "stage generator in" not in done.stderr
+    again = json.loads((tmp_path / "s" / "study.json").read_text())
+    for row in again["cells"]:
+        assert row["pixel_frechet_distance"] == rows[row["cell"]]["pixel_frechet_distance"]
+
+
+def training_log(tmp_path, content, cell):
+    run = epath.Path(tmp_path) / "runs" / content["runs"][cell][-1]
+    return (run / "training.jsonl").read_text().splitlines()
