@@ -7,6 +7,10 @@ combination of their values is a cell, which is trained, where no other cell has
 from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
+from maskgil_jax.runtime import config_files
+from maskgil_jax.runtime.errors import InputError
+
+EPOCH = 1_281_167 // 256  # steps of ImageNet
 
 
 def study(base: ConfigDict) -> ConfigDict:
@@ -91,3 +95,38 @@ def small(generator: ConfigDict) -> ConfigDict:
     generator.samples.update(per_class=2, batch_size=20)
     generator.evaluation.update(reference="", per_class=2)
     return generator
+
+
+def named(name: str) -> ConfigDict:
+    """A config that comes with the package, by its name: vq16, or bert_b:halton."""
+    config: ConfigDict = config_files.FileParser().parse(name).copy_and_resolve_references()
+    return config.unlock()
+
+
+def check_form(form: str) -> None:
+    """Raise InputError unless this is a form of the studies of configs/studies."""
+    if form not in ("paper", "small"):
+        raise InputError(f"{form!r} after the colon, expected paper or small")
+
+
+def on_codes(generator: ConfigDict, epochs: int = 50) -> ConfigDict:
+    """A study of a generator on ImageNet's codes, in the paper's form.
+
+    What it names has to be given: base.data.source, where `tokenize --crops=ten` wrote the codes,
+    measure.reference, VIRTUAL_imagenet256_labeled.npz, and measure.inception.
+    """
+    generator.steps = epochs * EPOCH
+    generator.ema_decay = 0.9999
+    made = study(generator)
+    made.decoding = dict(guidance=2.0)
+    made.measure.update(num=50_000, batch_size=256, protocol="adm")
+    return made
+
+
+def on_digits(base: ConfigDict | None = None) -> ConfigDict:
+    """A study on handwritten digits, small enough for two cores; base: `digits` unless given."""
+    made = study(digits() if base is None else base)
+    made.decoding = dict(guidance=2.0)
+    made.measure.update(reference="embedded:test", num=500, codes="embedded:test")
+    made.measure.metrics = ("frechet", "pr", "accuracy")
+    return made

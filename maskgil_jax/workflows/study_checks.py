@@ -98,7 +98,10 @@ def _check_cell(plan: Plan, cell: Cell, known: dict[str, Any]) -> None:
             raise InputError(f"{', '.join(cell.decoding)} of a tokenizer: it is not drawn with")
         return
     network = networks.shapes_of(known[last.name], "config.model")
-    samplers.from_options(make_generator(network), cell.decoding, plan.config.measure.seed)
+    # A model of the prefix that is there has a tokenizer that no run here has yet.
+    tokenizer = {} if "prefix_model" in cell.decoding else {"fingerprint": cell.runs[0]}
+    generator = make_generator(network, tokenizer)
+    samplers.from_options(generator, cell.decoding, plan.config.measure.seed)
 
 
 def settings_of(plan: Plan) -> Settings:
