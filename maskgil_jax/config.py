@@ -405,6 +405,8 @@ def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
     Raises:
       InputError: none, an unknown one, or one twice.
     """
+    if "base" in config:
+        raise InputError("config: is a study, which maskgil_jax.study does")
     given = {**config.stages} if "stages" in config else {"": config}
     by_name: dict[str, ConfigDict] = {}
     for key, stage in given.items():

@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskgil_jax.data import sources
+from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.evaluation import evaluation
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.generation import samplers
-from maskgil_jax.pretrained import networks
+from maskgil_jax.pretrained import companions, networks
 from maskgil_jax.pretrained.generators import make_generator
+from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training.config_changes import differences
 from maskgil_jax.workflows import preview
+from maskgil_jax.workflows.scaling_study import check_codes
 from maskgil_jax.workflows.study_plan import Cell, Plan
 from maskgil_jax.workflows.trained_runs import Run
 
@@ -97,11 +100,28 @@ def _check_cell(plan: Plan, cell: Cell, known: dict[str, Any]) -> None:
         if cell.decoding:
             raise InputError(f"{', '.join(cell.decoding)} of a tokenizer: it is not drawn with")
         return
+    check_tokenizer(stages)
+    if cell.codes.startswith("arrayrecord:") and "codes" not in stages:
+        check_codes(last.config, CodeShards(cell.codes.partition(":")[2]))
     network = networks.shapes_of(known[last.name], "config.model")
     # A model of the prefix that is there has a tokenizer that no run here has yet.
     tokenizer = {} if "prefix_model" in cell.decoding else {"fingerprint": cell.runs[0]}
     generator = make_generator(network, tokenizer)
     samplers.from_options(generator, cell.decoding, plan.config.measure.seed)
+
+
+def check_tokenizer(stages: Mapping[str, Run]) -> None:
+    """Raise InputError where the codes of a generator cannot become images."""
+    if "tokenizer" in stages:
+        return
+    config = stages["generator"].config
+    directory = config.tokenizer
+    if "codes" in stages:
+        directory = directory or stages["codes"].config.tokenizer
+    elif not directory and config.data.source.startswith("arrayrecord:"):
+        place = paths.absolute(config.data.source.partition(":")[2])
+        directory = companions.located(place, CodeShards(str(place)).index.tokenizer)["path"]
+    preview.check_directory("config.tokenizer", directory, "vq")
 
 
 def settings_of(plan: Plan) -> Settings:

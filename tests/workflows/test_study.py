@@ -6,9 +6,9 @@ import shutil
 import pytest
 from etils import epath
 
-from maskgil_jax.runtime import work_lock
+from maskgil_jax.runtime import config_files, work_lock
 from maskgil_jax.runtime.command import Processes
-from maskgil_jax.runtime.config_files import Config
+from maskgil_jax.runtime.config_files import Config, FileParser
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.workflows import study, study_checks, study_plan
 from maskgil_jax.workflows.options import StudyOptions
@@ -231,3 +231,35 @@ def test_a_study_leaves_a_table_and_goes_on_where_it_was_cut_short(tmp_path):
 def training_log(tmp_path, content, cell):
     run = epath.Path(tmp_path) / "runs" / content["runs"][cell][-1]
     return (run / "training.jsonl").read_text().splitlines()
+
+
+# Cells and runs of the studies that ship, in the paper's form and small.
+SHIPPED = {
+    "tokenizers": ((5, 5), (5, 5)),
+    "networks": ((36, 20), (6, 6)),
+    "sizes": ((16, 4), (8, 7)),
+    "guidance": ((18, 1), (10, 4)),
+    "norms": ((9, 3), (9, 6)),
+    "steps": ((9, 1), (6, 4)),
+    "prefix": ((9, 1), (6, 3)),
+    "batch_size": ((5, 5), (4, 7)),
+    "codebook_size": ((4, 12), (3, 12)),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_study_that_ships_has_its_cells_and_runs(name, tmp_path):
+    for form, (cells, runs) in zip(("paper", "small"), SHIPPED[name], strict=True):
+        given = f"studies/{name}:{form}"
+        options = StudyOptions(
+            config=Config(FileParser().parse(given), given),
+            workdir=str(tmp_path),
+            processes=Processes(),
+        )
+        plan = study_plan.planned(options)
+        assert (len(plan.cells), len(plan.runs)) == (cells, runs), form
+
+
+def test_all_studies_that_ship_are_here():
+    named = {name.partition("/")[2] for name in config_files.named() if "/" in name}
+    assert named == {*SHIPPED}
