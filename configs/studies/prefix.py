@@ -6,8 +6,8 @@
         --config.measure.inception=INCEPTION
 
 The paper has two networks; here one is trained on both tasks (configs/both_b.py), which draws its
-own prefix. --config.decoding.prefix_model=DIR would name another for it, if a file's `decoding` has
-that field. :small has 4 layers of 64, on digits.
+own prefix; --config.decoding.prefix_model=DIR names another for it. :small has 4 layers of 64, on
+digits.
 """
 
 from maskgil_jax import study_config
@@ -25,5 +25,6 @@ def get_config(form="paper"):
         study = study_config.on_codes(study_config.named("both_b"), epochs=300)
         study.axes = {"prefix": (0, 32, 64, 96, 128, 160, 192, 224, 256)}
     study.decoding = {"method": "hybrid", "guidance": 2.0, "prefix_guidance": 2.0}
+    study.decoding.prefix_model = ""  # a causal model that is there; "": the network itself
     study.measure.codes = ""  # a hybrid has no likelihood
     return study

@@ -140,14 +140,16 @@ def _published(content: Row) -> list[Table]:
     return [table("Published, by the same protocol", rows, None, [])]
 
 
+def _with_published(group: Mapping[str, Row]) -> Row:
+    """A result of a group that says what was published, where one does: older files do not."""
+    return next((content for content in group.values() if PUBLISHED in content), {})
+
+
 def _why_none(content: Row) -> Notes:
     """Why no published number stands beside those of a result."""
     found = content.get(PUBLISHED)
-    return (
-        notes_of({"published": found["none"]})
-        if isinstance(found, dict) and "none" in found
-        else []
-    )
+    reason = found.get("none") if isinstance(found, dict) else None
+    return notes_of({"no published number beside these": reason})
 
 
 def _floor_row(first: str, floor: Any) -> list[Row]:
@@ -188,7 +190,7 @@ def metrics_tables(results: Mapping[str, Result]) -> list[Table]:
     return [
         one
         for group in groups.values()
-        for one in (_metrics_table(group), *_published(next(iter(group.values()))))
+        for one in (_metrics_table(group), *_published(_with_published(group)))
     ]
 
 
@@ -220,7 +222,7 @@ def _group_notes(group: Mapping[str, Row]) -> Notes:
         for name, value in first.items()
         if all(name in other and other[name] == value for other in others)
     }
-    notes = [*notes_of(shared), *_why_none(next(iter(group.values())))]
+    notes = [*notes_of(shared), *_why_none(_with_published(group))]
     for name, context in contexts.items():
         own = {key: value for key, value in context.items() if key not in shared}
         if own:

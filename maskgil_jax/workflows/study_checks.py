@@ -105,7 +105,7 @@ def _check_cell(plan: Plan, cell: Cell, known: dict[str, Any]) -> None:
         check_codes(last.config, CodeShards(cell.codes.partition(":")[2]))
     network = networks.shapes_of(known[last.name], "config.model")
     # A model of the prefix that is there has a tokenizer that no run here has yet.
-    tokenizer = {} if "prefix_model" in cell.decoding else {"fingerprint": cell.runs[0]}
+    tokenizer = {} if cell.decoding.get("prefix_model") else {"fingerprint": cell.runs[0]}
     generator = make_generator(network, tokenizer)
     samplers.from_options(generator, cell.decoding, plan.config.measure.seed)
 

@@ -42,12 +42,11 @@ def write(plan: Plan, cells: Sequence[Cell], known: Networks, failed: Mapping[st
     rows, contents = [], []
     for cell in cells:
         row, content = row_of(plan, cell, known)
-        rows.append(row)
+        rows.append({**row, "run": cell.runs[-1]})
         contents.append(content)
     content = {
         "protocol": contents[-1]["protocol"] | _notes(plan, contents[-1]),
         "cells": [{"cell": cell.name, **row} for cell, row in zip(cells, rows, strict=True)],
-        "runs": {cell.name: list(cell.runs) for cell in cells},
         "real_to_real": contents[-1].get("real_to_real", {}),
         "warnings": _warnings(contents, failed),
     }

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from etils import epath
 
 from maskgil_jax.runtime import config_files, work_lock
 from maskgil_jax.runtime.command import Processes
@@ -211,7 +210,8 @@ def test_a_study_leaves_a_table_and_goes_on_where_it_was_cut_short(tmp_path):
     assert rows[cell]["rope"] == "1d" and rows[cell]["validation_loss"] > 0
     distances = {row["pixel_frechet_distance"] for row in rows.values()}
     assert len(distances) == 8  # each is of a model, a step and a guidance of its own
-    log = [json.loads(line) for line in training_log(tmp_path, content, cell)]
+    log = tmp_path / "runs" / rows[cell]["run"] / "training.jsonl"
+    log = [json.loads(line) for line in log.read_text().splitlines()]
     assert rows[cell]["loss"] == log[2]["loss"] and log[2]["step"] == 3
     assert content["published"]["none"].startswith("measured by protocol none")
     for name in ("study.csv", "study.md", "guidance.png", "at_step.png", "curves.png"):
@@ -226,11 +226,6 @@ def test_a_study_leaves_a_table_and_goes_on_where_it_was_cut_short(tmp_path):
     again = json.loads((tmp_path / "s" / "study.json").read_text())
     for row in again["cells"]:
         assert row["pixel_frechet_distance"] == rows[row["cell"]]["pixel_frechet_distance"]
-
-
-def training_log(tmp_path, content, cell):
-    run = epath.Path(tmp_path) / "runs" / content["runs"][cell][-1]
-    return (run / "training.jsonl").read_text().splitlines()
 
 
 # Cells and runs of the studies that ship, in the paper's form and small.
