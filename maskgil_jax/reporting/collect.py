@@ -14,8 +14,10 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training import checkpoints
 from maskgil_jax.training.writer import LOG, parse_log
+from maskgil_jax.workflows import study_checks
 
 # Pictures that our commands make; others are shown where something of ours is there too.
+CONFIGS = ("config.json", study_checks.CONFIG)
 SAMPLES = ("grid.png", "samples.png", "reconstructions.png")
 MOST_PICTURES = 24  # of a directory, so that the page can still be mailed
 
@@ -126,7 +128,7 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
     log, cut_short = read_log(directory / LOG)
     by_file, left_out = {}, []
     for path in files:
-        if path.suffix != ".json" or path.name == "config.json":
+        if path.suffix != ".json" or path.name in CONFIGS:
             continue
         content = read_json(path)
         if result := results.recognized(path, content):

@@ -47,7 +47,8 @@ def study(options: StudyOptions) -> dict[str, epath.Path]:
     """Do the study, or one cell of it, or say what there is to do.
 
     Returns:
-      The directories that a report is of, by name; none where no table was written.
+      The directories that a report is of, by name; none where no table was written, and none but on
+      the first of several processes.
 
     Raises:
       InputError: a study that cannot be done, before anything is trained; or runs that failed,
@@ -61,9 +62,7 @@ def study(options: StudyOptions) -> dict[str, epath.Path]:
         print(study_costs.described(plan, costs, cells), flush=True)
     if options.dry_run:
         return {}
-    if processes.first():
-        write_json(plan.workdir / "config.json", study_checks.as_json(plan))
-    processes.wait("the study is begun")
+    processes.by_first(functools.partial(_begin, plan), f"workdir={plan.workdir}")
     failed = work_through(tasks_of(plan, cells))
     there = [cell for cell in plan.cells.values() if study_cells.is_measured(plan, cell)]
     written = bool(there) and (len(there) == len(plan.cells) or bool(failed))
@@ -78,7 +77,16 @@ def study(options: StudyOptions) -> dict[str, epath.Path]:
             f"workdir={plan.workdir}: {len(failed)} runs or cells failed, and those that need them "
             f"are left out; the same command tries again:\n{reasons}"
         )
-    return _shown(plan, there) if written else {}
+    return _shown(plan, there) if written and processes.first() else {}
+
+
+def _begin(plan: Plan) -> int:
+    """Write the config of the study into its work directory."""
+    try:
+        write_json(plan.workdir / study_checks.CONFIG, study_checks.as_json(plan))
+    except OSError as error:
+        raise InputError(f"workdir={plan.workdir} cannot be written: {error}") from None
+    return 0
 
 
 def tasks_of(plan: Plan, cells: Sequence[Cell]) -> list[Task]:

@@ -20,6 +20,7 @@ from maskgil_jax.workflows.scaling_study import check_codes
 from maskgil_jax.workflows.study_plan import Cell, Plan
 from maskgil_jax.workflows.trained_runs import Run
 
+CONFIG = "study_config.json"  # of a study, in its work directory
 Networks = Mapping[str, Any]  # the config of the network of each run that trains one
 
 
@@ -64,12 +65,12 @@ def check_measuring(plan: Plan) -> None:
 
 def check_workdir(plan: Plan) -> None:
     """Raise InputError where the work directory holds another study."""
-    path = plan.workdir / "config.json"
+    if (plan.workdir / "config.json").exists():
+        raise InputError(f"workdir={plan.workdir} holds a run: expected a directory for a study")
+    path = plan.workdir / CONFIG
     if not path.exists():
         return
     theirs, ours = read_json(path, {}), as_json(plan)
-    if "axes" not in theirs:
-        raise InputError(f"workdir={plan.workdir} holds a run: expected a directory for a study")
     if lines := differences(theirs, ours):
         raise InputError(
             f"workdir={plan.workdir} holds another study; choose another one (runs=DIR shares the "

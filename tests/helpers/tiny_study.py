@@ -1,10 +1,25 @@
-"""The smallest study that goes through everything: --config=tests/helpers/tiny_study.py."""
+"""The smallest study that goes through everything: --config=tests/helpers/tiny_study.py.
+
+:tokenizer is one of a tokenizer alone, at two steps.
+"""
 
 from maskgil_jax import study_config
 from tests.helpers import tiny
 
 
-def get_config():
+def get_config(stage=""):
+    return of_tokenizer() if stage else of_generator()
+
+
+def of_tokenizer():
+    study = study_config.study(tiny.tokenizer())
+    study.axes = dict(at_step=(2, 6))
+    study.curves = ("psnr",)
+    study.measure.update(reference="embedded:test", num=20, batch_size=20)
+    return study
+
+
+def of_generator():
     base = tiny.get_config().unlock()
     base.stages.generator.evaluation.reference = ""
     base.stages.generator.keep_checkpoints = 1

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -137,7 +139,7 @@ def test_a_checkpoint_that_was_not_kept_is_refused(tmp_path):
 def test_another_study_in_the_work_directory_is_refused(tmp_path):
     plan = plan_of(tmp_path)
     plan.workdir.mkdir()
-    (plan.workdir / "config.json").write_text(json.dumps(study_checks.as_json(plan)))
+    (plan.workdir / study_checks.CONFIG).write_text(json.dumps(study_checks.as_json(plan)))
     study_checks.check_workdir(plan)
     with pytest.raises(InputError, match="holds another study.*\n.*guidance: .1.0, 2.0. -> .4.0."):
         study_checks.check_workdir(plan_of(tmp_path, axes__guidance=(4.0,)))
@@ -183,6 +185,46 @@ def test_what_needs_a_run_that_failed_is_left_out_and_the_rest_is_done(tmp_path)
     assert work.done == ["good"]
 
 
+WORKER = """
+import pathlib, sys, time
+from maskgil_jax.runtime import work_lock
+from maskgil_jax.workflows import study
+
+folder, me = pathlib.Path(sys.argv[1]), sys.argv[2]
+study.PAUSE = 0.05
+(folder / f"ready {me}").touch()
+while len([*folder.glob("ready *")]) < 2:
+    time.sleep(0.01)
+
+def task(name, *needs):
+    def do():
+        with work_lock.held(folder / "claims" / name, "workdir"):
+            if (folder / name).exists():
+                return
+            assert all((folder / need).exists() for need in needs)
+            time.sleep(0.1)
+            (folder / f"{name} by {me}").touch(exist_ok=False)
+            (folder / name).touch()
+
+    return study.Task(name, (folder / name).exists, do, needs)
+
+runs = [task(f"run{i}") for i in range(3)]
+cells = [task(f"cell{i}.{j}", f"run{i}") for i in range(3) for j in range(4)]
+assert study.work_through([*runs, *cells]) == {}
+"""
+
+
+def test_two_processes_share_the_work_and_do_none_of_it_twice(tmp_path):
+    command = [sys.executable, "-c", WORKER, str(tmp_path)]
+    both = [subprocess.Popen([*command, me], stderr=subprocess.PIPE, text=True) for me in "ab"]
+    for process in both:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    done = [path.name.partition(" by ") for path in tmp_path.glob("* by *")]
+    assert len({name for name, _, _ in done}) == len(done) == 15
+    assert {who for _, _, who in done} == {"a", "b"}
+
+
 OPTIONS = ("--config=tests/helpers/tiny_study.py",)
 
 
@@ -226,6 +268,18 @@ def test_a_study_leaves_a_table_and_goes_on_where_it_was_cut_short(tmp_path):
     again = json.loads((tmp_path / "s" / "study.json").read_text())
     for row in again["cells"]:
         assert row["pixel_frechet_distance"] == rows[row["cell"]]["pixel_frechet_distance"]
+
+
+@pytest.mark.slow
+def test_tokenizers_are_measured_by_what_they_rebuild(tmp_path):
+    options = ("--config=tests/helpers/tiny_study.py:tokenizer", f"--workdir={tmp_path}/s")
+    done = commands.call("study", *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "s" / "study.json").read_text())["cells"]
+    assert [row["step"] for row in rows] == [2, 6] and rows[0]["run"] == rows[1]["run"]
+    assert rows[0]["psnr"] != rows[1]["psnr"] and rows[0]["codes"] == 64
+    assert (tmp_path / "s" / "at_step.png").exists() and (tmp_path / "s" / "curves.png").exists()
+    assert commands.call("study", *options).returncode == 0
 
 
 # Cells and runs of the studies that ship, in the paper's form and small.
