@@ -53,8 +53,7 @@ def study(base: ConfigDict) -> ConfigDict:
 def digits() -> ConfigDict:
     """Tokenizer, codes and generator of 16 x 16 handwritten digits, which need no download.
 
-    configs/quickstart.py, but of 8 x 8 tokens and shorter: 2 minutes of two cores for the tokenizer
-    and 2 for a generator.
+    configs/quickstart.py, but of 8 x 8 tokens, and shorter.
     """
     tokenizer = defaults.tokenizer()
     tokenizer.steps, tokenizer.batch_size = 300, 32
@@ -86,8 +85,8 @@ def digits() -> ConfigDict:
 
 def small(generator: ConfigDict) -> ConfigDict:
     """A generator at the size and the length of that of `digits`, on its codes."""
-    generator.steps, generator.batch_size = 400, 64
-    generator.log_every, generator.checkpoint_every, generator.pictures_every = 20, 200, 400
+    generator.steps, generator.batch_size = 300, 32
+    generator.log_every, generator.checkpoint_every, generator.pictures_every = 10, 100, 300
     generator.ema_decay = 0.99
     generator.data.update(source="arrayrecord:{workdir}/codes", image_size=16)
     generator.model.update(layers=4, dim=64, heads=4, num_classes=10, dtype="float32")

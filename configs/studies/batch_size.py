@@ -5,7 +5,7 @@
         --config.base.data.source=arrayrecord:CODES --config.measure.reference=F.npz \\
         --config.measure.inception=INCEPTION
 
-Size B for 50 epochs; :small has 4 layers of 64, on 25,600 digits. The learning rate is the same in
+Size B for 50 epochs; :small has 4 layers of 64, on 9,600 digits. The learning rate is the same in
 all, as the paper says nothing of it.
 """
 
@@ -17,7 +17,7 @@ def get_config(form="paper"):
     study_config.check_form(form)
     if form == "small":
         study = study_config.on_digits()
-        sizes, images = (16, 32, 64, 128), 400 * 64
+        sizes, images = (8, 16, 32, 64), 300 * 32
     else:
         study = study_config.on_codes(study_config.named("b"))
         sizes, images = (64, 128, 256, 512, 1024), 50 * 1_281_167

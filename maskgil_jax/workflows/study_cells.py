@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
 from maskgil_jax.data.shards.shard_reader import CodeShards
@@ -137,7 +138,8 @@ def _facts(plan: Plan, cell: Cell, run: Run, known: Networks) -> dict[str, Any]:
     """What is known of a cell's model without measuring it."""
     shapes = networks.shapes_of(known[run.name], "config.model")
     flops, seconds = flops_of(run, known[run.name]), seconds_per_step(run)
-    facts: dict[str, Any] = {"step": cell.step, "parameters": _count(shapes)}
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    facts: dict[str, Any] = {"step": cell.step, "parameters": parameters}
     if flops:
         facts["training_flops"] = flops * cell.step / run.config.steps
     if seconds:
@@ -145,9 +147,3 @@ def _facts(plan: Plan, cell: Cell, run: Run, known: Networks) -> dict[str, Any]:
     before = [line for line in read_log(run.directory) if line["step"] <= cell.step]
     last: Mapping[str, Any] = before[-1] if before else {}
     return facts | {name: last[name] for name in plan.config.measure.logged if name in last}
-
-
-def _count(network: Any) -> int:
-    import jax
-
-    return sum(leaf.size for leaf in jax.tree.leaves(network))

@@ -250,8 +250,12 @@ def test_a_study_leaves_a_table_and_goes_on_where_it_was_cut_short(tmp_path):
     rows = {row["cell"]: row for row in content["cells"]}
     assert len(rows) == 8 and rows[cell]["step"] == 3
     assert rows[cell]["rope"] == "1d" and rows[cell]["validation_loss"] > 0
-    distances = {row["pixel_frechet_distance"] for row in rows.values()}
-    assert len(distances) == 8  # each is of a model, a step and a guidance of its own
+    losses = {(row["rope"], row["step"]): row["validation_loss"] for row in rows.values()}
+    assert (
+        len({*losses.values()}) == len(losses) == 4
+    )  # each of a model, or a checkpoint, of its own
+    drawn = json.loads(measured)["samples"]
+    assert drawn["options"] == {"steps": 2, "guidance": 2.0} and drawn["path"].endswith("@3")
     log = tmp_path / "runs" / rows[cell]["run"] / "training.jsonl"
     log = [json.loads(line) for line in log.read_text().splitlines()]
     assert rows[cell]["loss"] == log[2]["loss"] and log[2]["step"] == 3
