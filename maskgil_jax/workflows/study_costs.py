@@ -61,12 +61,10 @@ def flops_of(run: Run, network: Any) -> int | None:
     """Of all training steps of a run; None of one that trains nothing."""
     if run.config.stage == "codes":
         return None
-    of_generator = run.config.stage == "generator"
-    shapes = (
-        step_shapes.of_generator(run.config, network)
-        if of_generator
-        else step_shapes.of_tokenizer(run.config)
-    )
+    if run.config.stage == "generator":
+        shapes = step_shapes.of_generator(run.config, network)
+    else:
+        shapes = step_shapes.of_tokenizer(run.config)
     return shapes.flops(run.config) * int(run.config.steps)
 
 
