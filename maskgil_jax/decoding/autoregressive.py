@@ -6,6 +6,7 @@ Letters: B batch, L = height * width tokens, n tokens of the sequence, V codes.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,15 +50,50 @@ class Options:
         token_sampling.check_filter(self.top_k, self.top_p)
 
 
-@compiler_options.jit(static_argnames=("options", "grid", "tokens"))
+class Plan(NamedTuple):
+    """What is compiled of Options.
+
+    Attributes:
+      guided: tokens that are, from the first on; -1: all.
+      top_k, top_p: as in Options.
+    """
+
+    guided: int
+    top_k: int
+    top_p: float
+
+
+class Numbers(NamedTuple):
+    """Arrays of one plan that may change from draw to draw, without another compilation.
+
+    Attributes:
+      guidance: as in Options, float32 [].
+      divisor: of the logits, float32 [].
+    """
+
+    guidance: Any
+    divisor: Any
+
+
+def plan(options: Options) -> tuple[Plan, Numbers]:
+    """How tokens are drawn with these options."""
+    interval = options.guidance_interval
+    guided = 0 if options.guidance == 1 else -1 if interval < 0 else interval + 1
+    divisor = max(options.temperature, 1e-5)  # 0 is the maximum
+    numbers = Numbers(np.array(options.guidance, np.float32), np.array(divisor, np.float32))
+    return Plan(guided, options.top_k, options.top_p), numbers
+
+
+@compiler_options.jit(static_argnames=("plan", "grid", "tokens"))
 def sample_codes(
     network: Llama,
     condition: Condition,
+    numbers: Numbers,
     key: jax.Array,
     start: jax.Array | int,
     negative: Condition | None = None,
     *,
-    options: Options,
+    plan: Plan,
     grid: tuple[int, int],
     tokens: int,
 ) -> jax.Array:
@@ -72,20 +108,18 @@ def sample_codes(
     network = cast_once(network)
     B = jax.tree.leaves(condition)[0].shape[0]
     keys_B = token_sampling.image_keys(key, start, B)
-    draw = functools.partial(draw_codes, network, keys_B, options, grid)
+    draw = functools.partial(draw_codes, network, keys_B, plan, numbers, grid)
     # Of the sequence, ends of lines among them.
     tokens = int(np.flatnonzero(network.order(*grid) >= 0)[tokens - 1]) + 1
-    with_guidance = options.guidance != 1.0
-    both = with_negative(network, condition, negative) if with_guidance else condition
+    both = with_negative(network, condition, negative) if plan.guided else condition
     layers, cache, x_BD = network.start(both)
     decode = functools.partial(decode_tokens, network, layers, draw, grid)
 
     first_B = draw(x_BD, 0)
     state, drawn = (cache, first_B), [first_B[None]]
     guided_end = 0
-    if with_guidance:
-        interval = options.guidance_interval
-        guided_end = (tokens if interval < 0 else min(interval + 1, tokens)) - 1
+    if plan.guided:
+        guided_end = (tokens if plan.guided < 0 else min(plan.guided, tokens)) - 1
         state, drawn_nB = decode(state, 0, guided_end, both)
         drawn.append(drawn_nB)
         # The negative half of the batch is dropped where guidance ends.
@@ -98,7 +132,8 @@ def sample_codes(
 def draw_codes(
     network: Llama,
     keys_B: jax.Array,
-    options: Options,
+    plan: Plan,
+    numbers: Numbers,
     grid: tuple[int, int],
     x_BD: jax.Array,
     index: jax.Array | int,
@@ -109,7 +144,7 @@ def draw_codes(
     """
     x_BD = network.normed(x_BD[:, None])[:, 0]
     if len(x_BD) > len(keys_B):
-        x_BD = guided(x_BD, options.guidance)
+        x_BD = guided(x_BD, numbers.guidance)
     logits_BV = network.classify(x_BD[:, None])[:, 0]
     sizes = network.config.vocabularies
 
@@ -120,9 +155,9 @@ def draw_codes(
         jax.vmap(uniform)(keys_B),
         logits_BV,
         sizes,
-        divisor=max(options.temperature, 1e-5),
-        top_k=options.top_k,
-        top_p=options.top_p,
+        divisor=numbers.divisor,
+        top_k=plan.top_k,
+        top_p=plan.top_p,
     )
     codes_B = token_sampling.with_step(codes_B, index)
     return network.with_line_ends(codes_B, grid, jnp.asarray(index))

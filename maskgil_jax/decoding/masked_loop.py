@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from maskgil_jax.decoding import token_sampling
 from maskgil_jax.decoding.guidance import guided, with_negative
-from maskgil_jax.decoding.masked_plan import Plan, Segment, segments
+from maskgil_jax.decoding.masked_plan import Numbers, Plan, Segment, segments
 from maskgil_jax.models.token_models import kept_prefix, kept_tokens, orders
 from maskgil_jax.models.token_models.conditions import Condition, Text, TokenModel
 from maskgil_jax.models.token_models.layers import cast_once
@@ -55,7 +55,7 @@ class Model(NamedTuple):
     keep: Keep | None = None
 
 
-def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) -> jax.Array:
+def decode(model: Model, codes_BL: jax.Array, numbers: Numbers, plan: Plan) -> jax.Array:
     """Fill the masked positions of `codes_BL` in as many steps as the plan has.
 
     Tokens that are known at the start, and those of earlier steps, are never changed.
@@ -63,7 +63,7 @@ def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) 
     Args:
       model: predicts and samples.
       codes_BL: int32; `mask_id` where masked.
-      counts_SB: tokens that each step reveals of each image; the last reveals all.
+      numbers: of the plan.
       plan: what each step does.
 
     Returns:
@@ -74,18 +74,16 @@ def decode(model: Model, codes_BL: jax.Array, counts_SB: jax.Array, plan: Plan) 
     """
     steps = (
         jnp.arange(len(plan.masked)),
-        jnp.asarray(counts_SB).at[-1].set(codes_BL.shape[1]),
-        jnp.array(plan.guidance, jnp.float32),
-        jnp.array(plan.temperature, jnp.float32),
-        jnp.array(plan.choice_temperature, jnp.float32),
+        jnp.asarray(numbers.counts_SB).at[-1].set(codes_BL.shape[1]),
+        *numbers[1:],
         jnp.array(plan.all_tokens),
     )
     state = (codes_BL, model.keep.state if model.keep else None)
     after_steps = []
     for segment in segments(plan):
-        numbers = tuple(x[segment.first : segment.last] for x in steps)
+        of_segment = tuple(x[segment.first : segment.last] for x in steps)
         step = functools.partial(decode_step, model, plan.confidence, segment)
-        state, codes_SBL = jax.lax.scan(step, state, numbers)
+        state, codes_SBL = jax.lax.scan(step, state, of_segment)
         after_steps.append(codes_SBL)
     return jnp.concatenate(after_steps)
 
@@ -151,7 +149,7 @@ def sample_codes(
     network: TokenModel,
     condition: Condition,
     codes_Bhw: jax.Array,
-    counts_SB: jax.Array,
+    numbers: Numbers,
     key: jax.Array,
     start: jax.Array | int,
     negative: Condition | None = None,
@@ -172,7 +170,7 @@ def sample_codes(
     B, height, width = codes_Bhw.shape
     L, sizes = height * width, network.config.vocabularies
     keys_B = token_sampling.image_keys(key, start, B)
-    both = with_negative(network, condition, negative) if plan.guided else condition
+    both = with_negative(network, condition, negative) if any(plan.guided) else condition
     backbone = backbone_behind(network, codes_Bhw, both, prefix) if prefix else network.backbone
 
     def noise(
@@ -204,7 +202,7 @@ def sample_codes(
     gumbel = functools.partial(noise, use=1, draw=jax.random.gumbel, shape=(L,))
     keep = keeping(network, both, (height, width), plan.cache_ratio) if plan.cache_ratio else None
     model = Model(predict, sample, gumbel, rank_BL, network.config.mask_id, keep)
-    codes_SBL = decode(model, codes_Bhw.reshape(B, L), counts_SB, plan)
+    codes_SBL = decode(model, codes_Bhw.reshape(B, L), numbers, plan)
     codes_SBhw = codes_SBL.reshape(-1, B, height, width)
     return codes_SBhw if history else codes_SBhw[-1]
 

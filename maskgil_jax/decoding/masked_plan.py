@@ -1,10 +1,10 @@
-"""What each step of masked decoding does: numbers known before compilation.
+"""What each step of masked decoding does: its plan, which is compiled, and the numbers in it.
 
 Letters: B batch, S steps.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,7 @@ class Plan:
 
     Attributes:
       masked: tokens that are masked before each step, of the image with most of them.
-      guidance: scale s of u + s (c - u); 1 is no guidance.
-      temperature: divides the logits; 0 is their maximum.
-      choice_temperature: scale of the Gumbel noise added to the confidence.
+      guided: whether each step needs the unconditional logits.
       confidence: as in Rule.
       top_k, top_p: as in Options.
       all_tokens: whether each step runs all tokens.
@@ -28,9 +26,7 @@ class Plan:
     """
 
     masked: tuple[int, ...]
-    guidance: tuple[float, ...]
-    temperature: tuple[float, ...]
-    choice_temperature: tuple[float, ...]
+    guided: tuple[bool, ...]
     confidence: str
     top_k: int
     top_p: float
@@ -38,21 +34,34 @@ class Plan:
     cache_ratio: float = 0.0
 
     @property
-    def guided(self) -> bool:
-        """Whether any step needs the unconditional logits."""
-        return any(scale != 1.0 for scale in self.guidance)
+    def passes(self) -> int:
+        """Evaluations of the network that an image takes; a guided step takes two."""
+        return len(self.guided) + sum(self.guided)
 
 
-def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, np.ndarray]:
+class Numbers(NamedTuple):
+    """Arrays of one plan that may change from draw to draw, without another compilation.
+
+    Attributes:
+      counts_SB: tokens that each step reveals of each image, int32; the last step reveals all that
+        are left.
+      guidance_S: scale s of u + s (c - u), float32; 1 is no guidance.
+      temperature_S: divides the logits, float32; 0 is their maximum.
+      choice_temperature_S: scale of the Gumbel noise added to the confidence, float32.
+    """
+
+    counts_SB: Any
+    guidance_S: Any
+    temperature_S: Any
+    choice_temperature_S: Any
+
+
+def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]:
     """The plan to reveal masked tokens with the Options of these names.
 
     Args:
       tokens: masked at the start; of each image, int [B], where images differ.
       **options: fields of Options.
-
-    Returns:
-      The plan, and the tokens that each step reveals of each image, int32 [S, B]; the last step
-      reveals all that are left.
 
     Raises:
       ValueError: an unknown name, or a number that no decoding can use.
@@ -76,17 +85,18 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, np.ndarr
         option_checks.check_divisor("temperature", temperature)
     counts_SB = _counts(o, tokens_B)
     masked_SB = tokens_B - (np.cumsum(counts_SB, axis=0) - counts_SB)
-    return Plan(
+    planned = Plan(
         masked=tuple(np.maximum(masked_SB.max(axis=1), 0).tolist()),
-        guidance=tuple(guidance.tolist()),
-        temperature=tuple(temperature.tolist()),
-        choice_temperature=tuple((o.choice_temperature * rule.noise(o.steps)).tolist()),
+        guided=tuple((guidance != 1).tolist()),
         confidence=rule.confidence,
         top_k=o.top_k,
         top_p=o.top_p,
         all_tokens=_all_tokens(o),
         cache_ratio=o.cache_ratio,
-    ), counts_SB
+    )
+    choice_temperature = o.choice_temperature * rule.noise(o.steps)
+    scales = (x.astype(np.float32) for x in (guidance, temperature, choice_temperature))
+    return planned, Numbers(counts_SB, *scales)
 
 
 def _all_tokens(options: Options) -> tuple[bool, ...]:
@@ -134,10 +144,10 @@ def segments(plan: Plan) -> list[Segment]:
     steps, masked = len(plan.masked), plan.masked
     length = -(-steps // SEGMENTS)
     cuts = {*range(0, steps, length), steps}
-    cuts |= {i for i in range(1, steps) if (plan.guidance[i] == 1) != (plan.guidance[i - 1] == 1)}
+    cuts |= {i for i in range(1, steps) if plan.guided[i] != plan.guided[i - 1]}
     edges = sorted(cuts)
     return [
-        Segment(a, b, masked[a], any(scale != 1 for scale in plan.guidance[a:b]))
+        Segment(a, b, masked[a], any(plan.guided[a:b]))
         for a, b in zip(edges[:-1], edges[1:], strict=True)
         if masked[a]
     ]

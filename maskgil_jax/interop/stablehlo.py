@@ -150,19 +150,20 @@ def drawing(generator: Generator, decoding: Decoding, batch: int) -> Any:
         if not tokens:
             return jnp.full((batch, *grid), config.mask_id, jnp.int32)
         network = network if config.causal else network.as_causal()
+        plan, numbers = autoregressive.plan(of_causal)
         return autoregressive.sample_codes(
-            network, condition, key, start, options=of_causal, grid=grid, tokens=tokens
+            network, condition, numbers, key, start, plan=plan, grid=grid, tokens=tokens
         )
 
     if tokens == L:
         return causal
     masked = np.full(batch, L - prefix)
-    plan, counts_SB = checked_decoding.plan_of(config, masked, decoding.options)
+    plan, numbers = checked_decoding.plan_of(config, masked, decoding.options)
 
     def hybrid(network: Any, condition: Condition, key: jax.Array, start: jax.Array) -> jax.Array:
         codes_Bhw = causal(network, condition, key, start)
         return masked_loop.sample_codes(
-            network, condition, codes_Bhw, counts_SB, key, start, plan=plan, prefix=prefix
+            network, condition, codes_Bhw, numbers, key, start, plan=plan, prefix=prefix
         )
 
     return hybrid

@@ -222,14 +222,15 @@ def _autoregressive_sampling(
 ) -> _Sampling:
     """Sampling token by token; `options` are those of autoregressive.Options."""
     chosen = autoregressive.Options(**options)
+    plan, numbers = autoregressive.plan(chosen)
     function = functools.partial(
-        autoregressive.sample_codes, options=chosen, grid=grid, tokens=grid[0] * grid[1]
+        autoregressive.sample_codes, plan=plan, grid=grid, tokens=grid[0] * grid[1]
     )
     each = flops.forward_flops(network, condition_tokens=_length(condition))
     passes = 2 if chosen.guidance != 1.0 else 1
     return _Sampling(
         function,
-        _randomness(),
+        (jax.eval_shape(lambda: numbers), *_randomness()),
         batch_size * (passes * (each["layers"] + each["attention"]) + each["head"]),
     )
 
@@ -243,16 +244,14 @@ def _masked_sampling(
 ) -> _Sampling:
     """Masked sampling; `options` are those of masked_plan.plan."""
     tokens = grid[0] * grid[1]
-    plan, counts_SB = masked_plan.plan(np.full(batch_size, tokens), **options)
+    plan, numbers = masked_plan.plan(np.full(batch_size, tokens), **options)
     codes = jax.ShapeDtypeStruct((batch_size, *grid), jnp.int32)
-    counts = jax.ShapeDtypeStruct(counts_SB.shape, counts_SB.dtype)
     each = flops.forward_flops(network, condition_tokens=_length(condition))
-    passes = sum(1 + (scale != 1) for scale in plan.guidance)
     head = each["head"] * sum(plan.masked) // tokens
     return _Sampling(
         functools.partial(masked_loop.sample_codes, plan=plan),
-        (codes, counts, *_randomness()),
-        batch_size * (passes * (each["layers"] + each["attention"]) + head),
+        (codes, jax.eval_shape(lambda: numbers), *_randomness()),
+        batch_size * (plan.passes * (each["layers"] + each["attention"]) + head),
     )
 
 

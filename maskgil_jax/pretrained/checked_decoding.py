@@ -49,7 +49,7 @@ def _say_fewer_steps(steps: int, masked: int) -> None:
 
 def plan_of(
     config: Any, masked: int | np.ndarray, options: Mapping[str, Any], needs_null: bool = True
-) -> tuple[masked_plan.Plan, np.ndarray]:
+) -> tuple[masked_plan.Plan, masked_plan.Numbers]:
     """How a network of this config fills masked tokens; as masked_plan.plan.
 
     Args:
@@ -62,7 +62,7 @@ def plan_of(
       InputError: options that no decoding with this network can use.
     """
     try:
-        plan, counts_SB = masked_plan.plan(masked, **_with_guidance(config, options, needs_null))
+        plan, numbers = masked_plan.plan(masked, **_with_guidance(config, options, needs_null))
     except ValueError as error:
         raise InputError(str(error)) from None
     if plan.cache_ratio and not getattr(config, "vocabulary", 0):
@@ -70,9 +70,9 @@ def plan_of(
             f"cache_ratio = {plan.cache_ratio}, but this model keeps no tokens from step to step: "
             "expected 0, or a masked model of text and image tokens"
         )
-    if plan.guided:
-        _check_guidance(config, plan.guidance[-1], needs_null)
-    return plan, counts_SB
+    if any(plan.guided):
+        _check_guidance(config, float(numbers.guidance_S[-1]), needs_null)
+    return plan, numbers
 
 
 def options_of_causal(

@@ -244,14 +244,15 @@ class Generator:
         masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         if not masked_B.any():
             return codes_Bhw[None] if history else codes_Bhw
-        plan, counts_SB = self._planned(masked_B, options, negative is None, room)
-        rows, key_layout = each_device.ROWS, _layout_of_key(rng)
+        plan, numbers = self._planned(masked_B, options, negative is None, room)
+        whole, rows, columns = each_device.WHOLE, each_device.ROWS, each_device.COLUMNS
+        layout = masked_plan.Numbers(columns, whole, whole, whole)
         program, static = each_device.of(
             self.network,
             len(codes_Bhw),
             masked_loop.sample_codes,
-            (each_device.WHOLE, rows, rows, each_device.COLUMNS, key_layout, rows, rows),
-            each_device.COLUMNS if history else rows,
+            (whole, rows, rows, layout, _layout_of_key(rng), rows, rows),
+            columns if history else rows,
             plan=plan,
             prefix=prefix,
             history=history,
@@ -262,7 +263,7 @@ class Generator:
                 memory,
                 f"drawing {networks.images_of(codes_Bhw.shape)}",
                 program,
-                *(self.network, condition, codes_Bhw, counts_SB, rng, start_B, negative),
+                *(self.network, condition, codes_Bhw, numbers, rng, start_B, negative),
                 **static,
             )
 
@@ -324,11 +325,11 @@ class Generator:
         options: Mapping[str, Any],
         needs_null: bool,
         room: int = 0,
-    ) -> tuple[masked_plan.Plan, np.ndarray]:
+    ) -> tuple[masked_plan.Plan, masked_plan.Numbers]:
         counts = np.append(masked, room)
         options = checked_decoding.with_steps_for(np.max(masked), options)
-        plan, counts_SB = checked_decoding.plan_of(self.network.config, counts, options, needs_null)
-        return plan, counts_SB[:, :-1]
+        plan, numbers = checked_decoding.plan_of(self.network.config, counts, options, needs_null)
+        return plan, numbers._replace(counts_SB=numbers.counts_SB[:, :-1])
 
     @property
     def description(self) -> dict[str, Any]:
@@ -471,14 +472,15 @@ class CausalGenerator(Generator):
         batch = jax.tree.leaves(condition)[0].shape[0]
         if not tokens:
             return jnp.full((batch, height, width), self.mask_id, jnp.int32)
-        rows = each_device.ROWS
+        plan, numbers = autoregressive.plan(chosen)
+        whole, rows = each_device.WHOLE, each_device.ROWS
         program, static = each_device.of(
             self.network,
             batch,
             autoregressive.sample_codes,
-            (each_device.WHOLE, rows, _layout_of_key(rng), rows, rows),
+            (whole, rows, whole, _layout_of_key(rng), rows, rows),
             rows,
-            options=chosen,
+            plan=plan,
             grid=grid,
             tokens=tokens,
         )
@@ -487,7 +489,7 @@ class CausalGenerator(Generator):
                 memory,
                 f"drawing {networks.images_of((batch, height, width))}",
                 program,
-                *(self.network, condition, rng, _indices(start, batch), negative),
+                *(self.network, condition, numbers, rng, _indices(start, batch), negative),
                 **static,
             )
 

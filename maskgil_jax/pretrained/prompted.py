@@ -308,7 +308,11 @@ class PromptedMaskedGenerator(PromptedGenerator):
         size, key = (codes_Bhw.shape[1], codes_Bhw.shape[2]), self._key(rng, seed)
         masked_B = np.asarray(codes_Bhw == self.mask_id).sum(axis=(1, 2))
         rows, against = self._rows(condition, negative, size)
-        if against is None and masked_B.any() and self._planned(masked_B, chosen, True)[0].guided:
+        if (
+            against is None
+            and masked_B.any()
+            and any(self._planned(masked_B, chosen, True)[0].guided)
+        ):
             against = self._none(len(rows), size)
 
         def draw(places: np.ndarray, text: Text, negative: Text | None) -> jax.Array:

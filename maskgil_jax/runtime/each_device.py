@@ -26,7 +26,7 @@ def of(
     weights: Any,
     rows: int,
     function: Callable[..., Any],
-    arguments: tuple[P, ...],
+    arguments: tuple[Any, ...],
     results: Any,
     **static: Hashable,
 ) -> tuple[Callable[..., Any], dict[str, Hashable]]:
@@ -37,7 +37,7 @@ def of(
         over some, where the function stays as it is.
       rows: of the batch; where they do not divide over the devices it stays as it is too.
       function: of jax.jit.
-      arguments: layout of each: WHOLE, ROWS or COLUMNS.
+      arguments: layout of each: WHOLE, ROWS or COLUMNS, or a tree of them.
       results: their layout, or a tree of layouts.
       **static: its static arguments.
 
@@ -58,7 +58,7 @@ def _whole_on_each(weights: Any) -> bool:
 def _on_each(
     function: Callable[..., Any],
     mesh: Mesh,
-    layout: tuple[P, ...],
+    layout: tuple[Any, ...],
     results: Any,
     **static: Hashable,
 ) -> Callable[..., Any]:

@@ -42,7 +42,7 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
         tokens = jnp.take_along_axis(pred[step], positions, axis=1)
         return tokens, log_probability(logits, tokens), jnp.zeros(tokens.shape)
 
-    plan, counts = masked_plan.plan(
+    plan, numbers = masked_plan.plan(
         256,
         steps=steps,
         guidance=w,
@@ -53,8 +53,9 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
     model = masked_loop.Model(
         predict, sample, lambda step: gumbel[step], jnp.zeros((2, 256)), mask_id=24
     )
+    counts = numbers.counts_SB
     codes = jax.jit(functools.partial(masked_loop.decode, model, plan=plan))(
-        jnp.full((2, 256), 24, jnp.int32), np.repeat(counts, 2, axis=1)
+        jnp.full((2, 256), 24, jnp.int32), numbers._replace(counts_SB=np.repeat(counts, 2, axis=1))
     )[-1]
     expected = given["code_final"].reshape(2, 256)
     np.testing.assert_array_equal(np.minimum(codes, 23), expected)
@@ -62,9 +63,9 @@ def test_the_loop_of_maskgil_is_reproduced_code_by_code(name):
     # Every step on its own, from the official state before it, shows the official masks.
     for step in range(steps):
         before = jnp.asarray(given["code_before"][step].reshape(2, 256), jnp.int32)
-        logits = guided(before, jnp.float32(plan.guidance[step]))
+        logits = guided(before, jnp.float32(numbers.guidance_S[step]))
         confidence = log_probability(logits, pred[step])
-        confidence += plan.choice_temperature[step] * gumbel[step]
+        confidence += numbers.choice_temperature_S[step] * gumbel[step]
         masked = np.asarray(before == 24)
         np.testing.assert_allclose(
             np.asarray(confidence)[masked], given["conf"][step][masked], atol=2e-5
@@ -85,7 +86,7 @@ def log_probability(logits, tokens):
 def _fill(codes, options):
     """Decode with a network that knows nothing."""
     masked = np.asarray(codes == 10).sum(axis=1)
-    plan, counts = masked_plan.plan(masked, **options)
+    plan, numbers = masked_plan.plan(masked, **options)
     shape = (len(codes), codes.shape[1])
 
     def sample(step, logits, positions, divisor):
@@ -100,7 +101,7 @@ def _fill(codes, options):
         jnp.tile(jnp.arange(shape[1]), (shape[0], 1)),
         mask_id=10,
     )
-    return jax.jit(lambda codes: masked_loop.decode(model, codes, counts, plan)[-1])(codes)
+    return jax.jit(lambda codes: masked_loop.decode(model, codes, numbers, plan)[-1])(codes)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20])
@@ -113,13 +114,15 @@ def test_no_token_stays_masked(preset, steps):
 
 @pytest.mark.parametrize("preset", masked_options.PRESETS)
 def test_presets_are_plans(preset):
-    plan, counts = masked_plan.plan(256, **dataclasses.asdict(masked_options.PRESETS[preset]))
-    assert len(plan.masked) == masked_options.PRESETS[preset].steps and counts.sum() == 256
+    plan, numbers = masked_plan.plan(256, **dataclasses.asdict(masked_options.PRESETS[preset]))
+    assert (
+        len(plan.masked) == masked_options.PRESETS[preset].steps and numbers.counts_SB.sum() == 256
+    )
 
 
 def test_no_token_stays_masked_where_the_last_count_is_negative():
-    _, counts = masked_plan.plan(64, steps=40, schedule="root")
-    assert counts.min() < 0
+    _, numbers = masked_plan.plan(64, steps=40, schedule="root")
+    assert numbers.counts_SB.min() < 0
     assert (_fill(jnp.full((1, 64), 10), dict(steps=40, schedule="root")) < 10).all()
 
 
@@ -144,12 +147,13 @@ def test_the_order_of_halton_decides_what_is_revealed():
         jax.debug.callback(lambda c: seen.append(np.asarray(c[0] != 10)), codes, ordered=True)
         return jnp.zeros((*positions.shape, 10))
 
-    plan, counts = masked_plan.plan(16, steps=4, rule="halton")
+    plan, numbers = masked_plan.plan(16, steps=4, rule="halton")
     model = masked_loop.Model(
         predict, always_0, lambda step: jnp.zeros((1, 16)), order[None], mask_id=10
     )
-    jax.block_until_ready(masked_loop.decode(model, jnp.full((1, 16), 10), counts, plan))
-    for revealed, before in zip(seen, np.cumsum(counts[:, 0]) - counts[:, 0], strict=True):
+    jax.block_until_ready(masked_loop.decode(model, jnp.full((1, 16), 10), numbers, plan))
+    counts = numbers.counts_SB[:, 0]
+    for revealed, before in zip(seen, np.cumsum(counts) - counts, strict=True):
         np.testing.assert_array_equal(revealed, np.asarray(order) < before)
 
 
@@ -160,11 +164,11 @@ def test_only_what_is_masked_is_predicted_and_guided_only_where_it_is():
         shapes.append((positions.shape[1], scale is not None))
         return jnp.zeros((*positions.shape, 10))
 
-    plan, counts = masked_plan.plan(256, steps=8)
+    plan, numbers = masked_plan.plan(256, steps=8)
     model = masked_loop.Model(
         predict, always_0, lambda step: jnp.zeros((1, 256)), jnp.zeros((1, 256)), mask_id=10
     )
-    masked_loop.decode(model, jnp.full((1, 256), 10), counts, plan)
+    masked_loop.decode(model, jnp.full((1, 256), 10), numbers, plan)
     masked = [256, 255, 237, 211, 179, 141, 98, 50]
     assert shapes == [(n, i > 0) for i, n in enumerate(masked)]
 

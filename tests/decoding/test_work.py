@@ -29,9 +29,9 @@ def network():
 def compiled(network, codes_Bhw, **options):
     """The sampler as it is compiled for these options, and its plan."""
     masked_B = np.asarray(codes_Bhw == WIDE.mask_id).sum(axis=(1, 2))
-    plan, counts_SB = masked_plan.plan(masked_B, **options)
+    plan, numbers = masked_plan.plan(masked_B, **options)
     lowered = masked_loop.sample_codes.lower(
-        network, jnp.zeros(B, jnp.int32), codes_Bhw, counts_SB, jax.random.key(0), 0, plan=plan
+        network, jnp.zeros(B, jnp.int32), codes_Bhw, numbers, jax.random.key(0), 0, plan=plan
     )
     return lowered.compile(), plan
 
@@ -40,8 +40,7 @@ def matrix_flops(plan):
     """Of all products of the network that the plan needs: head on masked tokens only."""
     D, F, V, T = WIDE.dim, WIDE.ffn_dim, WIDE.codebook_size, 65
     layer = 2 * T * D * (4 * D + 3 * F) + 4 * T * T * D
-    passes = sum(1 + (scale != 1) for scale in plan.guidance)
-    return B * (passes * layer + 2 * D * V * sum(plan.masked))
+    return B * (plan.passes * layer + 2 * D * V * sum(plan.masked))
 
 
 ALL_MASKED = jnp.full((B, 8, 8), WIDE.mask_id)
@@ -84,14 +83,14 @@ def test_weights_are_cast_once(network, causal):
     network = random_weights.network(lambda: Llama(config, jax.random.key(0)))
     arguments = (network, jnp.zeros(B, jnp.int32))
     if causal:
-        run, options = autoregressive.sample_codes, autoregressive.Options()
-        traced = run.trace(
-            *arguments, jax.random.key(0), 0, options=options, grid=config.grid, tokens=64
+        plan, numbers = autoregressive.plan(autoregressive.Options())
+        traced = autoregressive.sample_codes.trace(
+            *arguments, numbers, jax.random.key(0), 0, plan=plan, grid=config.grid, tokens=64
         )
     else:
-        plan, counts_SB = masked_plan.plan(np.full(B, 64))
+        plan, numbers = masked_plan.plan(np.full(B, 64))
         traced = masked_loop.sample_codes.trace(
-            *arguments, ALL_MASKED, counts_SB, jax.random.key(0), 0, plan=plan
+            *arguments, ALL_MASKED, numbers, jax.random.key(0), 0, plan=plan
         )
     cast = [
         equation.invars[0].aval.shape
@@ -107,11 +106,24 @@ def test_weights_are_cast_once(network, causal):
 
 @pytest.mark.slow
 def test_as_many_compilations_as_shapes(network):
-    """Seeds, classes, known codes and places in the batch are no shapes."""
+    """Seeds, classes, known codes, places in the batch and scales are no shapes."""
     generator = generators.make_generator(network)
     masked_loop.sample_codes.clear_cache()
     for i in range(3):
         codes = np.full((B, 8, 8), WIDE.mask_id)
         codes[:, i] = i
-        generator.sample(np.full(B, i), i, codes=codes, start=i, steps=2)
+        scales = dict(guidance=2.0 + i, temperature=1.0 + i, choice_temperature=float(i))
+        generator.sample(np.full(B, i), i, codes=codes, start=i, steps=2, **scales)
     assert masked_loop.sample_codes._cache_size() == 1
+
+
+@pytest.mark.slow
+def test_scales_of_a_causal_model_are_no_shapes():
+    config = dataclasses.replace(WIDE, **PRESETS["llamagen"])
+    network = random_weights.network(lambda: Llama(config, jax.random.key(0)))
+    generator = generators.make_generator(network)
+    autoregressive.sample_codes.clear_cache()
+    for i in range(3):
+        scales = dict(guidance=2.0 + i, temperature=0.5 * i)
+        generator.sample(np.full(B, i), i, start=i, tokens=4, **scales)
+    assert autoregressive.sample_codes._cache_size() == 1

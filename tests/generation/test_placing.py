@@ -168,7 +168,7 @@ def test_each_device_of_a_tpu_runs_its_kernels_alone_and_exchanges_nothing():
     config = LlamaConfig(
         layers=1, dim=128, heads=2, codebook_size=64, num_classes=4, grid=(16, 16), dtype="bfloat16"
     )
-    plan, counts_SB = masked_plan.plan(np.full(8, 256), steps=1, guidance=2.0)
+    plan, numbers = masked_plan.plan(np.full(8, 256), steps=1, guidance=2.0)
 
     rows, whole = sharding.batch(mesh), sharding.replicated(mesh)
 
@@ -179,18 +179,23 @@ def test_each_device_of_a_tpu_runs_its_kernels_alone_and_exchanges_nothing():
         lambda x: shape(x.shape, x.dtype, whole),
         jax.eval_shape(lambda: Llama(config, jax.random.key(0))),
     )
-    of_rows, of_columns = each_device.ROWS, each_device.COLUMNS
+    of_rows, of_columns, of_all = each_device.ROWS, each_device.COLUMNS, each_device.WHOLE
+    layout = masked_plan.Numbers(of_columns, of_all, of_all, of_all)
     program, static = each_device.of(
         weights,
         8,
         masked_loop.sample_codes,
-        (each_device.WHOLE, of_rows, of_rows, of_columns, each_device.WHOLE, of_rows),
+        (of_all, of_rows, of_rows, layout, of_all, of_rows),
         of_rows,
         plan=plan,
     )
-    columns = jax.sharding.NamedSharding(mesh, of_columns)
+    numbers = jax.tree.map(
+        lambda x, spec: shape(x.shape, x.dtype, jax.sharding.NamedSharding(mesh, spec)),
+        numbers,
+        layout,
+    )
     arguments = (
-        *(weights, shape((8,)), shape((8, 16, 16)), shape(counts_SB.shape, layout=columns)),
+        *(weights, shape((8,)), shape((8, 16, 16)), numbers),
         *(jax.eval_shape(lambda: jax.random.key(0)), shape((8,))),
     )
     with jax.set_mesh(mesh):

@@ -133,10 +133,10 @@ class Run:
         self.start, self.grid = start, start.shape[1:]
         self.temperature = options["temperature"]
         rule = {**masked_options.PRESETS["lumina_dimoo"].__dict__, **options}
-        self.plan, self.counts = masked_plan.plan(int((start == 8192).sum()), **rule)
+        self.plan, self.numbers = masked_plan.plan(int((start == 8192).sum()), **rule)
         pair = [EXPECTED[f"{run}_prompt"], EXPECTED[f"{run}_uncond"]]
         text = model._text(model.ids(pair, self.grid), self.grid, 256)
-        self.text = text if self.plan.guided else jax.tree.map(lambda x: x[:1], text)
+        self.text = text if any(self.plan.guided) else jax.tree.map(lambda x: x[:1], text)
         masked = EXPECTED[f"{run}_codes_before"] == -1
         self.of_codes, self.of_cells = official_noise(spec, masked)
 
@@ -184,16 +184,16 @@ def official(request, imported):
 def test_the_loop_with_the_official_noise_draws_the_official_codes(official):
     """With guidance; with their cache; and without guidance, half of the image being known."""
     run, start = official.run, official.start
-    after = np.array(official.plan.masked) - official.counts[:, 0]
+    after = np.array(official.plan.masked) - official.numbers.counts_SB[:, 0]
     np.testing.assert_array_equal(after, EXPECTED[f"{run}_masked_after"])
 
     @official.jitted
-    def decode(run, codes, counts):
+    def decode(run, codes, numbers):
         rank = jnp.zeros((1, start.size))
         loop = masked_loop.Model(run.predict, run.sample, run.gumbel, rank, 8192, run.keep)
-        return masked_loop.decode(loop, codes, counts, run.plan)[-1]
+        return masked_loop.decode(loop, codes, numbers, run.plan)[-1]
 
-    codes = decode(jnp.asarray(start.reshape(1, -1)), official.counts)
+    codes = decode(jnp.asarray(start.reshape(1, -1)), official.numbers)
     np.testing.assert_array_equal(codes.reshape(official.grid), EXPECTED[f"{run}_codes"])
 
 
@@ -205,7 +205,7 @@ def test_each_step_shows_the_official_draws(official):
 
     @official.jitted
     def predict(run, codes, guidance, kept, all_tokens):
-        scale = guidance if plan.guided else None
+        scale = guidance if any(plan.guided) else None
         if run.keep:
             return run.keep.predict(codes, positions, scale, kept, all_tokens)
         return run.predict(codes, positions, scale), None
@@ -216,7 +216,9 @@ def test_each_step_shows_the_official_draws(official):
             assert plan.all_tokens[step] == EXPECTED[f"{run}_refresh"][step]
             if not plan.all_tokens[step]:
                 check_runs(run, step, official.text.mask_BT, kept, 1 - plan.cache_ratio)
-        logits, kept = predict(codes, plan.guidance[step], kept, plan.all_tokens[step])
+        logits, kept = predict(
+            codes, official.numbers.guidance_S[step], kept, plan.all_tokens[step]
+        )
         tokens, confidence, _ = official.sample(step, logits, positions, official.temperature)
         masked = before == -1
         drawn, conf = (EXPECTED[f"{run}_{x}"][step, : masked.sum()] for x in ("drawn", "conf"))
@@ -245,8 +247,11 @@ def check_runs(run, step, mask_BT, kept, share):
 def test_cells_stay_masked_as_the_official_schedule_says(name):
     """The official loop ends early where there are more steps than cells."""
     cells, steps = map(int, name.split("_")[1:])
-    plan, counts = masked_plan.plan(cells, rule="dimoo", schedule="cosine", steps=steps)
-    after, expected = cells - counts[:, 0].cumsum(), EXPECTED[name.replace("keep", "after")]
+    plan, numbers = masked_plan.plan(cells, rule="dimoo", schedule="cosine", steps=steps)
+    after, expected = (
+        cells - numbers.counts_SB[:, 0].cumsum(),
+        EXPECTED[name.replace("keep", "after")],
+    )
     np.testing.assert_array_equal(after[: len(expected)], expected)
     assert not after[len(expected) :].any() and len(plan.masked) == steps
 
