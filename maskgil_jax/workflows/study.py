@@ -198,5 +198,6 @@ def _shown(plan: Plan, cells: Sequence[Cell]) -> dict[str, epath.Path]:
     shown = {plan.workdir.name: plan.workdir}
     for run in plan.needed_by(cells):
         if run.config.stage != "codes":
-            shown[study_tables.title_of(plan, run)] = run.directory
+            title = study_tables.title_of(plan, run)
+            shown[title if title not in shown else f"{title}, {run.name}"] = run.directory
     return shown
