@@ -197,7 +197,8 @@ class _Planner:
         if step < config.steps:
             self._kept.setdefault(last, set()).add(step)
         decoding = {k: decoding_value(k, v) for k, v in self._config.decoding.items()}
-        decoding |= {k: v for k, v in values.items() if k in flags_of(Decoding)}
+        of_runs = {*self._config.fields, *self._config.changes}
+        decoding |= {k: v for k, v in values.items() if k in {*flags_of(Decoding)} - of_runs}
         names = tuple(run_name for run_name, _ in named.values())
         return Cell(name, values, names, self._codes(named), step, decoding)
 
@@ -212,8 +213,10 @@ class _Planner:
 
     def _step(self, config: ConfigDict, values: Values) -> int:
         """The step of a run that a cell measures."""
-        step: Any = values.get(AT_STEP, config.get("steps", 0))
-        if AT_EPOCH in values:
+        if config.stage == "codes":
+            raise InputError("config.base ends with codes, expected a tokenizer or a generator")
+        step: Any = values.get(AT_EPOCH, values.get(AT_STEP, config.steps))
+        if AT_EPOCH in values and isinstance(values[AT_EPOCH], int | float):
             images = self._config.epoch_images or self._images_of(config)
             step = step_of(float(values[AT_EPOCH]), images, config.batch_size)
         if type(step) is not int or not 1 <= step <= config.steps:

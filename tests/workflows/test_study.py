@@ -81,6 +81,10 @@ WRONG = {
     ),
     "one name": (dict(axes__guidance=(2.0, 2)), "two cells are called rope=2d,at_step=3,guidance"),
     "no such step": (dict(axes__at_step=(3, 7)), "step 7 is measured, but the generator is trai"),
+    "an epoch that is no number": (
+        dict(axes=dict(at_epoch=("all",)), order=()),
+        "step all is measured",
+    ),
     "no such field": (
         dict(fields=dict(rope="generator.model.rpoe")),
         "axis rope, stage generator: .*rpoe",
