@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maskgil_jax.generation.pipelines import Pipeline, pipeline
     from maskgil_jax.pretrained.loading import (
+        ClipEncoder,
         Generator,
         PromptedGenerator,
         SpeechEncoder,
         TextEncoder,
         Tokenizer,
         load,
+        load_clip,
         load_generator,
         load_text_encoder,
         load_tokenizer,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ClipEncoder",
     "Generator",
     "Pipeline",
     "PromptedGenerator",
@@ -38,6 +41,7 @@ __all__ = [
     "TextEncoder",
     "Tokenizer",
     "load",
+    "load_clip",
     "load_generator",
     "load_text_encoder",
     "load_tokenizer",

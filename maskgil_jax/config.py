@@ -17,7 +17,7 @@ _COMPILED = "{workdir}/compilation_cache"
 def _images() -> dict:
     return dict(
         source="",  # embedded | folder:PATH | nested:PATH | parquet:PATTERN | hf:DIR |
-        # tar:PATTERN | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
+        # tar:PATTERN | coco:JSON | tfds:NAME/SPLIT | arrayrecord:DIR (code shards)
         image_size=256,  # pixels; images are scaled and cropped to a square of this side
         crop="random",  # random (LlamaGen's random_crop_arr) | whole_side (taming: as much of the
         # image as fits, cut at random) | center (the same, its middle; ADM)

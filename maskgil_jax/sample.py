@@ -1,7 +1,8 @@
 """Conditions to images: python -m maskgil_jax.sample --model=DIR --classes=207,360 --output=DIR.
 
 A model of text takes --prompts=FILE, a prompt a line, one of speech --speech=A.wav,B.mp3. One of
-features that were computed elsewhere takes those: --features=A.npy,B.npy. A draw that was stopped
+features that were computed elsewhere takes those: --features=A.npy,B.npy. --layout=geneval and dpg
+lay the images out as these benchmarks take them. A draw that was stopped
 goes on where it was when it is started again, unless it is of --speech.
 """
 

@@ -41,6 +41,7 @@ def study(base: ConfigDict) -> ConfigDict:
                 protocol="",  # as in evaluate
                 inception="",  # Inception directory
                 lpips="",  # LPIPS directory
+                clip="",  # CLIP directory
                 features="",  # MODULE:FUNCTION, as in evaluate; "": none
                 codes="",  # images that nothing is trained on (or arrayrecord:DIR), for the
                 # likelihood of their codes; "": none

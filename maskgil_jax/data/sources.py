@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from maskgil_jax.data.formats.arrow import Saved
+from maskgil_jax.data.formats.coco import Coco
 from maskgil_jax.data.formats.embedded import Embedded
 from maskgil_jax.data.formats.folder import Folder
 from maskgil_jax.data.formats.parquet import Parquet
@@ -31,6 +32,7 @@ SOURCES: dict[str, tuple[str, Callable[[str], Source]]] = {
     "parquet": ("parquet:PATTERN", Parquet),
     "hf": ("hf:DIR", Saved),
     "tar": ("tar:PATTERN", Tar),
+    "coco": ("coco:JSON", Coco),
     "tfds": ("tfds:NAME/SPLIT", Tfds),
 }
 

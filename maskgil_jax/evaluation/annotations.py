@@ -10,14 +10,15 @@ import numpy as np
 
 from maskgil_jax.runtime.errors import InputError
 
-KNOWN = ("labels", "class_names", "names", "codes", "codebook_size", "protocol")
+KNOWN = ("labels", "class_names", "captions", "names", "codes", "codebook_size", "protocol")
 
 
 class Annotations(NamedTuple):
     """What a file says of N images.
 
     Attributes:
-      labels: names of their classes, str [N], or None.
+      labels: names of their classes, str [N], or None; of images of captions these.
+      captions: str [N], or None.
       names: of the images, or None.
       codes: int [N, h, w] that a tokenizer made them from, or None.
       codebook_size: of that tokenizer, 0 without codes.
@@ -25,6 +26,7 @@ class Annotations(NamedTuple):
     """
 
     labels: np.ndarray | None
+    captions: np.ndarray | None
     names: Sequence[str] | None
     codes: np.ndarray | None
     codebook_size: int
@@ -57,7 +59,10 @@ def checked(path: str, arrays: Mapping[str, np.ndarray], count: int) -> Annotati
                 f"(codebook_size = {size})"
             )
     protocol = text(path, "protocol", arrays["protocol"]) if "protocol" in arrays else ""
-    return Annotations(labels_of(path, arrays, count), names, codes, size, protocol)
+    if "captions" in arrays:  # classes of these names may be one or several
+        captions = texts(path, "captions", arrays["captions"], count)
+        return Annotations(captions, captions, names, codes, size, protocol)
+    return Annotations(labels_of(path, arrays, count), None, names, codes, size, protocol)
 
 
 def labels_of(path: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:

@@ -22,7 +22,8 @@ def evaluate(
 
     Args:
       samples: images, or a path as `open_side` takes it.
-      reference: such a path; what is not an npz is cropped to the size of the samples.
+      reference: such a path; what is not an npz is cropped to the size of the samples. "": none,
+        for metrics of the samples alone.
       settings: what is measured.
       work: directory for features, in which work that was cut short is resumed.
 
@@ -35,12 +36,14 @@ def evaluate(
         if isinstance(samples, str)
         else samples
     )
-    theirs = open_side(reference, ours, settings.protocol, settings.color)
+    theirs = open_side(reference, ours, settings.protocol, settings.color) if reference else None
     files = [side for side in (ours, theirs) if isinstance(side, FeatureSet)]
     evaluator = make_evaluator(settings, work, files, images=len(files) < 2)
-    pairs = _checked_pairs(evaluator, ours, theirs)
+    pairs = None if theirs is None else _checked_pairs(evaluator, ours, theirs)
+    if not isinstance(ours, FeatureSet):
+        evaluator.check_captions(ours)
     # A reference that cannot be compared with is refused before samples are generated.
-    reference_features = evaluator.reference(theirs)
+    reference_features = None if theirs is None else evaluator.reference(theirs)
     if isinstance(ours, FeatureSet):
         sample_features = ours
     else:

@@ -38,7 +38,7 @@ class Settings:
       protocol: key of protocols.PROTOCOLS.
       color: of images in files, key of color.COLORS; "": as the protocol says.
       is_order: of the Inception Score: "shuffled" as the protocol says, or "file".
-      inception, lpips: directories of these networks, or "".
+      inception, lpips, clip: directories of these networks, or "".
       network: MODULE:FUNCTION, a network of the user's that takes the place of others, or "".
       batch_size: images that a network takes at once.
     """
@@ -49,6 +49,7 @@ class Settings:
     is_order: str = "shuffled"
     inception: str = ""
     lpips: str = ""
+    clip: str = ""
     network: str = ""
     batch_size: int = 32
 
@@ -77,6 +78,7 @@ class Evaluator:
         title: str,
         originals: ImageSet | None = None,
         statistics: bool = True,
+        are_samples: bool = True,
     ) -> FeatureSet:
         """Compute the features that the metrics need; with several processes all of them call this.
 
@@ -88,18 +90,25 @@ class Evaluator:
           originals: image i is what image i of `images` is a reconstruction of; None: there are
             none, and no features of pairs are computed.
           statistics: whether those that came with the images count, instead of their own.
+          are_samples: whether features that are of samples alone are computed too.
 
         Raises:
           InputError: images that cannot be read or used.
         """
+        if are_samples:
+            self.check_captions(images)
         stored = stored_features.statistics_of(images.path) if statistics else {}
         needed = needed_by(
-            metric for metric in self.metrics.values() if metric.covariance_of not in stored
+            metric
+            for metric in self.metrics.values()
+            if metric.covariance_of not in stored
+            and (are_samples or not (metric.alone and metric.paired))
         )
-        alone = [network for network in self.networks if not network.of_pairs]
-        caches = [CachedFeatures(images, alone, needed, self.work)]
+        networks = [network for network in self.networks if needed & {*network.names}]
+        of_pairs = [network for network in networks if network.of_pairs]
+        of_images = [network for network in networks if not network.of_pairs]
+        caches = [CachedFeatures(images, of_images, needed, self.work)]
         caches[0].compute(title)
-        of_pairs = [network for network in self.networks if network.of_pairs]
         if originals and of_pairs:
             pairs = image_sets.Pairs(images, originals)
             caches.append(CachedFeatures(pairs, of_pairs, needed, self.work))
@@ -117,7 +126,17 @@ class Evaluator:
             return side
         stored = stored_features.statistics_of(side.path)
         protocols.check_statistics(self.name, side.path, stored)
-        return self.features_of(side, "reference")
+        return self.features_of(side, "reference", are_samples=False)
+
+    def check_captions(self, images: ImageSet) -> None:
+        """Raise InputError where a metric needs captions of samples, and there are none."""
+        wanted = needed_by(self.metrics.values()) & {*feature_networks.OF_CAPTIONS}
+        if wanted and not images.captioned:
+            raise InputError(
+                f"metric 'clip' is of images and their captions, but {images.path} has none: "
+                "expected images of prompts, an npz with an array `captions` [N], or a data source "
+                "with captions"
+            )
 
     def values(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """The metrics' numbers by name.
@@ -150,8 +169,8 @@ class Evaluator:
                 missing.append(f"no {name} between halves of the reference: {error}")
         return values, missing
 
-    def result(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, Any]:
-        """All that has to be known of a measurement, JSON-able.
+    def result(self, samples: FeatureSet, reference: FeatureSet | None) -> dict[str, Any]:
+        """All that has to be known of a measurement, JSON-able; without a reference, of samples.
 
         Raises:
           InputError: sets that cannot be compared, or not in this way.
@@ -161,7 +180,7 @@ class Evaluator:
         warnings = protocols.cautions(
             self.name,
             samples,
-            reference,
+            reference or samples,
             protocol=self.protocol,
             covariances={
                 name: metric.covariance_of
@@ -170,16 +189,16 @@ class Evaluator:
             },
             scored="is" in self.metrics,
         )
-        values = self.values(samples, reference)
-        floor, missing = self.real_to_real(reference)
+        values = self.values(samples, reference or samples)
+        floor, missing = self.real_to_real(reference) if reference else ({}, [])
         warnings += missing
         for warning in warnings:
             log.warning("warning: %s", warning)
         return {
             "protocol": self.description(),
             "samples": samples.about,
-            "reference": reference.about,
-            "features": self.features(samples, reference),
+            "reference": reference.about if reference else "none",
+            "features": self.features(samples, *([reference] if reference else [])),
             "metrics": values,
             "real_to_real": floor,
             "warnings": warnings,
@@ -201,7 +220,11 @@ class Evaluator:
 
     def of_pairs(self) -> list[str]:
         """Names of the metrics of which image i of both sides has to be the same."""
-        return [name for name, metric in self.metrics.items() if metric.paired and metric.features]
+        return [
+            name
+            for name, metric in self.metrics.items()
+            if metric.paired and metric.features and not metric.alone
+        ]
 
     def description(self) -> dict[str, Any]:
         """How it is measured, in words."""
@@ -277,7 +300,7 @@ def _available(
             f"expected features too, or {flag}, which computes them"
         )
     logits = bool(own) and any("logits" in features for features in files)
-    return metric_table.Available(inception, own, logits, bool(settings.lpips))
+    return metric_table.Available(inception, own, logits, bool(settings.lpips), bool(settings.clip))
 
 
 def _networks(settings: Settings, protocol: Protocol, needed: set[str]) -> list[FeatureNetwork]:
@@ -294,6 +317,9 @@ def _networks(settings: Settings, protocol: Protocol, needed: set[str]) -> list[
         )
     if needed & {*feature_networks.OF_PAIRS}:
         networks.append(feature_networks.of_pairs(needed, settings.lpips, settings.batch_size))
+    if needed & {*feature_networks.OF_CAPTIONS}:
+        prefix = protocol.caption_prefix
+        networks.append(feature_networks.of_captions(settings.clip, settings.batch_size, prefix))
     return networks
 
 

@@ -114,7 +114,7 @@ class CachedFeatures:
         if block.labels is not None:
             arrays["labels"] = block.labels
         for network in self._networks if len(block.images) else ():
-            for name, values in network.compute(block.images).items():
+            for name, values in network.compute(block).items():
                 if name in self.names:
                     arrays[name] = _finite(np.asarray(values), name, network)
         arrays["count"] = np.int64(len(block.images))

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 
 from maskgil_jax.evaluation import image_sets
-from maskgil_jax.metrics import features, reconstruction
+from maskgil_jax.evaluation.image_sets import Block
+from maskgil_jax.metrics import features, reconstruction, scores
 from maskgil_jax.pretrained import model_directory
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.batches import even_batch, fixed_batches
-from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.runtime.errors import InputError, Unreadable
 
 INCEPTION = "Inception 2015-12-05"
 PIXELS = "pixels, averaged to 8x8 RGB (no network: not comparable with FID)"
@@ -29,6 +30,7 @@ RESIZE_NAMES = {
 AT_ONCE = 2
 OF_INCEPTION = ("pool", "spatial", "logits")
 OF_PAIRS = ("psnr", "ssim", "ssim_llamagen", "lpips_vgg")
+OF_CAPTIONS = ("clip_score",)
 
 
 class FeatureNetwork(NamedTuple):
@@ -38,23 +40,23 @@ class FeatureNetwork(NamedTuple):
       about: what results say of it.
       names: of the features that it gives.
       identity: JSON-able: what its numbers depend on.
-      compute: uint8 [n, H, W, 3] to floats [n, D] by name.
-      of_pairs: it takes uint8 [n, 2, H, W, 3] instead.
+      compute: a block of images to floats [n, D] by name.
+      of_pairs: it takes a block of pairs instead.
     """
 
     about: str
     names: tuple[str, ...]
     identity: dict[str, Any]
-    compute: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    compute: Callable[[Block], Mapping[str, np.ndarray]]
     of_pairs: bool = False
 
 
 def pixels() -> FeatureNetwork:
     """Small images as features, under the name `pixels`."""
 
-    def compute(images: np.ndarray) -> dict[str, np.ndarray]:
+    def compute(block: Block) -> dict[str, np.ndarray]:
         try:
-            return {"pixels": features.pixel_features(images)}
+            return {"pixels": features.pixel_features(block.images)}
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -79,11 +81,12 @@ def of_function(name: str) -> FeatureNetwork:
             "into floats [N, D]"
         ) from None
 
-    def compute(images: np.ndarray) -> dict[str, np.ndarray]:
-        values = np.asarray(function(images))
-        if values.ndim != 2 or len(values) != len(images):
+    def compute(block: Block) -> dict[str, np.ndarray]:
+        values = np.asarray(function(block.images))
+        if values.ndim != 2 or len(values) != len(block.images):
             raise InputError(
-                f"features={name} gives {values.shape} for {len(images)} images, expected [N, D]"
+                f"features={name} gives {values.shape} for {len(block.images)} images, expected "
+                "[N, D]"
             )
         return {"features": values}
 
@@ -119,7 +122,7 @@ def inception(
         inception_description(resize, stretch),
         OF_INCEPTION,
         identity,
-        (lambda images: run(stretched(images))) if stretch else run,
+        lambda block: run(stretched(block.images) if stretch else block.images),
     )
 
 
@@ -167,8 +170,8 @@ def of_pairs(names: Iterable[str], lpips: str, batch_size: int) -> FeatureNetwor
         functions["lpips_vgg"], fingerprint = _lpips(lpips, batch_size)
     computed = tuple(sorted({*names} & {*functions}))
 
-    def compute(pairs: np.ndarray) -> dict[str, np.ndarray]:
-        reconstructions, originals = pairs[:, 0], pairs[:, 1]
+    def compute(block: Block) -> dict[str, np.ndarray]:
+        reconstructions, originals = block.images[:, 0], block.images[:, 1]
         try:
             return {name: functions[name](originals, reconstructions)[:, None] for name in computed}
         except ValueError as error:
@@ -202,6 +205,40 @@ def _lpips(
         return run(np.stack([originals, reconstructions], axis=1))["distance"]
 
     return of_each, model_directory.fingerprint(network)
+
+
+def of_captions(directory: str, batch_size: int, prefix: str = "") -> FeatureNetwork:
+    """CLIP, which says how near each image is to its caption: `clip_score`, [n, 1].
+
+    Args:
+      directory: of the network.
+      batch_size: images, or captions, at once.
+      prefix: what all captions begin with.
+
+    Raises:
+      InputError: the directory holds something else; or, when it is called, no captions.
+    """
+    from maskgil_jax.pretrained import clip_encoder, loading
+
+    encoder = loading.load_clip(directory)
+
+    def embeddings(embed: Callable[[Any, jax.Array], jax.Array]) -> Any:
+        return _batched(lambda net, x: {"e": embed(net, x)}, encoder.network, batch_size)
+
+    of_images, of_texts = map(embeddings, (clip_encoder.of_images, clip_encoder.of_texts))
+
+    def compute(block: Block) -> dict[str, np.ndarray]:
+        try:
+            captions = block.read_captions() if block.read_captions else ()
+        except Unreadable as error:
+            raise InputError(f"{error}: expected a caption of every image, for its score") from None
+        ids_BT = encoder.tokenize([prefix + caption for caption in captions])
+        images, texts = of_images(encoder.cropped(block.images)), of_texts(ids_BT)
+        return {"clip_score": scores.clip_score_of_each(images["e"], texts["e"])[:, None]}
+
+    return FeatureNetwork(
+        encoder.about, OF_CAPTIONS, {"fingerprint": encoder.fingerprint, "prefix": prefix}, compute
+    )
 
 
 def _batched(

@@ -52,6 +52,7 @@ class GeneratedImages:
         labels: np.ndarray,
         *,
         names: Sequence[str] | None = None,
+        captions: Sequence[str] | None = None,
         batch_size: int,
         path: str = "samples",
         about: dict[str, Any] | None = None,
@@ -63,6 +64,7 @@ class GeneratedImages:
           models: the generator and its tokenizer.
           labels: int [N], class ids or rows, as the sampler takes them.
           names: of the class of each label, by label; None: not known.
+          captions: that images are generated of, by label; None: of something else.
           batch_size: images generated at once, at most, spread over the devices of this process.
           path: how messages call the set.
           about: JSON-able: what they depend on beside the models: seed, options, conditions.
@@ -76,6 +78,7 @@ class GeneratedImages:
         height, width = generator.grid
         self._size = height * self._tokenizer.downsample, width * self._tokenizer.downsample
         self._names = None if names is None else np.array(names)
+        self._captions, self.captioned = captions, captions is not None
         self.about: dict[str, Any] = {
             "path": path,
             "count": len(labels),
@@ -106,7 +109,12 @@ class GeneratedImages:
                 self._batch_size,
                 self._mesh.size,
             )
-        return Block(images, None if self._names is None else self._names[labels])
+        captions = self._captions
+        return Block(
+            images,
+            None if self._names is None else self._names[labels],
+            read_captions=None if captions is None else lambda: [captions[i] for i in labels],
+        )
 
     def seconds_per_image(self) -> float:
         """Of sampling the codes of a batch, at its fastest; `timing` says so."""

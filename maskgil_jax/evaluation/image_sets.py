@@ -8,7 +8,7 @@ import hashlib
 import logging
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -36,11 +36,13 @@ class Block(NamedTuple):
       images: uint8 [n, H, W, 3]; of pairs [n, 2, H, W, 3].
       labels: names of their classes, str [n], or None where they are not known.
       left_out: images that are not among them, since they cannot be read, with the reasons.
+      read_captions: gives a caption of each, [n], or raises Unreadable; None where there are none.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     left_out: tuple[image_records.Named, ...] = ()
+    read_captions: Callable[[], Sequence[str]] | None = None
 
 
 class ImageSet(Protocol):
@@ -49,10 +51,12 @@ class ImageSet(Protocol):
     Attributes:
       path: how messages call it.
       identity: JSON-able: differs from that of any other set, so that work on it can be resumed.
+      captioned: whether blocks have captions.
     """
 
     path: str
     identity: dict[str, Any]
+    captioned: bool
 
     @property
     def names(self) -> Sequence[str] | None:
@@ -92,6 +96,7 @@ class Npz:
                 )
             self._shape, dtype, by_column = archive.header("arr_0")
             checksum = archive.checksum("arr_0")
+            captions = archive.checksum("captions") if "captions" in archive.names else None
             if by_column:
                 raise ValueError("arr_0 is stored by column (Fortran order), expected C order")
             arrays = {
@@ -104,9 +109,12 @@ class Npz:
         about = annotations.checked(path, arrays, len(self))
         self.labels, self.names = about.labels, about.names
         self.codes, self.codebook_size = about.codes, about.codebook_size
-        self._protocol = about.protocol
+        self._protocol, self._captions = about.protocol, about.captions
+        self.captioned = about.captions is not None
         # The archive holds a checksum of the images, so that they need not be read for this.
         self.identity = {"path": path, "shape": list(self._shape), "crc": checksum}
+        if captions is not None:
+            self.identity["captions"] = captions
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
@@ -142,13 +150,16 @@ class Npz:
                 raise ValueError(f"arr_0 goes on after its {stop} images")
         # A copy, which may be written to: networks of users may want to.
         images = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:]).copy()
-        return Block(images, None if self.labels is None else self.labels[start:stop])
+        labels = None if self.labels is None else self.labels[start:stop]
+        captions = None if self._captions is None else self._captions[start:stop].tolist
+        return Block(images, labels, read_captions=captions)
 
 
 # How images of a source become squares, and how results call it.
 CROPS = {
     "adm": (cropping.center_crop, "ADM centre crop"),
     "bilinear": (cropping.bilinear_crop, "bilinear resize and centre crop"),
+    "lanczos": (cropping.lanczos_crop, "centre crop and Lanczos resize"),
 }
 
 
@@ -171,6 +182,7 @@ class Files:
         self._spec = path if kind in sources.SOURCES else f"folder:{path}"
         self._source = sources.open_source(self._spec)
         self._source.census.announce(path)
+        self.captioned = self._source.census.captioned != 0  # None: not known yet
         self._classes = np.array(self._source.class_names)
         self._side, self._crop, self._color = size, CROPS[crop][0], color
         self.path = path
@@ -214,11 +226,17 @@ class Files:
             loaded = list(pool.map(self._load, range(start, stop)))
         readable = [item for item in loaded if not isinstance(item, image_records.Named)]
         images = [image for image, _ in readable]
+        records = [record for _, record in readable]
         stacked = np.stack(images) if images else np.zeros((0, *self._size, 3), np.uint8)
         left_out = tuple(item for item in loaded if isinstance(item, image_records.Named))
-        return Block(stacked, self._classes[[label for _, label in readable]], left_out)
+        return Block(
+            stacked,
+            self._classes[[record.label for record in records]],
+            left_out,
+            lambda: [image_records.captions_of(record)[0] for record in records],
+        )
 
-    def _load(self, index: int) -> tuple[np.ndarray, int] | image_records.Named:
+    def _load(self, index: int) -> tuple[np.ndarray, image_records.Record] | image_records.Named:
         record = self._source[index]
         try:
             with image_records.opened_image(record, self._color) as image:
@@ -231,7 +249,7 @@ class Files:
                 f"{record.id} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the images of "
                 f"{self.path} before it are {self._size[0]} x {self._size[1]}: expected one size"
             )
-        return pixels, record.label
+        return pixels, record
 
 
 class Pairs:
@@ -259,6 +277,7 @@ class Pairs:
         self.first, self.second = first, second
         self.path = f"{first.path} and {second.path}"
         self.names = first.names
+        self.captioned = False
         self.about: dict[str, Any] = {"path": self.path, "count": len(first)}
         self.identity = {"first": first.identity, "second": second.identity}
 

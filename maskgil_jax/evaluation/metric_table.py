@@ -26,8 +26,10 @@ class Metric(NamedTuple):
       values: (samples, reference) -> numbers by name; ValueError where these sets cannot give them.
       description: how they are computed.
       features: names of those that it needs.
-      paired: sample i belongs to image i of the reference, so that halves of one set give nothing.
+      paired: sample i belongs to image i of the reference, or to something else, so that halves of
+        one set give nothing.
       covariance_of: name of the features of which it needs mean and covariance alone, or "".
+      alone: it is of the samples alone, whatever the reference is.
     """
 
     values: Callable[[FeatureSet, FeatureSet], Values]
@@ -35,12 +37,14 @@ class Metric(NamedTuple):
     features: tuple[str, ...] = ()
     paired: bool = False
     covariance_of: str = ""
+    alone: bool = False
 
 
 INCEPTION_METRICS = ("fid", "rfid", "sfid", "is", "pr", "kid", "dc")
 ANY_METRICS = ("frechet", "pr", "kid", "dc", "accuracy")
 PAIR_METRICS = ("psnr", "ssim", "lpips")
-KNOWN = tuple(dict.fromkeys((*INCEPTION_METRICS, *ANY_METRICS, *PAIR_METRICS, "codebook")))
+ALONE = ("is", "clip", "codebook")  # that need no reference
+KNOWN = tuple(dict.fromkeys((*INCEPTION_METRICS, *ANY_METRICS, *PAIR_METRICS, "clip", "codebook")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +56,14 @@ class Available:
       own: name of another network, which then takes the place of pixels, or "".
       logits: whether that gives logits too.
       lpips: whether there is an LPIPS network.
+      clip: whether there is a CLIP.
     """
 
     inception: str = ""
     own: str = ""
     logits: bool = False
     lpips: bool = False
+    clip: bool = False
 
 
 def metrics_of(names: Sequence[str], protocol: Protocol, available: Available) -> dict[str, Metric]:
@@ -84,6 +90,8 @@ def metrics_of(names: Sequence[str], protocol: Protocol, available: Available) -
         name: metric for name, metric in _OF_IMAGES.items() if name != "lpips" or available.lpips
     }
     table = any_features | of_images
+    if available.clip:
+        table["clip"] = _clip(protocol)
     if available.inception and not available.own:
         table |= inception
     for name in names:
@@ -96,6 +104,8 @@ def _why_not(name: str, available: Available, any_features: Iterable[str]) -> st
     """Why there is no such metric, as the rest of a message."""
     if name == "lpips":
         return " needs lpips=DIR (from maskgil_jax.convert import --format=lpips)"
+    if name == "clip":
+        return " needs clip=DIR (from maskgil_jax.convert import --format=clip)"
     if name in INCEPTION_METRICS and available.own:
         return (
             f" is of Inception's features, but these are of {available.own}: expected some of "
@@ -116,7 +126,7 @@ def default_names(protocol: Protocol, available: Available) -> tuple[str, ...]:
     translated = (
         "frechet" if name in ("fid", "sfid", "rfid") else name for name in protocol.metrics
     )
-    possible = {*ANY_METRICS, *PAIR_METRICS, *(("is",) if available.logits else ())}
+    possible = {*ANY_METRICS, *PAIR_METRICS, "clip", *(("is",) if available.logits else ())}
     return tuple(dict.fromkeys(name for name in translated if name in possible))
 
 
@@ -207,7 +217,20 @@ def _score(prefix: str, protocol: Protocol, network: str) -> Metric:
     if protocol.shuffle is not None:
         kind = "RandomState" if protocol.legacy_shuffle else "default_rng"
         order = f"shuffled by numpy's {kind}({protocol.shuffle})"
-    return Metric(values, f"{split}, {order}; {network}", ("logits",))
+    return Metric(values, f"{split}, {order}; {network}", ("logits",), alone=True)
+
+
+def _clip(protocol: Protocol) -> Metric:
+    prefix = protocol.caption_prefix
+    before = f"{prefix!r} before each caption" if prefix else "captions as they are"
+    return Metric(
+        _mean_of("clip_score"),
+        "mean of max(100 cos, 0) of an image and its caption, the first where it has several "
+        f"(Hessel et al. 2021, with 100 for their 2.5; torchmetrics); {before}",
+        ("clip_score",),
+        paired=True,
+        alone=True,
+    )
 
 
 def _mean_of(*names: str) -> Callable[[FeatureSet, FeatureSet], Values]:
@@ -244,5 +267,6 @@ _OF_IMAGES = {
         _codebook,
         "all codes of the samples: share of the codebook that occurs, exp of the entropy",
         paired=True,
+        alone=True,
     ),
 }

@@ -14,7 +14,9 @@ class Generating:
     classes: tuple[str, ...] = option(
         "class ids, names of classes, or ranges such as 0-99; default: all, as many of each", ()
     )
-    prompts: str = option("file of prompts, one a line, for a model of text", "")
+    prompts: str = option(
+        "file of prompts, one a line, or COCO's JSON file of captions, for a model of text", ""
+    )
     speech: str = option(
         "folder of recordings, or of a sub-folder of them for each class, for a model of speech",
         "",
@@ -34,13 +36,13 @@ class Measuring:
 
     metrics: tuple[str, ...] = option(
         "some of frechet, pr (precision and recall), kid, dc (density and coverage), accuracy, "
-        "psnr, ssim, lpips, codebook; with --inception fid, rfid, sfid, is too; default: the "
-        "protocol's, or frechet and pr",
+        "psnr, ssim, lpips, codebook; with --inception fid, rfid, sfid, is too; with --clip clip; "
+        "default: the protocol's, or frechet and pr",
         (),
     )
     protocol: str = option(
-        "how published numbers were measured: adm, torch-fidelity, clean-fid, maskgil-released or "
-        "rfid-val; default: none of them, with the settings of adm",
+        "how published numbers were measured: adm, torch-fidelity, clean-fid, maskgil-released, "
+        "rfid-val or coco-30k; default: none of them, with the settings of adm",
         "",
     )
     is_order: str = option(
@@ -50,6 +52,9 @@ class Measuring:
     )
     inception: str = option("Inception directory, of which pr, kid and dc are then too", "")
     lpips: str = option("LPIPS directory, for the metric lpips", "")
+    clip: str = option(
+        "CLIP directory, for the metric clip: how near images are to their captions", ""
+    )
     features: tuple[str, ...] = option(
         "MODULE:FUNCTION, uint8 [N, H, W, 3] -> floats [N, D]: a network of your own, which takes "
         "the place of pixels and Inception (the module is imported, and so its code runs); or "
@@ -67,7 +72,7 @@ class EvaluateOptions:
     """What maskgil_jax.evaluate measures."""
 
     samples: str = option("F.npz (images, or features), a folder, or a data source", "")
-    reference: str = option("the same", "")
+    reference: str = option("the same; none for metrics of the samples alone", "")
     output: str = option("JSON file to write")
     model: str = option("generator directory, which generates the samples", "")
     num: int = option("images that it generates", 50_000, least=2)

@@ -62,7 +62,7 @@ def beside(content: Mapping[str, Any]) -> dict[str, Any]:
     reason = _why_not(content)
     if reason:
         return {"none": reason}
-    metrics, reference = content["metrics"], content["reference"]
+    metrics, reference = content["metrics"], _reference(content)
     rows = []
     for row in _of_protocol(content):
         shared = {name: value for name, value in row.metrics.items() if name in metrics}
@@ -76,8 +76,14 @@ def _of_protocol(content: Mapping[str, Any]) -> list[Published]:
     return [row for row in values() if row.protocol and row.protocol == name]
 
 
-def _is_of(row: Published, reference: Mapping[str, Any]) -> bool:
-    return row.reference.lower() in str(reference["path"]).lower()
+def _reference(content: Mapping[str, Any]) -> str:
+    """The path of what samples were compared with; "none" where that is nothing."""
+    reference = content["reference"]
+    return str(reference["path"]) if isinstance(reference, Mapping) else "none"
+
+
+def _is_of(row: Published, reference: str) -> bool:
+    return row.reference.lower() in reference.lower()
 
 
 def _why_not(content: Mapping[str, Any]) -> str:
@@ -89,12 +95,12 @@ def _why_not(content: Mapping[str, Any]) -> str:
     count, counts = content["samples"]["count"], sorted({row.samples for row in rows})
     if count not in counts:
         return f"{count:,} samples; published numbers of {name} are of {counts[0]:,}"
-    reference = content["reference"]
+    reference = _reference(content)
     fitting = [row for row in rows if _is_of(row, reference)]
     if not fitting:
         names = ", ".join(sorted({row.reference for row in rows}))
         return (
-            f"compared with {reference['path']}; published numbers of {name} are of ImageNet, "
+            f"compared with {reference}; published numbers of {name} are of ImageNet, "
             f"against what is called {names}"
         )
     if not any({*row.metrics} & {*content["metrics"]} for row in fitting):

@@ -12,7 +12,7 @@ from etils import epath
 
 from maskgil_jax.data.companions import recordings
 from maskgil_jax.data.sound import audio
-from maskgil_jax.evaluation import evaluation, published
+from maskgil_jax.evaluation import evaluation, metric_table, published
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
@@ -54,7 +54,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 
 def sides(options: EvaluateOptions) -> tuple[str, str]:
-    """Paths of samples ("" for those of a model) and reference.
+    """Paths of samples ("" for those of a model) and reference ("" for none).
 
     Raises:
       InputError: options that name none, or one twice.
@@ -78,8 +78,12 @@ def sides(options: EvaluateOptions) -> tuple[str, str]:
             "one of samples=DIR (images or features) and model=DIR (a generator of them) is "
             f"expected, {'both' if options.samples else 'none'} given"
         )
-    if not options.reference:
-        raise InputError("reference: expected what the samples are compared with, none given")
+    metrics = options.measuring.metrics
+    if not options.reference and not (metrics and {*metrics} <= {*metric_table.ALONE}):
+        raise InputError(
+            "reference: expected what the samples are compared with, none given (of the metrics "
+            f"{', '.join(metric_table.ALONE)} alone need none)"
+        )
     return options.samples, options.reference
 
 
@@ -92,6 +96,7 @@ def settings_of(measuring: Measuring) -> Settings:
         is_order=measuring.is_order,
         inception=measuring.inception,
         lpips=measuring.lpips,
+        clip=measuring.clip,
         network=features[0] if len(features) == 1 else "",
         batch_size=measuring.feature_batch_size,
     )
@@ -141,6 +146,7 @@ def generated_images(
         models,
         request.labels[np.arange(count) % len(request.labels)],
         names=request.names if request.of_classes else None,
+        captions=request.names if request.texts else None,
         batch_size=options.batch_size,
         path=path,
         about={**samplers.description(decoding, options.seed, models.generator), **about},

@@ -13,12 +13,15 @@ from maskgil_jax.runtime.errors import InputError
 CONDITIONS = ("classes", "prompts", "speech", "features")  # options of which one is given
 
 
-def check(options: Drawing, described: Generator) -> tuple[str, list[str]]:
+def check(
+    options: Drawing, described: Generator, prompts: list[str] | None = None
+) -> tuple[str, list[str]]:
     """What is given, before weights are read: the condition's name, and the lines of prompts.
 
     Args:
       options: of a command that draws.
       described: the generator, with or without weights.
+      prompts: what options.prompts holds, where it was read already.
 
     Returns:
       The name is "" for a generator without a condition.
@@ -30,7 +33,9 @@ def check(options: Drawing, described: Generator) -> tuple[str, list[str]]:
     condition = _condition(options, described.is_unconditional)
     if condition == "classes":
         requests.of_classes(described, options.classes)
-    return condition, requests.read_prompts(options.prompts) if options.prompts else []
+    if prompts is None:
+        prompts = requests.read_prompts(options.prompts) if options.prompts else []
+    return condition, prompts
 
 
 def _condition(options: Drawing, unconditional: bool) -> str:

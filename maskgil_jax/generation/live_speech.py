@@ -15,6 +15,7 @@ from maskgil_jax.data.sound import audio
 from maskgil_jax.data.sound.utterances import Utterance
 from maskgil_jax.generation import samplers, samples
 from maskgil_jax.generation.images import decoder
+from maskgil_jax.generation.layouts import Draw
 from maskgil_jax.models.token_models.conditions import Features
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
@@ -183,7 +184,7 @@ def _finish(
     labels = np.repeat(np.arange(len(answers)), count)
     settings = {**settings, "images": len(labels), "said": texts}
     images = [answer.images for answer in answers]
-    samples.finish(output, images, images[0].shape[1:3], labels, texts, count, settings)
+    samples.finish(output, images, Draw(images[0].shape[1:3], labels, texts, count, settings))
 
 
 def listener_of(

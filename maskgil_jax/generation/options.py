@@ -88,7 +88,9 @@ class Drawing:
         "generator",
         (),
     )
-    prompts: str = option("instead of classes: file of prompts, one a line", "")
+    prompts: str = option(
+        "instead of classes: file of prompts, one a line; or COCO's JSON file of captions", ""
+    )
     negative_prompt: str | None = option(
         "what images should not show: guidance leads away from it; for all prompts", None
     )
@@ -131,6 +133,12 @@ class SampleOptions(Drawing):
         "WIDTHxHEIGHT of the images in pixels, such as 512x256; default: the square that the model "
         "was trained on",
         "",
+    )
+    layout: str = option(
+        "where images lie: plain; or as the programs of GenEval and DPG-Bench take them, of "
+        "--prompts=evaluation_metadata.jsonl or a folder of NAME.txt, with --num=4",
+        "plain",
+        choices=("plain", "geneval", "dpg"),
     )
     processes: Processes
 

@@ -12,6 +12,7 @@ from etils import epath
 
 from maskgil_jax.conditioning import choice, speech
 from maskgil_jax.data.companions import features
+from maskgil_jax.data.formats import coco
 from maskgil_jax.data.images import buckets
 from maskgil_jax.data.records import captions
 from maskgil_jax.data.sound import audio
@@ -279,7 +280,7 @@ def check_listed(generator: PromptedGenerator, size: str, grid: tuple[int, int])
 
 
 def read_prompts(path: str) -> list[str]:
-    """The lines of a file of prompts, without the blank ones.
+    """The lines of a file of prompts, without the blank ones; of a JSON file those of coco.prompts.
 
     Messages name lines by their numbers in the file, and where blank lines lie between prompts,
     the log says on which lines these are.
@@ -287,25 +288,39 @@ def read_prompts(path: str) -> list[str]:
     Raises:
       InputError: no such file, not UTF-8, no prompt in it, or one that is too long.
     """
+    if path.endswith(".json"):
+        prompts, what = coco.prompts(path)
+        log.info("%s: %s", path, "\n".join(what))
+        return prompts
+    if path.endswith(".jsonl"):
+        raise InputError(
+            f"prompts={path}: lines of JSON go with layout=geneval of maskgil_jax.sample, expected "
+            "a file with a prompt a line"
+        )
     try:
         lines = captions.lines(captions.decode(epath.Path(path).read_bytes()))
     except (OSError, Unreadable) as error:
         raise InputError(f"prompts={path}: {error}") from None
-    prompts: list[str] = []
+    prompts = []
     numbers: list[int] = []
     for number, line in enumerate(lines, 1):
         if captions.is_blank(line):
             continue
-        try:
-            prompts += captions.checked([line])
-        except Unreadable as error:
-            raise InputError(f"prompts={path}: line {number}: {error}") from None
+        prompts.append(check_prompt(line, f"prompts={path}: line {number}"))
         numbers.append(number)
     if not prompts:
         raise InputError(f"prompts={path}: no line of it is a prompt")
     if numbers[-1] > len(numbers):
         log.info("%s: %d prompts, on lines %s", path, len(prompts), _ranges(numbers))
     return prompts
+
+
+def check_prompt(text: str, where: str) -> str:
+    """A prompt without space around it; InputError, which begins with `where`, if it is none."""
+    try:
+        return captions.checked([text])[0]
+    except Unreadable as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _ranges(numbers: Sequence[int], most: int = 20) -> str:

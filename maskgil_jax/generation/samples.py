@@ -8,33 +8,30 @@ image.
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
-from PIL import Image
 
-from maskgil_jax.generation import pictures
+from maskgil_jax.generation import layouts, pictures
 from maskgil_jax.generation.images import decoder
+from maskgil_jax.generation.layouts import PLAIN, Draw, Layout
 from maskgil_jax.generation.placing import Devices
 from maskgil_jax.generation.samplers import Sampler
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
-from maskgil_jax.runtime import files, npz, processes, unfinished, version
+from maskgil_jax.runtime import processes, unfinished, version
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.progress import Progress
 from maskgil_jax.runtime.unfinished import Written
 
 log = logging.getLogger("maskgil_jax")
 
-INDEX = "samples.npz"
-COLUMNS, ROWS = 16, 32  # of grid.png, at most
-READ = 64  # images that are read at once for samples.npz
+READ = 64  # images that are read at once for what lies beside them
 
 
 def write_samples(
@@ -50,13 +47,16 @@ def write_samples(
     devices: Devices,
     memory: float | None = None,
     removes_unfinished: bool = True,
+    of_prompts: bool = False,
+    layout: Layout = PLAIN,
 ) -> None:
     """Generate `per_label` images of each label; after a stop, those that are missing.
 
     Writes OUTPUT/00000.png ..., OUTPUT/grid.png (a labelled row of at most 16 images per label, of
     the first 32 labels) and OUTPUT/samples.npz (`arr_0` uint8 NHWC, `labels` int64, `class_names`,
-    and `settings` in JSON). Samples of other settings that lie there are removed. With several
-    processes all of them call this; the first writes the grid and samples.npz.
+    `settings` in JSON, and of prompts `captions`, one of each image). Samples of other settings
+    that lie there are removed. With several processes all of them call this; the first writes the
+    grid and samples.npz.
 
     Args:
       sampler: labels to codes, on these devices.
@@ -70,58 +70,81 @@ def write_samples(
       devices: where images are drawn, and how many at once.
       memory: of the tokenizer, see images.decoder.
       removes_unfinished: see unfinished.begin.
+      of_prompts: whether names are prompts, so that they are captions of the images.
+      layout: where all these files lie, and which they are; the above is layouts.PLAIN.
 
     Raises:
       InputError: a directory that cannot be written, or images that cannot be generated.
     """
-    output = epath.Path(output)
-    row_names = [names[label] for label in labels]
+    of_rows = {"names": [names[label] for label in labels]}
     labels = np.repeat(labels, per_label)
-    settings = {
-        **settings,
-        "images": len(labels),
-        "size": size,
-        "labels": labels.tolist(),
-        "names": row_names,
-    }
-    resumed = _begin(output, settings, len(labels), removes_unfinished)
-    batches = _batches_of_process(output, len(labels), devices.rows, size if resumed else None)
+    of_images = {"images": len(labels), "size": size, "labels": labels.tolist()}
+    of_layout = {"layout": layout.settings} if layout.settings else {}
+    settings = {**settings, **of_images, **of_rows, **of_layout}
+    place = _Place(epath.Path(output), layout, size)
+    resumed = _begin(place, settings, len(labels), removes_unfinished)
+    batches = _batches_of_process(place, len(labels), devices.rows, resumed)
     pixels = decoder(tokenizer, memory, devices.count)
-    _generate(sampler, pixels, output, labels, batches, devices)
+    _generate(sampler, pixels, place, labels, batches, devices)
     processes.wait("images are drawn")
     if processes.first():
-        images = _kept_images(output, len(labels), size)
-        finish(output, images, size, labels, names, per_label, settings)
+        draw = Draw(size, labels, names, per_label, settings, of_prompts)
+        finish(place.output, _kept_images(place, len(labels)), draw, layout)
     processes.wait("samples are complete")
 
 
+class _Place(NamedTuple):
+    """Where images lie.
+
+    Attributes:
+      output: directory.
+      layout: of it.
+      size: (H, W).
+    """
+
+    output: epath.Path
+    layout: Layout
+    size: tuple[int, int]
+
+    def read(self, start: int, count: int) -> np.ndarray | None:
+        """Images start .. start + count - 1, uint8 [count, H, W, 3], or None unless all are."""
+        images = []
+        for i in range(start, start + count):
+            if (pixels := self.layout.read(self.output, i, self.size)) is None:
+                return None
+            images.append(pixels)
+        return np.stack(images)
+
+
 def _begin(
-    output: epath.Path, settings: Mapping[str, Any], count: int, removes_unfinished: bool
+    place: _Place, settings: Mapping[str, Any], count: int, removes_unfinished: bool
 ) -> bool:
     """Mark the directory; whether images of these settings may be there already."""
 
+    output, layout = place.output, place.layout
+
     def begin() -> int:
-        files_of = written(settings, count)
-        resumed = unfinished.begin(output, files_of, _finished(output), removes_unfinished)
+        new = Written(settings, layout.files(count))
+        before = layouts.finished(output)
+        resumed = unfinished.begin(output, new, before, removes_unfinished, layout.overwrites)
         if resumed:
-            done = {path.name for path in output.iterdir()} & {*map(_name, range(count))}
-            log.info("%s: %d of %d images are there", output, len(done), count)
+            there = unfinished.there(output, new.files)
+            done = sum(layout.is_drawn(i, there) for i in range(count))
+            log.info("%s: %d of %d images are there", output, done, count)
         return resumed
 
     return bool(processes.by_first(begin, f"output={output}"))
 
 
-def _batches_of_process(
-    output: epath.Path, count: int, rows: int, size: tuple[int, int] | None
-) -> list[range]:
-    """The batches that this process has to draw; where there is a size, some may be there."""
+def _batches_of_process(place: _Place, count: int, rows: int, resumed: bool) -> list[range]:
+    """The batches that this process has to draw; of a draw that goes on, some may be there."""
     batches = [range(start, min(start + rows, count)) for start in range(0, count, rows)]
     mine = batches[jax.process_index() :: jax.process_count()]
-    if size is None:
+    if not resumed:
         return mine
 
     def is_there(batch: range) -> bool:
-        return read_images(output, batch.start, len(batch), size) is not None
+        return place.read(batch.start, len(batch)) is not None
 
     with ThreadPoolExecutor() as pool:
         there = list(pool.map(is_there, mine))
@@ -131,7 +154,7 @@ def _batches_of_process(
 def _generate(
     sampler: Sampler,
     pixels: Callable[[Any], np.ndarray],
-    output: epath.Path,
+    place: _Place,
     labels: np.ndarray,
     batches: Sequence[range],
     devices: Devices,
@@ -146,7 +169,7 @@ def _generate(
             images = pixels(sampler(labels[indices % len(labels)], indices))
             if written:
                 written.result()
-            written = writer.submit(_write_batches, output, images, together, devices.rows)
+            written = writer.submit(_write_batches, place, images, together, devices.rows)
             progress.update(sum(map(len, together)))
         if written:
             written.result()
@@ -163,15 +186,14 @@ def _filled_up(batches: Sequence[range], devices: Devices) -> np.ndarray:
     return (np.array(starts, np.int32)[:, None] + np.arange(devices.rows, dtype=np.int32)).ravel()
 
 
-def _write_batches(
-    output: epath.Path, images: np.ndarray, batches: Sequence[range], rows: int
-) -> None:
+def _write_batches(place: _Place, images: np.ndarray, batches: Sequence[range], rows: int) -> None:
     """Write the images of batches, uint8 [at least batches x rows, H, W, 3]."""
     for i, batch in enumerate(batches):
-        write_images(output, images[i * rows : i * rows + len(batch)], batch.start)
+        some = images[i * rows : i * rows + len(batch)]
+        write_images(place.output, some, batch.start, place.layout)
 
 
-def _kept_images(output: epath.Path, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def _kept_images(place: _Place, count: int) -> Iterator[np.ndarray]:
     """All images of a directory in their order, some at once.
 
     Raises:
@@ -180,14 +202,15 @@ def _kept_images(output: epath.Path, count: int, size: tuple[int, int]) -> Itera
     with ThreadPoolExecutor() as pool:
         for start in range(0, count, READ):
             indices = range(start, min(start + READ, count))
-            images = list(pool.map(lambda i: _read_image(output, i, size), indices))
+            images = list(pool.map(lambda i: place.read(i, 1), indices))
             for i, image in zip(indices, images, strict=True):
                 if image is None:
                     raise InputError(
-                        f"output={output}: {_name(i)}, which was drawn, is not there or damaged: "
-                        "expected a directory that all processes see, which nothing else changes"
+                        f"output={place.output}: {place.layout.image(i)}, which was drawn, is not "
+                        "there or damaged: expected a directory that all processes see, which "
+                        "nothing else changes"
                     )
-            yield np.stack([image for image in images if image is not None])
+            yield np.concatenate([image for image in images if image is not None])
 
 
 def settings_of(generator: Generator, tokenizer: Tokenizer, **others: Any) -> dict[str, Any]:
@@ -205,121 +228,26 @@ def settings_of(generator: Generator, tokenizer: Tokenizer, **others: Any) -> di
 
 def written(settings: Mapping[str, Any] | None, count: int) -> Written:
     """The files of so many samples."""
-    return Written(settings, [*map(_name, range(count)), "grid.png", "latency.json", INDEX])
+    return Written(settings, PLAIN.files(count))
 
 
 def begin_from_start(output: epath.PathLike) -> None:
     """Mark a directory for samples that cannot be resumed; removes those that lie there."""
-    unfinished.begin(output, written(None, 0), _finished(epath.Path(output)))
+    unfinished.begin(output, written(None, 0), layouts.finished(epath.Path(output)))
 
 
-def read_images(
-    output: epath.Path, start: int, count: int, size: tuple[int, int]
-) -> np.ndarray | None:
-    """Images start .. start + count - 1, uint8 [count, H, W, 3], or None unless all are there."""
-    images = []
-    for i in range(start, start + count):
-        if (pixels := _read_image(output, i, size)) is None:
-            return None
-        images.append(pixels)
-    return np.stack(images)
-
-
-def _read_image(output: epath.Path, index: int, size: tuple[int, int]) -> np.ndarray | None:
-    try:
-        with (output / _name(index)).open("rb") as file, Image.open(file) as image:
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError):  # as Pillow calls damage to a PNG
-        return None
-    return pixels if pixels.shape == (*size, 3) else None
-
-
-def write_images(output: epath.Path, images: np.ndarray, start: int = 0) -> None:
-    """Write uint8 [N, H, W, 3] as OUTPUT/00000.png ..., from the number `start` on."""
-    paths = [output / _name(i) for i in range(start, start + len(images))]
+def write_images(
+    output: epath.Path, images: np.ndarray, start: int = 0, layout: Layout = PLAIN
+) -> None:
+    """Write uint8 [N, H, W, 3], the images from the number `start` on, as OUTPUT/00000.png ..."""
+    paths = [output / layout.image(i) for i in range(start, start + len(images))]
     with ThreadPoolExecutor() as pool:
         list(pool.map(pictures.save, paths, images))
 
 
 def finish(
-    output: epath.Path,
-    images: Iterable[np.ndarray],
-    size: tuple[int, int],
-    labels: np.ndarray,
-    names: Sequence[str],
-    per_label: int,
-    settings: Mapping[str, Any],
+    output: epath.Path, images: Iterable[np.ndarray], draw: Draw, layout: Layout = PLAIN
 ) -> None:
-    """Write OUTPUT/grid.png and OUTPUT/samples.npz, and take the mark off.
-
-    Args:
-      output: directory of the samples.
-      images: all, in their order, some at once: uint8 [n, H, W, 3].
-      size: (H, W).
-      labels: int [N].
-      names: as in `write_samples`.
-      per_label: images of each label.
-      settings: as in `write_samples`, with `images`, their number.
-    """
-    grid = _Grid([names[label] for label in labels[::per_label]], per_label)
-    files.write_npz(
-        output / INDEX,
-        arr_0=files.InPieces((len(labels), *size, 3), np.uint8, grid.seen(images)),
-        labels=labels,
-        class_names=np.array(names),
-        settings=np.array(files.to_json(settings)),
-    )
-    pictures.save(output / "grid.png", grid.picture())
-    if grid.left_out:
-        log.info(
-            "%s/grid.png is of the first %d of %d classes, prompts or files",
-            *(output, ROWS, ROWS + grid.left_out),
-        )
+    """Write what lies beside the images, and take the mark off; arguments as Layout.finish."""
+    layout.finish(output, images, draw)
     unfinished.end(output)
-
-
-class _Grid:
-    """The picture of the first images of the first labels, of images that pass by.
-
-    Attributes:
-      left_out: number of labels that are not in it.
-    """
-
-    def __init__(self, names: Sequence[str], per_label: int):
-        """Take the names of all labels, and the number of images of each."""
-        self._names, self._per_label = names[:ROWS], per_label
-        self.left_out = len(names) - len(self._names)
-        self._images: list[np.ndarray] = []
-
-    def seen(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same images, of which those of the grid are kept."""
-        number = 0
-        for some in images:
-            for image in some[: max(0, len(self._names) * self._per_label - number)]:
-                if number % self._per_label < COLUMNS:
-                    self._images.append(image)
-                number += 1
-            yield some
-
-    def picture(self) -> np.ndarray:
-        """After all images have passed: uint8 [H', W', 3]."""
-        columns = min(self._per_label, COLUMNS)
-        return pictures.labelled_rows(np.stack(self._images), self._names, columns)
-
-
-def _name(index: int) -> str:
-    return f"{index:05}.png"
-
-
-def _finished(output: epath.Path) -> Written | None:
-    """The files of finished samples in a directory; None where none of ours lie there."""
-    path = output / INDEX
-    if not path.exists():
-        return None
-    try:
-        text = npz.read_arrays(str(path), only=["settings"])["settings"]
-        settings = json.loads(str(text))
-        return written(settings, int(settings["images"]))
-    except (InputError, ValueError, KeyError, TypeError):
-        log.warning("%s is not of samples of this version: what lies beside it stays", path)
-        return None

@@ -8,7 +8,16 @@ from typing import Any
 import jax
 
 from maskgil_jax.data.sound import audio, utterances
-from maskgil_jax.generation import asked, live_speech, placing, requests, samplers, samples
+from maskgil_jax.generation import (
+    asked,
+    benchmarks,
+    live_speech,
+    placing,
+    requests,
+    samplers,
+    samples,
+)
+from maskgil_jax.generation.layouts import PLAIN, Layout
 from maskgil_jax.generation.options import SampleOptions
 from maskgil_jax.generation.placing import Devices
 from maskgil_jax.generation.requests import Request
@@ -29,7 +38,8 @@ def sample(options: SampleOptions) -> None:
         that do not fit together.
     """
     described = loading.generator_without_weights(options.model)
-    condition, lines = asked.check(options, described)
+    layout, prompts = _layout_of(options, described)
+    condition, lines = asked.check(options, described, prompts)
     if condition == "speech" and jax.process_count() > 1:
         raise InputError("distributed: images of speech are drawn by one process")
     speech = open_utterances(options.speech, options.silence) if options.speech else None
@@ -45,7 +55,17 @@ def sample(options: SampleOptions) -> None:
         sample_speech(options, generator, tokenizer, speech, grid)
     else:
         request, about = asked.read(options, condition, generator, lines)
-        sample_request(options, generator, tokenizer, request, about, grid)
+        sample_request(options, generator, tokenizer, request, about, grid, layout)
+
+
+def _layout_of(options: SampleOptions, described: Generator) -> tuple[Layout, list[str] | None]:
+    """The layout that is asked for, and the prompts that belong to it, if any do."""
+    if options.layout == "plain":
+        return PLAIN, None
+    layout, prompts = benchmarks.of_benchmark(options.layout, options.prompts, options.num)
+    sides = requests.pixels_of(options.size, "size")[::-1] if options.size else described.grid
+    layout.check_size(*sides)
+    return layout, prompts
 
 
 def sample_request(
@@ -55,6 +75,7 @@ def sample_request(
     request: Request,
     about: Mapping[str, Any],
     grid: tuple[int, int] | None,
+    layout: Layout = PLAIN,
 ) -> None:
     """Generate images of classes, prompts or features; `request` and `about` as `asked.read`."""
     total = len(request.labels) * options.num
@@ -82,6 +103,8 @@ def sample_request(
         devices=devices,
         memory=_memory(options),
         removes_unfinished=False,
+        of_prompts=request.texts is not None,
+        layout=layout,
     )
     log.info("wrote %d images to %s", total, options.output)
 

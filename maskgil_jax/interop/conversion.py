@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from maskgil_jax.interop import (
+    clip,
     description,
     diffusers_vq,
     engine,
@@ -64,6 +65,7 @@ FORMATS: dict[str, ModuleType] = {
     "gemma": gemma,
     "whisper": whisper,
     "whisper-ctranslate2": whisper_ctranslate2,
+    "clip": clip,
 }
 
 # What writes a folder that draws images by itself: (source, output, arguments, tokenizer).

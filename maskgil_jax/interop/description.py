@@ -19,7 +19,10 @@ KEY = "maskgil_jax"
 PROVENANCE = {"tokenizer": dict, "class_names": list, "encoder": dict}
 OF_TRAINING = ("remat", "unroll")  # of arguments, as in `loading.load`
 # Arguments of which each unit has tensors of its own.
-COUNTS = ("layers", "encoder_layers", "decoder_layers", "res_blocks")
+COUNTS = (
+    *("layers", "encoder_layers", "decoder_layers", "res_blocks"),
+    *("image_layers", "text_layers"),
+)
 
 
 class Description(NamedTuple):

@@ -60,7 +60,7 @@ class Entry:
         if self.joined is not None and self.axes and self.split:
             array = array.reshape([self.split[axis] for axis in self.axes])
         x = array if self.axes is None else array.transpose(np.argsort(self.axes))
-        return np.ascontiguousarray(x.reshape(self.shape))
+        return np.ascontiguousarray(x).reshape(self.shape)  # which makes one axis of none
 
 
 def load(

@@ -1,4 +1,8 @@
-"""The inception score: how sure a classifier is of each image, and how varied its classes are."""
+"""Scores of images without a reference.
+
+The inception score: how sure a classifier is of each image, and how varied its classes are. The
+CLIP score: how near images are to their captions.
+"""
 
 import numpy as np
 import scipy.special
@@ -61,3 +65,26 @@ def _score(logits: np.ndarray) -> float:
     # The mean divergence as a difference of entropies, which knows that 0 log 0 is 0.
     own = scipy.special.entr(p).sum(axis=1).mean()
     return float(np.exp(scipy.special.entr(p.mean(axis=0)).sum() - own))
+
+
+def clip_score(images: np.ndarray, captions: np.ndarray) -> float:
+    """Mean of `clip_score_of_each`, whose arguments it takes."""
+    return float(clip_score_of_each(images, captions).mean())
+
+
+def clip_score_of_each(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+    """100 times the cosine of an image and its caption, or 0 where that is negative: float64 [N].
+
+    Args:
+      images, captions: CLIP's embeddings, [N, E], of which none is zero.
+
+    Source: Hessel et al. 2021 (arXiv 2104.08718), with 100 in the place of their w = 2.5.
+    torchmetrics' CLIPScore cuts off at 0 after the mean.
+    """
+    images, captions = np.asarray(images, np.float64), np.asarray(captions, np.float64)
+    if images.shape != captions.shape or images.ndim != 2:
+        raise ValueError(
+            f"images {images.shape} and captions {captions.shape}, expected two arrays [N, E]"
+        )
+    lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(captions, axis=1)
+    return 100 * np.maximum((images * captions).sum(axis=1) / lengths, 0)

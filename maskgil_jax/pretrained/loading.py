@@ -6,11 +6,13 @@ from typing import Any
 
 from etils import epath
 
+from maskgil_jax.models.encoders.clip import Clip
 from maskgil_jax.models.encoders.gemma import Gemma
 from maskgil_jax.models.encoders.whisper import Whisper
 from maskgil_jax.models.token_models.llama import Llama
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import (
+    clip_encoder,
     companions,
     hub,
     kept_checkpoints,
@@ -20,6 +22,7 @@ from maskgil_jax.pretrained import (
     speech_encoder,
     text_encoder,
 )
+from maskgil_jax.pretrained.clip_encoder import ClipEncoder
 from maskgil_jax.pretrained.generators import Generator, make_generator
 from maskgil_jax.pretrained.networks import Auxiliary
 from maskgil_jax.pretrained.prompted import PromptedGenerator, make_prompted
@@ -32,12 +35,16 @@ from maskgil_jax.runtime.errors import InputError
 log = logging.getLogger("maskgil_jax")
 
 # Networks that a file lies beside.
-VOCABULARIES = ((Gemma, text_encoder.VOCABULARY), (Whisper, speech_encoder.VOCABULARY))
+VOCABULARIES = (
+    (Gemma, text_encoder.VOCABULARY),
+    (Whisper, speech_encoder.VOCABULARY),
+    (Clip, clip_encoder.VOCABULARY),
+)
 
 
 def load(
     directory: epath.PathLike, dtype: str | None = None, verify: bool = True, tensor: int = 1
-) -> Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary:
+) -> Tokenizer | Generator | TextEncoder | SpeechEncoder | ClipEncoder | Auxiliary:
     """Read a model directory; a warning names weights that are not finite.
 
     Args:
@@ -51,8 +58,8 @@ def load(
       tensor: devices that share the weights, for models that are too large for one.
 
     Returns:
-      A Tokenizer, a Generator, a TextEncoder or a SpeechEncoder, by what the directory holds; an
-      Auxiliary for the networks that training and metrics use.
+      A Tokenizer, a Generator, a TextEncoder, a SpeechEncoder or a ClipEncoder, by what the
+      directory holds; an Auxiliary for the other networks that training and metrics use.
 
     Raises:
       InputError: not a model directory, or one that is damaged, was changed, or whose tensors do
@@ -147,7 +154,7 @@ def wrap(
     provenance: Mapping[str, Any] | None = None,
     path: str = "",
     fingerprint: str | None = None,
-) -> Tokenizer | Generator | TextEncoder | SpeechEncoder | Auxiliary:
+) -> Tokenizer | Generator | TextEncoder | SpeechEncoder | ClipEncoder | Auxiliary:
     """A network as `load` would give it.
 
     Args:
@@ -164,6 +171,8 @@ def wrap(
         return TextEncoder(network, beside[text_encoder.VOCABULARY], *known)
     if isinstance(network, Whisper):
         return SpeechEncoder(network, beside[speech_encoder.VOCABULARY], *known)
+    if isinstance(network, Clip):
+        return ClipEncoder(network, beside[clip_encoder.VOCABULARY], *known)
     if _reads_prompts(network):
         vocabulary = beside.get(prompts.VOCABULARY, b"")
         prompted: PromptedGenerator = make_prompted(
@@ -206,6 +215,14 @@ def load_text_encoder(directory: epath.PathLike) -> TextEncoder:
     model = load(directory)
     if not isinstance(model, TextEncoder):
         raise InputError(f"{directory} holds a {model.kind}, expected a text encoder")
+    return model
+
+
+def load_clip(directory: epath.PathLike) -> ClipEncoder:
+    """Read the directory of a CLIP; InputError where it holds something else."""
+    model = load(directory)
+    if not isinstance(model, ClipEncoder):
+        raise InputError(f"{directory} holds a {model.kind}, expected a CLIP")
     return model
 
 

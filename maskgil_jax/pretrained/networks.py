@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from etils import epath
 
+from maskgil_jax.models.encoders.clip import Clip, ClipConfig
 from maskgil_jax.models.encoders.gemma import Gemma, GemmaConfig
 from maskgil_jax.models.encoders.whisper import Whisper, WhisperConfig
 from maskgil_jax.models.perceptual import discriminator
@@ -34,6 +35,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "halton": (HaltonTransformer, HaltonConfig),
     "gemma": (Gemma, GemmaConfig),
     "whisper": (Whisper, WhisperConfig),
+    "clip": (Clip, ClipConfig),
     "lpips": (LPIPS, LPIPSConfig),
     "inception": (Inception, InceptionConfig),
     "discriminator": (discriminator.make, discriminator.DiscriminatorConfig),

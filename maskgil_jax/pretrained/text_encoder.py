@@ -63,16 +63,7 @@ class Vocabulary:
           InputError: one string instead of several, one with half a character (a surrogate without
             the other), or no room for a token.
         """
-        if isinstance(captions, str):
-            raise InputError(f"captions are one string {captions[:40]!r}, expected a list of them")
-        for caption in captions:
-            try:
-                caption.encode()
-            except UnicodeEncodeError as error:
-                half = f"U+{ord(caption[error.start]):04X}"
-                raise InputError(
-                    f"the text {caption[:40]!r} holds {half}, which is half a character"
-                ) from None
+        check_texts(captions)
         if tokens < 1:
             raise InputError(f"tokens = {tokens}, expected 1 or more")
         ids_BT = np.full((len(captions), tokens), max(self._pieces.pad_id(), 0), np.int32)
@@ -86,6 +77,20 @@ class Vocabulary:
     def text(self, ids: np.ndarray) -> str:
         """The text that token ids [n] stand for."""
         return self._pieces.decode([int(i) for i in ids])
+
+
+def check_texts(captions: Sequence[str]) -> None:
+    """Raise InputError for one string instead of several, or one with half a character."""
+    if isinstance(captions, str):
+        raise InputError(f"captions are one string {captions[:40]!r}, expected a list of them")
+    for caption in captions:
+        try:
+            caption.encode()
+        except UnicodeEncodeError as error:
+            half = f"U+{ord(caption[error.start]):04X}"
+            raise InputError(
+                f"the text {caption[:40]!r} holds {half}, which is half a character"
+            ) from None
 
 
 class TextEncoder(networks.PretrainedNetwork):

@@ -133,6 +133,7 @@ def settings_of(plan: Plan) -> Settings:
         protocol=measure.protocol,
         inception=measure.inception,
         lpips=measure.lpips,
+        clip=measure.clip,
         network=measure.features,
     )
 

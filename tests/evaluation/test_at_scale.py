@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskgil_jax.evaluation import feature_networks, generated_images
+from maskgil_jax.evaluation.image_sets import Block
 from maskgil_jax.generation import images, placing, samplers
 from maskgil_jax.models.perceptual.inception import Inception, InceptionConfig
 from maskgil_jax.pretrained import loading
@@ -67,7 +68,7 @@ def test_features_are_the_same_on_8_devices(monkeypatch, tmp_path):
     )
     loading.Auxiliary(network).save(tmp_path / "model")
     images = np.random.default_rng(0).integers(256, size=(11, 8, 8, 3), dtype=np.uint8)
-    ours = feature_networks.inception(str(tmp_path / "model"), 8).compute(images)
+    ours = feature_networks.inception(str(tmp_path / "model"), 8).compute(Block(images, None))
     expected = jax.jit(lambda n, x: n(x))(network, images)._asdict()
     for name, values in expected.items():
         scale = float(np.abs(values).max())

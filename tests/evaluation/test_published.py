@@ -33,6 +33,7 @@ def test_what_does_not_fit_is_said_in_a_line():
         (dict(protocol={"name": "none"}), "measured by protocol none"),
         (dict(samples={"count": 1000}), "1,000 samples; published numbers of adm are of 50,000"),
         (dict(reference={"path": "folder:PHOTOS"}), "compared with folder:PHOTOS"),
+        (dict(reference="none"), "compared with none"),
         (dict(metrics={"kid": 0.1}), "none of the metrics"),
     ):
         found = published.beside(ADM | changes)

@@ -43,6 +43,12 @@ def test_messages_name_the_file_and_the_line(tmp_path, data, message):
         read(tmp_path, data)
 
 
+def test_lines_of_json_are_no_prompts(tmp_path):
+    (tmp_path / "evaluation_metadata.jsonl").write_text('{"prompt": "a bench"}\n')
+    with pytest.raises(InputError, match="lines of JSON go with layout=geneval"):
+        requests.read_prompts(str(tmp_path / "evaluation_metadata.jsonl"))
+
+
 def test_the_log_says_on_which_lines_prompts_are_where_these_are_not_their_numbers(
     tmp_path, caplog
 ):

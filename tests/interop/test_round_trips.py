@@ -14,6 +14,7 @@ from flax import serialization
 
 import maskgil_jax
 from maskgil_jax.interop import conversion, description, engine, gemma, recognition, whisper
+from maskgil_jax.models.encoders.clip import ClipConfig
 from maskgil_jax.models.encoders.gemma import GemmaConfig
 from maskgil_jax.models.encoders.whisper import WhisperConfig
 from maskgil_jax.models.perceptual.discriminator import DiscriminatorConfig
@@ -96,6 +97,11 @@ CASES = {
         dim=24, heads=3, mlp_dim=32, encoder_layers=1, decoder_layers=2, mel_bins=80, vocabulary=30,
         speech_positions=20, text_positions=8, suppressed=(3,), suppressed_first=(4, 5),
     ),
+    "clip": ClipConfig(
+        width=6, image_size=8, patch_size=4, image_dim=12, image_layers=1, image_heads=3,
+        image_mlp_dim=10, text_dim=8, text_layers=2, text_heads=4, text_mlp_dim=12, vocabulary=40,
+        text_positions=9, text_end=30, activation="gelu", norm_eps=1e-6, mean=(0.5, 0.25, 0.75),
+    ),
 }  # fmt: skip
 # The only settings that a file of Flax has no room for, so that they are given as arguments.
 ARGUMENTS = {"maskgit": {"classes": 3, "grid": (2, 3)}}
@@ -118,7 +124,7 @@ def random_network(format_name, config):
 
 
 def words():
-    pieces = {f"w{i}": i for i in range(30)} | {"<|endoftext|>": 30}
+    pieces = {f"w{i}": i for i in range(29)} | {"<|startoftext|>": 29, "<|endoftext|>": 30}
     return json.dumps({"model": {"type": "WordLevel", "vocab": pieces, "unk_token": "w0"}}).encode()
 
 
@@ -127,9 +133,8 @@ def model_directory(case, folder):
 
     format_name = case.split()[0]
     beside = {PIECES: vocabulary(), WORDS: words()}
-    beside = {
-        name: beside[name] for f, name in (("gemma", PIECES), ("whisper", WORDS)) if f == case
-    }
+    files_of = {"gemma": PIECES, "whisper": WORDS, "clip": WORDS}  # CLIP's has the same name
+    beside = {name: beside[name] for f, name in files_of.items() if f == case}
     model = loading.wrap(random_network(format_name, CASES[case]), beside)
     if hasattr(model, "class_names"):
         model = make_generator(model.network, **KNOWN)

@@ -78,12 +78,29 @@ def bilinear_crop(image: Image.Image, size: int) -> np.ndarray:
 
     Source: torchvision's Resize and CenterCrop, which Besnier's MaskGIT-pytorch measures with.
     """
-    width, height = image.size
-    shorter = min(width, height)
-    scaled = (size * width // shorter, size * height // shorter)
-    array = np.asarray(image.resize(scaled, Image.Resampling.BILINEAR))
+    array = _scaled(image, size, Image.Resampling.BILINEAR)
     top, left = (round((side - size) / 2) for side in array.shape[:2])
     return array[top : top + size, left : left + size]
+
+
+def bicubic_crop(image: Image.Image, size: int) -> np.ndarray:
+    """Scale the short side to `size` at once, bicubic, and cut the middle: uint8 [size, size, 3].
+
+    Source: transformers' CLIPImageProcessor, by PIL.
+    """
+    return _cut(_scaled(image, size, Image.Resampling.BICUBIC), size, size, None)
+
+
+def lanczos_crop(image: Image.Image, size: int) -> np.ndarray:
+    """Cut the largest square from the middle and scale it by Lanczos: uint8 [size, size, 3].
+
+    Source: GigaGAN's evaluation/evaluation.py, which LlamaGen's evaluations/t2i/evaluation.py is
+    made of.
+    """
+    side = min(image.size)
+    left, top = (round((length - side) / 2) for length in image.size)
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def random_crop(
@@ -148,6 +165,14 @@ def check_resize(resize: str) -> None:
         raise InputError(f"config.data.resize = {resize!r}, expected one of {', '.join(RESIZES)}")
     if resize == "fast" and importlib.util.find_spec("cv2") is None:
         raise InputError("config.data.resize = 'fast' needs OpenCV (extra [fast])")
+
+
+def _scaled(image: Image.Image, size: int, method: Image.Resampling) -> np.ndarray:
+    """The image, its short side scaled to `size` at once."""
+    width, height = image.size
+    shorter = min(width, height)
+    scaled = (size * width // shorter, size * height // shorter)
+    return np.asarray(image.resize(scaled, method))
 
 
 def _cut(array: np.ndarray, height: int, width: int, rng: np.random.Generator | None) -> np.ndarray:
