@@ -15,11 +15,7 @@ def kept_steps(config: ConfigDict, examples: int) -> frozenset[int]:
     Raises:
       InputError: `keep_steps` names what is no step of the run.
     """
-    wrong = [step for step in config.keep_steps if type(step) is not int or step < 1]
-    if wrong:
-        raise InputError(
-            f"config.keep_steps = {config.keep_steps!r}, expected steps, as (100, 200)"
-        )
+    check(config)
     kept = {step for step in config.keep_steps if step <= config.steps}
     if config.keep_every:
         kept |= {*range(config.keep_every, config.steps + 1, config.keep_every)}
@@ -30,6 +26,14 @@ def kept_steps(config: ConfigDict, examples: int) -> frozenset[int]:
             number += 1
             step = step_of(number * config.keep_every_epochs, examples, config.batch_size)
     return frozenset(kept - {0})
+
+
+def check(config: ConfigDict) -> None:
+    """Raise InputError where `keep_steps` names what is no step."""
+    if any(type(step) is not int or step < 1 for step in config.keep_steps):
+        raise InputError(
+            f"config.keep_steps = {config.keep_steps!r}, expected steps, as (100, 200)"
+        )
 
 
 def step_of(epochs: float, examples: int, batch_size: int) -> int:
