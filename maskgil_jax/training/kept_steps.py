@@ -1,5 +1,7 @@
 """Which steps of a run have checkpoints that are kept for good."""
 
+import math
+
 from ml_collections import ConfigDict
 
 from maskgil_jax.runtime.errors import InputError
@@ -19,13 +21,14 @@ def kept_steps(config: ConfigDict, examples: int) -> frozenset[int]:
     kept = {step for step in config.keep_steps if step <= config.steps}
     if config.keep_every:
         kept |= {*range(config.keep_every, config.steps + 1, config.keep_every)}
-    if config.keep_every_epochs:
-        number, step = 1, step_of(config.keep_every_epochs, examples, config.batch_size)
-        while step <= config.steps:
-            kept.add(step)
-            number += 1
-            step = step_of(number * config.keep_every_epochs, examples, config.batch_size)
-    return frozenset(kept - {0})
+    if epochs := config.keep_every_epochs:
+        apart = epochs * examples / config.batch_size  # steps
+        kept |= {
+            step
+            for step in range(1, config.steps + 1)
+            if step_of(math.ceil(step / apart - 1e-9) * epochs, examples, config.batch_size) == step
+        }
+    return frozenset(kept)
 
 
 def check(config: ConfigDict) -> None:

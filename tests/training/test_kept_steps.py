@@ -22,6 +22,7 @@ def test_checkpoints_are_kept_by_steps_by_epochs_and_by_name():
 
 def test_epochs_shorter_than_a_step_end_at_every_step():
     assert kept(examples=4, keep_every_epochs=1.0, steps=3) == [1, 2, 3]
+    assert kept(keep_every_epochs=1e-12, steps=3) == [1, 2, 3]
 
 
 def test_what_is_no_step_is_refused():
