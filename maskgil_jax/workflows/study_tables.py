@@ -50,9 +50,8 @@ def write(plan: Plan, cells: Sequence[Cell], known: Networks, failed: Mapping[st
         "real_to_real": contents[-1].get("real_to_real", {}),
         "warnings": _warnings(contents, failed),
     }
-    if "metrics" in contents[-1]:
-        content["published"] = published.beside(contents[-1])
-        log.info("%s", published.described(content["published"]))
+    content["published"] = published.beside(contents[-1])
+    log.info("%s", published.described(content["published"]))
     write_json(plan.workdir / "study.json", content)
     tables.write(plan.workdir / "study", rows)
     write_figures(plan, cells, rows, contents)

@@ -283,7 +283,9 @@ def test_tokenizers_are_measured_by_what_they_rebuild(tmp_path):
     options = ("--config=tests/helpers/tiny_study.py:tokenizer", f"--workdir={tmp_path}/s")
     done = commands.call("study", *options)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "s" / "study.json").read_text())["cells"]
+    content = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert content["published"]["none"].startswith("measured by protocol none")
+    rows = content["cells"]
     assert [row["step"] for row in rows] == [2, 6] and rows[0]["run"] == rows[1]["run"]
     assert rows[0]["psnr"] != rows[1]["psnr"] and rows[0]["codes"] == 64
     assert (tmp_path / "s" / "at_step.png").exists() and (tmp_path / "s" / "curves.png").exists()
