@@ -29,7 +29,7 @@ _ASYNCHRONOUS: Options = {
 TABLE: dict[str, Options] = {
     "TPU v5": {"xla_tpu_scoped_vmem_limit_kib": 65536, **_ASYNCHRONOUS},  # v5p
     "TPU v5 lite": {"xla_tpu_scoped_vmem_limit_kib": 65536},  # v5e
-    "TPU v6 lite": {"xla_tpu_scoped_vmem_limit_kib": 65536},  # v6e
+    "TPU v6 lite": {"xla_tpu_scoped_vmem_limit_kib": 65536, **_ASYNCHRONOUS},  # v6e
 }
 
 
