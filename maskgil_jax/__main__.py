@@ -29,20 +29,24 @@ def listing() -> str:
     """Everything that goes by a name."""
     from maskgil_jax.decoding import masked_options
 
-    configs = {name: usage.first_line(path) for name, path in config_files.named().items()}
+    known = {name: usage.first_line(path) for name, path in config_files.named().items()}
+    studies = {name: line for name, line in known.items() if "/" in name}
+    configs = {name: line for name, line in known.items() if name not in studies}
     presets = {}
     for name, options in masked_options.PRESETS.items():
-        known = {
+        given = {
             field.name: getattr(options, field.name)
             for field in dataclasses.fields(options)
             if field.name == "steps" or getattr(options, field.name) != field.default
         }
-        presets[name] = ", ".join(f"{option}={value}" for option, value in known.items())
+        presets[name] = ", ".join(f"{option}={value}" for option, value in given.items())
     return "\n".join(
         [
             usage.of_commands(),
             "",
             *usage.listed("The configs, as in main --config=quickstart:", configs),
+            "",
+            *usage.listed("The studies, as in study --config=studies/norms:small:", studies),
             "",
             *usage.listed("Published settings of decoding, as in sample --preset=halton:", presets),
         ]

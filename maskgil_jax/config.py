@@ -49,6 +49,8 @@ def _training() -> dict:
         pictures_every=1000,  # steps between sample grids or reconstructions in TensorBoard
         keep_checkpoints=2,  # newest ones kept
         keep_every=0,  # steps; checkpoints of multiples of it are kept for good; 0: none
+        keep_every_epochs=0.0,  # the same in epochs of the training data, 0.5 or 50 of them
+        keep_steps=(),  # steps whose checkpoints are kept for good beside those, as (200, 400)
         tracker="",  # wandb | wandb:PROJECT | MODULE:FUNCTION (training/trackers.py); "": none
         trace="",  # START:STOP, steps of which JAX's profiler writes WORKDIR/trace; "": none
         compilation_cache=_COMPILED,
@@ -403,6 +405,8 @@ def stages_of(config: ConfigDict) -> dict[str, ConfigDict]:
     Raises:
       InputError: none, an unknown one, or one twice.
     """
+    if "base" in config:
+        raise InputError("config: is a study, which maskgil_jax.study does")
     given = {**config.stages} if "stages" in config else {"": config}
     by_name: dict[str, ConfigDict] = {}
     for key, stage in given.items():

@@ -17,7 +17,7 @@ class Options:
 
     runs: tuple[str, ...] = option(
         "work directories of training, and directories that sample, evaluate, reconstruct, "
-        "compare, sweep, scaling or plan have written to, as in --runs=RUNS/b,RUNS/ar_b"
+        "compare, sweep, scaling, study or plan have written to, as in --runs=RUNS/b,RUNS/ar_b"
     )
     output: str = option("directory for index.html")
 

@@ -163,7 +163,7 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
     assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
     assert time.monotonic() - began < 60
     other = call("sweep", *options, f"--output={tmp_path}/out", "--num=31")
-    assert other.returncode == 1 and "is of another sweep (it differs in count" in other.stderr
+    assert other.returncode == 1 and "is of other images (it differs in count" in other.stderr
 
 
 @pytest.mark.slow

@@ -105,7 +105,12 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 def readmes():
     return sorted(
         str(path.relative_to(ROOT))
-        for pattern in ("README.md", "[a-z]*/README.md", "maskgil_jax/*/README.md")
+        for pattern in (
+            "README.md",
+            "[a-z]*/README.md",
+            "configs/*/README.md",
+            "maskgil_jax/*/README.md",
+        )
         for path in ROOT.glob(pattern)
     )
 

@@ -19,7 +19,10 @@ def test_every_folder_of_the_package_is_named():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = {path.parent.relative_to(ROOT) for path in (ROOT / "maskgil_jax").rglob("*.py")}
     names = {".".join(folder.parts) for folder in folders}
-    assert set(project["tool"]["setuptools"]["packages"]) == names | {"maskgil_jax.configs"}
+    assert set(project["tool"]["setuptools"]["packages"]) == names | {
+        "maskgil_jax.configs",
+        "maskgil_jax.configs.studies",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -187,6 +187,8 @@ RULES = {
 # The published settings, of ImageNet at 256 pixels where there are several.
 PRESETS = {
     "maskgil": Options(),
+    # The guidance that the paper's tables name; whether it ramps is said nowhere.
+    "maskgil_paper": Options(guidance=2.0, guidance_ramp="constant"),
     "maskgit": Options(steps=8, rule="maskgit", schedule="cosine", guidance=1.0),
     "maskgit_512": Options(steps=12, rule="maskgit", schedule="cosine", guidance=1.0),
     "besnier": Options(steps=8, guidance=3.0, guidance_form="weight", choice_temperature=4.5),

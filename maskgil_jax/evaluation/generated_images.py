@@ -125,7 +125,7 @@ class GeneratedImages:
         return self.timed(0)[0]
 
     def timed(self, count: int) -> tuple[float, np.ndarray]:
-        """`seconds_per_image`, and the first images of the batch that was timed.
+        """`seconds_per_image`, and the first images, of the batch that was timed where it has them.
 
         Args:
           count: images that are given, at most.
@@ -144,9 +144,9 @@ class GeneratedImages:
             seconds = min(times) / len(batch)  # other work on the machine only adds to it
             if not count:
                 return seconds, np.zeros((0, *self.size, 3), np.uint8)
-            return seconds, decoder(self._tokenizer, devices=self._mesh.size)(codes)[
-                : min(count, real)
-            ]
+            if count > real:
+                return seconds, self.read(0, min(count, len(self))).images
+            return seconds, decoder(self._tokenizer, devices=self._mesh.size)(codes)[:count]
 
     @property
     def timing(self) -> str:

@@ -12,7 +12,7 @@ from etils import epath
 
 from maskgil_jax.data.companions import recordings
 from maskgil_jax.data.sound import audio
-from maskgil_jax.evaluation import evaluation, metric_table
+from maskgil_jax.evaluation import evaluation, metric_table, published
 from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
 from maskgil_jax.evaluation.options import EvaluateOptions, Generating, Measuring
@@ -45,10 +45,12 @@ def evaluate(options: EvaluateOptions) -> None:
     work = epath.Path(f"{options.output}.unfinished")
     content = evaluation.evaluate(images, reference, settings_of(options.measuring), work)
     if processes.first():
+        content["published"] = published.beside(content)
         write_json(options.output, content)
         work.rmtree(missing_ok=True)
         for section in ("metrics", "real_to_real"):
             log.info("%s: %s", section, json.dumps(content[section]))
+        log.info("%s", published.described(content["published"]))
         log.info("wrote %s", options.output)
 
 

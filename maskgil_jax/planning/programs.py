@@ -15,15 +15,13 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.decoding import autoregressive, masked_loop, masked_plan
 from maskgil_jax.generation import samplers
-from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.conditions import Features, Text
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import compiler_options, sharding
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.traced_flops import traced_flops
-from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
+from maskgil_jax.training import step_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,27 +92,6 @@ def devices_of(name: str) -> list[Any]:
         ) from None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Training:
-    """What the training steps of the two stages differ in.
-
-    Attributes:
-      step: of the stage: state, frozen weights, batch and config to state and metrics.
-      init: makes the model, the optimiser's state and so on.
-      frozen: shapes of the weights that a step uses and does not train.
-      batch: shapes of a batch by name, over all devices.
-      tokens_per_example: of an image.
-      model_flops: of one step; None where they are counted in its trace.
-    """
-
-    step: Callable[..., Any]
-    init: Callable[[], Any]
-    frozen: Any
-    batch: dict[str, jax.ShapeDtypeStruct]
-    tokens_per_example: int
-    model_flops: int | None
-
-
 def training_step(
     config: ConfigDict,
     mesh: Mesh,
@@ -131,9 +108,10 @@ def training_step(
     options = compiler_options.check(list(mesh.devices.flat), config.compiler_options)
     sharding.check_batch(config.batch_size, config.accumulate_steps, mesh)
     if config.stage == "generator":
-        training = _generator_training(config, codebook_size, grid)
+        network = presets.network_config(config.model, codebook_size, grid, config.loss)
+        training = step_shapes.of_generator(config, network)
     else:
-        training = _tokenizer_training(config)
+        training = step_shapes.of_tokenizer(config)
 
     function = functools.partial(training.step, config=config)
     state = jax.eval_shape(training.init)
@@ -144,9 +122,6 @@ def training_step(
         _laid_out(training.frozen, sharding.state_shardings(training.frozen, mesh)),
         _laid_out(training.batch, dict.fromkeys(training.batch, by_batch)),
     )
-    model_flops = training.model_flops
-    if model_flops is None:
-        model_flops = traced_flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr)
     return Program(
         function,
         arguments,
@@ -155,52 +130,8 @@ def training_step(
         config.batch_size,
         training.tokens_per_example,
         _size(state.model),
-        model_flops,
+        training.flops(config),
         options,
-    )
-
-
-def _generator_training(config: ConfigDict, codebook_size: int, grid: tuple[int, int]) -> _Training:
-    """Training of a generator on codes of this size, from features as code shards hold them."""
-    B, (height, width) = config.batch_size, grid
-    network = presets.network_config(config.model, codebook_size, grid, config.loss)
-    batch = {"codes": jax.ShapeDtypeStruct((B, height, width), jnp.int32)}
-    tokens = config.model.condition_tokens
-    if presets.reads_prompts(config.model):
-        batch["ids"] = jax.ShapeDtypeStruct((B, tokens), jnp.int32)
-        batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
-    elif config.model.feature_dim:
-        batch["features"] = jax.ShapeDtypeStruct((B, tokens, config.model.feature_dim), jnp.float32)
-        batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
-    else:
-        batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
-    count = generator_step.model_flops(config, network)
-    return _Training(
-        step=generator_step.step,
-        init=lambda: generator_step.init(config, network, None),
-        frozen=generator_step.Frozen(),
-        batch=batch,
-        tokens_per_example=height * width,
-        model_flops=None if count is None else count(grid),
-    )
-
-
-def _tokenizer_training(config: ConfigDict) -> _Training:
-    """Training of a tokenizer, with its discriminator and LPIPS."""
-    B, side = config.batch_size, config.data.image_size
-    tokenizer = tokenizer_stage.tokenizer_config(config)
-    discriminator = tokenizer_stage.discriminator_config(config)
-    frozen = None
-    if config.loss.perceptual_weight:
-        lpips = LPIPSConfig(dtype=config.model.dtype)
-        frozen = jax.eval_shape(lambda: LPIPS(lpips, jax.random.key(0)))
-    return _Training(
-        step=tokenizer_step.step,
-        init=lambda: tokenizer_step.init(config, tokenizer, discriminator, {}),
-        frozen=frozen,
-        batch={"image": jax.ShapeDtypeStruct((B, side, side, 3), jnp.uint8)},
-        tokens_per_example=(side // 2 ** (len(config.model.channel_multipliers) - 1)) ** 2,
-        model_flops=None,
     )
 
 

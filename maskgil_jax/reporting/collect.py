@@ -14,8 +14,10 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import read_json
 from maskgil_jax.training import checkpoints
 from maskgil_jax.training.writer import LOG, parse_log
+from maskgil_jax.workflows import study_checks
 
 # Pictures that our commands make; others are shown where something of ours is there too.
+CONFIGS = ("config.json", study_checks.CONFIG)
 SAMPLES = ("grid.png", "samples.png", "reconstructions.png")
 MOST_PICTURES = 24  # of a directory, so that the page can still be mailed
 
@@ -62,8 +64,12 @@ class Run:
         return str(self.config.get("stage", ""))
 
 
-def gather(directories: Sequence[str]) -> list[Run]:
+def gather(directories: Sequence[str], names: Sequence[str] = ()) -> list[Run]:
     """The runs in these directories; the stages of a run of several follow it.
+
+    Args:
+      directories: of runs.
+      names: of them, which differ; (): the ends of their directories.
 
     Raises:
       InputError: a directory that is not there, is named twice or holds nothing known; a file that
@@ -77,7 +83,7 @@ def gather(directories: Sequence[str]) -> list[Run]:
             what = "a file" if directory.exists() else "not there"
             raise InputError(f"runs={directory} is {what}, expected a directory")
     runs = []
-    for directory, name in zip(resolved, names_of(resolved), strict=True):
+    for directory, name in zip(resolved, names or names_of(resolved), strict=True):
         configs = read_configs(directory)
         *before, last = configs or {"": {}}
         runs.append(read_run(directory, name, configs.get(last, {})))
@@ -122,7 +128,7 @@ def read_run(directory: epath.Path, name: str, config: Mapping[str, Any]) -> Run
     log, cut_short = read_log(directory / LOG)
     by_file, left_out = {}, []
     for path in files:
-        if path.suffix != ".json" or path.name == "config.json":
+        if path.suffix != ".json" or path.name in CONFIGS:
             continue
         content = read_json(path)
         if result := results.recognized(path, content):

@@ -21,7 +21,7 @@ from maskgil_jax.runtime.errors import InputError
 
 TEMPLATE = "page.html.jinja"
 # Kinds of results with sections of their own.
-COMPARISONS = ("tokenizers", "generators", "sweep")
+COMPARISONS = ("tokenizers", "generators", "sweep", "study")
 PLANS = ("scaling", "plan")
 IN_A_ROW = 4  # runs beside one another, so that they fit on paper
 
@@ -61,13 +61,18 @@ class Section(NamedTuple):
         return any(len(table.header) > 12 for block in self.blocks for table in block.tables)
 
 
-def write(directories: Sequence[str], output: str) -> epath.Path:
+def write(directories: Sequence[str], output: str, names: Sequence[str] = ()) -> epath.Path:
     """Write OUTPUT/index.html atomically; returns its path.
+
+    Args:
+      directories: of the runs.
+      output: directory of the page.
+      names: of the runs on the page; (): the ends of their directories.
 
     Raises:
       InputError: as collect.gather; a broken picture; an output that cannot be written.
     """
-    runs = collect.gather(directories)
+    runs = collect.gather(directories, names)
     command = "python -m maskgil_jax.report --runs={} --output={}"
     made = {
         "command": command.format(*map(shlex.quote, (",".join(directories), output))),

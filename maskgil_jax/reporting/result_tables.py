@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
 
 FLOOR_NAME = "real images against real (floor)"
+PUBLISHED = "published"  # what evaluation/published.py puts beside numbers
 SAMPLES = "samples"
 COLUMNS: Columns = {"config": str, "of": str, "parameters": "{:,}".format, **PLAN_COLUMNS}
 
@@ -75,7 +76,7 @@ def _lenient(write: Callable[[Any], str]) -> Callable[[Any], str]:
 def tables_of(file: str, result: Result) -> list[Table]:
     """The tables of a result of any kind but METRICS; the name of its file stands in the titles."""
     content = result.content
-    known = (*KINDS[result.kind], FLOOR, WARNINGS)
+    known = (*KINDS[result.kind], FLOOR, WARNINGS, PUBLISHED)
     others = {name: value for name, value in content.items() if name not in known}
     about = content["protocol"] if "protocol" in content else content["notes"]
     return _TABLES[result.kind](file, content, [*notes_of(about), *notes_of(others)])
@@ -94,6 +95,11 @@ def _generators(file: str, content: Row, notes: Notes) -> list[Table]:
 
 def _sweep(file: str, content: Row, notes: Notes) -> list[Table]:
     return [table(f"Settings of decoding: {file}", content["rows"], None, notes)]
+
+
+def _study(file: str, content: Row, notes: Notes) -> list[Table]:
+    cells = table(f"Study: {file}", content["cells"], None, [*notes, *_why_none(content)])
+    return [cells, *_published(content)]
 
 
 def _scaling(file: str, content: Row, notes: Notes) -> list[Table]:
@@ -119,9 +125,31 @@ _TABLES = {
     "tokenizers": _tokenizers,
     "generators": _generators,
     "sweep": _sweep,
+    "study": _study,
     "scaling": _scaling,
     "plan": _plans,
 }
+
+
+def _published(content: Row) -> list[Table]:
+    """The published numbers that may stand beside those of a result."""
+    found = content.get(PUBLISHED)
+    rows = found.get("rows") if isinstance(found, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
+        return []
+    return [table("Published, by the same protocol", rows, None, [])]
+
+
+def _with_published(group: Mapping[str, Row]) -> Row:
+    """A result of a group that says what was published, where one does: older files do not."""
+    return next((content for content in group.values() if PUBLISHED in content), {})
+
+
+def _why_none(content: Row) -> Notes:
+    """Why no published number stands beside those of a result."""
+    found = content.get(PUBLISHED)
+    reason = found.get("none") if isinstance(found, dict) else None
+    return notes_of({"no published number beside these": reason})
 
 
 def _floor_row(first: str, floor: Any) -> list[Row]:
@@ -159,7 +187,11 @@ def metrics_tables(results: Mapping[str, Result]) -> list[Table]:
         protocol = [content.get(key) for key in ("reference", "features", "protocol", FLOOR)]
         key = json.dumps([protocol, METRICS in content], sort_keys=True)
         groups.setdefault(key, {})[name] = content
-    return [_metrics_table(group) for group in groups.values()]
+    return [
+        one
+        for group in groups.values()
+        for one in (_metrics_table(group), *_published(_with_published(group)))
+    ]
 
 
 def _metrics_table(group: Mapping[str, Row]) -> Table:
@@ -190,7 +222,7 @@ def _group_notes(group: Mapping[str, Row]) -> Notes:
         for name, value in first.items()
         if all(name in other and other[name] == value for other in others)
     }
-    notes = notes_of(shared)
+    notes = [*notes_of(shared), *_why_none(_with_published(group))]
     for name, context in contexts.items():
         own = {key: value for key, value in context.items() if key not in shared}
         if own:
@@ -201,7 +233,7 @@ def _group_notes(group: Mapping[str, Row]) -> Notes:
 def _context(content: Row) -> dict[str, Any]:
     """What a result says beside its numbers."""
     numbers = metrics_of(content)
-    left_out = (METRICS, FLOOR, WARNINGS)
+    left_out = (METRICS, FLOOR, WARNINGS, PUBLISHED)
     return {
         name: value
         for name, value in content.items()

@@ -17,6 +17,7 @@ KINDS = {
     "tokenizers": ("protocol", "tokenizers"),
     "generators": ("protocol", "generators"),
     "sweep": ("protocol", "rows"),
+    "study": ("protocol", "cells"),
     "scaling": ("notes", "runs", "fits", "plans"),
     "plan": ("notes", "plans"),
     METRICS: ("protocol",),

@@ -93,7 +93,7 @@ def _parsed(kind: type[Options], values: flags.FlagValues, argv: Sequence[str]) 
     if words and (not given or given[0] not in words):
         raise InputError(f"expected one of {', '.join(words)} before the options")
     try:
-        unexpected = values([argv[0], *rest])[1:]
+        unexpected = values([argv[0], *(_with_underscores(word, values) for word in rest)])[1:]
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
         # ml_collections raises these for fields of a config that do not exist or do not fit.
         if "config" not in values:
@@ -102,6 +102,14 @@ def _parsed(kind: type[Options], values: flags.FlagValues, argv: Sequence[str]) 
     if unexpected:
         raise InputError(f"unexpected arguments {unexpected}; options are written --name=value")
     return options.parsed(kind, values, *given)
+
+
+def _with_underscores(word: str, names: Any) -> str:
+    """A word of a command line, a flag's name as it is defined: `--dry-run` is `--dry_run`."""
+    name, equals, value = word.partition("=")
+    known = name.removeprefix("--").replace("-", "_")
+    is_flag = name.startswith("--") and (known in names or known.removeprefix("no") in names)
+    return f"--{known}{equals}{value}" if is_flag else word
 
 
 def with_dashes(message: str, names: Any) -> str:

@@ -35,7 +35,8 @@ def named() -> dict[str, pathlib.Path]:
     # Installed they lie in the package, in a checkout beside it, where users see and edit them.
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "quickstart.py").is_file():
-            return {path.stem: path for path in sorted(folder.glob("*.py"))}
+            found = [*sorted(folder.glob("*.py")), *sorted(folder.glob("studies/*.py"))]
+            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     return {}
 
 
@@ -71,7 +72,7 @@ class FileParser(flags.ArgumentParser):
             raise
         except (Exception, SystemExit) as error:
             raise InputError(_told(file, error)) from None
-        if not isinstance(config, ConfigDict) or not {"stage", "stages"} & {*config}:
+        if not isinstance(config, ConfigDict) or not {"stage", "stages", "base"} & {*config}:
             raise InputError(
                 f"get_config() gives a {type(config).__name__}, expected a config built on "
                 "maskgil_jax.config"

@@ -32,7 +32,7 @@ COMMANDS = (
         "features",
         "convert",
     ),
-    *("compare", "condition_match", "sweep", "scaling", "report", "plan"),
+    *("compare", "condition_match", "sweep", "scaling", "study", "report", "plan"),
 )
 
 

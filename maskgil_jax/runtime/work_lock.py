@@ -25,6 +25,10 @@ BEAT = 10.0  # seconds between two heartbeats
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class Busy(InputError):
+    """Another run that is alive holds the lock."""
+
+
 @contextlib.contextmanager
 def held(directory: epath.PathLike, name: str) -> Iterator[None]:
     """Run the body as the only run in a directory, which is made if needed.
@@ -39,20 +43,21 @@ def held(directory: epath.PathLike, name: str) -> Iterator[None]:
       name: of the option that gave it, for messages.
 
     Raises:
-      InputError: another run is alive there; the directory cannot be written; the lock was lost;
-        the disk is full.
+      Busy: another run is alive there.
+      InputError: the directory cannot be written; the lock was lost; the disk is full.
     """
-    lock, refusal = Lock(directory), ""
+    lock, refusal, kind = Lock(directory), "", InputError
     if processes.first():
         try:
             epath.Path(directory).mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except HeldByAnother as error:
-            refusal = f"{name}={directory}: {error}"
+            refusal, kind = f"{name}={directory}: {error}", Busy
         except OSError as error:
             refusal = f"{name}={directory} cannot be written: {error}"
-    if processes.total(bool(refusal)):
-        raise InputError(refusal or f"{name}={directory}: process 0 cannot use it, and says why")
+    if faults := processes.total(2 if kind is Busy else bool(refusal)):
+        kind = Busy if faults == 2 else InputError
+        raise kind(refusal or f"{name}={directory}: process 0 cannot use it, and says why")
     if not processes.first():
         yield
         return

@@ -5,13 +5,13 @@ The data position is the step itself (see data/pipeline.py).
 
 import logging
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from maskgil_jax.pretrained.kept_checkpoints import CHECKSUMS
@@ -29,22 +29,23 @@ class Checkpoints:
     all of them call every method.
     """
 
-    def __init__(self, directory: epath.Path, config: ConfigDict, about: dict[str, Any]):
+    def __init__(
+        self, directory: epath.Path, newest: int, kept: Collection[int], about: dict[str, Any]
+    ):
         """Open the directory, which is made if needed.
 
         Args:
           directory: of the checkpoints.
-          config: keep_checkpoints and keep_every say which stay.
+          newest: how many of the newest stay.
+          kept: steps whose checkpoints stay for good.
           about: JSON-able, kept in each checkpoint: the config, the version of the code, and what a
             model.json would say of the network (see pretrained/kept_checkpoints.py).
         """
         training = ocp.training
         policies = training.preservation_policies
-        preserved = [policies.LatestN(config.keep_checkpoints)]
-        if config.keep_every:
-            preserved.append(policies.EveryNSteps(config.keep_every))
+        preserved = [policies.LatestN(newest), policies.CustomSteps(sorted(kept))]
         self._directory, self._about = directory, about
-        self._newest, self._every = config.keep_checkpoints, config.keep_every
+        self._newest, self._kept = newest, kept
         self._checkpointer = training.Checkpointer(
             directory,
             # The loop decides when; Orbax's default policy may skip a save that it is asked for.
@@ -185,7 +186,7 @@ class Checkpoints:
     def _delete_replaced(self) -> None:
         """Delete what the last save should have: a kill in the midst leaves parts of it behind."""
         steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
-        replaced = [s for s in steps[: -self._newest] if not (self._every and s % self._every == 0)]
+        replaced = [step for step in steps[: -self._newest] if step not in self._kept]
         if not replaced:
             return
         if processes.first():

@@ -8,15 +8,15 @@ from maskgil_jax.data import pipeline
 from maskgil_jax.data.images import cropping
 from maskgil_jax.data.images.color import check_color
 from maskgil_jax.runtime import compiler_options, sharding
-from maskgil_jax.training import optimizer, trace, trackers
+from maskgil_jax.training import kept_steps, optimizer, trace, trackers
 
 
 def check_common(config: ConfigDict) -> Mesh:
     """The mesh that a config of either network asks for.
 
     Raises:
-      InputError: fields of mesh, compiler, batch, images, tracker, trace or optimizer that do not
-        fit together, or this machine.
+      InputError: fields of mesh, compiler, batch, images, tracker, trace, kept checkpoints or
+        optimizer that do not fit together, or this machine.
     """
     width = config.model.get("dim", 0)  # tokenizers have none
     mesh = sharding.make_mesh(sharding.with_fsdp(config.mesh, width))
@@ -27,5 +27,6 @@ def check_common(config: ConfigDict) -> Mesh:
     check_color(config.data.color, "config.data.color")
     trackers.named(config.tracker)
     trace.steps_of(config.trace, config.steps)
+    kept_steps.check(config)
     optimizer.adamw(**config.optimizer, steps=config.steps)
     return mesh

@@ -1,6 +1,12 @@
 """What two configs may differ in, of which one goes on with what was made under the other."""
 
+import hashlib
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
 
 # A run may be continued under another value of these; every other difference is refused.
 MAY_CHANGE = (
@@ -10,6 +16,8 @@ MAY_CHANGE = (
     "pictures_every",
     "keep_checkpoints",
     "keep_every",
+    "keep_every_epochs",
+    "keep_steps",
     "skips_allowed",
     "tracker",
     "mesh",
@@ -68,3 +76,23 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif before != after:
             lines.append(f"{name}: {before} -> {after}")
     return lines
+
+
+def identity(config: ConfigDict) -> str:
+    """12 hex digits of all that what a stage leaves depends on; `steps` counts, though it may grow.
+
+    Args:
+      config: of one stage.
+    """
+    content = _deciding(json.loads(config.to_json_best_effort()))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _deciding(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields that no two runs may differ in of which one goes on with the other."""
+    free = {*MAY_CHANGE, *OF_A_START} - {"steps"}
+    return {
+        name: _deciding(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in values.items()
+        if f"{prefix}{name}" not in free
+    }

@@ -34,6 +34,7 @@ from maskgil_jax.training.clock import Clock
 from maskgil_jax.training.dataset import Dataset
 from maskgil_jax.training.goodput import Goodput
 from maskgil_jax.training.interrupt import StopRequest
+from maskgil_jax.training.kept_steps import kept_steps
 from maskgil_jax.training.skipped_steps import Skips, weight_norm
 from maskgil_jax.training.trace import Trace, steps_of
 from maskgil_jax.training.train_state import Batch, Metrics, TrainState
@@ -54,6 +55,7 @@ class Run:
       shardings: how the state is laid out on the mesh, a TrainState of NamedShardings.
       start_step: steps that were done before.
       checkpoints: of the work directory.
+      kept: steps whose checkpoints are kept for good.
       writer: of numbers and pictures.
       goodput: of all starts of the run.
       stop: whether somebody wants the run to stop.
@@ -67,6 +69,7 @@ class Run:
     shardings: TrainState
     start_step: int
     checkpoints: Checkpoints
+    kept: frozenset[int]
     writer: Writer
     goodput: Goodput
     stop: StopRequest
@@ -107,7 +110,9 @@ def open_run(
         raise InputError(complaint)
     about = {"config": json.loads(config.to_json_best_effort()), "code": version.of_code()}
     about[kept_checkpoints.MODEL] = json.loads(json.dumps(describe(shapes)))
-    with Checkpoints(workdir / "checkpoints", config, about) as checkpoints, StopRequest() as stop:
+    kept, newest = kept_steps(config, len(dataset)), config.keep_checkpoints
+    saved = Checkpoints(workdir / "checkpoints", newest, kept, about)
+    with saved as checkpoints, StopRequest() as stop:
         if checkpoints.latest is None:
             state = _fresh_state(init, start_from, shardings, mesh)
         else:
@@ -123,6 +128,7 @@ def open_run(
             run = Run(
                 *(config, mesh, dataset, shardings, start),
                 checkpoints=checkpoints,
+                kept=kept,
                 writer=writer,
                 goodput=goodput,
                 stop=stop,
@@ -179,7 +185,8 @@ def train(
                 run.writer.scalars(number, _values(run, metrics, clock, use))
             check = last or number % run.stop.every == 0
             reason = _reason_to_stop(run, number) if check else None
-            if last or reason or number % config.checkpoint_every == 0:
+            due = number in run.kept or number % config.checkpoint_every == 0
+            if last or reason or due:
                 _save(run, number, state, clock)
             if last or reason:
                 run.unreadable.log_kinds()

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 _OUTSIDE = {
     *("stage", "data", "tokenizer", "encoder", "start_from", "samples", "evaluation", "batch_size"),
     *("log_every", "checkpoint_every", "pictures_every", "keep_checkpoints", "keep_every"),
-    *("tracker", "skips_allowed", "trace", "compilation_cache"),
+    *("keep_every_epochs", "keep_steps", "tracker", "skips_allowed", "trace", "compilation_cache"),
 }
 
 

@@ -28,7 +28,14 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
         0,
         sys.float_info.max,
         (
-            *("seed", "keep_every", "skips_allowed", "data.workers", "codebook.restart_every"),
+            *(
+                "seed",
+                "keep_every",
+                "keep_every_epochs",
+                "skips_allowed",
+                "data.workers",
+                "codebook.restart_every",
+            ),
             *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"),
             "optimizer.warmup_steps",
             *("loss.unmasked_weight", "loss.perceptual_weight"),

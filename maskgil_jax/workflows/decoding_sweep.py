@@ -1,7 +1,6 @@
 """A generator's quality and speed under several settings of decoding."""
 
 import itertools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,15 +9,14 @@ import tqdm
 from etils import epath
 
 from maskgil_jax.evaluation import evaluation, requests
-from maskgil_jax.evaluation.evaluator import Evaluator, Settings
-from maskgil_jax.evaluation.feature_sets import FeatureSet
+from maskgil_jax.evaluation.evaluator import Settings
 from maskgil_jax.evaluation.generated_images import GeneratedImages
 from maskgil_jax.generation.options import Decoding
 from maskgil_jax.runtime import processes
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.files import Types, is_number, read_json, write_json
+from maskgil_jax.runtime.files import write_json
 from maskgil_jax.runtime.options import flags_of
-from maskgil_jax.workflows import frontier, plots, sweep_panel, tables
+from maskgil_jax.workflows import frontier, measured_images, plots, sweep_panel, tables
 from maskgil_jax.workflows.options import SweepOptions
 
 log = logging.getLogger("maskgil_jax")
@@ -133,36 +131,14 @@ def write_sweep(
     work = output / "unfinished"
     evaluator, features = evaluation.evaluator_against(reference, sets[0][1], settings, work)
     results = [
-        measured(setting, images, len(names), evaluator, features, output)
+        measured_images.measured(
+            name_of(setting), output / "settings", images, len(names), evaluator, features
+        )
         for setting, images in tqdm.tqdm(sets, unit="setting", disable=not processes.first())
     ]
     if processes.first():
         write_tables(sets, results, names, output)
         work.rmtree(missing_ok=True)
-
-
-def measured(
-    setting: Setting,
-    images: GeneratedImages,
-    shown: int,
-    evaluator: Evaluator,
-    reference: FeatureSet,
-    output: epath.Path,
-) -> dict[str, Any]:
-    """The content of OUTPUT/settings/NAME.json, which is measured where it is not there yet."""
-    path, strip = _files(setting, output)
-    if not (path.exists() and strip.exists()):
-        features = evaluator.features_of(images, path.stem)
-        seconds, first = images.timed(shown)
-        if processes.first():
-            result = evaluator.result(features, reference)
-            sweep_panel.write_strip(strip, first)
-            passes = {} if images.passes is None else images.passes.about()
-            write_json(path, result | {"seconds_per_image": seconds, "passes": passes})
-        processes.wait(f"setting {path.stem}")
-    result = read_setting(path)
-    _check_same(path, result, images, reference.about, evaluator.description())
-    return result
 
 
 def write_tables(
@@ -193,72 +169,15 @@ def write_tables(
     write_json(output / "sweep.json", summary | {"rows": rows})
     tables.write(output / "sweep", rows)
     metrics, floor = list(last["metrics"]), last["real_to_real"]
-    plots.of_sweep(rows, varied, metrics, floor, title(summary), output)
+    title = measured_images.title(summary)
+    plots.of_sweep(rows, varied, metrics, floor, title, output)
     if all("passes_per_image" in row for row in rows):
-        frontier.write(rows, varied, metrics, floor, title(summary), output / "frontier.png")
-    strips = [_files(setting, output)[1] for setting, _ in sets]
+        frontier.write(rows, varied, metrics, floor, title, output / "frontier.png")
+    folder = output / "settings"
+    strips = [measured_images.files_of(folder, name_of(setting))[1] for setting, _ in sets]
     sweep_panel.write(output / "panel.png", names, strips, rows, varied)
 
 
-_FIELDS: dict[str, Types] = {
-    **dict(samples=dict, reference=dict, protocol=dict, metrics=dict, real_to_real=dict),
-    **dict(warnings=list, seconds_per_image=float),
-}
-
-
-def read_setting(path: epath.Path) -> dict[str, Any]:
-    """What a file of one setting says, with numbers as floats.
-
-    Raises:
-      InputError: it is damaged; names file and field.
-    """
-    content = read_json(path, _FIELDS)
-    passes = content.setdefault("passes", {})  # of before they were counted: there are none
-    if not isinstance(passes, dict):
-        raise InputError(f"{path}: field 'passes' is {str(passes)[:40]!r}, expected numbers")
-    for field in ("metrics", "real_to_real", "passes"):
-        for name, value in content[field].items():
-            if not is_number(value):
-                raise InputError(
-                    f"{path}: field {field!r} has {name} = {str(value)[:40]!r}, expected a number"
-                )
-            content[field][name] = float(value)
-    return content
-
-
-def title(summary: Mapping[str, Any]) -> str:
-    """What a figure has to say of its numbers: protocol, counts, reference."""
-    samples, reference = summary["samples"], summary["reference"]
-    name = summary["protocol"]["name"]
-    against = f"{samples['count']:,} samples against {reference['count']:,} of {reference['path']}"
-    return f"{against}, " + ("no published protocol" if name == "none" else f"protocol {name}")
-
-
-def _check_same(
-    path: epath.Path,
-    content: Mapping[str, Any],
-    images: GeneratedImages,
-    reference: Mapping[str, Any],
-    protocol: Mapping[str, Any],
-) -> None:
-    """Raise InputError unless a file is of these images and this reference."""
-    samples = content.get("samples", {})
-    pairs = {name: (samples.get(name), value) for name, value in images.about.items()}
-    pairs["reference"] = content.get("reference"), reference
-    pairs["protocol"] = content.get("protocol"), protocol
-    differing = [name for name, (theirs, ours) in pairs.items() if theirs != _as_json(ours)]
-    if differing:
-        raise InputError(
-            f"{path} is of another sweep (it differs in {', '.join(differing)}): choose "
-            "another output, or remove it"
-        )
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _files(setting: Setting, output: epath.Path) -> tuple[epath.Path, epath.Path]:
-    """What was measured of a setting, and its first images."""
-    name = "_".join(f"{name}={value}" for name, value in setting.items()).replace("/", "%2F")
-    return output / "settings" / f"{name}.json", output / "settings" / f"{name}.png"
+def name_of(setting: Setting) -> str:
+    """`guidance=2_steps=8`, which the files of a setting are called."""
+    return "_".join(f"{name}={value}" for name, value in setting.items())

@@ -1,5 +1,6 @@
 """Several generators on the same codes and images: likelihood, accuracy, quality, speed."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from maskgil_jax.data.shards.code_records import CodeRecord
 from maskgil_jax.data.shards.shard_reader import CodeShards
 from maskgil_jax.evaluation import evaluation, generated_images
 from maskgil_jax.evaluation.generated_images import GeneratedImages, Models
@@ -20,14 +22,14 @@ from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.runtime.files import write_json
 from maskgil_jax.training import curves
 from maskgil_jax.training.writer import read_log
-from maskgil_jax.workflows import plots, tables
-from maskgil_jax.workflows.decoding_sweep import title
+from maskgil_jax.workflows import measured_images, plots, sweep_panel, tables
 from maskgil_jax.workflows.options import CompareOptions
 from maskgil_jax.workflows.tokenizer_comparison import name_of
 
 log = logging.getLogger("maskgil_jax")
 
 COLUMNS = 10  # images in a row of the picture
+LIKELIHOOD = ("validation_loss", "validation_accuracy")
 
 
 class Way(NamedTuple):
@@ -88,9 +90,8 @@ def compare(options: CompareOptions) -> None:
     summary = summary_of(content, rows, compared[0].images, options)
     write_json(output / "generators.json", summary | {"generators": rows})
     tables.write(output / "generators", rows)
-    write_pictures(
-        compared, rows, content, title(summary | {"samples": {"count": options.num}}), output
-    )
+    heading = measured_images.title(summary | {"samples": {"count": options.num}})
+    write_pictures(compared, rows, content, heading, output)
     (output / "unfinished").rmtree(missing_ok=True)
     print((output / "generators.md").read_text(), end="")
     log.info("wrote table and pictures to %s", output)
@@ -199,20 +200,31 @@ def measured(
     )
     rows, content = [], {}
     for one in compared:
-        seconds = one.images.seconds_per_image()
-        content = evaluator.result(evaluator.features_of(one.images, one.title), reference)
+        beside = functools.partial(likelihood_of, one.way, records, options)
+        content = measured_images.measured(
+            one.title, work / "ways", one.images, COLUMNS, evaluator, reference, beside
+        )
         row = facts_of(one) | ({"prefix": one.way.prefix} if has_prefixes(compared) else {})
-        if one.way.reading:
-            row["validation_loss"], row["validation_accuracy"] = validation(
-                one.way.reading, records, options.batch_size, options.seed
-            )
-        rows.append({**row, **content["metrics"], "seconds_per_image": seconds})
+        row |= {name: content[name] for name in LIKELIHOOD if name in content}
+        rows.append(
+            {**row, **content["metrics"], "seconds_per_image": content["seconds_per_image"]}
+        )
     content["protocol"] |= {
         "validation": f"{len(records)} images of {options.codes}, spread evenly, first view: mean "
         "of -log p in nats and share of right guesses, of masked tokens (arccos masks) given the "
         "visible, or of each token given those before it: to be compared within a kind only"
     }
     return rows, content
+
+
+def likelihood_of(
+    way: Way, records: Sequence[CodeRecord], options: CompareOptions
+) -> dict[str, float]:
+    """Of these codes, by the generator that a way reads with; nothing where there is none."""
+    if way.reading is None:
+        return {}
+    values = validation(way.reading, records, options.batch_size, options.seed)
+    return dict(zip(LIKELIHOOD, values, strict=True))
 
 
 def has_prefixes(compared: Sequence[Compared]) -> bool:
@@ -266,9 +278,11 @@ def write_pictures(
         options=["generator"],
         along="prefix" if has_prefixes(compared) else None,
     )
-    examples = [one.images.read(0, min(COLUMNS, len(one.images))).images for one in compared]
-    names = [one.title for one in compared]
-    grid = pictures.labelled_rows(np.concatenate(examples), names, len(examples[0]))
+    names, ways = [one.title for one in compared], output / "unfinished" / "ways"
+    strips = [measured_images.files_of(ways, name)[1] for name in names]
+    shown = min(COLUMNS, len(compared[0].images))
+    examples = [sweep_panel.read_strip(strip, shown) for strip in strips]
+    grid = pictures.labelled_rows(np.concatenate(examples), names, shown)
     pictures.save(output / "samples.png", grid)
     workdirs = {one.name: epath.Path(one.directory).parent for one in compared}
     logs = {name: workdir for name, workdir in workdirs.items() if read_log(workdir)}

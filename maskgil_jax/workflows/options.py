@@ -186,6 +186,20 @@ class ScalingOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """The study that maskgil_jax.study does."""
+
+    config: Config = option("config file of a study, such as configs/studies/norms.py")
+    workdir: str = option("directory for what is measured, tables, figures and the page")
+    runs: str = option(
+        "directory for the runs, which studies may share; default: runs in the work directory", ""
+    )
+    dry_run: bool = option("says what there is to do, and does nothing", False)
+    only: str = option("name of the one cell to do, as a dry run gives it", "")
+    processes: Processes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """What maskgil_jax.demo shows, and where."""
 

@@ -30,6 +30,7 @@ def of_sweep(
     floor: Mapping[str, float],
     title: str,
     output: epath.Path,
+    time: str = "seconds_per_image",
 ) -> None:
     """Write the figures of a sweep.
 
@@ -37,12 +38,13 @@ def of_sweep(
     OUTPUT/precision_recall.png where these were measured.
 
     Args:
-      rows: one a setting, with its options, what was measured, and seconds_per_image.
+      rows: one a setting, with its options, what was measured, and how long an image took.
       varied: names of the options.
       measured: names of the metrics.
       floor: what real images give, of the metrics where this is known.
       title: of all figures.
       output: directory.
+      time: name of the seconds that an image took.
     """
     measured = [name for name in measured if not name.endswith(NOT_PLOTTED)]
     numbers = [
@@ -58,7 +60,7 @@ def of_sweep(
     # Joined along what costs time, and along what trades recall for precision.
     slow = next((name for name in ("steps", "prefix") if name in numbers), last)
     path = output / "quality_time.png"
-    panels(rows, "seconds_per_image", measured, floor, title, path, along=slow, options=varied)
+    panels(rows, time, measured, floor, title, path, along=slow, options=varied)
     for precision in measured:
         recall = precision.replace("precision", "recall")
         if precision.endswith("precision") and recall in measured:

@@ -7,7 +7,7 @@ tokenizer's sizes, and what code shards will hold.
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -41,12 +41,13 @@ class Codes(NamedTuple):
     sizes: buckets.Buckets
 
 
-# What stages will write, by the path under which later ones name it.
-Outputs = dict[str, VQConfig | Codes]
+# What stages will write, by the path under which later ones name it: codes, or the config of the
+# network of a model directory.
+Outputs = dict[str, Any]
 
 
-def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path]) -> None:
-    """Check the stages of a config, in their order.
+def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path]) -> Outputs:
+    """Check the stages of a config, in their order; returns what they will write.
 
     Args:
       stages: by name, with the work directory filled in.
@@ -62,6 +63,7 @@ def check(stages: Mapping[str, ConfigDict], directories: Mapping[str, epath.Path
     for name, config in stages.items():
         with _named(name):
             planned |= CHECKS[name](config, directories[name], planned)
+    return planned
 
 
 @contextlib.contextmanager
@@ -99,14 +101,14 @@ def check_codes(config: ConfigDict, directory: epath.Path, planned: Outputs) -> 
 
 
 def check_generator(config: ConfigDict, directory: epath.Path, planned: Outputs) -> Outputs:
-    """Check a stage that trains a generator; returns its outputs: none that others can use."""
+    """Check a stage that trains a generator; returns its outputs."""
     check_evaluation(config)
     _, network, _ = generator_stage.check(config, _codes_description(config, planned))
     networks.shapes_of(network, "config.model")
     if config.start_from.generator:
         kinds = tuple(name for name in networks.NETWORKS if name in ("llama", "bert", "halton"))
         check_directory("config.start_from.generator", config.start_from.generator, *kinds)
-    return {}
+    return {str(directory / "model"): network}
 
 
 CHECKS = {"tokenizer": check_tokenizer, "codes": check_codes, "generator": check_generator}

@@ -124,13 +124,18 @@ def keep_config(config: ConfigDict, workdir: epath.Path) -> None:
 
 def with_workdir(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     """The config with `{workdir}` filled in."""
+    return with_texts(config, lambda text: text.replace("{workdir}", str(workdir)))
+
+
+def with_texts(config: ConfigDict, changed: Callable[[str], str]) -> ConfigDict:
+    """A copy of the config in which each text, in tuples too, is what `changed` makes of it."""
 
     def filled(value: Any) -> Any:
         if isinstance(value, ConfigDict):
-            return with_workdir(value, workdir)
+            return with_texts(value, changed)
         if isinstance(value, tuple):
             return tuple(map(filled, value))
-        return value.replace("{workdir}", str(workdir)) if isinstance(value, str) else value
+        return changed(value) if isinstance(value, str) else value
 
     copy = config.copy_and_resolve_references()
     for key, value in copy.items():

@@ -1,10 +1,9 @@
 """A scaling study: generators of several sizes, each trained for several numbers of steps."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from etils import epath
@@ -17,41 +16,15 @@ from maskgil_jax.evaluation.likelihood import spread_records, validation
 from maskgil_jax.models.token_models import flops
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.pretrained import networks, presets
-from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import load_generator
 from maskgil_jax.runtime import paths
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.runtime.files import read_json
-from maskgil_jax.training.config_changes import differences
 from maskgil_jax.training.value_limits import check_values
-from maskgil_jax.training.writer import read_log
 from maskgil_jax.workflows import scaling_laws, scaling_tables
 from maskgil_jax.workflows.options import ScalingOptions
-from maskgil_jax.workflows.run import run_stages
+from maskgil_jax.workflows.trained_runs import Run
 
 log = logging.getLogger("maskgil_jax")
-
-
-class Run(NamedTuple):
-    """A size, and how long it is trained.
-
-    Attributes:
-      name: SIZE-STEPS.
-      config: of a generator.
-      directory: its work directory.
-    """
-
-    name: str
-    config: ConfigDict
-    directory: epath.Path
-
-    @property
-    def finished(self) -> bool:
-        """Whether its model is there, trained for all its steps."""
-
-        lines = read_log(self.directory)
-        trained = bool(lines) and lines[-1]["step"] == self.config.steps
-        return trained and (self.directory / "model" / "model.json").exists()
 
 
 def study(options: ScalingOptions) -> None:
@@ -73,11 +46,12 @@ def study(options: ScalingOptions) -> None:
     scaling_laws.check_points(scaling_tables.columns(rows, ("parameters", "tokens")))
     plans = [plan for path in options.plans for plan in scaling_tables.read_plans(path)]
     for run in runs:
-        check_directory(run)
+        run.check_directory()
     records = spread_records(shards, options.num)
     for run, row in zip(runs, rows, strict=True):
+        run.train()
         row["validation_loss"], row["validation_accuracy"] = validation(
-            trained(run), records, options.batch_size, options.seed
+            load_generator(run.directory / "model"), records, options.batch_size, options.seed
         )
         log.info("%s: validation loss %.4f", run.name, row["validation_loss"])
     scaling_tables.write_study(
@@ -189,30 +163,3 @@ def facts_of(run: Run, index: Index) -> dict[str, Any]:
         "tokens": images * network.grid[0] * network.grid[1],
         "training_flops": flops.training_flops(network, images),
     }
-
-
-def check_directory(run: Run) -> None:
-    """Raise InputError where a run of another config, or of other steps, is in its place."""
-    path = run.directory / "config.json"
-    if not path.exists():
-        return
-    theirs = read_json(path, {})
-    ours = json.loads(run.config.to_json_best_effort())
-    lines = differences(theirs, ours)
-    if theirs.get("steps") != run.config.steps:
-        lines.append(f"steps: {theirs.get('steps')} -> {run.config.steps}")
-    if lines:
-        raise InputError(
-            f"{run.directory} holds a run of another config; choose another workdir, or the same "
-            "values:\n  " + "\n  ".join(lines)
-        )
-
-
-def trained(run: Run) -> Generator:
-    """The generator of a run, which is trained, or trained to its end, where it is not finished."""
-
-    if run.finished:
-        log.info("%s is finished, and read", run.name)
-    else:
-        run_stages(run.config, run.directory)
-    return load_generator(run.directory / "model")

@@ -15,7 +15,7 @@ from maskgil_jax.pretrained import model_directory, networks
 from maskgil_jax.reporting import collect, facts, figures, page, result_tables, results
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.unreadable_images import known_unreadable
-from maskgil_jax.workflows import decoding_sweep, scaling_tables
+from maskgil_jax.workflows import measured_images, scaling_tables
 from maskgil_jax.workflows.run import keep_config, run_stages
 from tests.helpers import tiny
 
@@ -87,7 +87,7 @@ READERS = {
     "metrics.json in a report": ("metrics.json", read_report),
     "a plan": (PLAN, lambda path: scaling_tables.read_plans(str(path))),
     "a plan in a report": (PLAN, read_report),
-    "a setting of a sweep": (SETTING, lambda path: decoding_sweep.read_setting(epath.Path(path))),
+    "a setting of a sweep": (SETTING, lambda path: measured_images.read_measured(epath.Path(path))),
     "unreadable images": ([1, 5], lambda path: known_unreadable(epath.Path(path), 10)),
 }
 

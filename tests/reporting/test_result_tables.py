@@ -25,6 +25,34 @@ def test_metrics_measured_alike_share_a_table(tmp_path):
     assert [row[0] for row in two.rows] == ["c", FLOOR_NAME]
 
 
+def test_published_numbers_stand_beside_those_that_they_fit(tmp_path):
+    row = {"model": "MaskGIL-B", "setting": "8 steps", "fid": 5.64, "source": "Table 3"}
+    fitting = EVALUATION | {"published": {"rows": [row]}, "samples": {"count": 50_000}}
+    other = EVALUATION | {"published": {"none": "1,000 samples"}, "reference": {"path": "x"}}
+    runs = [
+        with_files(tmp_path / "a", {"metrics.json": fitting}),
+        with_files(tmp_path / "b", {"metrics.json": other}),
+    ]
+    ours, theirs, alone = page.metrics(collect.gather([*map(str, runs)]))
+    assert theirs.title.startswith("Published") and theirs.rows == [[*map(str, row.values())]]
+    reason = "no published number beside these"
+    assert reason not in dict(ours.notes) and ours.rows[0][0] == "a"
+    assert dict(alone.notes)[reason] == "1,000 samples"
+
+
+def test_a_study_is_a_table_with_the_published_numbers_below(tmp_path):
+    study = {
+        "protocol": {"images": 50_000},
+        "cells": [{"cell": "guidance=2", "guidance": 2.0, "fid": 5.0}],
+        "published": {"rows": [{"model": "LlamaGen-B", "fid": 5.46}]},
+        "real_to_real": {},
+        "warnings": [],
+    }
+    (run,) = collect.gather([str(with_files(tmp_path / "s", {"study.json": study}))])
+    cells, theirs = page.tables_of(run, page.COMPARISONS)
+    assert cells.header == ["cell", "guidance", "fid"] and theirs.rows == [["LlamaGen-B", "5.46"]]
+
+
 def test_metrics_of_tokenizers_and_of_condition_match_are_known(tmp_path):
     match = {"preferred": 0.914, "interval": [0.88, 0.94], "protocol": {"masks": 8}, "images": 349}
     summary = {"reference": {"path": "P", "count": 20}, "protocol": "ADM centre crop", "psnr": 17.0}

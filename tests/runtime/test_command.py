@@ -33,6 +33,8 @@ class Options:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Nothing:
     size: int = option("pixels", 8)
+    dry_run: bool = option("do nothing", False)
+    batch_size: int = option("at once", 1)
 
 
 def chosen(*arguments):
@@ -65,6 +67,15 @@ def test_options_are_what_the_flags_say(monkeypatch):
             )
         ],
     )
+
+
+def test_a_flag_is_known_by_its_name_with_dashes_too(capsys):
+    got = []
+    assert command.run(["x", "--dry-run", "--batch-size=3"], Nothing, got.append, "") == 0
+    assert command.run(["x", "--nodry-run", "--batch-size", "4"], Nothing, got.append, "") == 0
+    assert got == [Nothing(dry_run=True, batch_size=3), Nothing(batch_size=4)]
+    assert command.run(["x", "--dry-ran"], Nothing, got.append, "") == 1
+    assert "--dry-ran: there is no such option" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

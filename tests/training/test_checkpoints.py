@@ -19,8 +19,8 @@ ABOUT = {"code": "test"}
 
 
 def open_checkpoints(directory, newest=2, every=0):
-    config = ConfigDict(dict(keep_checkpoints=newest, keep_every=every))
-    return Checkpoints(epath.Path(directory) / "checkpoints", config, ABOUT)
+    kept = range(every, 1000, every) if every else ()
+    return Checkpoints(epath.Path(directory) / "checkpoints", newest, kept, ABOUT)
 
 
 def save(checkpoints, *steps, size=4):

@@ -153,7 +153,7 @@ def test_a_run_that_goes_on_keeps_its_goodput(tmp_path):
     workdir = epath.Path(tmp_path / "run")
     run_stages(config, workdir)
     started = json.loads((workdir / goodput.FILE).read_text())["started"]
-    with Checkpoints(workdir / "checkpoints", config, {}) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", 2, (), {}) as checkpoints:
         before = checkpoints.useful_seconds
     wall = time.time() - started
     assert 0 < before < wall
@@ -161,7 +161,7 @@ def test_a_run_that_goes_on_keeps_its_goodput(tmp_path):
     config.steps = 6
     run_stages(config, workdir)
     assert json.loads((workdir / goodput.FILE).read_text())["started"] == started
-    with Checkpoints(workdir / "checkpoints", config, {}) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", 2, (), {}) as checkpoints:
         after = checkpoints.useful_seconds
     last = read_log(workdir)[-1]
     assert before < after < time.time() - started - 1

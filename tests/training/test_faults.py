@@ -191,10 +191,10 @@ def test_where_none_can_be_read_nothing_is_trained_over_them(trained, tmp_path):
 
 
 def test_a_checkpoint_says_what_made_it_and_those_of_keep_every_stay(config, tmp_path):
-    config.update(steps=7, checkpoint_every=1, keep_checkpoints=1, keep_every=3)
+    config.update(steps=7, checkpoint_every=7, keep_checkpoints=1, keep_every=3, keep_steps=(2,))
     run_stages(config, epath.Path(tmp_path))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["3", "6", "7"]
+    assert names == ["2", "3", "6", "7"]
     metadata = json.loads((tmp_path / "checkpoints" / "7" / "_CHECKPOINT_METADATA").read_text())
     about = metadata["custom_metadata"]
     assert about["config"]["keep_every"] == 3 and about["config"]["model"]["layers"] == 2

@@ -39,6 +39,8 @@ GENERATOR = {
     "pictures_every": [0],
     "keep_checkpoints": [0],
     "keep_every": [-1],
+    "keep_every_epochs": [-0.5, float("nan")],
+    "keep_steps": [(0,), (1.5,), ("a",)],
     "tracker": ["nowhere:Tracker", "nonsense"],
     "skips_allowed": [-1],
     "data.source": ["", "bucket:x", "folder:/nowhere", "arrayrecord:/nowhere"],

@@ -52,7 +52,7 @@ def runs(finished, tmp_path_factory):
             made.save(run.directory / "model")
             keep_config(run.config, run.directory)
             (run.directory / "training.jsonl").write_text(json.dumps({"step": steps}) + "\n")
-            assert run.finished
+            assert run.is_finished()
     return workdir
 
 
@@ -117,10 +117,10 @@ def test_a_run_that_makes_no_sense_is_refused(finished, tmp_path):
 
 def test_a_run_of_other_steps_in_its_place_is_refused(finished, runs):
     run = scaling_study.planned_run(config_of(finished), (1, 16), 2, runs)
-    scaling_study.check_directory(run)
+    run.check_directory()
     run.config.steps = 3
     with pytest.raises(InputError, match="steps: 2 -> 3"):
-        scaling_study.check_directory(run)
+        run.check_directory()
 
 
 def test_validation_codes_of_another_tokenizer_are_refused(finished, tmp_path):
