@@ -1,4 +1,4 @@
-"""Which masked tokens a step reveals, chosen before they are drawn, and which it hides again.
+"""Which masked tokens a step reveals, chosen before they are drawn, and which it masks again.
 
 Letters: B batch, n tokens, L all of an image, ... any leading axes, V classes of all digits.
 """
@@ -158,8 +158,8 @@ def within_budget(
     return jnp.take_along_axis(fits_Bn, jnp.argsort(order_Bn, axis=1), axis=1)
 
 
-def most_hidden(masked: Counts, revealed: Counts, count: Counts) -> jax.Array:
-    """The most tokens that a step can hide again, and still leave as many masked as is planned.
+def most_remasked(masked: Counts, revealed: Counts, count: Counts) -> jax.Array:
+    """The most tokens that a step can mask again, and still leave as many masked as is planned.
 
     Args:
       masked: tokens that are masked before it.
@@ -171,32 +171,32 @@ def most_hidden(masked: Counts, revealed: Counts, count: Counts) -> jax.Array:
     return jnp.maximum(jnp.minimum(revealed, masked - count), 0)
 
 
-def hidden_again(
+def remasked(
     p_BL: jax.Array,
-    mine_BL: jax.Array,
+    at_start_BL: jax.Array,
     drawn_BL: jax.Array,
     count_B: jax.Array,
     share: jax.Array,
     gumbel_BL: jax.Array,
 ) -> jax.Array:
-    """Bool [B, L], those of the tokens drawn that a step hides again, to draw them once more.
+    """Bool [B, L], those of the tokens drawn that a step masks again, to draw them once more.
 
-    One is hidden in proportion to exp(-p), so that no critic has to be trained to judge it.
+    One is masked in proportion to exp(-p), so that no critic has to be trained to judge it.
 
     Args:
       p_BL: the probability that each was drawn with.
-      mine_BL: bool, masked at the start.
+      at_start_BL: bool, masked at the start.
       drawn_BL: bool, of them those drawn.
       count_B: tokens by which the step makes the masked ones fewer.
-      share: of `most_hidden`, 0 to 1.
+      share: of `most_remasked`, 0 to 1.
       gumbel_BL: standard Gumbel noise.
 
     Source: ReMDM (Wang et al. 2025, arXiv 2503.00307), its "conf" weights with its "rescale" share.
     """
     drawn_B = drawn_BL.sum(axis=1)
-    hidden_B = jnp.round(share * most_hidden(mine_BL.sum(axis=1) - drawn_B, drawn_B, count_B))
+    again_B = jnp.round(share * most_remasked(at_start_BL.sum(axis=1) - drawn_B, drawn_B, count_B))
     weight_BL = jnp.where(drawn_BL, gumbel_BL - p_BL, -jnp.inf)
-    return drawn_BL & most(weight_BL, hidden_B[:, None])
+    return drawn_BL & most(weight_BL, again_B[:, None])
 
 
 def most(values_Bn: jax.Array, count: jax.Array) -> jax.Array:

@@ -63,7 +63,7 @@ class State(NamedTuple):
     Attributes:
       codes_BL: int32, mask_id where masked.
       kept: see Keep.
-      p_BL: the probability that each token was drawn with, where the plan hides some again.
+      p_BL: the probability that each token was drawn with, where the plan remasks.
     """
 
     codes_BL: jax.Array
@@ -75,7 +75,7 @@ def decode(model: Model, codes_BL: jax.Array, numbers: Numbers, plan: Plan) -> j
     """Fill the masked positions of `codes_BL` in as many steps as the plan has.
 
     Tokens that are known at the start are never changed, and those of earlier steps only where the
-    plan hides some again. A step of an adaptive plan that finds all images done does nothing.
+    plan masks some again. A step of an adaptive plan that finds all images done does nothing.
 
     Args:
       model: predicts and samples.
@@ -95,13 +95,13 @@ def decode(model: Model, codes_BL: jax.Array, numbers: Numbers, plan: Plan) -> j
         *numbers[1:],
         jnp.array(plan.all_tokens),
     )
-    p_BL = jnp.zeros(codes_BL.shape) if plan.hides else None
+    p_BL = jnp.zeros(codes_BL.shape) if plan.remasks else None
     state = State(codes_BL, model.keep.state if model.keep else None, p_BL)
-    mine_BL = codes_BL == model.mask_id
+    at_start_BL = codes_BL == model.mask_id
     after_steps = []
     for segment in segments(plan):
         of_segment = tuple(x[segment.first : segment.last] for x in steps)
-        step = functools.partial(decode_step, model, plan, segment, mine_BL)
+        step = functools.partial(decode_step, model, plan, segment, at_start_BL)
         if plan.adaptive:
             step = functools.partial(unless_done, model.mask_id, step)
         state, codes_SBL = jax.lax.scan(step, state, of_segment)
@@ -124,11 +124,11 @@ def decode_step(
     model: Model,
     plan: Plan,
     segment: Segment,
-    mine_BL: jax.Array,
+    at_start_BL: jax.Array,
     state: State,
     numbers: tuple[jax.Array, ...],
 ) -> tuple[State, jax.Array]:
-    """Hide, predict, sample, confidence, reveal; `numbers` are those of the plan's step.
+    """Mask again, predict, sample, confidence, reveal; `numbers` are those of the plan's step.
 
     Returns:
       The state that the next step begins with, and the codes, for the stack of all steps.
@@ -137,7 +137,9 @@ def decode_step(
     codes_BL, kept, p_BL = state
     if p_BL is not None:
         gumbel_BL = model.gumbel(len(plan.masked) + step)  # its own: no step has this number
-        codes_BL, count_B = hide(model.mask_id, codes_BL, mine_BL, p_BL, count_B, remask, gumbel_BL)
+        codes_BL, count_B = mask_again(
+            model.mask_id, codes_BL, at_start_BL, p_BL, count_B, remask, gumbel_BL
+        )
     masked_BL = codes_BL == model.mask_id
     positions_Bn = jnp.argsort(~masked_BL, axis=1, stable=True)[:, : segment.tokens]
     at_positions = functools.partial(jnp.take_along_axis, indices=positions_Bn, axis=1)
@@ -178,26 +180,26 @@ def decode_step(
     return State(codes_BL, kept, p_BL), codes_BL
 
 
-def hide(
+def mask_again(
     mask_id: int,
     codes_BL: jax.Array,
-    mine_BL: jax.Array,
+    at_start_BL: jax.Array,
     p_BL: jax.Array,
     count_B: jax.Array,
     share: jax.Array,
     gumbel_BL: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The codes with some masked again, and the tokens to reveal then; see choosing.hidden_again.
+    """The codes with some masked again, and the tokens to reveal then; see choosing.remasked.
 
     Args:
       mask_id: id of the mask.
       codes_BL: int32.
-      mine_BL: bool, masked at the start.
+      at_start_BL: bool, masked at the start.
       p_BL, count_B, share, gumbel_BL: as there.
     """
-    drawn_BL = mine_BL & (codes_BL != mask_id)
-    hidden_BL = choosing.hidden_again(p_BL, mine_BL, drawn_BL, count_B, share, gumbel_BL)
-    return jnp.where(hidden_BL, mask_id, codes_BL), count_B + hidden_BL.sum(axis=1)
+    drawn_BL = at_start_BL & (codes_BL != mask_id)
+    again_BL = choosing.remasked(p_BL, at_start_BL, drawn_BL, count_B, share, gumbel_BL)
+    return jnp.where(again_BL, mask_id, codes_BL), count_B + again_BL.sum(axis=1)
 
 
 @compiler_options.jit(static_argnames=("plan", "prefix", "history", "counted"))

@@ -37,8 +37,8 @@ class Options:
       entropy_budget: nats of entropy that each step may reveal at once beyond the tokens that it
         reveals anyway, see choosing.within_budget; how many steps an image needs then depends on
         the image, and `steps` is the most. 0: each step reveals its number of tokens.
-      remask: share of the most tokens that each step can hide again, those drawn with the least
-        probability rather than others, see choosing.hidden_again; 0: none are.
+      remask: share of the most tokens that each step can mask again, those drawn with the least
+        probability rather than others, see choosing.remasked; 0: none are.
       cache_ratio: share of tokens that most steps do not run but take as they were
         (models/token_models/kept_tokens.py), of masked LLaMAs; 0: all steps run all.
       cache_warmup: share of the steps, the first, that run all tokens nevertheless.
@@ -100,7 +100,7 @@ class Options:
         if self.entropy_budget and self.remask:
             raise ValueError(
                 f"entropy_budget = {self.entropy_budget} with remask = {self.remask}, expected one "
-                "of them to be 0: how many tokens can be hidden again follows from the plan of all"
+                "of them to be 0: how many tokens can be masked again follows from the plan of all"
             )
 
     def _check_cache(self) -> None:

@@ -25,7 +25,7 @@ class Plan:
       cache_ratio: share of tokens that the other steps do not run.
       adaptive: whether steps reveal more than their tokens, as much as an entropy budget allows, so
         that images may be done before the last step.
-      hides: whether steps hide some tokens again.
+      remasks: whether steps mask some tokens again.
     """
 
     masked: tuple[int, ...]
@@ -36,7 +36,7 @@ class Plan:
     all_tokens: tuple[bool, ...]
     cache_ratio: float = 0.0
     adaptive: bool = False
-    hides: bool = False
+    remasks: bool = False
 
     @property
     def passes_S(self) -> tuple[float, ...]:
@@ -63,7 +63,7 @@ class Numbers(NamedTuple):
       temperature_S: divides the logits, float32; 0 is their maximum.
       choice_temperature_S: scale of the Gumbel noise added to the confidence, float32.
       entropy_budget_S: nats that may be revealed beyond these tokens, float32.
-      remask_S: share of the most tokens that can be hidden again, float32.
+      remask_S: share of the most tokens that can be masked again, float32.
     """
 
     counts_SB: Any
@@ -103,7 +103,7 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]
     if o.temperature:
         option_checks.check_divisor("temperature", temperature)
     counts_SB = _counts(o, tokens_B)
-    masked_SB = _masked(tokens_B, counts_SB, hides=o.remask > 0)
+    masked_SB = _masked(tokens_B, counts_SB, remasks=o.remask > 0)
     planned = Plan(
         masked=tuple(np.maximum(masked_SB.max(axis=1), 0).tolist()),
         guided=tuple((guidance != 1).tolist()),
@@ -113,7 +113,7 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]
         all_tokens=_all_tokens(o),
         cache_ratio=o.cache_ratio,
         adaptive=o.entropy_budget > 0,
-        hides=o.remask > 0,
+        remasks=o.remask > 0,
     )
     scales_S = (
         guidance,
@@ -125,13 +125,13 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]
     return planned, Numbers(counts_SB, *(x.astype(np.float32) for x in scales_S))
 
 
-def _masked(tokens_B: np.ndarray, counts_SB: np.ndarray, hides: bool) -> np.ndarray:
-    """Tokens that are masked where each step predicts, [S, B]; at most, where it hides some."""
+def _masked(tokens_B: np.ndarray, counts_SB: np.ndarray, remasks: bool) -> np.ndarray:
+    """Tokens that are masked where each step predicts, [S, B]; at most, where it remasks some."""
     revealed_SB = np.cumsum(counts_SB, axis=0) - counts_SB
     masked_SB = tokens_B - revealed_SB
-    if not hides:
+    if not remasks:
         return masked_SB
-    return masked_SB + np.asarray(choosing.most_hidden(masked_SB, revealed_SB, counts_SB))
+    return masked_SB + np.asarray(choosing.most_remasked(masked_SB, revealed_SB, counts_SB))
 
 
 def _all_tokens(options: Options) -> tuple[bool, ...]:

@@ -128,19 +128,19 @@ def test_what_is_hidden_was_drawn_and_is_as_much_as_is_planned():
     drawn = CHAIN.draw(n=500, rule="choose", steps=4, schedule="uniform", remask=1.0)
     known = (drawn < 2).sum(axis=2)
     np.testing.assert_array_equal(known, np.repeat([[1], [2], [3], [4]], 500, axis=1))
-    assert ((drawn[:-1] < 2) & (drawn[1:] == 2)).any(), "no cell was hidden again"
+    assert ((drawn[:-1] < 2) & (drawn[1:] == 2)).any(), "no cell was masked again"
 
 
-def test_what_was_less_likely_is_hidden_rather():
+def test_what_was_less_likely_is_masked_again_rather():
     p = jnp.array([[0.0, 1.0, 0.5, 0.0]])
     mine = jnp.array([[True, True, True, False]])
     gumbel = jax.random.gumbel(jax.random.key(0), (5000, 4))
 
-    def hidden(gumbel_L):
+    def masked(gumbel_L):
         arguments = (p, mine, mine, jnp.array([-1]), jnp.float32(1), gumbel_L[None])
-        return choosing.hidden_again(*arguments)[0]
+        return choosing.remasked(*arguments)[0]
 
-    shares = np.asarray(jax.vmap(hidden)(gumbel)).mean(axis=0)
+    shares = np.asarray(jax.vmap(masked)(gumbel)).mean(axis=0)
     weights = np.exp(-np.array([0.0, 1.0, 0.5]))
     np.testing.assert_allclose(shares[:3], weights / weights.sum(), atol=0.03)
     assert shares[3] == 0
