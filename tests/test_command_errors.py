@@ -48,7 +48,7 @@ BAD = {
     ),
     "preset": (
         ("sample", "--model=M", "--classes=1", "--preset=best", "--output=O"),
-        "--preset=best: expected one of maskgil, maskgit",
+        "--preset=best: expected one of maskgil, maskgil_paper, maskgit",
     ),
     "size": (
         ("sample", "--model=M", "--classes=1", "--size=16x7", "--output=O"),

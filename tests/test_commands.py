@@ -155,7 +155,7 @@ def test_sweep_tells_quality_and_time_of_each_setting(finished, causal, tmp_path
     assert rows[4]["pixel_frechet_distance"] == rows[5]["pixel_frechet_distance"]
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"settings", "sweep.json", "sweep.csv", "sweep.md"} | {
-        f"{name}.png" for name in ("quality_time", "prefix", "guidance", "panel")
+        f"{name}.png" for name in ("quality_time", "frontier", "prefix", "guidance", "panel")
     }
     # The same again has nothing to draw, another one is refused.
     began = time.monotonic()

@@ -20,7 +20,6 @@ from maskgil_jax.runtime.unfinished import Written
 log = logging.getLogger("maskgil_jax")
 
 INDEX = "samples.npz"
-PASSES = "passes.json"  # of what was drawn since the last start, see passes.PassCount
 RECORD = "samples.json"  # of layouts without an index
 COLUMNS, ROWS = 16, 32  # of grid.png, at most
 
@@ -96,7 +95,7 @@ class Plain:
 
     def files(self, count: int) -> list[str]:
         """As Layout."""
-        return [*map(self.image, range(count)), "grid.png", "latency.json", PASSES, INDEX]
+        return [*map(self.image, range(count)), "grid.png", "latency.json", INDEX]
 
     def is_drawn(self, index: int, there: Container[str]) -> bool:
         """As Layout."""

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from etils import epath
 
 from maskgil_jax.data.sound import audio, utterances
 from maskgil_jax.generation import (
     asked,
     benchmarks,
-    layouts,
     live_speech,
     placing,
     requests,
@@ -27,7 +25,7 @@ from maskgil_jax.generation.requests import Request
 from maskgil_jax.pretrained import loading
 from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.pretrained.loading import Tokenizer
-from maskgil_jax.runtime import device_memory, files, processes
+from maskgil_jax.runtime import device_memory, processes
 from maskgil_jax.runtime.errors import InputError, Unreadable
 
 log = logging.getLogger("maskgil_jax")
@@ -113,10 +111,10 @@ def sample_request(
     )
     log.info("wrote %d images to %s", total, options.output)
     if passes.images and processes.first():
-        about = passes.about()
-        if layout is PLAIN:  # programs of benchmarks look at all files that there are
-            files.write_json(epath.Path(options.output) / layouts.PASSES, about)
-        log.info("%.4g passes of the network for each image drawn", about["passes_per_image"])
+        log.info(
+            "%d images drawn here took %.4g passes of the network each, and needed %.4g",
+            *passes.about().values(),
+        )
 
 
 def _sampler_of(

@@ -5,6 +5,7 @@ CLIP score: how near images are to their captions.
 """
 
 import numpy as np
+import numpy.typing as npt
 import scipy.special
 
 from maskgil_jax.metrics import features
@@ -67,12 +68,12 @@ def _score(logits: np.ndarray) -> float:
     return float(np.exp(scipy.special.entr(p.mean(axis=0)).sum() - own))
 
 
-def clip_score(images: np.ndarray, captions: np.ndarray) -> float:
+def clip_score(images: npt.ArrayLike, captions: npt.ArrayLike) -> float:
     """Mean of `clip_score_of_each`, whose arguments it takes."""
     return float(clip_score_of_each(images, captions).mean())
 
 
-def clip_score_of_each(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+def clip_score_of_each(images: npt.ArrayLike, captions: npt.ArrayLike) -> np.ndarray:
     """100 times the cosine of an image and its caption, or 0 where that is negative: float64 [N].
 
     Args:

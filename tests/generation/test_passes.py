@@ -1,6 +1,7 @@
 """Passes of the network are counted where they are run."""
 
-import json
+import logging
+import re
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def test_token_by_token_each_is_one_and_a_hybrid_is_the_sum():
     assert (count.images, count.per_image) == (6, 5 + 3)
 
 
-def test_they_are_written_beside_the_samples(tmp_path):
+def test_a_draw_says_how_many_it_took(tmp_path, caplog):
     config = VQConfig(**SMALL_VQ | dict(codebook_size=20, channel_multipliers=(1, 1)))
     tokenizer = Tokenizer(jax.jit(lambda: VQTokenizer(config, jax.random.key(0)))(), "vq")
     tokenizer.save(tmp_path / "vq")
@@ -83,7 +84,8 @@ def test_they_are_written_beside_the_samples(tmp_path):
         processes=Processes(),
         decoding=Decoding(**ADAPTIVE),
     )
-    sampling.sample(options)
-    found = json.loads((tmp_path / "out" / "passes.json").read_text())
-    assert found["images"] == 4
-    assert 1 < found["passes_needed_per_image"] <= found["passes_per_image"] <= 11
+    with caplog.at_level(logging.INFO, "maskgil_jax"):
+        sampling.sample(options)
+    said = re.search(r"(\d+) images drawn here took (\S+) passes .* needed (\S+)", caplog.text)
+    images, took, needed = map(float, said.groups())
+    assert images == 4 and 1 < needed <= took <= 11
