@@ -234,10 +234,7 @@ REFUSED = {
     ),
     "grid": (dict(grid=4), "arg=grid=4: expected HEIGHTxWIDTH in tokens"),
     "steps": (dict(steps=13), "steps = 13, expected 1 to 12"),
-    "preset": (
-        dict(preset="best"),
     "preset": (dict(preset="best"), "arg=preset=best: expected one of maskgil, maskgil_paper"),
-    ),
 }
 
 
