@@ -189,6 +189,7 @@ def test_the_module_of_stablehlo_draws_hybrids_of_features(model, tmp_path):
     np.testing.assert_array_equal(drawn, ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_module_of_stablehlo_draws_what_has_no_condition_and_token_by_token(
     causal, model, tmp_path

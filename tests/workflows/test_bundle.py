@@ -251,6 +251,7 @@ def test_what_the_hub_does_not_have_is_one_message(on_the_hub, tmp_path, monkeyp
     )
 
 
+@pytest.mark.slow
 def test_a_bundle_is_written_to_a_bucket_and_read_from_it(bundled, bucket, tmp_path):
     done = call("convert", "bundle", f"--source={bundled}", f"--output={bucket}/digits")
     assert done.returncode == 0, done.stderr

@@ -96,6 +96,7 @@ def test_a_prefix_that_reads_the_prompts_is_swept(tmp_path):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_llamagen_of_features_in_files_is_the_prefix(tmp_path):
     """LlamaGen's own file, imported, before a masked model of the same features."""
     save_file(golden.weights("llamagen_gpt_t2i"), tmp_path / "t2i.safetensors")
