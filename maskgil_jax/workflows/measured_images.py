@@ -61,18 +61,26 @@ def measured(
     path, strip = files_of(folder, name)
     if not (path.exists() and strip.exists()):
         features = evaluator.features_of(images, name)
+        # Before the timing, which draws the first batch again and again; where all features were
+        # there already, nothing but that was drawn.
+        passes = _passes(images)
         seconds, first = images.timed(shown)
+        passes = passes or _passes(images)
         more = beside()
         if processes.first():
             result = evaluator.result(features, reference)
             sweep_panel.write_strip(strip, first)
-            passes = {} if images.passes is None else images.passes.about()
             costs = {"seconds_per_image": seconds, "passes": passes}
             write_json(path, result | costs | dict(more))
         processes.wait(f"{name} is measured")
     result = read_measured(path)
     _check_same(path, result, images, reference.about, evaluator.description())
     return result
+
+
+def _passes(images: GeneratedImages) -> dict[str, float]:
+    """Passes of what was drawn up to now; none where nothing was, or nothing counts them."""
+    return images.passes.about() if images.passes and images.passes.images else {}
 
 
 def read_measured(path: epath.Path) -> dict[str, Any]:
