@@ -103,6 +103,14 @@ def named(name: str) -> ConfigDict:
     return config.unlock()
 
 
+def tokenizer_of_imagenet(name: str) -> ConfigDict:
+    """A published recipe of a tokenizer, by its config's name; LPIPS lies in the folder lpips."""
+    config = named(name)
+    config.data.source = "tfds:imagenet2012/train"
+    config.loss.lpips = "lpips"
+    return config
+
+
 def check_form(form: str) -> None:
     """Raise InputError unless this is a form of the studies of configs/studies."""
     if form not in ("paper", "small"):

@@ -31,9 +31,7 @@ def get_config(form="paper"):
 
 def paper():
     """Tokenizer, codes of ten crops, generator of 50 epochs."""
-    tokenizer = study_config.named("vq16")
-    tokenizer.data.source = "tfds:imagenet2012/train"
-    tokenizer.loss.lpips = "lpips"
+    tokenizer = study_config.tokenizer_of_imagenet("vq16")
     codes = defaults.codes()
     codes.update(tokenizer="{workdir}/tokenizer/model", source="tfds:imagenet2012/train")
     codes.crops = "ten"

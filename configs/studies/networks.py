@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from maskgil_jax import config as defaults
 from maskgil_jax import study_config
+from maskgil_jax.study_config import tokenizer_of_imagenet
 
 TOKENIZERS = ("maskgit_vq", "chameleon_vq", "vq16", "magvit2")
 
@@ -37,7 +38,7 @@ def get_config(form="paper"):
     }
     study.order = ("tokenizer", "network", "at_step")
     study.changes = {
-        "tokenizer": {name: {"tokenizer": tokenizer(name)} for name in TOKENIZERS},
+        "tokenizer": {name: {"tokenizer": tokenizer_of_imagenet(name)} for name in TOKENIZERS},
         "network": networks(generator(study_config.named("ar_b"))),
     }
     return study
@@ -57,16 +58,8 @@ def paper():
     codes = defaults.codes()
     codes.update(tokenizer="{workdir}/tokenizer/model", source="tfds:imagenet2012/train")
     codes.crops = "ten"
-    stages = {"tokenizer": tokenizer("vq16"), "codes": codes}
+    stages = {"tokenizer": tokenizer_of_imagenet("vq16"), "codes": codes}
     return ConfigDict({"stages": {**stages, "generator": generator(study_config.named("b"))}})
-
-
-def tokenizer(name):
-    """A tokenizer's recipe, on ImageNet; LPIPS lies beside the work directory."""
-    config = study_config.named(name)
-    config.data.source = "tfds:imagenet2012/train"
-    config.loss.lpips = "lpips"
-    return config
 
 
 def generator(config):

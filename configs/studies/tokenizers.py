@@ -9,6 +9,7 @@ configs/small_vq.py has on photos.
 """
 
 from maskgil_jax import study_config
+from maskgil_jax.study_config import tokenizer_of_imagenet
 
 PAPER = ("maskgit_vq", "maskgit_vq:google", "chameleon_vq", "vq16", "magvit2")
 SMALL = ("maskgit_vq", "maskgit_vq_google", "chameleon_vq", "vq16", "magvit2")
@@ -20,7 +21,7 @@ def get_config(form="paper"):
     if form == "small":
         configs = {name: small(name) for name in SMALL}
     else:
-        configs = {name.replace(":", "_"): paper(name) for name in PAPER}
+        configs = {name.replace(":", "_"): tokenizer_of_imagenet(name) for name in PAPER}
     study = study_config.study(configs["vq16"])
     study.axes = {"tokenizer": tuple(configs)}
     study.changes = {"tokenizer": {name: {"tokenizer": one} for name, one in configs.items()}}
@@ -29,14 +30,6 @@ def get_config(form="paper"):
     if form == "paper":
         study.measure.update(reference="", num=50_000)
     return study
-
-
-def paper(name):
-    """A published recipe, on ImageNet; LPIPS lies beside the work directory."""
-    config = study_config.named(name)
-    config.data.source = "tfds:imagenet2012/train"
-    config.loss.lpips = "lpips"
-    return config
 
 
 def small(family):

@@ -148,7 +148,7 @@ def _fills_axes(sizes: tuple[int, ...], devices: list[jax.Device]) -> bool:
         return False
     try:
         mesh_utils.create_device_mesh(sizes, devices)
-    except NotImplementedError:  # JAX's word for a mesh that splits an axis of the slice
+    except NotImplementedError:  # so JAX refuses a mesh that splits an axis of the slice
         return False
     return True
 

@@ -119,7 +119,7 @@ def test_steps_after_the_last_image_is_done_do_not_run():
     assert len(ran) == known_joint.passes(drawn, 2).max() < 8
 
 
-def test_hiding_again_corrects_what_was_drawn_at_once():
+def test_masking_again_corrects_what_was_drawn_at_once():
     """Two tokens a step: of four steps, half of them drawn again, or of two."""
     assert distance("choose", 4, remask=1.0) < distance("choose", 2) - 2 * CHAIN.noise
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from maskgil_jax.models.encoders.clip import Clip, ClipConfig
-from maskgil_jax.runtime import sharding
 from tests.helpers import random_weights
+from tests.helpers.layouts import pieces_of
 
 TINY = ClipConfig(
     width=8,
@@ -54,14 +54,8 @@ def test_nothing_behind_the_end_of_a_text_counts():
 
 
 def test_layers_and_tables_are_split_over_the_mesh():
-    mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
     shapes = jax.eval_shape(lambda: Clip(TINY, jax.random.key(0)))
-    layouts = sharding.state_shardings(shapes, mesh)
-    for (path, leaf), layout in zip(
-        jax.tree.leaves_with_path(shapes), jax.tree.leaves(layouts), strict=True
-    ):
-        name = sharding.name_of(path)
-        split = leaf.size // np.prod(layout.shard_shape(leaf.shape))
+    for name, split in pieces_of(shapes).items():
         if "blocks/" in name and name.endswith(("query", "key_value", "out", "up", "down")):
             assert split == 4, name
         if name.endswith(("embedding", "head")):
