@@ -15,6 +15,7 @@ from maskgil_jax.runtime.errors import InputError
 
 ENTRY = "*-cache"  # how JAX names its files
 IN_USE = "in_use"  # a run writes here; of one that was killed it stays
+COMPILED = "/jax/core/compile/backend_compile_duration"  # comes once the program is written too
 
 
 @contextlib.contextmanager
@@ -67,18 +68,28 @@ def _platform() -> str:
 
 @contextlib.contextmanager
 def _written_whole(path: epath.Path) -> Iterator[None]:
-    """Delete the newest program if a run was killed here, maybe while it wrote that one.
+    """Delete what a run that was killed here was still writing.
 
-    JAX writes a file in place, and passes a damaged one over with a warning each time.
+    JAX writes a file in place, and passes a damaged one over with a warning each time. The mark is
+    touched after each program, so that what is newer than the mark of a killed run is not whole.
     """
-    mark = path / IN_USE
     if paths.is_remote(path) or not processes.first():  # buckets write whole objects only
         yield
         return
+    mark = pathlib.Path(path) / IN_USE
     if mark.exists():
-        entries = sorted(path.glob(ENTRY), key=lambda entry: entry.stat().mtime)
-        for entry in entries[-1:]:
-            entry.unlink(missing_ok=True)
+        for entry in mark.parent.glob(ENTRY):
+            if entry.stat().st_mtime_ns > mark.stat().st_mtime_ns:
+                entry.unlink(missing_ok=True)
     mark.touch()
-    yield
-    mark.unlink(missing_ok=True)
+
+    def program_is_kept(event: str, seconds: float, **about) -> None:
+        if event == COMPILED:
+            mark.touch()
+
+    jax.monitoring.register_event_duration_secs_listener(program_is_kept)
+    try:
+        yield
+    finally:  # also where a signal has ended the run
+        jax.monitoring.unregister_event_duration_listener(program_is_kept)
+        mark.unlink(missing_ok=True)

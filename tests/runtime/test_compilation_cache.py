@@ -1,5 +1,7 @@
 """Compiled programs are kept, and found again."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -57,13 +59,40 @@ def test_a_program_is_compiled_once_and_then_found(without_the_suites, tmp_path)
     assert jax.config.jax_compilation_cache_dir is None  # for what comes after the run
 
 
-def test_of_a_run_that_was_killed_the_newest_program_is_not_believed(without_the_suites, tmp_path):
+def test_what_a_killed_run_was_still_writing_is_not_believed(without_the_suites, tmp_path):
     hits(str(tmp_path))
     (kept,) = entries(tmp_path)
+    mark = kept.parent / compilation_cache.IN_USE
+    mark.touch()  # as that run leaves it
     kept.write_bytes(kept.read_bytes()[:100])
-    (kept.parent / compilation_cache.IN_USE).touch()  # as that run leaves it
-    assert hits(str(tmp_path)) == 0 and not (kept.parent / compilation_cache.IN_USE).exists()
+    os.utime(kept, ns=(mark.stat().st_mtime_ns + 10**6,) * 2)
+    assert hits(str(tmp_path)) == 0 and not mark.exists()
     assert hits(str(tmp_path)) == 1
+
+
+def test_a_killed_run_keeps_what_it_had_written(without_the_suites, tmp_path):
+    """The step's program of a preempted run: it takes minutes to compile, and was whole."""
+    marks = []
+    with compilation_cache.kept(str(tmp_path)):
+        jax.jit(lambda x: jnp.cos(x @ x))(jnp.ones((5, 5))).block_until_ready()
+        (mark,) = tmp_path.rglob(compilation_cache.IN_USE)
+        marks.append((mark, mark.stat().st_mtime_ns))
+    kept = entries(tmp_path)
+    ((mark, when),) = marks
+    mark.touch()
+    os.utime(mark, ns=(when, when))  # as a kill at that moment leaves it
+    with compilation_cache.kept(str(tmp_path)):
+        assert entries(tmp_path) == kept != []
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, ValueError])
+def test_a_run_that_a_signal_or_an_error_ended_is_not_taken_for_killed(
+    end, without_the_suites, tmp_path
+):
+    with pytest.raises(end), compilation_cache.kept(str(tmp_path)):
+        jax.jit(lambda x: jnp.sin(x @ x))(jnp.ones((5, 5))).block_until_ready()
+        raise end
+    assert entries(tmp_path) and not list(tmp_path.rglob(compilation_cache.IN_USE))
 
 
 def test_the_directory_that_jax_has_comes_first(without_the_suites, tmp_path):
