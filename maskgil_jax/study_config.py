@@ -86,8 +86,8 @@ def digits() -> ConfigDict:
 
 def small(generator: ConfigDict) -> ConfigDict:
     """A generator at the size and the length of that of `digits`, on its codes."""
-    generator.steps, generator.batch_size = 300, 32
-    generator.log_every, generator.checkpoint_every, generator.pictures_every = 10, 100, 300
+    generator.steps, generator.batch_size = 900, 64
+    generator.log_every, generator.checkpoint_every, generator.pictures_every = 10, 300, 900
     generator.ema_decay = 0.99
     generator.data.update(source="arrayrecord:{workdir}/codes", image_size=16)
     generator.model.update(layers=4, dim=64, heads=4, num_classes=10, dtype="float32")

@@ -17,7 +17,7 @@ def get_config(form="paper"):
     study_config.check_form(form)
     if form == "small":
         study = study_config.on_digits()
-        sizes, images = (8, 16, 32, 64), 300 * 32
+        sizes, images = (16, 32, 64, 128), 900 * 64
     else:
         study = study_config.on_codes(study_config.named("b"))
         sizes, images = (64, 128, 256, 512, 1024), 50 * 1_281_167

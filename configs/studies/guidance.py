@@ -16,7 +16,7 @@ def get_config(form="paper"):
     study_config.check_form(form)
     if form == "small":
         study = study_config.on_digits()
-        study.axes = {"at_step": (100, 300), "guidance": (1.0, 1.5, 2.0, 3.0, 4.0)}
+        study.axes = {"at_step": (300, 900), "guidance": (1.0, 1.5, 2.0, 3.0, 4.0)}
     else:
         study = study_config.on_codes(study_config.named("l"), epochs=200)
         steps = tuple(study_config.EPOCH * epochs for epochs in (50, 100, 200))

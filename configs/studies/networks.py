@@ -23,7 +23,7 @@ def get_config(form="paper"):
     if form == "small":
         study = study_config.on_digits()
         causal = study_config.small(defaults.causal_generator().unlock())
-        study.axes = {"network": ("transformer", "llama", "causal"), "at_step": (100, 300)}
+        study.axes = {"network": ("transformer", "llama", "causal"), "at_step": (300, 900)}
         study.order = ("network", "at_step")
         study.changes = {"network": networks(causal)}
         return study

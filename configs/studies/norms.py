@@ -22,7 +22,7 @@ def get_config(form="paper"):
     study_config.check_form(form)
     if form == "small":
         study = study_config.on_digits()
-        steps = (100, 200, 300)
+        steps = (300, 600, 900)
     else:
         study = study_config.on_codes(study_config.named("xxl"))
         steps = tuple(study_config.EPOCH * epochs for epochs in (10, 25, 50))

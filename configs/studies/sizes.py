@@ -22,7 +22,7 @@ def get_config(form="paper"):
             name: {"generator": {"model": {"layers": layers, "dim": dim, "heads": heads}}}
             for name, (layers, dim, heads) in SMALL.items()
         }
-        steps = (100, 300)
+        steps = (300, 900)
     else:
         study = study_config.on_codes(study_config.named("b"), epochs=300)
         changes = {}

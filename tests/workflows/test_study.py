@@ -322,3 +322,27 @@ def test_a_study_that_ships_has_its_cells_and_runs(name, tmp_path):
 def test_all_studies_that_ship_are_here():
     named = {name.partition("/")[2] for name in config_files.named() if "/" in name}
     assert named == {*SHIPPED}
+
+
+@pytest.mark.slow(seconds=30)
+def test_a_study_in_a_bucket_is_that_on_disk(bucket, tmp_path):
+    """Runs, claims, cells, table and page are all in cloud storage."""
+    options = {
+        where: ("--config=tests/helpers/tiny_study.py:tokenizer", f"--workdir={where}/s")
+        for where in (tmp_path, bucket)
+    }
+    assert commands.call("study", *options[tmp_path]).returncode == 0
+    for said in ("stage tokenizer in", ""):
+        # In a process, because TensorBoard's writer calls the bucket once more at the very end.
+        done = commands.run("study", *options[bucket], devices=8)
+        assert done.returncode == 0, done.stderr
+        assert ("stage tokenizer in" in done.stderr) == bool(said)  # trained once
+    left = {path.name for path in (bucket / "s").iterdir()}
+    assert {"curves.png", "page"} <= left and "claims" not in left
+    disk, there = (
+        json.loads((where / "s" / "study.json").read_text())["cells"] for where in options
+    )
+    for one, other in zip(disk, there, strict=True):
+        assert one.keys() == other.keys()
+        same = [name for name in one if "seconds" not in name]
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
