@@ -83,7 +83,7 @@ def _written_whole(path: epath.Path) -> Iterator[None]:
                 entry.unlink(missing_ok=True)
     mark.touch()
 
-    def program_is_kept(event: str, seconds: float, **about) -> None:
+    def program_is_kept(event: str, duration_secs: float, **about: str | int) -> None:
         if event == COMPILED:
             mark.touch()
 
