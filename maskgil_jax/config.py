@@ -89,7 +89,7 @@ def tokenizer() -> ConfigDict:
             search_block=2**26,  # most distances between latents and codes held at once
             dtype="bfloat16",  # of the convolutions; codebook search and parameters are float32
         ),
-        discriminator=dict(
+        discriminator=dict(  # trained where loss.adversarial_weight or feature_weight is not 0
             kind="patchgan",  # patchgan | stylegan
             channels=64,  # of the first layer (stylegan: at 256 pixels)
             layers=3,  # patchgan's strided layers

@@ -21,6 +21,11 @@ LECAM_DECAY = 0.999
 Terms = dict[str, jax.Array]
 
 
+def is_judged(settings: ConfigDict) -> bool:
+    """Whether config.loss has a term of the discriminator, which is trained only then."""
+    return bool(settings.adversarial_weight or settings.feature_weight)
+
+
 class ImageLoss(NamedTuple):
     """Loss of reconstructions as images.
 
@@ -66,11 +71,13 @@ def image_loss(
         real_features = discriminator(images, train=True).features
 
     def losses(y: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[Terms, list[Any]]]:
-        judgement = discriminator(y, train=True)
         terms = {"reconstruction": objectives.PIXEL_LOSSES[settings.reconstruction](images, y)}
         if lpips is not None:
             distances_B = lpips(images, y, key if settings.lpips_dropout else None)
             terms["perceptual"] = jnp.mean(distances_B)
+        if not is_judged(settings):
+            return (weighted(terms, settings), jnp.zeros(())), (terms, [])
+        judgement = discriminator(y, train=True)
         if settings.feature_weight:
             terms["feature"] = objectives.feature_distance(real_features, judgement.features)
         adversarial = objectives.GENERATOR_LOSSES[settings.adversarial](judgement.logits)
@@ -89,7 +96,7 @@ def image_loss(
     return ImageLoss(
         value=nll + weight * adversarial,
         cotangent=cotangent,
-        terms=terms | {"adversarial": adversarial},
+        terms=terms | ({"adversarial": adversarial} if is_judged(settings) else {}),
         adaptive_weight=balance,
         moments=moments,
     )
@@ -143,10 +150,10 @@ class Result(NamedTuple):
     """What a micro-batch gives, to be averaged over micro-batches.
 
     Attributes:
-      gradients: of "tokenizer" and "discriminator".
+      gradients: of "tokenizer", and of "discriminator" where it judges.
       metrics: scalars.
       lecam: running means after it.
-      moments: of the discriminator's three passes: fake, real, fake.
+      moments: of the discriminator's three passes, fake, real, fake; of none where it does not.
     """
 
     gradients: dict[str, Any]
@@ -207,18 +214,19 @@ def gradients(
         images, reconstructions, kernel_gradient, discriminator, lpips, on, key, settings
     )
     (d_tokenizer,) = pullback((loss.cotangent, jnp.ones(())))
-    (judge_loss, judged), d_discriminator = jax.value_and_grad(discriminator_loss, has_aux=True)(
-        discriminator, images, reconstructions, lecam, on, settings
-    )
     metrics = {f"{name}_loss": value for name, value in (forward.terms | loss.terms).items()}
     metrics |= {
         "loss": loss.value + quantizer_loss,
-        "discriminator_loss": judge_loss,
-        "adaptive_weight": loss.adaptive_weight,
         "mean_squared_error": jnp.mean((images - reconstructions) ** 2),
     }
-    both = {"tokenizer": d_tokenizer, "discriminator": d_discriminator}
-    result = Result(both, metrics, judged.lecam, [loss.moments, *judged.moments])
+    result = Result({"tokenizer": d_tokenizer}, metrics, lecam, [])
+    if is_judged(settings):
+        (judge_loss, judged), d_discriminator = jax.value_and_grad(
+            discriminator_loss, has_aux=True
+        )(discriminator, images, reconstructions, lecam, on, settings)
+        metrics |= {"discriminator_loss": judge_loss, "adaptive_weight": loss.adaptive_weight}
+        both = {"tokenizer": d_tokenizer, "discriminator": d_discriminator}
+        result = Result(both, metrics, judged.lecam, [loss.moments, *judged.moments])
     return result, (forward.codes_Bhw, forward.latents_BhwC)
 
 

@@ -20,7 +20,7 @@ from maskgil_jax.models.tokenizers.vq import VQConfig, VQTokenizer
 from maskgil_jax.pretrained.loading import Auxiliary, Tokenizer, load_auxiliary, load_tokenizer
 from maskgil_jax.runtime import processes, trees
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import loop, objectives, tokenizer_step, traced_once
+from maskgil_jax.training import loop, objectives, tokenizer_objective, tokenizer_step, traced_once
 from maskgil_jax.training.common_checks import check_common
 from maskgil_jax.training.dataset import Dataset
 from maskgil_jax.training.train_state import TrainState
@@ -30,6 +30,8 @@ log = logging.getLogger("maskgil_jax")
 
 def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Train as `config` says; WORKDIR/model is the tokenizer, WORKDIR/discriminator the other.
+
+    Where no term of the loss needs the discriminator, it is neither trained nor saved.
 
     Raises:
       InputError: what the config names does not fit together, which is noticed before training
@@ -47,6 +49,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         config.data.color,
         config.data.source,
     )
+    judged = tokenizer_objective.is_judged(config.loss)
+    if not judged:
+        log.info("no discriminator: config.loss.adversarial_weight and feature_weight are 0")
     settings = traced_once.settings(config)
     init = traced_once.partial(tokenizer_step.init, settings, *networks)
     step = traced_once.partial(tokenizer_step.step, config=settings)
@@ -60,7 +65,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         for number, state in steps:
             run.writer.pictures(number, reconstruction_pictures(averaged(state), originals))
     Tokenizer(averaged(state)).save(workdir / "model")
-    Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
+    if judged:
+        Auxiliary(state.model["discriminator"]).save(workdir / "discriminator")
 
 
 def open_source(config: ConfigDict) -> image_records.Source:

@@ -93,10 +93,10 @@ def _updated(
     state: TrainState, result: tokenizer_objective.Result, config: ConfigDict
 ) -> tuple[dict[str, Any], dict[str, Any], jax.Array]:
     """Networks and moments after the update, and the learning rate."""
-    model, moments = {}, {}
-    for name, network in state.model.items():
+    model, moments = dict(state.model), dict(state.optimizer)
+    for name, its_gradients in result.gradients.items():
         model[name], moments[name], learning_rate = optimizer.update(
-            config, state.step, network, state.optimizer[name], result.gradients[name]
+            config, state.step, model[name], moments[name], its_gradients
         )
     model["discriminator"] = functools.reduce(
         lambda discriminator, of_batch: discriminator.with_moments(of_batch),

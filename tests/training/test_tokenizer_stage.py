@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from flax import nnx
 
 import maskgil_jax
 from maskgil_jax.models.perceptual.discriminator import Judgement
@@ -50,6 +51,25 @@ def test_adversarial_training_starts_at_its_step():
     assert largest_difference(judges[0], judges[1]) == 0
     assert largest_difference(judges[1], judges[2]) > 0
     assert metrics["discriminator_loss"] > 0
+
+
+@pytest.mark.slow
+def test_a_discriminator_that_no_loss_needs_is_not_trained():
+    ends, metrics = {}, {}
+    for weight in (0.0, 1e-30):
+        config = tiny.tokenizer()
+        config.loss.update(feature_weight=0.0, adversarial_weight=weight, adversarial_start=0)
+        first = start(config)
+        ends[weight], metrics[weight] = stepper(config)(first)
+    judges = [state.model["discriminator"].convs for state in (first, ends[0.0], ends[1e-30])]
+    assert largest_difference(judges[0], judges[1]) == 0 < largest_difference(judges[0], judges[2])
+    assert metrics[1e-30].keys() - metrics[0.0].keys() == {
+        "discriminator_loss",
+        "adversarial_loss",
+        "adaptive_weight",
+    }
+    trained = [nnx.state(ends[weight].model["tokenizer"]) for weight in ends]
+    assert largest_difference(*trained) < 1e-5  # the tokenizer does not notice
 
 
 @pytest.mark.slow

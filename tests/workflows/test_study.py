@@ -324,7 +324,7 @@ def test_all_studies_that_ship_are_here():
     assert named == {*SHIPPED}
 
 
-@pytest.mark.slow(seconds=30)
+@pytest.mark.slow(seconds=85)
 def test_a_study_in_a_bucket_is_that_on_disk(bucket, tmp_path):
     """Runs, claims, cells, table and page are all in cloud storage."""
     options = {
