@@ -2,7 +2,7 @@
 
     python -m maskgil_jax.main --config=configs/quickstart.py --workdir=/tmp/quickstart
 
-Chains the stages that the other configs run one at a time; about four minutes on two cores. Expect
+Chains the stages that the other configs run one at a time; about three minutes on two cores. Expect
 a grid in which every digit is recognised, in WORKDIR/samples/grid.png.
 """
 
