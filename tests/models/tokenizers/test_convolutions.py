@@ -22,9 +22,7 @@ def test_upsampling_is_nearest_neighbour_and_a_convolution_also_backward():
         jax.vjp(lambda up, x, f=f: f(up, x), up, x) for f in (Upsample.__call__, plain)
     )
     np.testing.assert_allclose(y, expected, atol=1e-5)
-    for one, other in zip(
-        jax.tree.leaves(back(g)), jax.tree.leaves(expected_back(g)), strict=True
-    ):
+    for one, other in zip(jax.tree.leaves(back(g)), jax.tree.leaves(expected_back(g)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
