@@ -86,7 +86,7 @@ def image_loss(
     (nll, adversarial), pullback, (terms, moments) = jax.vjp(losses, reconstructions, has_aux=True)
     zero, one = jnp.zeros(()), jnp.ones(())
     balance, weight = one, on * settings.adversarial_weight
-    if settings.adaptive_weight:
+    if settings.adaptive_weight and is_judged(settings):
         (d_nll,), (d_adversarial,) = pullback((one, zero)), pullback((zero, one))
         balance = objectives.adaptive_weight(kernel_gradient(d_nll), kernel_gradient(d_adversarial))
         weight *= balance
