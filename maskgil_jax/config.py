@@ -238,6 +238,8 @@ def generator() -> ConfigDict:
             split="uniform",  # distribution of K of those images: uniform (1 to all) | all
             label_smoothing=0.1,
             condition_dropout=0.1,
+            distill_guidance=1.0,  # scale of guidance, along samples.guidance_ramp, under which the
+            # predictions of start_from.generator are learned, to be drawn from without; 1: none are
             chunk=64,  # positions whose logits exist at a time
         ),
         start_from=dict(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from maskgil_jax.models.token_models import factors, layers
 from maskgil_jax.models.token_models.conditions import TokenModel
-from maskgil_jax.training import objectives
+from maskgil_jax.training import distillation, objectives
 
 Examples = dict[str, Any]
 
@@ -23,6 +23,7 @@ def weighted_loss(
     *,
     label_smoothing: float,
     chunk: int,
+    teacher: distillation.Teacher | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross-entropy summed over tokens by weight, and sums for the metrics.
 
@@ -36,6 +37,7 @@ def weighted_loss(
       key: of dropout; None is eval mode.
       label_smoothing: share of the mass of a target that is spread over all codes.
       chunk: positions whose logits exist at a time.
+      teacher: of a masked model; its predictions are the targets instead of the codes.
 
     Returns:
       The loss, and `correct` (masked tokens predicted right) and `output_norm`; float32 [].
@@ -52,12 +54,21 @@ def weighted_loss(
     codes_BL, masked_BL, weight_BL = (
         examples[name].reshape(B, L) for name in ("codes", "masked", "weight")
     )
+    heads, taught = [layers.head_of(model)], []
+    if teacher is not None:
+        heads.append(layers.head_of(teacher.network))
+        taught.append(
+            distillation.guided_features(
+                teacher, inputs_Bhw, examples["masked"], examples["condition"]
+            )
+        )
     loss, correct = objectives.summed_in_chunks(
         functools.partial(_loss_of_positions, model.config.vocabularies, label_smoothing),
         chunk,
-        layers.head_of(model),
+        heads,
         x_BLD,
         *(codes_BL, jnp.broadcast_to(jnp.arange(L), (B, L)), masked_BL, weight_BL),
+        *taught,
     )
     return loss, {
         "correct": correct,
@@ -69,20 +80,34 @@ def weighted_loss(
 def _loss_of_positions(
     vocabularies: tuple[int, ...],
     label_smoothing: float,
-    head: TokenModel,
+    heads: list[TokenModel],
     x_BnD: jax.Array,
     codes_Bn: jax.Array,
     positions_Bn: jax.Array,
     masked_Bn: jax.Array,
     weight_Bn: jax.Array,
+    *taught_BnD: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The weighted loss of some positions, and how many masked ones are right in all digits."""
+    """The weighted loss of some positions, and how many masked ones are right in all digits.
+
+    `heads` are the model's and, where there is a teacher, the teacher's, of features `taught_BnD`.
+    """
+    head, *teachers = heads
     logits_BnV = head.classify(head.normed(x_BnD), positions_Bn)
+    taught_BnV = [
+        jax.lax.stop_gradient(teacher.classify(x, positions_Bn))
+        for teacher, x in zip(teachers, taught_BnD, strict=True)
+    ]
     loss, correct_Bn = jnp.zeros(()), masked_Bn
-    for logits, digit_Bn in zip(
-        factors.split(logits_BnV, vocabularies), factors.digits(codes_Bn, vocabularies), strict=True
+    for logits, digit_Bn, *taught in zip(
+        factors.split(logits_BnV, vocabularies),
+        factors.digits(codes_Bn, vocabularies),
+        *(factors.split(x, vocabularies) for x in taught_BnV),
+        strict=True,
     ):
         losses_Bn, right_Bn = objectives.cross_entropy(logits, digit_Bn, label_smoothing)
+        for of_teacher in taught:
+            losses_Bn = objectives.cross_entropy_of(logits, jax.nn.softmax(of_teacher))
         loss += (losses_Bn * weight_Bn).sum()
         correct_Bn &= right_Bn
     return loss, correct_Bn.sum().astype(jnp.float32)

@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 from maskgil_jax.generation import samplers
 from maskgil_jax.models.token_models.conditions import TokenModel
 from maskgil_jax.pretrained import presets
+from maskgil_jax.pretrained.generators import Generator
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training import (
+    distillation,
     generator_data,
     generator_samples,
     generator_start,
@@ -20,6 +22,7 @@ from maskgil_jax.training import (
     traced_once,
 )
 from maskgil_jax.training.common_checks import check_common
+from maskgil_jax.training.generator_data import GeneratorData
 from maskgil_jax.training.generator_samples import SampleConditions
 from maskgil_jax.training.train_state import TrainState
 
@@ -40,14 +43,17 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
     start_from = generator_start.load_start(
         config.start_from.generator, network, data.provenance, data.conditioning.provenance
     )
-    frozen = generator_step.Frozen(data.in_step, data.conditioning.network)
+    teacher = None
+    if distillation.is_wanted(config):
+        teacher = distillation.teacher_of(config, start_from, options)
+    frozen = generator_step.Frozen(data.in_step, data.conditioning.network, teacher)
     settings = traced_once.settings(config)
     init = traced_once.partial(generator_step.init, settings, network)
     step = traced_once.partial(generator_step.step, config=settings)
     flops = generator_step.model_flops(config, network)
 
     def describe(state: TrainState) -> dict[str, Any]:
-        return generator_samples.generator_of(data, averaged(state)).description
+        return trained(data, state, config).description
 
     opened = loop.open_run(init, start_from, data.dataset, config, workdir, mesh, describe)
     with opened as (run, state):
@@ -57,8 +63,16 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
                 data, averaged(state), conditions, config, options
             )
             run.writer.pictures(number, pictures)
-    generator_samples.generator_of(data, averaged(state)).save(workdir / "model")
+    trained(data, state, config).save(workdir / "model")
     return conditions
+
+
+def trained(data: GeneratorData, state: TrainState, config: ConfigDict) -> Generator:
+    """The generator that a state holds."""
+    generator = generator_samples.generator_of(data, averaged(state))
+    if distillation.is_wanted(config):
+        generator.decoding = distillation.DECODING
+    return generator
 
 
 def averaged(state: TrainState) -> TokenModel:
@@ -108,6 +122,8 @@ def check(
             f"config.loss.split = {config.loss.split!r}, expected one of "
             f"{sorted(objectives.SPLITS)}"
         )
+    if distillation.is_wanted(config):
+        distillation.check(config, network)
     if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
         raise InputError(
             "config.evaluation.metrics has accuracy, which is of classes, but the condition is no "

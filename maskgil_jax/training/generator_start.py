@@ -24,7 +24,7 @@ MAY_DIFFER = (
 def load_start(
     directory: str, network: Any, tokenizer: dict[str, Any], encoder: Mapping[str, Any]
 ) -> Any:
-    """The trained network of a generator directory, None if `directory` is "".
+    """The weights of a generator directory as the network to train, None if `directory` is "".
 
     Args:
       directory: config.start_from.generator.
@@ -60,7 +60,12 @@ def load_start(
             f"{where} was trained on features of encoder {base.identity(generator.encoder)}, and "
             f"the data's are of {base.identity(encoder)}: expected the same"
         )
-    return trained
+    # Weights only: the structure holds the grid and the computation's dtype.
+    leaves = [
+        given.astype(own.dtype)
+        for own, given in zip(jax.tree.leaves(like), jax.tree.leaves(trained), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _check_positions(trained: Any, network: Any, where: str) -> None:

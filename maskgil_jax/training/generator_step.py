@@ -21,6 +21,7 @@ from maskgil_jax.models.token_models.llama_config import LlamaConfig
 from maskgil_jax.models.tokenizers.vq import VQTokenizer
 from maskgil_jax.pretrained import networks
 from maskgil_jax.training import objectives, optimizer
+from maskgil_jax.training.distillation import Teacher
 from maskgil_jax.training.generator_loss import weighted_loss
 from maskgil_jax.training.sequence_loss import sequence_loss, sequences_of
 from maskgil_jax.training.train_state import Batch, Metrics, TrainState, conclude
@@ -32,22 +33,21 @@ class Frozen(NamedTuple):
     Attributes:
       tokenizer: turns images into codes; None for code shards.
       encoder: turns prompts into features; None where there are none.
+      teacher: whose guided predictions are learned; None: the codes are.
     """
 
     tokenizer: VQTokenizer | None = None
     encoder: Any = None
+    teacher: Teacher | None = None
 
 
 def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
-    """The network from `config.seed`, or with the weights of `start_from` if there is one."""
-    model = networks.init_network(network, jax.random.key(config.seed))
-    if start_from is not None:
-        # Weights only: the structure holds the grid and the computation's dtype.
-        leaves = [
-            given.astype(own.dtype)
-            for own, given in zip(jax.tree.leaves(model), jax.tree.leaves(start_from), strict=True)
-        ]
-        model = jax.tree.unflatten(jax.tree.structure(model), leaves)
+    """The network from `config.seed`, or `start_from` if there is one."""
+    if start_from is None:
+        model = networks.init_network(network, jax.random.key(config.seed))
+    else:
+        # The state is donated to the step, and who gave the weights may need them still.
+        model = jax.tree.map(jnp.copy, start_from)
     adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -60,8 +60,9 @@ def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
 def model_flops(config: ConfigDict, network: Any) -> Callable[[Size], int] | None:
     """A function of a grid that gives the FLOPs of the generator in a step, what MFU is of.
 
-    What is computed twice to save memory is not in it, nor what a tokenizer or an encoder does in
-    the step. None: not of a network of this kind, whose step is counted as it is traced.
+    What is computed twice to save memory is not in it, nor what a tokenizer, an encoder or a
+    teacher does in the step. None: not of a network of this kind, whose step is counted as it is
+    traced.
     """
     if not isinstance(network, LlamaConfig):
         return None
@@ -89,7 +90,8 @@ def step(
         loss_fn = functools.partial(sequence_loss, z_loss_weight=settings.z_loss_weight)
     else:
         examples = examples_of(state.model, codes_Bhw, condition, mask_key, drop_key, settings)
-        loss_fn = functools.partial(weighted_loss, label_smoothing=settings.label_smoothing)
+        smoothing, teacher = settings.label_smoothing, frozen.teacher
+        loss_fn = functools.partial(weighted_loss, label_smoothing=smoothing, teacher=teacher)
 
     def gradients(micro_batch: Batch, index: jax.Array) -> Any:
         loss = functools.partial(loss_fn, chunk=settings.chunk)

@@ -76,6 +76,16 @@ def cross_entropy(
     return losses_BL, reaching_BL == 1
 
 
+def cross_entropy_of(logits_BLV: jax.Array, targets_BLV: jax.Array) -> jax.Array:
+    """Loss of predictions where the targets are probabilities, float32 [B, L].
+
+    Args:
+      logits_BLV: float32.
+      targets_BLV: float32, each sums to 1.
+    """
+    return log_normalizer(logits_BLV) - (targets_BLV * logits_BLV).sum(axis=-1)
+
+
 def log_normalizer(logits_BLV: jax.Array) -> jax.Array:
     """Logarithm of the sum of the exponentials of logits, float32 [B, L]."""
     largest_BL = jax.lax.stop_gradient(logits_BLV.max(axis=-1))
@@ -100,7 +110,7 @@ def summed_in_chunks(
       chunk: positions; the largest divisor of L up to it is taken.
       params: tree of arrays.
       x_BLD: float [B, L, D]. The chunks are cut along L, since B is spread over devices.
-      *constants_BL: [B, L], without a gradient.
+      *constants_BL: [B, L] or [B, L, ...], without a gradient.
 
     Returns:
       The sums of the loss, differentiable by params and x_BLD, and of the other numbers.
