@@ -170,6 +170,43 @@ def test_a_training_step_of_each_tokenizer(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(tokenizer)) == TOKENIZERS[name]
 
 
+@pytest.mark.parametrize(
+    "name, side",
+    [
+        *(("cifar10", 8), ("cifar10:cpu", 8)),
+        *(("imagenette64", 16), ("imagenette64:cpu", 8)),
+    ],
+)
+def test_the_stages_of_a_config_fit_one_another(name, side):
+    """The tokenizer gives the grid and the codes that the generator's step takes."""
+    stages = config_of(name).stages
+    tokenizer, codes, generator = (stages[s] for s in ("tokenizer", "codes", "generator"))
+    network = tokenizer_stage.tokenizer_config(tokenizer)
+    assert tokenizer.data.image_size == codes.image_size == generator.data.image_size
+    assert tokenizer.data.source == codes.source
+    assert network.downsample * side == generator.data.image_size
+    tokenizer_stage.check_loss(tokenizer)
+    of_codes = presets.network_config(
+        generator.model, tokenizer.model.codebook_size, (side, side), generator.loss
+    )
+    B, T, C = generator.batch_size, generator.model.condition_tokens, generator.model.feature_dim
+    conditions = {"label": jax.ShapeDtypeStruct((B,), jnp.int32)}
+    if C:
+        conditions = {
+            "features": jax.ShapeDtypeStruct((B, T, C), jnp.float32),
+            "mask": jax.ShapeDtypeStruct((B, T), jnp.bool_),
+        }
+    codes_Bhw = jax.ShapeDtypeStruct((B, side, side), jnp.int32)
+    check_generator(generator, of_codes, {"codes": codes_Bhw, **conditions})
+
+
+def test_a_machine_that_there_is_no_recipe_for_is_refused():
+    for name in ("cifar10", "imagenette64"):
+        assert message_of(lambda name=name: config_of(f"{name}:tpu")) == (
+            "'tpu' after the colon, expected gpu or cpu"
+        )
+
+
 def message_of(call):
     with pytest.raises(InputError) as error:
         call()
