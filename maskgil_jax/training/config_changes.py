@@ -51,6 +51,7 @@ ADDED = {
     "condition_rope": "",
     "joint_embedding": "",
     "mask_logit": "",
+    "distill_guidance": 1.0,
 }
 
 # Fields that only older runs have, and the value that every run has now.

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from maskgil_jax.decoding import masked_plan
 from maskgil_jax.decoding.guidance import guided, with_negative
 from maskgil_jax.models.token_models.conditions import Condition
+from maskgil_jax.pretrained import presets
 from maskgil_jax.runtime.errors import InputError
 
 # What a student is drawn with unless it is told otherwise: it has learned its guidance.
@@ -52,18 +53,37 @@ def teacher_of(config: ConfigDict, network: Any, options: dict[str, Any]) -> Tea
       network: its weights, in the student's structure.
       options: of the student's decoding, whose ramp and steps the teacher's guidance follows.
     """
-    L = network.config.grid[0] * network.config.grid[1]
-    like_student = options | {"guidance_form": "scale", "guidance": config.loss.distill_guidance}
-    plan, numbers = masked_plan.plan(L, **like_student)
+    return Teacher(network, *_guidance(config, network.config, options))
+
+
+def _guidance(
+    config: ConfigDict, network: Any, options: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`shares_S` and `scales_S` of a Teacher.
+
+    Raises:
+      ValueError: scales that are no numbers of float32.
+    """
+    L = network.grid[0] * network.grid[1]
+    of_teacher = options | {"guidance_form": "scale", "guidance": config.loss.distill_guidance}
+    plan, numbers = masked_plan.plan(L, **of_teacher)
     shares_S = np.array(plan.masked, np.float32) / L
-    return Teacher(network, shares_S[::-1], numbers.guidance_S[::-1])
+    return shares_S[::-1], numbers.guidance_S[::-1]
 
 
-def check(config: ConfigDict, network: Any) -> None:
-    """Raise InputError where no guidance can be learned, or where it would act twice."""
+def check(config: ConfigDict, network: Any, options: dict[str, Any]) -> None:
+    """Raise InputError where no guidance can be learned, or where it would act twice.
+
+    Args:
+      config: of a generator.
+      network: config of its network.
+      options: of its decoding, which were checked.
+    """
     field = f"config.loss.distill_guidance = {config.loss.distill_guidance}"
     if network.causal or getattr(network, "causal_prefix", False):
         raise InputError(f"{field} is of masked models, and this one predicts tokens one by one")
+    if presets.is_unconditional(config.model):
+        raise InputError(f"{field}, but there is no condition by which anything is guided")
     if not network.has_null_condition:
         raise InputError(f"{field}, but preset {config.model.preset} has no null condition")
     if not config.start_from.generator:
@@ -82,6 +102,10 @@ def check(config: ConfigDict, network: Any) -> None:
             "smooth, and which needs no more guidance: set "
             + " and ".join(f"--config.{name}={given[name][1]:g}" for name in wrong)
         )
+    try:
+        _guidance(config, network, options)
+    except ValueError as error:
+        raise InputError(f"{field}: {error}") from None
 
 
 def guided_features(

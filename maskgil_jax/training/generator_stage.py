@@ -122,14 +122,14 @@ def check(
             f"config.loss.split = {config.loss.split!r}, expected one of "
             f"{sorted(objectives.SPLITS)}"
         )
-    if distillation.is_wanted(config):
-        distillation.check(config, network)
     if not by_class and config.evaluation.reference and "accuracy" in config.evaluation.metrics:
         raise InputError(
             "config.evaluation.metrics has accuracy, which is of classes, but the condition is no "
             "class: expected others"
         )
     options = samplers.checked_options(config.samples, network)
+    if distillation.is_wanted(config):
+        distillation.check(config, network, options)
     if not network.has_null_condition and config.loss.condition_dropout:
         raise InputError(
             f"config.loss.condition_dropout = {config.loss.condition_dropout}, but preset "

@@ -42,6 +42,7 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
             *("loss.feature_weight", "loss.codebook_weight", "loss.commitment_weight"),
             *("loss.entropy_weight", "loss.adversarial_weight", "loss.adversarial_start"),
             *("loss.discriminator_weight", "loss.lecam_weight", "loss.r1_weight"),
+            "loss.distill_guidance",
             *("loss.z_loss_weight", "model.kv_heads", "model.mlp_dim", "model.vocabulary"),
             *("model.feature_dim", "model.num_classes", "samples.choice_temperature"),
         ),
