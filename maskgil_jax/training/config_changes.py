@@ -62,18 +62,22 @@ REMOVED = {
 }
 
 
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+def differences(old: dict, new: dict) -> list[str]:
     """Lines `key: old -> new` for the fields in which two configs differ and must not."""
+    return _lines(old, new, _free(new), "")
+
+
+def _lines(old: dict, new: dict, free: set[str], prefix: str) -> list[str]:
     lines = []
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
         field = re.sub(r"^stages\.\w+\.", "", name)
-        if name in MAY_CHANGE or field in OF_A_START:
+        if name in free or field in OF_A_START:
             continue
         before = old.get(key, ADDED.get(key, "(absent)"))
         after = new.get(key, REMOVED.get(field, "(absent)"))
         if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{name}.")
+            lines += _lines(before, after, free, f"{name}.")
         elif before != after:
             lines.append(f"{name}: {before} -> {after}")
     return lines
@@ -85,15 +89,24 @@ def identity(config: ConfigDict) -> str:
     Args:
       config: of one stage.
     """
-    content = _deciding(json.loads(config.to_json_best_effort()))
+    values = json.loads(config.to_json_best_effort())
+    content = _deciding(values, _free(values) - {"steps"}, "")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _deciding(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The fields that no two runs may differ in of which one goes on with the other."""
-    free = {*MAY_CHANGE, *OF_A_START} - {"steps"}
+def _free(config: Mapping[str, Any]) -> set[str]:
+    """The fields of a stage under other values of which its run may go on.
+
+    Its `samples` are not among them where guidance is learned: the teacher is guided as they say.
+    """
+    learned = config.get("loss", {}).get("distill_guidance", 1.0) != 1
+    return {*MAY_CHANGE, *OF_A_START} - ({"samples"} if learned else set())
+
+
+def _deciding(values: Mapping[str, Any], free: set[str], prefix: str) -> dict[str, Any]:
+    """The fields that are not free."""
     return {
-        name: _deciding(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+        name: _deciding(value, free, f"{prefix}{name}.") if isinstance(value, dict) else value
         for name, value in values.items()
         if f"{prefix}{name}" not in free
     }

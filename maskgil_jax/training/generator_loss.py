@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from maskgil_jax.models.token_models import factors, layers
 from maskgil_jax.models.token_models.conditions import TokenModel
@@ -107,7 +108,7 @@ def _loss_of_positions(
     ):
         losses_Bn, right_Bn = objectives.cross_entropy(logits, digit_Bn, label_smoothing)
         for of_teacher in taught:
-            losses_Bn = objectives.cross_entropy_of(logits, jax.nn.softmax(of_teacher))
+            losses_Bn = optax.losses.softmax_cross_entropy(logits, jax.nn.softmax(of_teacher))
         loss += (losses_Bn * weight_Bn).sum()
         correct_Bn &= right_Bn
     return loss, correct_Bn.sum().astype(jnp.float32)

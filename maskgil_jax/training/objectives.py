@@ -76,16 +76,6 @@ def cross_entropy(
     return losses_BL, reaching_BL == 1
 
 
-def cross_entropy_of(logits_BLV: jax.Array, targets_BLV: jax.Array) -> jax.Array:
-    """Loss of predictions where the targets are probabilities, float32 [B, L].
-
-    Args:
-      logits_BLV: float32.
-      targets_BLV: float32, each sums to 1.
-    """
-    return log_normalizer(logits_BLV) - (targets_BLV * logits_BLV).sum(axis=-1)
-
-
 def log_normalizer(logits_BLV: jax.Array) -> jax.Array:
     """Logarithm of the sum of the exponentials of logits, float32 [B, L]."""
     largest_BL = jax.lax.stop_gradient(logits_BLV.max(axis=-1))

@@ -1,5 +1,7 @@
 """Guidance that is learned: what the teacher predicts, what the student learns, what is refused."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from maskgil_jax.decoding import guidance, masked_loop, masked_plan
 from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime import trees
 from maskgil_jax.runtime.errors import InputError
-from maskgil_jax.training import distillation, generator_loss
+from maskgil_jax.training import config_changes, distillation, generator_loss
 from maskgil_jax.workflows.run import run_stages
 from tests.helpers import tiny
 
@@ -40,8 +42,8 @@ def noisy_network(seed=0, **model):
     return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(next(keys), x.shape), network)
 
 
-def some_examples(network):
-    """Eight images, of which one more token is masked in each than in the one before."""
+def some_examples():
+    """Eight images, of which two more tokens are masked in each than in the one before."""
     rng = np.random.default_rng(0)
     masked = np.arange(16)[None] < 2 * np.arange(1, 9)[:, None]
     masked = rng.permuted(masked, axis=1).reshape(8, 4, 4)
@@ -61,7 +63,7 @@ def loss_of(network, examples, teacher):
 
 @pytest.mark.parametrize("ramp, form", [("linear", "scale"), ("cosine", "weight")])
 def test_the_teacher_is_guided_as_decoding_would_be_with_as_many_masked_tokens(ramp, form):
-    """At the masked shares of all steps, and between them in between."""
+    """At the masked shares of all steps."""
     network = noisy_network()
     options = dict(steps=5, guidance_ramp=ramp, guidance_form=form, schedule="cosine")
     options["guidance"] = 0.0 if form == "weight" else 1.0  # the student's
@@ -78,7 +80,7 @@ def test_the_teacher_is_guided_as_decoding_would_be_with_as_many_masked_tokens(r
 @pytest.mark.parametrize("model", [{}, FACTORED])
 def test_the_teacher_predicts_what_guided_decoding_predicts(model):
     network = noisy_network(**model)
-    examples = some_examples(network)
+    examples = some_examples()
     teacher = distillation.Teacher(network, np.array([0, 1], "f4"), np.array([5, 1], "f4"))
     inputs = jnp.where(examples["masked"], network.config.mask_id, examples["codes"])
     given = inputs, examples["masked"], examples["condition"]
@@ -102,7 +104,7 @@ def test_the_teacher_predicts_what_guided_decoding_predicts(model):
 def test_a_student_that_predicts_as_its_teacher_learns_nothing(model):
     """At scale 1 the teacher predicts as it does unguided: the loss is at its least there."""
     network = noisy_network(**model)
-    examples = some_examples(network)
+    examples = some_examples()
     unguided = distillation.Teacher(network, np.array([0, 1], "f4"), np.ones(2, "f4"))
     guided = unguided._replace(scales_S=np.full(2, 3, "f4"))
     gradient = jax.jit(jax.grad(loss_of))
@@ -115,7 +117,7 @@ def test_a_student_that_predicts_as_its_teacher_learns_nothing(model):
 
 def test_a_student_comes_to_predict_unguided_as_its_teacher_guided():
     network = noisy_network()
-    examples = some_examples(network)
+    examples = some_examples()
     teacher = distillation.Teacher(network, np.array([0, 1], "f4"), np.full(2, 3, "f4"))
     # The least that any student can reach is the entropy of the teacher's predictions.
     inputs = jnp.where(examples["masked"], network.config.mask_id, examples["codes"])
@@ -159,6 +161,19 @@ def test_a_run_learns_from_the_generator_that_it_starts_from(finished, tmp_path)
     counted = []
     student.sample(np.arange(2), rng=0, steps=5, passes=counted.append)
     np.testing.assert_array_equal(counted, [[5, 5]])
+
+
+def test_runs_whose_teachers_are_guided_otherwise_are_different_runs():
+    """The ramp is one of the samples, which other runs may change."""
+    configs = [distilling(), distilling()]
+    configs[1].samples.guidance_ramp = "cosine"
+    old, new = (json.loads(config.to_json_best_effort()) for config in configs)
+    assert config_changes.differences(old, new) == ["samples.guidance_ramp: linear -> cosine"]
+    assert config_changes.identity(configs[0]) != config_changes.identity(configs[1])
+    for config in (*configs, old, new):
+        config["loss"]["distill_guidance"] = 1.0
+    assert config_changes.differences(old, new) == []
+    assert config_changes.identity(configs[0]) == config_changes.identity(configs[1])
 
 
 @pytest.mark.parametrize(
