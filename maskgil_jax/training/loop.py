@@ -7,6 +7,7 @@ with loop.open_run(init, start_from, dataset, config, workdir, mesh, describe) a
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -27,7 +28,7 @@ from maskgil_jax.data.order import Order
 from maskgil_jax.pretrained import kept_checkpoints
 from maskgil_jax.runtime import compiler_options, sharding, version
 from maskgil_jax.runtime.errors import InputError, Interrupted
-from maskgil_jax.training import chip_use, trackers
+from maskgil_jax.training import chip_use, traced_once, trackers
 from maskgil_jax.training.checkpoints import Checkpoints
 from maskgil_jax.training.chip_use import ChipUse, StepFlops
 from maskgil_jax.training.clock import Clock
@@ -158,14 +159,9 @@ def train(
       InputError: see `_reason_to_stop`, Skips and Checkpoints.
     """
     config, clock = run.config, Clock()
-    options = compiler_options.options_for(run.mesh.devices.flat[0], config.compiler_options)
-    step_fn = jax.jit(
-        step,
-        donate_argnums=0,
-        out_shardings=(run.shardings, None),
-        compiler_options=options or None,
-    )
     frozen = jax.device_put(frozen, sharding.state_shardings(frozen, run.mesh))
+    (leaves, of_state), (fixed, of_frozen) = jax.tree.flatten(state), jax.tree.flatten(frozen)
+    step_fn = _compiled(step, of_state, of_frozen, run)
     order = Order(run.dataset.pools, config.batch_size, config.seed)
     skips = Skips(run.dataset.name_of, order, config.skips_allowed, run.checkpoints)
     flops, use = StepFlops(step_fn, model_flops), ChipUse(run.mesh)
@@ -173,21 +169,22 @@ def train(
         for number, grid, batch in batches:
             compiles = clock.lost() if grid not in flops else contextlib.nullcontext()
             with compiles, jax.set_mesh(run.mesh):  # for sharding.split_batch
-                work = flops.of(grid, state, frozen, batch)
+                work = flops.of(grid, leaves, fixed, batch)
                 with run.trace.step(number):
-                    state, metrics = step_fn(state, frozen, batch)
+                    leaves, metrics = step_fn(leaves, fixed, batch)
             run.trace.done(number, metrics)
             clock.count(config.batch_size, math.prod(grid), work)
             run.writer.advance(number)
             last = number == config.steps
-            skips.note(number, metrics["skipped_in_a_row"], state.model, last=last)
+            state_after = functools.partial(jax.tree.unflatten, of_state, leaves)
+            skips.note(number, metrics["skipped_in_a_row"], state_after, last=last)
             if last or number % config.log_every == 0:
                 run.writer.scalars(number, _values(run, metrics, clock, use))
             check = last or number % run.stop.every == 0
             reason = _reason_to_stop(run, number) if check else None
             due = number in run.kept or number % config.checkpoint_every == 0
             if last or reason or due:
-                _save(run, number, state, clock)
+                _save(run, number, state_after(), clock)
             if last or reason:
                 run.unreadable.log_kinds()
             if reason:
@@ -195,7 +192,41 @@ def train(
                 raise reason
             if last or number % config.pictures_every == 0:
                 with clock.paused():
-                    yield number, state
+                    yield number, state_after()
+
+
+def _compiled(
+    step: Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]],
+    of_state: Any,
+    of_frozen: Any,
+    run: Run,
+) -> Any:
+    """The step, jitted on the leaves of its trees, whose structures are given.
+
+    NNX modules are flattened by Python, several times a step and for milliseconds, which two cores
+    that train a small network do not have: the program takes the leaves and knows the trees.
+    """
+    options = compiler_options.options_for(run.mesh.devices.flat[0], run.config.compiler_options)
+    return jax.jit(
+        traced_once.partial(_train_step, step, of_state, of_frozen),
+        donate_argnums=0,
+        out_shardings=(jax.tree.leaves(run.shardings), None),
+        compiler_options=options or None,
+    )
+
+
+def _train_step(
+    step: Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]],
+    of_state: Any,
+    of_frozen: Any,
+    leaves: list[jax.Array],
+    fixed: list[jax.Array],
+    batch: Batch,
+) -> tuple[list[jax.Array], Metrics]:
+    """`step` on the leaves of a state and of what is frozen; gives the leaves of the next state."""
+    state, frozen = jax.tree.unflatten(of_state, leaves), jax.tree.unflatten(of_frozen, fixed)
+    state, metrics = step(state, frozen, batch)
+    return jax.tree.leaves(state), metrics
 
 
 def _values(run: Run, metrics: Metrics, clock: Clock, use: ChipUse) -> dict[str, float]:

@@ -13,6 +13,7 @@ from maskgil_jax.data.order import Order
 from maskgil_jax.data.records.image_records import Named
 from maskgil_jax.runtime.errors import InputError
 from maskgil_jax.training.checkpoints import Checkpoints
+from maskgil_jax.training.train_state import TrainState
 
 log = logging.getLogger("maskgil_jax")
 
@@ -42,24 +43,26 @@ class Skips:
         self._checkpoints = checkpoints
         self._before: jax.Array | None = None
 
-    def note(self, step: int, in_a_row: jax.Array, model: Any, *, last: bool) -> None:
+    def note(
+        self, step: int, in_a_row: jax.Array, state: Callable[[], TrainState], *, last: bool
+    ) -> None:
         """Check the step before this one, while this one runs; and the last one too.
 
         Args:
           step: that was begun.
           in_a_row: int32 [], skipped steps up to it.
-          model: the weights after it.
+          state: gives the one after it, for a run that ends here.
           last: whether no step follows.
         """
         if self._before is not None:
-            self._check(step - 1, int(self._before), model)
+            self._check(step - 1, int(self._before), state)
         self._before = in_a_row
         if last:
-            self._check(step, int(in_a_row), model)
+            self._check(step, int(in_a_row), state)
 
-    def _check(self, step: int, in_a_row: int, model: Any) -> None:
+    def _check(self, step: int, in_a_row: int, state: Callable[[], TrainState]) -> None:
         if in_a_row > self._allowed:
-            raise InputError(self._complaint(step, model))
+            raise InputError(self._complaint(step, state().model))
         if in_a_row:
             log.warning("skipped step %d: its loss or gradients are not finite", step)
 

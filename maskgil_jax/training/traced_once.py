@@ -14,7 +14,7 @@ _OUTSIDE = {
 }
 
 
-@functools.lru_cache(maxsize=4)  # two stages; what falls out is forgotten by JAX too
+@functools.lru_cache(maxsize=6)  # of two stages; what falls out is forgotten by JAX too
 def partial(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[..., Any]:
     """functools.partial, but the same object for equal arguments, by which JAX knows a function."""
     return functools.partial(function, *arguments, **named)
