@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from maskgil_jax.models import parameter_keys
+from maskgil_jax.models.shared_parameters import Linear, spread
 from maskgil_jax.models.token_models import config_checks
 from maskgil_jax.models.token_models.attention import attention
 from maskgil_jax.models.token_models.layers import dropout, through_layers
@@ -114,14 +115,11 @@ class Bert(nnx.Module):
             jax.random.split(keys[2], config.layers)
         )
         self.embedding_norm = _norm(config)
-        self.last = nnx.Linear(D, D, kernel_init=normal, dtype=config.dtype, rngs=rngs)
+        self.last = Linear(D, D, kernel_init=normal, dtype=config.dtype, rngs=rngs)
         self.last_norm = _norm(config)
         if config.style == "besnier":
             self.first = nnx.List(
-                [
-                    nnx.Linear(D, D, kernel_init=normal, dtype=config.dtype, rngs=rngs)
-                    for _ in range(2)
-                ]
+                [Linear(D, D, kernel_init=normal, dtype=config.dtype, rngs=rngs) for _ in range(2)]
             )
             self.first_norm, self.final_norm = _norm(config), _norm(config)
             self.head_bias = nnx.Param(jnp.zeros((T, config.rows)))
@@ -225,7 +223,7 @@ class BertBlock(nnx.Module):
     def attention(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         """Attention of every token to every token."""
         qkv_BTCHK = product("BTD,DCHK->BTCHK", x_BTD, self.cast(self.qkv))
-        qkv_BTCHK = qkv_BTCHK + self.cast(self.qkv_bias)
+        qkv_BTCHK = qkv_BTCHK + spread(self.qkv_bias[...], qkv_BTCHK)
         q_BTHK, k_BTHK, v_BTHK = (part[:, :, 0] for part in jnp.split(qkv_BTCHK, 3, axis=2))
         if key is None or not self.config.attention_dropout:
             boundary = x_BTD.shape[1] - 1 if self.config.style == "besnier" else 1
@@ -235,15 +233,17 @@ class BertBlock(nnx.Module):
             weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v_BTHK.dtype)
             weights = dropout(weights, self.config.attention_dropout, key)
             o_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights, v_BTHK)
-        return product("BTHK,HKD->BTD", o_BTHK, self.cast(self.out)) + self.cast(self.out_bias)
+        y_BTD = product("BTHK,HKD->BTD", o_BTHK, self.cast(self.out))
+        return y_BTD + spread(self.out_bias[...], y_BTD)
 
     def mlp(self, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         """Two layers and GELU."""
-        hidden_BTF = product("BTD,DF->BTF", x_BTD, self.cast(self.up)) + self.cast(self.up_bias)
+        hidden_BTF = product("BTD,DF->BTF", x_BTD, self.cast(self.up))
+        hidden_BTF = hidden_BTF + spread(self.up_bias[...], hidden_BTF)
         hidden_BTF = jax.nn.gelu(hidden_BTF, approximate=self.config.style == "maskgit")
         hidden_BTF = dropout(hidden_BTF, self.config.dropout, key)
         y_BTD = product("BTF,FD->BTD", hidden_BTF, self.cast(self.down))
-        return y_BTD + self.cast(self.down_bias)
+        return y_BTD + spread(self.down_bias[...], y_BTD)
 
     def cast(self, parameter: nnx.Param) -> jax.Array:
         """A parameter in the dtype of the computation."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models.shared_parameters import spread
 from maskgil_jax.models.token_models import config_checks
 from maskgil_jax.models.token_models.attention import attention
 from maskgil_jax.models.token_models.layers import (
@@ -142,9 +143,10 @@ class HaltonTransformer(nnx.Module):
             remat=config.remat,
             unroll=config.unroll,
         )
-        x_BLD = self.norm(x_BTD[:, : x_BLD.shape[1]]) + self.norm_bias[...].astype(config.dtype)
+        x_BLD = self.norm(x_BTD[:, : x_BLD.shape[1]])
+        x_BLD = x_BLD + spread(self.norm_bias[...], x_BLD)
         shift, scale = modulation(class_BD, self.modulation, self.modulation_bias)
-        return x_BLD * (1 + scale) + shift
+        return x_BLD * spread(1 + scale, x_BLD) + spread(shift, x_BLD)
 
     def normed(self, x_BnD: jax.Array) -> jax.Array:
         """Nothing: the last norm depends on the class and is done in `backbone`."""
@@ -190,9 +192,12 @@ class HaltonBlock(nnx.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation(
             class_BD, self.modulation, self.modulation_bias
         )
-        y_BTD = self.attention(self.attention_norm(x_BTD) * (1 + scale1) + shift1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            spread(value, x_BTD) for value in (shift1, 1 + scale1, gate1, shift2, 1 + scale2, gate2)
+        )
+        y_BTD = self.attention(self.attention_norm(x_BTD) * scale1 + shift1)
         x_BTD = x_BTD + gate1 * dropout(y_BTD, self.config.dropout, keys[0])
-        y_BTD = self.mlp(self.mlp_norm(x_BTD) * (1 + scale2) + shift2)
+        y_BTD = self.mlp(self.mlp_norm(x_BTD) * scale2 + shift2)
         return x_BTD + gate2 * dropout(y_BTD, self.config.dropout, keys[1])
 
     def attention(self, x_BTD: jax.Array) -> jax.Array:
@@ -220,9 +225,9 @@ class HaltonBlock(nnx.Module):
 
 
 def modulation(class_BD: jax.Array, kernel: nnx.Param, bias: nnx.Param) -> list[jax.Array]:
-    """Shifts, scales and gates of a class, each [B, 1, D]."""
-    values_BCD = jnp.einsum("BD,DCE->BCE", class_BD, kernel[...].astype(class_BD.dtype))
-    values_BCD = values_BCD + bias[...].astype(class_BD.dtype)
+    """Shifts, scales and gates of a class, each float32 [B, 1, D]."""
+    kernel_DCE = kernel[...].astype(class_BD.dtype)
+    values_BCD = product("BD,DCE->BCE", class_BD, kernel_DCE, jnp.float32) + bias[...]
     return list(jnp.split(values_BCD, values_BCD.shape[1], axis=1))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from maskgil_jax.models.shared_parameters import spread
 from maskgil_jax.models.token_models.products import materialized
 from maskgil_jax.runtime import sharding
 
@@ -31,7 +32,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise the last axis."""
-        return unit_rms(x, self.eps) * self.scale[...].astype(x.dtype)
+        return unit_rms(x, self.eps) * spread(self.scale[...], x)
 
 
 _NAMED = jax.checkpoint_policies.save_only_these_names("product", "attention", "dropout")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from maskgil_jax.models.shared_parameters import spread
 from maskgil_jax.models.token_models import products, rope
 from maskgil_jax.models.token_models.layers import RMSNorm, swiglu, two_dropouts, unit_rms
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
@@ -48,11 +49,11 @@ class HeadNorm(nnx.Module):
         centred = centred - centred.mean(axis=-1, keepdims=True)
         normed_BHSK = unit_rms(centred).astype(x_BHSK.dtype)
         repeats = x_BHSK.shape[1] // self.scale.shape[0]
-        scale_HK, bias_HK = (
-            jnp.repeat(x[...].astype(x_BHSK.dtype), repeats, axis=0)
-            for x in (self.scale, self.bias)
+        scale_BHSK, bias_BHSK = (
+            spread(jnp.repeat(parameter[...], repeats, axis=0)[:, None], x_BHSK)
+            for parameter in (self.scale, self.bias)
         )
-        return normed_BHSK * scale_HK[None, :, None] + bias_HK[None, :, None]
+        return normed_BHSK * scale_BHSK + bias_BHSK
 
 
 def qk_norms(config: LlamaConfig) -> tuple[nnx.Module, nnx.Module]:

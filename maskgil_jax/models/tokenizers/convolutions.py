@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskgil_jax.models.shared_parameters import Conv, spread
+
 # PyTorch's default start (uniform, variance 1 / (3 fan_in)), which the recipes were tuned with.
 INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -23,9 +25,9 @@ def conv(
     bias: bool = True,
     strides: int = 1,
     padding: str | Sequence[tuple[int, int]] = "SAME",
-) -> nnx.Conv:
+) -> Conv:
     """A convolution, padded to keep the size by default."""
-    return nnx.Conv(
+    return Conv(
         cin,
         cout,
         (kernel, kernel),
@@ -139,7 +141,7 @@ class Upsample(nnx.Module):
             jnp.stack([y[:, a : a + H, b : b + W, a, b] for b in (0, 1)], axis=3) for a in (0, 1)
         ]
         y = jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, C)
-        return y if self.conv.bias is None else y + self.conv.bias[...].astype(dtype)
+        return y if self.conv.bias is None else y + spread(self.conv.bias[...], y)
 
 
 class DepthToSpace(nnx.Module):
@@ -178,4 +180,4 @@ class AdaptiveGroupNorm(nnx.Module):
         deviation = jnp.sqrt(z.var(axis=(1, 2), ddof=unbiased) + 1e-6)
         scale, shift = self.scale(deviation), self.shift(z.mean(axis=(1, 2)))
         y = self.norm(x)
-        return scale[:, None, None].astype(y.dtype) * y + shift[:, None, None].astype(y.dtype)
+        return spread(scale[:, None, None], y) * y + spread(shift[:, None, None], y)
