@@ -192,7 +192,7 @@ def test_a_training_step_of_each_tokenizer(name):
 @pytest.mark.parametrize(
     "name, side",
     [
-        *(("cifar10", 8), ("cifar10:cpu", 8)),
+        *(("cifar10", 8), ("cifar10:cpu", 8), ("emoji", 8)),
         *(("imagenette64", 16), ("imagenette64:cpu", 8)),
     ],
 )

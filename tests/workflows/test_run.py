@@ -224,6 +224,7 @@ def test_shards_of_another_tokenizer_are_refused(finished, tmp_path):
         *("small_t2i.py", "small_t2i.py:causal", "small_both.py:masked", "small_both.py:causal"),
         *("magvit2.py", "magvit2.py:128", "b.py", "l.py", "xl.py", "xxl.py", "quickstart.py"),
         *("cifar10.py", "cifar10.py:cpu", "imagenette64.py", "imagenette64.py:cpu"),
+        "emoji.py",
     ],
 )
 def test_the_configs_load_and_refuse_unknown_keys(name):
