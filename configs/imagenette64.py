@@ -20,5 +20,5 @@ def get_config(machine="gpu"):
     codes.crops = "ten"  # 9,469 images are few
     if machine == "cpu":
         tokenizer.model.channel_multipliers = (1, 1, 2, 4)
-        tokenizer.steps = 3000  # of four times the pixels
+        tokenizer.steps = 6000  # of four times the pixels
     return config.lock()

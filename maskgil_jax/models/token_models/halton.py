@@ -225,9 +225,9 @@ class HaltonBlock(nnx.Module):
 
 
 def modulation(class_BD: jax.Array, kernel: nnx.Param, bias: nnx.Param) -> list[jax.Array]:
-    """Shifts, scales and gates of a class, each float32 [B, 1, D]."""
-    kernel_DCE = kernel[...].astype(class_BD.dtype)
-    values_BCD = product("BD,DCE->BCE", class_BD, kernel_DCE, jnp.float32) + bias[...]
+    """Shifts, scales and gates of a class, each [B, 1, D], in float32: they are few."""
+    values_BCD = jnp.einsum("BD,DCE->BCE", class_BD.astype(jnp.float32), kernel[...])
+    values_BCD = values_BCD + bias[...]
     return list(jnp.split(values_BCD, values_BCD.shape[1], axis=1))
 
 
