@@ -282,13 +282,10 @@ class Llama(nnx.Module):
         x_BcD = self.embed_condition(condition).astype(config.dtype)
         B, c = x_BcD.shape[:2]
         shape = (B, config.key_heads, c, config.head_dim)
-        platform = platforms.current()
-        empty = jnp.zeros(shape, platform.cache_dtype or config.dtype)
+        empty = jnp.zeros(shape, platforms.current().cache_dtype or config.dtype)
         cache = Cache((empty,) * config.layers, (empty,) * config.layers)
         stacked = Layer(self.blocks)
         layers = [jax.tree.map(lambda p, i=i: p[i], stacked) for i in range(config.layers)]
-        if config.dtype in platform.transposed_weights:
-            layers = [layer.transposed() for layer in layers]
         # The condition is rotated alike on all grids.
         cache, x_BcD = self.extend(layers, cache, x_BcD, 0, condition, config.grid)
         return layers, cache, x_BcD[:, -1]

@@ -13,24 +13,14 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models.shared_parameters import spread
-from maskgil_jax.models.token_models import products, rope
+from maskgil_jax.models.token_models import rope
 from maskgil_jax.models.token_models.layers import RMSNorm, swiglu, two_dropouts, unit_rms
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
+from maskgil_jax.models.token_models.products import product, read_often
 
 # Queries [B, H, S, K], keys and values [B, G, S, K], to what the queries gather of the values.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Table = np.ndarray | jax.Array  # of rotations, [S, K / 2, 2], or [B, 1, S, K / 2, 2]
-
-# What each matrix of a Layer is multiplied by, and what it gives.
-EQUATIONS = {
-    "qkv": "BSD,DCHK->BSCHK",
-    "query": "BSD,DHK->BSHK",
-    "key_value": "BSD,DCGK->BSCGK",
-    "out": "BSHK,HKD->BSD",
-    "gate": "BSD,DF->BSF",
-    "up": "BSD,DF->BSF",
-    "down": "BSF,FD->BSD",
-}
 
 
 class HeadNorm(nnx.Module):
@@ -114,8 +104,6 @@ class Layer(nnx.Module):
     of queries and keys in the order of `rope.rotate`. Norms that the network lacks do nothing.
     """
 
-    multiply: Callable[..., jax.Array] = staticmethod(products.product)
-
     def __init__(self, block: Block):
         self.config = block.config
 
@@ -170,11 +158,11 @@ class Layer(nnx.Module):
         """Queries, keys and values: [B, H, S, K], and [B, G, S, K] twice."""
         # Split, not indexed: its derivative is one concatenation.
         if self.grouped:
-            q_BSHK = self.multiply(EQUATIONS["query"], x_BSD, self.query[...])
-            kv_BSCGK = self.multiply(EQUATIONS["key_value"], x_BSD, self.key_value[...])
+            q_BSHK = product("BSD,DHK->BSHK", x_BSD, self.query[...])
+            kv_BSCGK = product("BSD,DCGK->BSCGK", x_BSD, self.key_value[...])
             qkv = [q_BSHK[:, :, None], *jnp.split(kv_BSCGK, 2, axis=2)]
         else:
-            qkv = jnp.split(self.multiply(EQUATIONS["qkv"], x_BSD, self.qkv[...]), 3, axis=2)
+            qkv = jnp.split(product("BSD,DCHK->BSCHK", x_BSD, self.qkv[...]), 3, axis=2)
         q_BHSK, k_BGSK, v_BGSK = (x[:, :, 0].transpose(0, 2, 1, 3) for x in qkv)
         q_BHSK = rope.rotate(self.query_norm(q_BHSK), table_SK2)
         k_BGSK = rope.rotate(self.key_norm(k_BGSK), table_SK2)
@@ -182,21 +170,11 @@ class Layer(nnx.Module):
 
     def output(self, o_BHSK: jax.Array) -> jax.Array:
         """Of all heads, mixed: [B, S, D]."""
-        return self.multiply(EQUATIONS["out"], o_BHSK.transpose(0, 2, 1, 3), self.out[...])
+        return product("BSHK,HKD->BSD", o_BHSK.transpose(0, 2, 1, 3), self.out[...])
 
     def mlp(self, x_BSD: jax.Array) -> jax.Array:
         """SwiGLU."""
-        x_BSD = products.read_often(x_BSD)
-        gate_BSF = self.multiply(EQUATIONS["gate"], x_BSD, self.gate[...])
-        up_BSF = self.multiply(EQUATIONS["up"], x_BSD, self.up[...])
-        return self.multiply(EQUATIONS["down"], swiglu(gate_BSF, up_BSF), self.down[...])
-
-    def transposed(self) -> "Layer":
-        """The same with transposed matrices, for a few tokens at a time; without a derivative."""
-        layer = jax.tree.map(lambda leaf: leaf, self)
-        layer.multiply = products.product_of_transposed
-        for name, equation in EQUATIONS.items():
-            if hasattr(self, name):
-                matrix = products.transposed(equation, getattr(self, name)[...])
-                setattr(layer, name, nnx.Param(matrix))
-        return layer
+        x_BSD = read_often(x_BSD)
+        gate_BSF = product("BSD,DF->BSF", x_BSD, self.gate[...])
+        up_BSF = product("BSD,DF->BSF", x_BSD, self.up[...])
+        return product("BSF,FD->BSD", swiglu(gate_BSF, up_BSF), self.down[...])

@@ -41,8 +41,23 @@ def _product_backward(
     if platforms.current().materializes_shared:
         gradient = materialized(gradient)
     dx = product(f"{result},{y_letters}->{x_letters}", gradient, y)
-    dy = product(f"{x_letters},{result}->{y_letters}", x, gradient)
+    dy = _gradient_of_matrix(x_letters, result, y_letters, x, gradient)
     return dx, dy
+
+
+def _gradient_of_matrix(
+    x_letters: str, result: str, y_letters: str, x: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """dy of `product`, summed over the letters that y lacks."""
+    in_all = set(x_letters) & set(result) & set(y_letters)
+    exchanged = platforms.current().transposes_first_operand and x.size > gradient.size
+    if in_all or not exchanged:
+        return product(f"{x_letters},{result}->{y_letters}", x, gradient)
+    columns = "".join(letter for letter in y_letters if letter in result)
+    rows = "".join(letter for letter in y_letters if letter in x_letters)
+    # Stored before it is transposed: XLA would exchange the operands again.
+    dy = materialized(product(f"{result},{x_letters}->{columns}{rows}", gradient, x))
+    return jnp.einsum(f"{columns}{rows}->{y_letters}", dy)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -107,26 +122,6 @@ def _rounded(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array
 def einsum_float32(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """`einsum` with a float32 result, whatever the operands."""
     return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
-
-
-def transposed(equation: str, y: jax.Array) -> jax.Array:
-    """The right operand of `product(equation, ...)` as `product_of_transposed` takes it."""
-    x_letters, y_letters, _ = _letters(equation)
-    result = [letter for letter in y_letters if letter not in x_letters]
-    summed = [letter for letter in y_letters if letter in x_letters]
-    # The barrier keeps XLA from folding the transposition into each product again.
-    order = [y_letters.index(letter) for letter in result + summed]
-    return materialized(y.transpose(order))
-
-
-def product_of_transposed(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`product(equation, x, y)` of a `transposed` y, which comes first: without a derivative."""
-    x_letters, y_letters, result = _letters(equation)
-    columns = "".join(letter for letter in y_letters if letter not in x_letters)
-    summed = "".join(letter for letter in y_letters if letter in x_letters)
-    rows = "".join(letter for letter in x_letters if letter not in y_letters)
-    columns_first = einsum_float32(f"{columns}{summed},{x_letters}->{columns}{rows}", y, x)
-    return jnp.einsum(f"{columns}{rows}->{result}", columns_first).astype(x.dtype)
 
 
 def _letters(equation: str) -> tuple[str, str, str]:

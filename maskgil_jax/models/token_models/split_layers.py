@@ -18,7 +18,7 @@ from maskgil_jax.models.token_models.attention import Parts, attention_of_parts
 from maskgil_jax.models.token_models.attention_heads import Shape
 from maskgil_jax.models.token_models.layers import swiglu, two_dropouts
 from maskgil_jax.models.token_models.llama_config import LlamaConfig
-from maskgil_jax.models.token_models.llama_layers import EQUATIONS, Block, Layer, Table
+from maskgil_jax.models.token_models.llama_layers import Block, Layer, Table
 from maskgil_jax.runtime import sharding
 
 
@@ -101,11 +101,11 @@ class SplitLayer(Layer):
         """`mlp` of each part, whose matrices have one gradient."""
         parts = tuple(map(products.read_often, parts))
         gates, ups = (
-            products.product_of_parts((EQUATIONS[name],) * len(parts), parts, matrix[...])
-            for name, matrix in (("gate", self.gate), ("up", self.up))
+            products.product_of_parts(("BSD,DF->BSF",) * len(parts), parts, matrix[...])
+            for matrix in (self.gate, self.up)
         )
         hidden = tuple(map(swiglu, gates, ups))
-        return products.product_of_parts((EQUATIONS["down"],) * len(parts), hidden, self.down[...])
+        return products.product_of_parts(("BSF,FD->BSD",) * len(parts), hidden, self.down[...])
 
     def joint_attention(
         self, parts: Sequence[jax.Array], tables: Sequence[Table], mask: jax.Array | None
@@ -160,11 +160,11 @@ class FusedLayer(SplitLayer):
     ) -> jax.Array:
         if real_BT is None:
             real_BT = jnp.ones(x_BTD.shape[:2], bool)
-        qkv_BCNT = self.multiply("BTD,DCN->BCNT", x_BTD, self.qkv[...])
+        qkv_BCNT = products.product("BTD,DCN->BCNT", x_BTD, self.qkv[...])
         o_BNT, _ = attention_tpu.attention(
             qkv_BCNT, None, real_BT, self.norms[...], table_TK2, self.kernel
         )
-        return self.multiply("BNT,ND->BTD", o_BNT, self.out[...].reshape(-1, self.config.dim))
+        return products.product("BNT,ND->BTD", o_BNT, self.out[...].reshape(-1, self.config.dim))
 
 
 def scale_and_bias(norm: Any) -> jax.Array:
