@@ -103,11 +103,14 @@ def in_batches(network: Any, layout: Any, batch: int, images: np.ndarray) -> dic
 def time_jax(scratch: pathlib.Path) -> None:
     """Time ours, as maskgil_jax.evaluate runs it: it takes all images, and makes the batches."""
     from maskgil_jax.evaluation import feature_networks
+    from maskgil_jax.evaluation.image_sets import Block
 
-    directory = str(scratch / "model")
-    calls = {
-        f"jax/{batch}": feature_networks.inception(directory, batch).compute for batch in batches()
-    }
+    networks = {b: feature_networks.inception(str(scratch / "model"), b) for b in batches()}
+
+    def features(batch: int, images: np.ndarray) -> dict[str, np.ndarray]:
+        return networks[batch].compute(Block(images, None))
+
+    calls = {f"jax/{batch}": functools.partial(features, batch) for batch in networks}
     keep(scratch, "jax", calls)
 
 

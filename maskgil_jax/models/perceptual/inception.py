@@ -4,6 +4,7 @@ Letters: B batch, H W image, C channels.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from maskgil_jax.models import parameter_keys
+from maskgil_jax.models.perceptual import pooling
 
 SIDE = 299  # pixels of the network's input
 CLASSES = 1008
@@ -320,12 +322,8 @@ def _bilinear(side: int) -> np.ndarray:
     return weights
 
 
-def _average(x: jax.Array) -> jax.Array:
-    return nnx.avg_pool(x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
-
-
-_POOLS = {
-    AVERAGE: _average,
-    MAX: lambda x: nnx.max_pool(x, (3, 3), strides=(1, 1), padding="SAME"),
-    SHRINK: lambda x: nnx.max_pool(x, (3, 3), strides=(2, 2)),
+_POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    AVERAGE: pooling.average_3x3,
+    MAX: pooling.max_3x3,
+    SHRINK: functools.partial(pooling.over_windows, jnp.maximum, size=3, stride=2),
 }

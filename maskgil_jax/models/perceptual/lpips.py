@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from maskgil_jax.models import parameter_keys
+from maskgil_jax.models.perceptual import pooling
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, between two poolings
 DROPOUT = 0.5
@@ -65,7 +66,7 @@ class LPIPS(nnx.Module):
         features = []
         for i, group in enumerate(self.groups):
             if i:
-                x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+                x = pooling.over_windows(jnp.maximum, x, size=2, stride=2)
             for conv in group:
                 x = jax.nn.relu(conv(x))
             features.append(x)
