@@ -324,6 +324,6 @@ def _bilinear(side: int) -> np.ndarray:
 
 _POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
     AVERAGE: pooling.average_3x3,
-    MAX: pooling.max_3x3,
-    SHRINK: functools.partial(pooling.over_windows, jnp.maximum, size=3, stride=2),
+    MAX: functools.partial(pooling.maximum, size=3, stride=1, padding="SAME"),
+    SHRINK: functools.partial(pooling.maximum, size=3, stride=2),
 }

@@ -66,7 +66,7 @@ class LPIPS(nnx.Module):
         features = []
         for i, group in enumerate(self.groups):
             if i:
-                x = pooling.over_windows(jnp.maximum, x, size=2, stride=2)
+                x = pooling.maximum(x, size=2, stride=2)
             for conv in group:
                 x = jax.nn.relu(conv(x))
             features.append(x)
