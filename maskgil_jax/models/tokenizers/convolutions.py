@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskgil_jax.models.shared_parameters import Conv, spread
+from maskgil_jax.models.shared_parameters import Conv, factor, spread
 
 # PyTorch's default start (uniform, variance 1 / (3 fan_in)), which the recipes were tuned with.
 INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -128,10 +128,10 @@ class Upsample(nnx.Module):
         kernel = jnp.einsum("apk,bql,klCD->pqCabD", taps, taps, kernel, precision="highest")
         # Padded before: XLA exchanges the operands of a convolution whose kernel is the larger, as
         # this one's gradient would be for the kernel, and a CPU is 10 to 40 times slower with that.
-        padded = jnp.pad(x.astype(dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        padded = jnp.pad(factor(x, dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
         y = jax.lax.conv_general_dilated(
             padded,
-            kernel.reshape(2, 2, C, 4 * C).astype(dtype),
+            factor(kernel.reshape(2, 2, C, 4 * C), dtype),
             window_strides=(1, 1),
             padding="VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -141,7 +141,9 @@ class Upsample(nnx.Module):
             jnp.stack([y[:, a : a + H, b : b + W, a, b] for b in (0, 1)], axis=3) for a in (0, 1)
         ]
         y = jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, C)
-        return y if self.conv.bias is None else y + spread(self.conv.bias[...], y)
+        if self.conv.bias is not None:
+            y = y + spread(self.conv.bias[...], y)
+        return y.astype(dtype)
 
 
 class DepthToSpace(nnx.Module):
