@@ -1,6 +1,6 @@
 """Seconds of sampling and of a training step: the official algorithms in eager PyTorch, and ours.
 
-python -m tests.benchmarks.generator_speed [--tasks=masked,autoregressive,train] [--output=FILE]
+python -m tests.benchmarks.generator_speed [--tasks=masked,autoregressive,train] [--compile]
 
 The network is MaskGIL-B with the released switches, and LlamaGen-B for token by token; PyTorch has
 the module that the package ships. Both sides hold the same weights, and run alternately (see
@@ -11,11 +11,13 @@ import pathlib
 import statistics
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 
 from tests.benchmarks import alternate
 from tests.benchmarks.generator_calls import (
+    as_it_is,
     jax_cached,
     jax_masked,
     jax_train,
@@ -32,6 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_list("tasks", ["masked", "autoregressive", "train"], "what to time")
     flags.DEFINE_list("dtypes", list(DTYPES), "of the computation")
     flags.DEFINE_integer("batch", 8, "images of a training step", lower_bound=1)
+    flags.DEFINE_boolean("compile", False, "PyTorch's network by torch.compile, which needs g++")
     alternate.define_flags(rounds=2)
 
 
@@ -40,7 +43,7 @@ def main() -> None:
     values = flags.FLAGS
     if alternate.is_worker(prepare, time_torch, time_jax):
         return
-    settings = {name: values[name].value for name in ("batch", "rounds", "threads")}
+    settings = {name: values[name].value for name in ("batch", "rounds", "threads", "compile")}
     settings |= {name: ",".join(values[name].value) for name in ("tasks", "dtypes")}
     with tempfile.TemporaryDirectory() as folder:
         runs = alternate.run(__spec__.name, pathlib.Path(folder), settings)
@@ -99,7 +102,8 @@ def time_torch(scratch: pathlib.Path) -> None:
         model = maskgil_torch.load(str(scratch / f"{kind}.safetensors"))
         for dtype in flags.FLAGS.dtypes:
             run = {"masked": torch_masked, "autoregressive": torch_cached, "train": torch_train}
-            more = {"batch": flags.FLAGS.batch} if task == "train" else {}
+            more: dict[str, Any] = {"batch": flags.FLAGS.batch} if task == "train" else {}
+            more["wrap"] = torch.compile if flags.FLAGS.compile else as_it_is
             calls[f"torch {task} {dtype}"] = run[task](model, dtype == "bfloat16", **more)
     alternate.measure(scratch, calls, flags.FLAGS.rounds)
 
