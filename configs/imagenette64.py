@@ -5,7 +5,7 @@
         --config.stages.tokenizer.data.source=folder:IMAGENETTE/train \\
         --config.stages.codes.source=folder:IMAGENETTE/train
 
-Sized as that is, and not run to its end either.
+Sized as those are; neither has been run to its end.
 """
 
 from maskgil_jax.study_config import named
