@@ -5,9 +5,9 @@
         --config.stages.tokenizer.data.source=folder:CIFAR10/train \\
         --config.stages.codes.source=folder:CIFAR10/train
 
-The first is sized, by its FLOPs, for ten minutes of a GPU, and has not been run to its end yet. The
-second takes 70 minutes of two cores, and the images from a folder with a folder for each class; what
-it gives is shown in maskgil_jax/workflows/README.md.
+The first is sized, by its FLOPs, for ten minutes of a GPU, and has not been run to its end yet.
+The second takes 70 minutes of two cores, and the images from a folder with a folder for each class;
+what it gives is shown in maskgil_jax/workflows/README.md.
 """
 
 from ml_collections import ConfigDict
