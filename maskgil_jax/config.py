@@ -240,6 +240,8 @@ def generator() -> ConfigDict:
             condition_dropout=0.1,
             distill_guidance=1.0,  # scale of guidance, along samples.guidance_ramp, under which the
             # predictions of start_from.generator are learned, to be drawn from without; 1: none are
+            one_step=0.0,  # share of random codes, 0.4 in Di[M]O, among the masks that a student
+            # reads which learns to draw all tokens in one step; 0: it learns to draw in steps
             chunk=64,  # positions whose logits exist at a time
         ),
         start_from=dict(

@@ -158,6 +158,25 @@ def within_budget(
     return jnp.take_along_axis(fits_Bn, jnp.argsort(order_Bn, axis=1), axis=1)
 
 
+def with_random_codes(
+    codes_BL: jax.Array, masked_BL: jax.Array, share: float, noise_BL: jax.Array, random: jax.Array
+) -> jax.Array:
+    """The codes, with random ones in the place of a share of the masks: int32 [B, L].
+
+    Args:
+      codes_BL: int32, masks among them.
+      masked_BL: bool, which are masks.
+      share: of the masks of an image that give way, 0 to 1, rounded to whole tokens.
+      noise_BL: float, by which those are chosen.
+      random: int32 [B, L], the random codes.
+
+    Source: Di[M]O (Zhu et al. 2025, arXiv 2503.15457), section 3.3.
+    """
+    count_B1 = jnp.round(share * masked_BL.sum(axis=1, keepdims=True))
+    chosen_BL = masked_BL & most(jnp.where(masked_BL, noise_BL, -jnp.inf), count_B1)
+    return jnp.where(chosen_BL, random, codes_BL)
+
+
 def most_remasked(masked: Counts, revealed: Counts, count: Counts) -> jax.Array:
     """The most tokens that a step can mask again, and still leave as many masked as is planned.
 

@@ -243,8 +243,20 @@ def sample_codes(
         codes_BL: jax.Array, positions_Bn: jax.Array, guidance: jax.Array | None
     ) -> jax.Array:
         conditions = condition if guidance is None else both
+        if plan.random_start:  # of which there is but one step
+            codes_BL = started(codes_BL)
         codes_Bhw = codes_BL.reshape(B, height, width)
         return logits_at(network, backbone, codes_Bhw, conditions, positions_Bn, guidance)
+
+    def started(codes_BL: jax.Array) -> jax.Array:
+        codes = functools.partial(jax.random.randint, minval=0, maxval=network.config.codebook_size)
+        first = jnp.zeros((), jnp.int32)
+        order_BL = noise(first, 2, jax.random.uniform, (L,))
+        random_BL = noise(first, 3, lambda key, shape: codes(key, shape), (L,))
+        masked_BL = codes_BL == network.config.mask_id
+        return choosing.with_random_codes(
+            codes_BL, masked_BL, plan.random_start, order_BL, random_BL
+        )
 
     def sample(
         step: jax.Array, logits_BnV: jax.Array, positions_Bn: jax.Array, divisor: jax.Array | float

@@ -43,6 +43,8 @@ class Options:
         (models/token_models/kept_tokens.py), of masked LLaMAs; 0: all steps run all.
       cache_warmup: share of the steps, the first, that run all tokens nevertheless.
       cache_refresh: after those, each so-manieth step runs all.
+      random_start: share of the masked tokens that the one step of a one-step student reads as
+        codes drawn at random (training/one_step.py); 0: it reads masks.
     """
 
     steps: int = 8
@@ -63,6 +65,7 @@ class Options:
     cache_ratio: float = 0.0
     cache_warmup: float = 0.3
     cache_refresh: int = 5
+    random_start: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no decoding can use, whatever the number of tokens."""
@@ -86,6 +89,7 @@ class Options:
         token_sampling.check_filter(self.top_k, self.top_p)
         self._check_cache()
         self._check_choice()
+        self._check_random_start()
 
     def _check_choice(self) -> None:
         if not 0 <= self.guidance_from <= self.guidance_to <= 1:
@@ -102,6 +106,16 @@ class Options:
                 f"entropy_budget = {self.entropy_budget} with remask = {self.remask}, expected one "
                 "of them to be 0: how many tokens can be masked again follows from the plan of all"
             )
+
+    def _check_random_start(self) -> None:
+        if not 0 <= self.random_start <= 1:
+            raise ValueError(f"random_start = {self.random_start}, expected 0 to 1")
+        for name, expected in dict(steps=1, cache_ratio=0.0).items() if self.random_start else ():
+            if (value := getattr(self, name)) != expected:
+                raise ValueError(
+                    f"{name} = {value} with random_start = {self.random_start}, expected "
+                    f"{expected:g}: random codes take the place of masks in a single whole step"
+                )
 
     def _check_cache(self) -> None:
         for name in ("cache_ratio", "cache_warmup"):

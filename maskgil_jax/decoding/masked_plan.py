@@ -26,6 +26,7 @@ class Plan:
       adaptive: whether steps reveal more than their tokens, as much as an entropy budget allows, so
         that images may be done before the last step.
       remasks: whether steps mask some tokens again.
+      random_start: as in Options.
     """
 
     masked: tuple[int, ...]
@@ -37,6 +38,7 @@ class Plan:
     cache_ratio: float = 0.0
     adaptive: bool = False
     remasks: bool = False
+    random_start: float = 0.0
 
     @property
     def passes_S(self) -> tuple[float, ...]:
@@ -114,6 +116,7 @@ def plan(tokens: int | np.ndarray, /, **options: object) -> tuple[Plan, Numbers]
         cache_ratio=o.cache_ratio,
         adaptive=o.entropy_budget > 0,
         remasks=o.remask > 0,
+        random_start=o.random_start,
     )
     scales_S = (
         guidance,

@@ -33,6 +33,7 @@ class DecodingArguments(TypedDict, total=False):
     cache_ratio: float | None
     cache_warmup: float | None
     cache_refresh: int | None
+    random_start: float | None
     prefix_model: str | None
     prefix: int | None
     prefix_guidance: float | None

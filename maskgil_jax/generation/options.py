@@ -65,6 +65,11 @@ class Decoding:
         "share of steps, the first, that run all tokens (0.3)", None
     )
     cache_refresh: int | None = option("each so-manieth step after them runs all (5)", None)
+    random_start: float | None = option(
+        "share of masks that the only step reads as random codes, of one-step students; 0: none "
+        "(as the model was trained, else 0)",
+        None,
+    )
     prefix_model: str | None = option(
         "causal generator directory, for hybrid decoding; default: the model itself, if it was "
         "trained token by token too",

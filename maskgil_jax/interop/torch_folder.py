@@ -26,7 +26,7 @@ from maskgil_jax.runtime.errors import InputError
 # Options of masked decoding, and rules, that maskgil_torch does not have.
 ONLY_HERE = (
     *("guidance_from", "guidance_to", "entropy_budget", "remask"),
-    *("cache_ratio", "cache_warmup", "cache_refresh"),
+    *("cache_ratio", "cache_warmup", "cache_refresh", "random_start"),
 )
 RULES_ONLY_HERE = ("dimoo", "moment", "choose", "entropy")
 SOURCE = pathlib.Path(__file__).parent / "maskgil_torch"

@@ -52,6 +52,7 @@ ADDED = {
     "joint_embedding": "",
     "mask_logit": "",
     "distill_guidance": 1.0,
+    "one_step": 0.0,
 }
 
 # Fields that only older runs have, and the value that every run has now.

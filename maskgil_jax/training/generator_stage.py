@@ -19,6 +19,7 @@ from maskgil_jax.training import (
     generator_step,
     loop,
     objectives,
+    one_step,
     traced_once,
 )
 from maskgil_jax.training.common_checks import check_common
@@ -48,9 +49,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> SampleConditions:
         teacher = distillation.teacher_of(config, start_from, options)
     frozen = generator_step.Frozen(data.in_step, data.conditioning.network, teacher)
     settings = traced_once.settings(config)
-    init = traced_once.partial(generator_step.init, settings, network)
-    step = traced_once.partial(generator_step.step, config=settings)
-    flops = generator_step.model_flops(config, network)
+    of_step = one_step if one_step.is_wanted(config) else generator_step
+    init = traced_once.partial(of_step.init, settings, network)
+    step = traced_once.partial(of_step.step, config=settings)
+    flops = of_step.model_flops(config, network)
 
     def describe(state: TrainState) -> dict[str, Any]:
         return trained(data, state, config).description
@@ -72,12 +74,16 @@ def trained(data: GeneratorData, state: TrainState, config: ConfigDict) -> Gener
     generator = generator_samples.generator_of(data, averaged(state))
     if distillation.is_wanted(config):
         generator.decoding = distillation.DECODING
+    if one_step.is_wanted(config):
+        generator.decoding = distillation.DECODING | one_step.decoding(config)
     return generator
 
 
 def averaged(state: TrainState) -> TokenModel:
     """The weights to keep: the averaged ones where there are any."""
-    return state.model if state.ema is None else state.ema
+    if state.ema is not None:
+        return state.ema
+    return state.model[one_step.STUDENT] if isinstance(state.model, dict) else state.model
 
 
 def source_name(config: ConfigDict) -> str:
@@ -130,6 +136,9 @@ def check(
     options = samplers.checked_options(config.samples, network)
     if distillation.is_wanted(config):
         distillation.check(config, network, options)
+    if one_step.is_wanted(config):
+        one_step.check(config)
+        options |= one_step.decoding(config)
     if not network.has_null_condition and config.loss.condition_dropout:
         raise InputError(
             f"config.loss.condition_dropout = {config.loss.condition_dropout}, but preset "

@@ -151,6 +151,22 @@ def _summed_backward(
 summed_in_chunks.defvjp(_summed_forward, _summed_backward)
 
 
+def in_chunks(fn: Callable[..., jax.Array], chunk: int, *arrays_BL: jax.Array) -> jax.Array:
+    """`fn` of at most `chunk` positions at a time: what it makes exists for one chunk only.
+
+    Args:
+      fn: (arrays [B, n, ...] ...) -> [B, n, ...].
+      chunk: as in `summed_in_chunks`.
+      *arrays_BL: [B, L, ...].
+
+    Returns:
+      What `fn` gives of all positions, [B, L, ...].
+    """
+    result = jax.lax.map(lambda arrays: fn(*arrays), _chunks(chunk, *arrays_BL))
+    result = jnp.moveaxis(result, 0, 1)
+    return result.reshape(*arrays_BL[0].shape[:2], *result.shape[3:])
+
+
 def _chunks(chunk: int, *arrays_BL: jax.Array) -> tuple[jax.Array, ...]:
     """Arrays [B, L, ...] cut along L: [L / n, B, n, ...]."""
     B, L = arrays_BL[0].shape[:2]

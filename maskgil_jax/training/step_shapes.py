@@ -9,10 +9,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from maskgil_jax.generation import samplers
 from maskgil_jax.models.perceptual.lpips import LPIPS, LPIPSConfig
-from maskgil_jax.pretrained import presets
+from maskgil_jax.pretrained import networks, presets
 from maskgil_jax.runtime.traced_flops import traced_flops
-from maskgil_jax.training import generator_step, tokenizer_stage, tokenizer_step
+from maskgil_jax.training import (
+    distillation,
+    generator_step,
+    one_step,
+    tokenizer_stage,
+    tokenizer_step,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +64,26 @@ def of_generator(config: ConfigDict, network: Any) -> StepShapes:
         batch["mask"] = jax.ShapeDtypeStruct((B, tokens), jnp.bool_)
     else:
         batch["label"] = jax.ShapeDtypeStruct((B,), jnp.int32)
-    count = generator_step.model_flops(config, network)
+    of_step = one_step if one_step.is_wanted(config) else generator_step
+    count = of_step.model_flops(config, network)
     return StepShapes(
-        step=generator_step.step,
-        init=lambda: generator_step.init(config, network, None),
-        frozen=generator_step.Frozen(),
+        step=of_step.step,
+        init=lambda: of_step.init(config, network, None),
+        frozen=generator_step.Frozen(teacher=_teacher(config, network)),
         batch=batch,
         tokens_per_example=height * width,
         model_flops=None if count is None else count(network.grid),
     )
+
+
+def _teacher(config: ConfigDict, network: Any) -> distillation.Teacher | None:
+    """The teacher of a config, of shapes; None where it has none."""
+    if not distillation.is_wanted(config):
+        return None
+    options = samplers.checked_options(config.samples, network)
+    distillation.check(config, network, options)
+    like = jax.eval_shape(lambda: networks.init_network(network, jax.random.key(0)))
+    return distillation.teacher_of(config, like, options)
 
 
 def of_tokenizer(config: ConfigDict) -> StepShapes:

@@ -53,6 +53,7 @@ _LIMITS: dict[str, tuple[float, float, tuple[str, ...]]] = {
         (
             *("bad_image_limit", "data.bad_image_limit"),
             *("loss.label_smoothing", "loss.condition_dropout", "loss.autoregressive_share"),
+            "loss.one_step",
         ),
     ),
     "0 or more, and less than 1": (

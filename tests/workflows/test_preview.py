@@ -78,6 +78,7 @@ GENERATOR = {
     "loss.label_smoothing": [-0.1, 2.0],
     "loss.condition_dropout": [-0.1, 2.0],
     "loss.distill_guidance": [-1.0, float("nan"), 3.0],
+    "loss.one_step": [-0.1, 1.5, float("nan"), 0.4],
     "loss.chunk": [0],
     "start_from.generator": ["/nowhere"],
     "optimizer.learning_rate": [-1.0, float("nan"), float("inf")],
