@@ -170,7 +170,7 @@ def with_random_codes(
       noise_BL: float, by which those are chosen.
       random: int32 [B, L], the random codes.
 
-    Source: Di[M]O (Zhu et al. 2025, arXiv 2503.15457), section 3.3.
+    Source: Di[M]O (Zhu et al. 2025, arXiv 2503.15457), its initialization of tokens.
     """
     count_B1 = jnp.round(share * masked_BL.sum(axis=1, keepdims=True))
     chosen_BL = masked_BL & most(jnp.where(masked_BL, noise_BL, -jnp.inf), count_B1)

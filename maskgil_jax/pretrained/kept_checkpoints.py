@@ -21,12 +21,8 @@ from maskgil_jax.runtime.trees import Tree, flatten
 FOLDER = "checkpoints"  # of a run's work directory
 CHECKSUMS = "checksums"  # uint32 [leaves], in the order of their names
 MODEL = "model"  # the note that says what a model.json would
-WEIGHTS = (
-    "ema",
-    "model/tokenizer",
-    "model/student",
-    "model",
-)  # where they are in a state, the best first
+# Where they are in a state, the best first.
+WEIGHTS = ("ema", "model/tokenizer", "model/student", "model")
 _NAMED = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
 

@@ -77,7 +77,13 @@ def of_generator(config: ConfigDict, network: Any) -> StepShapes:
 
 
 def _teacher(config: ConfigDict, network: Any) -> distillation.Teacher | None:
-    """The teacher of a config, of shapes; None where it has none."""
+    """The teacher of a config, of shapes; None where it has none.
+
+    Raises:
+      InputError: fields that no student can be trained with.
+    """
+    if one_step.is_wanted(config):
+        one_step.check(config)
     if not distillation.is_wanted(config):
         return None
     options = samplers.checked_options(config.samples, network)

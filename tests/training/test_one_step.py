@@ -302,6 +302,13 @@ def test_a_plan_counts_the_teacher_and_all_that_is_trained(one_step_share):
     assert metrics["loss"].shape == ()
 
 
+def test_a_plan_refuses_what_a_run_would():
+    config = one_step_config(distill_guidance=1.0)
+    network = presets.network_config(config.model, CODES, (4, 4), config.loss)
+    with pytest.raises(InputError, match="but config.loss.distill_guidance = 1"):
+        step_shapes.of_generator(config, network)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
