@@ -60,10 +60,11 @@ def _training() -> dict:
 
 def _optimizer(learning_rate: float, beta1: float, beta2: float, weight_decay: float) -> dict:
     return dict(
+        algorithm="adamw",  # | muon: the matrices of layers by Muon, the rest by AdamW
         learning_rate=learning_rate,
         beta1=beta1,
         beta2=beta2,
-        weight_decay=weight_decay,  # decoupled (AdamW)
+        weight_decay=weight_decay,  # decoupled
         decay_norms=True,  # of scales and biases too (MaskGIL's code); LlamaGen's: False
         clip_norm=1.0,  # global gradient norm; 0: no clipping
         warmup_steps=0,  # linear warm-up to learning_rate

@@ -28,5 +28,5 @@ def check_common(config: ConfigDict) -> Mesh:
     trackers.named(config.tracker)
     trace.steps_of(config.trace, config.steps)
     kept_steps.check(config)
-    optimizer.adamw(**config.optimizer, steps=config.steps)
+    optimizer.make(**config.optimizer, steps=config.steps)
     return mesh

@@ -53,6 +53,7 @@ ADDED = {
     "mask_logit": "",
     "distill_guidance": 1.0,
     "one_step": 0.0,
+    "algorithm": "adamw",
 }
 
 # Fields that only older runs have, and the value that every run has now.

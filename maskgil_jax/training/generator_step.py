@@ -48,11 +48,11 @@ def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
     else:
         # The state is donated to the step, and who gave the weights may need them still.
         model = jax.tree.map(jnp.copy, start_from)
-    adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
+    rule, _ = optimizer.make(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         model=model,
-        optimizer=adam.init(model),
+        optimizer=rule.init(model),
         ema=jax.tree.map(jnp.copy, model) if config.ema_decay else None,
     )
 

@@ -73,11 +73,11 @@ def init(config: ConfigDict, network: Any, start_from: Any) -> TrainState:
     """Student and auxiliary network, both as the teacher."""
     student = generator_step.init(config, network, start_from)
     model = {STUDENT: student.model, AUXILIARY: jax.tree.map(jnp.copy, student.model)}
-    adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
+    rule, _ = optimizer.make(**config.optimizer, steps=config.steps)
     return TrainState(
         step=student.step,
         model=model,
-        optimizer={name: adam.init(of_name) for name, of_name in model.items()},
+        optimizer={name: rule.init(of_name) for name, of_name in model.items()},
         ema=student.ema,
     )
 

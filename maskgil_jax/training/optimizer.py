@@ -1,4 +1,4 @@
-"""AdamW with clipping and warm-up, and gradients of micro-batches."""
+"""AdamW or Muon with clipping and warm-up, and gradients of micro-batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,12 +10,16 @@ from ml_collections import ConfigDict
 
 from maskgil_jax.runtime import sharding
 from maskgil_jax.runtime.errors import InputError
+from maskgil_jax.training.muon import muon_of_matrices
 
 Tree = TypeVar("Tree")
 
+ALGORITHMS = ("adamw", "muon")
 
-def adamw(
+
+def make(
     *,
+    algorithm: str,
     learning_rate: float,
     beta1: float,
     beta2: float,
@@ -27,11 +31,12 @@ def adamw(
     steps: int,
     decay_norms: bool = True,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW, and its learning rate by step.
+    """The optimizer of `config.optimizer`, and its learning rate by step.
 
     Args:
+      algorithm: "adamw", or "muon" for the matrices of layers and AdamW for the rest (muon.py).
       learning_rate: after the warm-up.
-      beta1, beta2: decay of the moments.
+      beta1, beta2: decay of AdamW's moments.
       weight_decay: decoupled, times the learning rate.
       clip_norm: largest global norm of the gradients; 0 is no clipping.
       warmup_steps: of linear growth from 0.
@@ -41,18 +46,18 @@ def adamw(
       decay_norms: decay scales and biases too, as MaskGIL's released code; LlamaGen's does not.
 
     Raises:
-      InputError: another schedule, or milestones that are no steps of a constant rate.
+      InputError: another algorithm or schedule, or milestones that are no steps of a constant rate.
     """
+    if algorithm not in ALGORITHMS:
+        raise InputError(
+            f"config.optimizer.algorithm = {algorithm!r}, expected one of {', '.join(ALGORITHMS)}"
+        )
     rate = _learning_rate(learning_rate, schedule, milestones, warmup_steps, steps)
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    adam = optax.adamw(
-        rate,
-        b1=beta1,
-        b2=beta2,
-        eps=1e-8,
-        weight_decay=weight_decay,
-        mask=None if decay_norms else _is_decayed,
-    )
+    mask = None if decay_norms else _is_decayed
+    adam = optax.adamw(rate, b1=beta1, b2=beta2, eps=1e-8, weight_decay=weight_decay, mask=mask)
+    if algorithm == "muon":
+        return optax.chain(clip, muon_of_matrices(rate, weight_decay, mask, adam)), rate
     return optax.chain(clip, adam), rate
 
 
@@ -92,7 +97,7 @@ def _is_decayed(params: Any) -> Any:
 def update(
     config: ConfigDict, step: jax.Array, model: Tree, moments: Any, gradients: Tree
 ) -> tuple[Tree, Any, jax.Array]:
-    """One step of AdamW.
+    """One step of the optimizer.
 
     Args:
       config: of a stage, with `optimizer` and `steps`.
@@ -103,8 +108,8 @@ def update(
     Returns:
       Model and moments after the step, and its learning rate.
     """
-    adam, rate = adamw(**config.optimizer, steps=config.steps)
-    updates, moments = adam.update(gradients, moments, model)
+    rule, rate = make(**config.optimizer, steps=config.steps)
+    updates, moments = rule.update(gradients, moments, model)
     return optax.apply_updates(model, updates), moments, rate(step)
 
 

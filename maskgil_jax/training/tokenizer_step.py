@@ -31,11 +31,11 @@ def init(
     for name, trained in start_from.items():
         # Weights only: the structure also says what the computation's dtype is.
         model[name] = jax.tree.unflatten(jax.tree.structure(model[name]), jax.tree.leaves(trained))
-    adam, _ = optimizer.adamw(**config.optimizer, steps=config.steps)
+    rule, _ = optimizer.make(**config.optimizer, steps=config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         model=model,
-        optimizer={name: adam.init(network) for name, network in model.items()},
+        optimizer={name: rule.init(network) for name, network in model.items()},
         ema=jax.tree.map(jnp.copy, model["tokenizer"]) if config.ema_decay else None,
         memory={
             "codes": jnp.zeros(config.codebook.usage_window, jnp.int32),

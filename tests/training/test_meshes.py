@@ -52,3 +52,15 @@ def test_every_mesh_gives_the_losses_of_one_device(mesh, on_one_device, finished
     changed.mesh = dict(zip(sharding.AXES, mesh, strict=True))
     assert jax.device_count() == 8
     np.testing.assert_allclose(losses(stage, changed, tmp_path), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_muon_moves_matrices_that_are_split_as_those_that_are_not(finished, tmp_path):
+    found = []
+    for mesh in ((8, 1, 1), (1, 4, 2)):
+        changed = config("generator", finished)
+        changed.steps, changed.optimizer.algorithm = 6, "muon"
+        changed.mesh = dict(zip(sharding.AXES, mesh, strict=True))
+        found.append(losses("generator", changed, tmp_path / str(mesh)))
+    assert found[0][-1] != found[0][0]
+    np.testing.assert_allclose(*found, rtol=1e-5)

@@ -90,6 +90,7 @@ def test_the_adaptive_weight_is_the_ratio_of_gradient_norms_within_its_bounds():
 def settings(**changes):
     return (
         dict(
+            algorithm="adamw",
             learning_rate=0.1,
             beta1=0.9,
             beta2=0.96,
@@ -105,21 +106,21 @@ def settings(**changes):
 
 
 def test_warm_up_and_cosine():
-    _, rate = optimizer.adamw(**settings(warmup_steps=10, schedule="cosine"))
+    _, rate = optimizer.make(**settings(warmup_steps=10, schedule="cosine"))
     np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0, 0.05, 0.1], atol=1e-6)
     assert rate(55) < 0.06 and rate(100) < 1e-6
 
 
 def test_milestones_divide_the_rate_by_ten_each():
-    _, rate = optimizer.adamw(**settings(warmup_steps=10, milestones=(50, 80)))
+    _, rate = optimizer.make(**settings(warmup_steps=10, milestones=(50, 80)))
     found = [rate(step) for step in (5, 10, 49, 50, 79, 80, 99)]
     np.testing.assert_allclose(found, [0.05, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
     with pytest.raises(InputError, match="milestones = .* need schedule = constant"):
-        optimizer.adamw(**settings(schedule="cosine", milestones=(50,)))
+        optimizer.make(**settings(schedule="cosine", milestones=(50,)))
 
 
 def test_weight_decay_is_decoupled_and_on_every_parameter():
-    adam, _ = optimizer.adamw(**settings(weight_decay=0.5))
+    adam, _ = optimizer.make(**settings(weight_decay=0.5))
     params = {"scale": jnp.ones(3), "kernel": jnp.ones((2, 2))}
     updates, _ = adam.update(jax.tree.map(jnp.zeros_like, params), adam.init(params), params)
     for leaf in jax.tree.leaves(updates):

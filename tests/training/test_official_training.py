@@ -23,7 +23,8 @@ def test_three_steps_equal_the_official_training(name):
     like = jax.eval_shape(lambda: Llama(config, jax.random.key(0)))
     model = jax.tree.map(jnp.asarray, engine.load(table, tensors, like))
     recipe = golden.spec(name)["training"]
-    adam, _ = optimizer.adamw(
+    adam, _ = optimizer.make(
+        algorithm="adamw",
         learning_rate=recipe["lr"],
         beta1=recipe["betas"][0],
         beta2=recipe["betas"][1],

@@ -81,6 +81,7 @@ GENERATOR = {
     "loss.one_step": [-0.1, 1.5, float("nan"), 0.4],
     "loss.chunk": [0],
     "start_from.generator": ["/nowhere"],
+    "optimizer.algorithm": ["sgd"],
     "optimizer.learning_rate": [-1.0, float("nan"), float("inf")],
     "optimizer.beta1": [1.0, -0.5],
     "optimizer.beta2": [1.0],
