@@ -34,7 +34,9 @@ def get_config():
     )
     # L1 keeps the flat colours flat and the edges sharp; no weights to download, no discriminator.
     tokenizer.loss.update(reconstruction="l1", perceptual_weight=0.0, adversarial_weight=0.0)
-    tokenizer.optimizer.update(learning_rate=1e-3, warmup_steps=50, schedule="cosine")
+    tokenizer.optimizer.update(
+        algorithm="muon", learning_rate=2e-3, warmup_steps=50, schedule="cosine"
+    )
     tokenizer.codebook.update(usage_window=8192, restart_every=20)
 
     codes = defaults.codes()
@@ -43,7 +45,7 @@ def get_config():
 
     generator = defaults.generator()
     # Few images: small batches, many steps, and nothing that keeps the network from learning them.
-    generator.steps, generator.batch_size = 16_000, 16
+    generator.steps, generator.batch_size = 12_500, 16
     generator.log_every, generator.checkpoint_every, generator.pictures_every = 200, 2000, 4000
     generator.ema_decay = 0.999
     generator.data.update(source="arrayrecord:{workdir}/codes", image_size=32)
@@ -57,7 +59,9 @@ def get_config():
         dropout=0.0,
     )
     generator.loss.label_smoothing = 0.0
-    generator.optimizer.update(learning_rate=2e-3, warmup_steps=200, schedule="cosine")
+    generator.optimizer.update(
+        algorithm="muon", learning_rate=2e-3, warmup_steps=200, schedule="cosine"
+    )
 
     return ConfigDict(
         {"stages": {"tokenizer": tokenizer, "codes": codes, "generator": generator}}

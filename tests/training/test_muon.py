@@ -79,7 +79,7 @@ def test_matrices_of_layers_turn_equally_in_all_directions_and_the_rest_moves_by
     keys = jax.random.split(jax.random.key(1), len(leaves))
     gradients = tree.unflatten(
         [
-            jax.random.normal(k, x.shape) * 10.0 ** (i % 7 - 3)
+            jax.random.normal(k, x.shape) * 10.0 ** (i % 9 - 8)
             for i, (k, x) in enumerate(zip(keys, leaves, strict=True))
         ]
     )
@@ -92,7 +92,8 @@ def test_matrices_of_layers_turn_equally_in_all_directions_and_the_rest_moves_by
         matrices = as_matrices(path, update)
         scale = RATE * 0.2 * np.sqrt(max(matrices.shape[-2:]))
         singular = np.linalg.svd(matrices, compute_uv=False) / scale
-        assert 0.3 < singular.min() and singular.max() < 1.3, path
+        # What is hardly there, as the last direction of a square matrix, is not raised all the way.
+        assert np.quantile(singular, 0.1) > 0.5 and singular.max() < 1.3, path
     in_layers = {
         path
         for path, x in found.items()
