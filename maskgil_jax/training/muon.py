@@ -12,8 +12,8 @@ from maskgil_jax.runtime import sharding
 # Newton-Schulz iterations, from a matrix scaled by its Schatten-4 norm. Three learned better than
 # two or five (README.md has the figures), and cost less than the usual five.
 ITERATIONS = 3
-# Of gradients before all else. It changes no update, but optax takes a matrix whose squared norm is
-# below 1e-8 for smaller than it is, and late gradients of one layer can be.
+# Of gradients, before all else. No update depends on it, but optax scales a matrix by too little
+# where the square of its norm is below 1e-8. So norms of 1e-8 to 5e5 are in range, not 1e-4 to 4e9.
 SCALE = 2.0**13
 MOMENTUM = 0.95  # Nesterov's, of the source
 RMS = 0.2  # of an update of learning rate 1: about that of AdamW, so that its rates serve here too
