@@ -5,8 +5,9 @@
         --config.stages.tokenizer.data.source=folder:IMAGENETTE/train \\
         --config.stages.codes.source=folder:IMAGENETTE/train
 
-Sized as those are. The first has not been run to its end. The second takes more than an hour of two
-cores: reconstructions of 20.5 dB without greens and reds, samples that are blurs.
+Sized as those are. Neither has been run to its end as it is now. With AdamW instead of Muon the
+second took more than an hour of two cores: reconstructions of 20.5 dB without greens and reds,
+samples that are blurs.
 """
 
 from maskgil_jax.study_config import named
