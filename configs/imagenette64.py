@@ -7,7 +7,7 @@
 
 Sized as those are. Neither has been run to its end as it is now. With AdamW instead of Muon the
 second took more than an hour of two cores: reconstructions of 20.5 dB without greens and reds,
-samples that are blurs.
+samples that are blurs. Muon's tokenizer reaches 20.9 dB; its generator has not been trained.
 """
 
 from maskgil_jax.study_config import named
