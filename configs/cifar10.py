@@ -6,7 +6,8 @@
         --config.stages.codes.source=folder:CIFAR10/train
 
 The first is sized, by its FLOPs, for ten minutes of a GPU, and has not been run to its end yet.
-The second takes 84 minutes of two cores, and the images from a folder with a folder for each class;
+The second takes 84 minutes of two cores with AVX-512, three times as long without, and the images
+from a folder with a folder for each class;
 what it gives is shown in maskgil_jax/workflows/README.md.
 """
 
