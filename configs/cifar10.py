@@ -6,9 +6,9 @@
         --config.stages.codes.source=folder:CIFAR10/train
 
 The first is sized, by its FLOPs, for ten minutes of a GPU, and has not been run to its end yet.
-The second takes 84 minutes of two cores with AVX-512, three times as long without, and the images
-from a folder with a folder for each class;
-what it gives is shown in maskgil_jax/workflows/README.md.
+The second takes 84 minutes of two cores with AVX-512 (without, steps of its tokenizer run at less
+than a third of that speed), and the images from a folder with a folder for each class; what it
+gives is shown in maskgil_jax/workflows/README.md.
 """
 
 from ml_collections import ConfigDict
