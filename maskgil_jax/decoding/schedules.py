@@ -9,14 +9,22 @@ from collections.abc import Callable
 
 import numpy as np
 
+# Functions of `math`, rounded to float32, as the official codes compute: the same on every CPU.
+# NumPy's own differ from CPU to CPU in the last bit, which can decide on a number of tokens.
+_arccos = np.vectorize(math.acos, otypes=[np.float32])
+_cos = np.vectorize(math.cos, otypes=[np.float32])
+_exp2 = np.vectorize(math.exp2, otypes=[np.float32])
+_log2 = np.vectorize(math.log2, otypes=[np.float32])
+_power = np.vectorize(math.pow, otypes=[np.float32])
+
 # Share of tokens revealed as the fraction of steps goes from 0 to 1: MaskGIL's `adap_sche` up to
 # normalisation, at r = 1 - fraction.
 REVEAL_CURVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "root": lambda r: 1 - np.sqrt(r),
     "linear": lambda r: 1 - r,
     "square": lambda r: 1 - r**2,
-    "cosine": lambda r: np.cos(r * np.float32(math.pi * 0.5)),
-    "arccos": lambda r: np.arccos(r) / np.float32(math.pi * 0.5),
+    "cosine": lambda r: _cos(r * np.float32(math.pi * 0.5)),
+    "arccos": lambda r: _arccos(r) / np.float32(math.pi * 0.5),
 }
 
 
@@ -37,7 +45,8 @@ def maskgil_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
         return np.array([tokens], np.int32)
     r = np.linspace(1, 0, steps, dtype=np.float32)
     curve = REVEAL_CURVES[schedule](r)
-    counts = np.round(curve / curve.sum() * np.float32(tokens)).astype(np.int32)
+    total = np.float32(math.fsum(curve))
+    counts = np.round(curve / total * np.float32(tokens)).astype(np.int32)
     counts[counts == 0] = 1
     counts[-1] += tokens - counts.sum()
     return counts
@@ -57,15 +66,15 @@ def mask_ratio(method: str, ratio: np.ndarray, tokens: int) -> np.ndarray:
     if method == "uniform":
         masked = 1.0 - ratio
     elif power := re.fullmatch(r"pow(\d+(\.\d+)?)", method):
-        masked = 1.0 - ratio ** float(power[1])
+        masked = 1.0 - _power(ratio, float(power[1]))
     elif method == "cosine":
-        masked = np.cos(math.pi / 2.0 * ratio)
+        masked = _cos(math.pi / 2.0 * ratio)
     elif method == "arccos":
-        masked = np.arccos(ratio) / (math.pi / 2.0)
+        masked = _arccos(ratio) / (math.pi / 2.0)
     elif method == "log":
-        masked = -np.log2(ratio) / math.log2(tokens)
+        masked = -_log2(ratio) / math.log2(tokens)
     elif method == "exp":
-        masked = 1 - np.exp2(-math.log2(tokens) * (1 - ratio))
+        masked = 1 - _exp2(-math.log2(tokens) * (1 - ratio))
     else:
         raise ValueError(
             f"mask schedule {method!r}, expected uniform, cosine, arccos, log, exp or powK"
@@ -125,8 +134,8 @@ def halton_counts(schedule: str, steps: int, tokens: int) -> np.ndarray:
     """
     if schedule != "arccos":
         raise ValueError(f"schedule = {schedule!r}, expected arccos (of rule halton)")
-    ratio = np.arange(1, steps + 1) / steps
-    revealed = ((1 - np.arccos(ratio) / (math.pi / 2)) * tokens).astype(int)
+    ratio = (np.arange(1, steps + 1) / steps).astype(np.float32)
+    revealed = ((1 - _arccos(ratio) / (math.pi / 2)) * tokens).astype(int)
     return np.diff(np.maximum(revealed, np.arange(1, steps + 1)), prepend=0).astype(np.int32)
 
 

@@ -75,6 +75,28 @@ def test_halton_order_and_counts_are_the_official_ones(side):
         np.testing.assert_array_equal(found, RULES[f"halton_count_g{side}_{steps}"])
 
 
+@pytest.mark.parametrize(
+    "counts, schedule, tokens, expected",
+    [
+        (schedules.halton_counts, "arccos", 99, [32, 67]),  # also by the official code
+        (schedules.halton_counts, "arccos", 576, [191, 385]),  # also by the official code
+        (schedules.halton_counts, "arccos", 144, [23, 24, 30, 67]),
+        (schedules.maskgit_counts, "arccos", 99, [33, 66]),
+        (schedules.maskgit_counts, "arccos", 576, [93, 99, 119, 265]),
+        (schedules.maskgit_counts, "cosine", 64, [9, 24, 31]),
+        (schedules.maskgit_counts, "cosine", 16, [1, 2, 2, 4, 3, 4]),
+        (schedules.maskgit_counts, "exp", 16, [2, 2, 4, 8]),
+        (schedules.maskgit_counts, "log", 256, [192, 32, 19, 13]),
+        (schedules.maskgit_counts, "pow2", 144, [16, 49, 79]),
+        (schedules.maskgit_counts, "pow0.5", 64, [32, 14, 10, 8]),
+    ],
+)
+def test_counts_that_a_last_bit_decides_are_the_same_on_every_cpu(
+    counts, schedule, tokens, expected
+):
+    assert counts(schedule, len(expected), tokens).tolist() == expected
+
+
 @pytest.mark.parametrize("grid", [(3, 5), (48, 32), (1, 7)])
 def test_halton_order_meets_every_cell_once(grid):
     assert sorted(orders.halton(*grid)) == list(range(grid[0] * grid[1]))

@@ -12,13 +12,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+
+def _each(function: Callable[[float], float], x: Tensor) -> Tensor:
+    """A function of `math` of every number, rounded to float32: the same on every CPU.
+
+    PyTorch's own differ from CPU to CPU in the last bit, which can decide on a number of tokens.
+    """
+    return torch.tensor([function(number) for number in x.flatten().tolist()]).reshape(x.shape)
+
+
 # How many tokens each step reveals. MaskGIL and Besnier's MaskGIT: shares of a curve.
 REVEAL_CURVES: dict[str, Callable[[Tensor], Tensor]] = {
-    "root": lambda r: 1 - r.sqrt(),
+    "root": lambda r: 1 - _each(math.sqrt, r),
     "linear": lambda r: 1 - r,
     "square": lambda r: 1 - r**2,
-    "cosine": lambda r: torch.cos(r * math.pi * 0.5),
-    "arccos": lambda r: torch.arccos(r) / (math.pi * 0.5),
+    "cosine": lambda r: _each(math.cos, r * math.pi * 0.5),
+    "arccos": lambda r: _each(math.acos, r) / (math.pi * 0.5),
 }
 
 
@@ -27,7 +36,7 @@ def maskgil_counts(schedule: str, steps: int, tokens: int) -> Tensor:
     if steps == 1:
         return torch.tensor([tokens])
     curve = REVEAL_CURVES[schedule](torch.linspace(1, 0, steps, dtype=torch.float64).float())
-    counts = (curve / curve.sum() * tokens).round().long().clamp(min=1)
+    counts = (curve / math.fsum(curve.tolist()) * tokens).round().long().clamp(min=1)
     counts[-1] += tokens - counts.sum()
     return counts
 
@@ -46,13 +55,13 @@ def maskgit_counts(schedule: str, steps: int, tokens: int) -> Tensor:
 def mask_share(schedule: str, ratio: Tensor, tokens: int) -> Tensor:
     """Share of tokens that are masked after this ratio of the steps."""
     if schedule.startswith("pow"):
-        return 1 - ratio ** float(schedule[3:])
+        return 1 - _each(lambda x: math.pow(x, float(schedule[3:])), ratio)
     return {
         "uniform": lambda: 1 - ratio,
-        "cosine": lambda: torch.cos(math.pi / 2 * ratio),
-        "arccos": lambda: torch.arccos(ratio) / (math.pi / 2),
-        "log": lambda: -torch.log2(ratio) / math.log2(tokens),
-        "exp": lambda: 1 - torch.exp2(-math.log2(tokens) * (1 - ratio)),
+        "cosine": lambda: _each(math.cos, math.pi / 2 * ratio),
+        "arccos": lambda: _each(math.acos, ratio) / (math.pi / 2),
+        "log": lambda: -_each(math.log2, ratio) / math.log2(tokens),
+        "exp": lambda: 1 - _each(math.exp2, -math.log2(tokens) * (1 - ratio)),
     }[schedule]()
 
 
@@ -61,7 +70,7 @@ def halton_counts(schedule: str, steps: int, tokens: int) -> Tensor:
     if schedule != "arccos":
         raise ValueError(f"schedule = {schedule!r}, expected arccos (of rule halton)")
     step = torch.arange(1, steps + 1)
-    share = 1 - torch.arccos(step.double() / steps) / (math.pi / 2)
+    share = 1 - _each(math.acos, step / steps) / (math.pi / 2)
     return (share * tokens).long().maximum(step).diff(prepend=torch.zeros(1, dtype=torch.long))
 
 
