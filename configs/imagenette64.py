@@ -4,10 +4,13 @@
     python -m maskgil_jax.main --config=configs/imagenette64.py:cpu --workdir=RUNS/imagenette \\
         --config.stages.tokenizer.data.source=folder:IMAGENETTE/train \\
         --config.stages.codes.source=folder:IMAGENETTE/train
+    python -m maskgil_jax.sweep --model=RUNS/imagenette/model --vary=guidance=1,3,6 --num=1500 \\
+        --batch_size=100 --metrics=frechet,pr,accuracy --reference=folder:IMAGENETTE/val \\
+        --features=tests.helpers.efficientnet:efficientnet_lite0 --output=RUNS/guidance
 
-Sized as those are; the first has not been run to its end. The second took 126 minutes of two cores,
-which other work shared in its first half, and whose float32 products peak at 330 GFLOP a second:
-configs/README.md says what it gives.
+The first is meant for ten minutes of a GPU, and has not been run to its end. The second took 126
+minutes of two cores whose float32 products peak at 330 GFLOP a second, and which had other work too
+in its first half. The third gives the figures in configs/README.md.
 """
 
 from maskgil_jax.study_config import named
